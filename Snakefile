@@ -1,0 +1,40 @@
+"""DenoiSeg-Flow: denoise and segment microscopy images of which only a few are annotated.
+
+Start with config/README.md for what can be studied, and README.md for how to run it.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: "config/config.yaml"
+
+
+# Everything moves with one of them: snakemake --config 'pathvars={results: /scratch/study}'
+pathvars:
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+    run="<results>/runs/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}",
+    run_logs="<logs>/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/predict.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        "<results>/report.html",
+        rules.aggregate.output,
+        figures("svg"),

@@ -1,0 +1,238 @@
+"""Download archives and unpack them safely: complete and verified, or not there at all."""
+
+import gzip
+import hashlib
+import lzma
+import os
+import shutil
+import stat
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, NamedTuple
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+
+from denoiseg_flow.errors import InputError
+
+MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
+RETRIES = 3
+_CHUNK = 2**20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    FileExistsError,  # a name twice, or a file where a folder should be
+    NotADirectoryError,
+    IsADirectoryError,
+    gzip.BadGzipFile,
+    NotImplementedError,  # compression method that zipfile does not know
+    RuntimeError,  # encrypted zip
+)
+
+
+def download(
+    url: str, target: str | Path, sha256: str | None = None, retries: int = RETRIES
+) -> None:
+    """Download a file; it appears under ``target`` only once it is complete and verified.
+
+    Parameters
+    ----------
+    url
+        An http or https address.
+    target
+        Where to put the file.
+    sha256
+        Its SHA-256 checksum. None means: record it in ``<target>.sha256`` at the first download,
+        and compare with that ever after.
+    retries
+        How often to try again after an interrupted or refused connection.
+
+    Raises
+    ------
+    InputError
+        If the address cannot be reached, the download is interrupted, or the checksum is wrong.
+    """
+    target = Path(target)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(f"{url} is not an http or https address: correct `url` in the config")
+    record = target.with_name(target.name + ".sha256")
+    expected = (sha256 or _recorded(record) or "").lower()
+    if target.is_file() and expected and _sha256(target) == expected:
+        return
+    target.unlink(missing_ok=True)
+    unfinished = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        fetched = _fetch(url, unfinished, retries)
+        found = _sha256(fetched)
+        if expected and found != expected:
+            origin = "the config" if sha256 else f"{record}, written at the first download"
+            raise InputError(
+                f"{url} has the sha256 checksum {found}, but {origin} says {expected}: the file "
+                "has changed or the checksum is wrong, so check both"
+            )
+        os.replace(fetched, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    if sha256 is None:
+        record.write_text(f"{found}  {target.name}\n")
+
+
+def _recorded(record: Path) -> str | None:
+    """Return the checksum in a file as sha256sum writes it."""
+    words = record.read_text().split() if record.is_file() else []
+    return words[0] if words else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(url: str, folder: Path, retries: int) -> Path:
+    """Download to ``folder``, telling apart what can go wrong."""
+    name = "archive"
+    store = pooch.create(
+        path=folder, base_url="", registry={name: None}, urls={name: url}, retry_if_failed=retries
+    )
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty())
+    try:
+        return Path(store.fetch(name, downloader=downloader))
+    except requests.HTTPError as error:
+        raise InputError(
+            f"{url} cannot be downloaded, the server answers {error.response.status_code} "
+            f"{error.response.reason}: correct `url` in the config, or try again later"
+        ) from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise InputError(
+            f"the download of {url} was interrupted {retries + 1} times: run the workflow again"
+        ) from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise InputError(
+            f"{urlsplit(url).netloc} cannot be reached to download {url}: check the network and "
+            "`url` in the config"
+        ) from error
+    except (requests.RequestException, ValueError) as error:
+        raise InputError(f"{url} cannot be downloaded ({error}): correct `url`") from error
+
+
+class _Member(NamedTuple):
+    name: str
+    is_folder: bool
+    is_file: bool
+    """A plain file: neither link nor device."""
+    size: int
+    """Bytes, as the archive declares them."""
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKED) -> None:
+    """Unpack a zip or tar archive into a new folder; it appears only once it is complete.
+
+    Parameters
+    ----------
+    archive
+        A zip or (compressed) tar file; told apart by content, not by name.
+    folder
+        Where to unpack; replaced if it exists.
+    max_bytes
+        Largest total size of the unpacked files.
+
+    Raises
+    ------
+    InputError
+        If the archive is damaged or neither zip nor tar, is too large, or has a member that is a
+        link or a device or would lie outside ``folder``.
+    """
+    archive, folder = Path(archive), Path(folder)
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as opened:
+                _extract(_zip_members(opened), unfinished, archive, max_bytes)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as opened:
+                _extract(_tar_members(opened), unfinished, archive, max_bytes)
+        else:
+            raise InputError(
+                f"archive {archive} is neither a zip nor a tar file: correct `url` in the config"
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(unfinished, folder)
+    except _DAMAGED as error:
+        raise InputError(
+            f"archive {archive} cannot be unpacked ({error}): delete it and download it again"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _zip_members(opened: zipfile.ZipFile) -> list[_Member]:
+    members = []
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        is_file = not info.is_dir() and kind in (0, stat.S_IFREG)
+        members.append(
+            _Member(
+                info.filename, info.is_dir(), is_file, info.file_size, partial(opened.open, info)
+            )
+        )
+    return members
+
+
+def _tar_members(opened: tarfile.TarFile) -> list[_Member]:
+    return [
+        _Member(info.name, info.isdir(), info.isreg(), info.size, partial(opened.extractfile, info))
+        for info in opened.getmembers()
+    ]
+
+
+def _extract(members: list[_Member], folder: Path, archive: Path, max_bytes: int) -> None:
+    """Write all members under ``folder``, after all of them have been found harmless."""
+    targets = [_target(folder, member, archive) for member in members]
+    too_large = InputError(
+        f"archive {archive} would take more than {max_bytes / 2**30:.3g} GiB unpacked, which looks "
+        "like a mistake or an attack: unpack it by hand and use `source: folder`"
+    )
+    if sum(member.size for member in members) > max_bytes:
+        raise too_large
+    left = max_bytes
+    for member, target in zip(members, targets, strict=True):
+        if member.is_folder:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with member.open() as source, target.open("xb") as sink:
+            while chunk := source.read(_CHUNK):  # declared sizes may lie, so count
+                left -= len(chunk)
+                if left < 0:
+                    raise too_large
+                sink.write(chunk)
+
+
+def _target(folder: Path, member: _Member, archive: Path) -> Path:
+    """Return where a member goes, refusing whatever is not a file or folder inside ``folder``."""
+    inside = PurePosixPath(member.name.replace("\\", "/"))
+    if inside.is_absolute() or PureWindowsPath(member.name).drive or ".." in inside.parts:
+        problem = "would be written outside its folder"
+    elif not (member.is_folder or member.is_file):
+        problem = "is a link or a device"
+    else:
+        return folder / inside
+    raise InputError(
+        f"archive {archive} is not safe to unpack, its member {member.name!r} {problem}: use an "
+        "archive of plain files only"
+    )

@@ -1,0 +1,91 @@
+"""Check a config against its JSON schema, in sentences that a user can act on."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from denoiseg_flow.errors import InputError
+
+
+def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise InputError for the first thing in the config that the schema forbids."""
+    for error in Draft202012Validator(schema).iter_errors(config):
+        raise InputError(_sentence(error))
+
+
+def fill_defaults(values: dict[str, Any], schema: Mapping[str, Any]) -> None:
+    """Write the defaults of the schema into missing keys of a checked config, in place.
+
+    Follows ``properties``, ``additionalProperties``, ``$ref`` into ``$defs``, and ``allOf`` with
+    ``if`` and ``then``.
+    """
+    _fill(values, schema, schema)
+
+
+def _fill(values: dict[str, Any], part: Mapping[str, Any], root: Mapping[str, Any]) -> None:
+    part = _resolve(part, root)
+    for branch in part.get("allOf", []):
+        if Draft202012Validator(branch["if"]).is_valid(values):
+            _fill(values, branch["then"], root)
+    known = part.get("properties", {})
+    for key, sub in known.items():
+        sub = _resolve(sub, root)
+        if key not in values and "default" in sub:
+            default = sub["default"]
+            values[key] = dict(default) if isinstance(default, dict) else default
+        if isinstance(values.get(key), dict):
+            _fill(values[key], sub, root)
+    others = part.get("additionalProperties")
+    if isinstance(others, dict):
+        for key, value in values.items():
+            if key not in known and isinstance(value, dict):
+                _fill(value, others, root)
+
+
+def _resolve(part: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "$ref" not in part:
+        return part
+    return root["$defs"][part["$ref"].removeprefix("#/$defs/")]
+
+
+def _sentence(error: ValidationError) -> str:
+    key = ".".join(str(step) for step in error.absolute_path)
+    where = f"config key '{key}'" if key else "the config"
+    match error.validator:
+        case "additionalProperties" | "unevaluatedProperties":
+            known = list(error.schema.get("properties", {}))
+            unknown = next(name for name in error.instance if name not in known)
+            name = f"{key}.{unknown}" if key else str(unknown)
+            return f"unknown config key '{name}'; {_suggest(str(unknown), known)}"
+        case "required":
+            missing = next(name for name in error.validator_value if name not in error.instance)
+            return f"{where} lacks '{missing}'; {_described(error.schema, missing)}"
+        case "enum":
+            return f"{where} is {error.instance!r}; available: {_listed(error.validator_value)}"
+        case "type":
+            wanted = error.validator_value
+            wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)
+            return f"{where} is {error.instance!r}, but must be of type {wanted}"
+        case "minItems":
+            return f"{where} is an empty list; name at least one entry"
+        case _:
+            return f"{where}: {error.message}" + (
+                f"; {error.schema['description']}" if "description" in error.schema else ""
+            )
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"available: {_listed(known)}"
+
+
+def _described(schema: Mapping[str, Any], key: str) -> str:
+    description = schema.get("properties", {}).get(key, {}).get("description", "")
+    return f"write it: {description}" if description else "write it"
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(str(value) for value in values)

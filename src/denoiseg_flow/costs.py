@@ -1,0 +1,95 @@
+"""Run time and memory of every rule and method, from Snakemake's benchmark files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.table_layout import Cell, Panel, Table
+
+
+def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
+    """Sum up run time and peak memory per rule and method.
+
+    Parameters
+    ----------
+    records
+        One mapping per job with ``rule``, ``path`` (its benchmark file) and, where the rule has
+        one, ``method``. Rules and methods are shown in order of first appearance. A file with
+        repeats counts as one job with their mean.
+
+    Returns
+    -------
+    Table
+        Columns rule, method, n_jobs, total_hours, median_seconds, max_memory_mib (peak resident
+        memory of the process tree; NaN where the jobs were too short for Snakemake to see it).
+
+    Raises
+    ------
+    InputError
+        If there are no records, or a file is missing or no benchmark file.
+    """
+    rows = []
+    for record in records:
+        try:
+            seconds, memory = _read_benchmark(record["path"])
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{record['path']} is no benchmark file of Snakemake ({error}); delete it and run "
+                "its job again"
+            ) from error
+        rows.append((record["rule"], record.get("method") or "", seconds, memory))
+    if not rows:
+        raise InputError("there are no benchmark files to tabulate: run the workflow first")
+    jobs = pd.DataFrame(rows, columns=["rule", "method", "seconds", "memory"])
+    for column in ("rule", "method"):
+        jobs[column] = pd.Categorical(jobs[column], list(dict.fromkeys(jobs[column])), ordered=True)
+    data = (
+        jobs.groupby(["rule", "method"], observed=True, sort=True)
+        .agg(
+            n_jobs=("seconds", "size"),
+            total_hours=("seconds", lambda seconds: seconds.sum() / 3600),
+            median_seconds=("seconds", "median"),
+            max_memory_mib=("memory", "max"),
+        )
+        .reset_index()
+    )
+    panel = Panel(
+        "Costs per rule and method",
+        ("rule", "method"),
+        ("jobs", "total (h)", "median (s)", "peak memory (MiB)"),
+        tuple(
+            (
+                (row.rule, row.method or "\N{EN DASH}"),
+                (
+                    Cell(str(row.n_jobs)),
+                    Cell(f"{row.total_hours:.2f}"),
+                    Cell(f"{row.median_seconds:.1f}"),
+                    Cell("" if pd.isna(row.max_memory_mib) else f"{row.max_memory_mib:.0f}"),
+                ),
+            )
+            for row in data.itertuples()
+        ),
+    )
+    return Table(
+        "Costs",
+        "Wall-clock time of all jobs together, of the median job, and the largest resident memory "
+        "of a job's processes (main memory, not GPU memory), as measured by Snakemake.",
+        data,
+        (panel,),
+    )
+
+
+def _read_benchmark(path: str | Path) -> tuple[float, float]:
+    """Return seconds and peak memory (MiB), averaged over repeats."""
+    with open(path, encoding="utf-8", newline="") as file:
+        runs = list(csv.DictReader(file, delimiter="\t"))
+    memory = [float(run["max_rss"]) for run in runs if run["max_rss"] not in ("-", "NA")]
+    seconds = fmean(float(run["s"]) for run in runs)  # ValueError if there is none
+    return seconds, fmean(memory) if memory else math.nan

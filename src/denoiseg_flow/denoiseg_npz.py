@@ -1,0 +1,248 @@
+"""Read the published DenoiSeg data sets (npz), image by image and without trusting pickles.
+
+The archives hold ``train/train_data.npz`` (X_train, Y_train, X_val, Y_val) and
+``test/test_data.npz`` (X_test, Y_test). Arrays of images that differ in size are stored as object
+arrays, that is, as pickles, which can run any code when NumPy loads them. Here the pickle is
+interpreted with stand-ins for the few things that a pickled array consists of, and anything else
+is refused.
+"""
+
+import math
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from denoiseg_flow.errors import InputError
+
+PARTS = (
+    ("train", "train_data.npz", "X_train", "Y_train"),
+    ("val", "train_data.npz", "X_val", "Y_val"),
+    ("test", "test_data.npz", "X_test", "Y_test"),
+)
+MAX_PICKLE = 8 * 2**30  # bytes; object arrays are read into memory as a whole
+
+_PLAIN = re.compile(r"[<>|=]?[biuf][1-8]")
+_BROKEN = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    RecursionError,
+    OverflowError,
+)
+
+
+class NpzImage(NamedTuple):
+    """One image of a DenoiSeg archive."""
+
+    name: str
+    subset: str
+    """train, val or test."""
+    image: np.ndarray
+    """Shape (y, x)."""
+    labels: np.ndarray
+    """Shape (y, x), as stored: integer or float."""
+    origin: str
+    """File and place inside it, for messages."""
+
+
+def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
+    """Read an unpacked DenoiSeg archive, one image at a time.
+
+    Parameters
+    ----------
+    folder
+        Folder that holds train_data.npz and test_data.npz, at any depth.
+
+    Yields
+    ------
+    NpzImage
+
+    Raises
+    ------
+    InputError
+        If a file or array is missing or damaged, or holds anything but images and labels.
+    """
+    for subset, file_name, images, labels in PARTS:
+        path = _only(folder, file_name)
+        pairs = _together(read_images(path, images), read_images(path, labels), path, images)
+        for number, (image, truth) in enumerate(pairs, start=1):
+            origin = f"{file_name}:{images}[{number - 1}]"
+            yield NpzImage(f"{subset}_{number:05d}", subset, image, truth, origin)
+
+
+def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
+    """Read an array of images out of an npz file, one at a time.
+
+    Parameters
+    ----------
+    path
+        The npz file.
+    key
+        Name of an array of shape (image, y, x) or (image, y, x, 1), or of an object array of
+        images of shape (y, x) or (y, x, 1).
+
+    Yields
+    ------
+    numpy.ndarray
+        Shape (y, x).
+
+    Raises
+    ------
+    InputError
+        If there is no such array, it is damaged, or it is a pickle of anything but plain arrays.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{key}.npy" not in archive.namelist():
+                raise InputError(
+                    f"{path} holds no array {key}: it is not a DenoiSeg data set, so use "
+                    "`format: folder` in the dataset's config"
+                )
+            info = archive.getinfo(f"{key}.npy")
+            with archive.open(info) as stream:
+                for image in _read_npy(stream, info.file_size):
+                    yield _single_channel(image)
+    except _BROKEN as error:
+        raise InputError(
+            f"array {key} in {path} is damaged or holds something other than images "
+            f"({error}): download it again from a source that you trust"
+        ) from error
+
+
+def _only(folder: str | Path, name: str) -> Path:
+    found = sorted(Path(folder).rglob(name))
+    if len(found) != 1:
+        raise InputError(
+            f"the archive holds {len(found)} files named {name}, but a DenoiSeg data set has one: "
+            "correct `url`, or `format`, in the dataset's config"
+        )
+    return found[0]
+
+
+def _together(
+    images: Iterator[np.ndarray], labels: Iterator[np.ndarray], path: Path, key: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    end = object()
+    while True:
+        image, truth = next(images, end), next(labels, end)
+        if image is end and truth is end:
+            return
+        if image is end or truth is end:
+            raise InputError(
+                f"{path} holds a different number of images ({key}) and masks: download it again"
+            )
+        yield image, truth
+
+
+def _single_channel(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim != 2:
+        raise ValueError(f"expected images of shape (y, x), got {image.shape}")
+    return image
+
+
+def _read_npy(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
+    """Yield the items along the first axis of an array in npy format."""
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy format version {version}")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(stream)
+    if dtype == np.dtype(object):
+        if n_bytes > MAX_PICKLE:
+            raise ValueError(f"{n_bytes} bytes of pickle")
+        yield from _unpickle(stream)
+        return
+    if dtype.kind not in "biuf" or len(shape) < 3:
+        raise ValueError(f"array of type {dtype} and shape {shape}")
+    if math.prod(shape) * dtype.itemsize != n_bytes - stream.tell():
+        raise ValueError(f"shape {shape} does not fit its {n_bytes} bytes")
+    if fortran_order:
+        yield from np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
+        return
+    for _ in range(shape[0]):
+        # One image at a time; NumPy would hold all of them.
+        yield np.frombuffer(stream.read(math.prod(shape[1:]) * dtype.itemsize), dtype).reshape(
+            shape[1:]
+        )
+
+
+class _PickledType:
+    """Stands in for a pickled numpy.dtype: plain numbers, or objects."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        if code not in ("O", "O8", "O4") and not _PLAIN.fullmatch(code):
+            raise ValueError(f"pixel type {code!r}")
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if self.code[0] in "biuf" and state[1] in ("<", ">"):
+            self.code = state[1] + self.code
+
+
+class _PickledArray:
+    """Stands in for a pickled numpy.ndarray."""
+
+    def __init__(self, array_type: object, shape: tuple[int, ...], code: bytes | str) -> None:
+        if array_type is not _ARRAY_TYPE:
+            raise ValueError("something other than a plain array")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _version, self.shape, self.type, self.fortran_order, self.content = state
+
+    def numbers(self) -> np.ndarray:
+        """Return the array, which must be one of numbers."""
+        flat = np.frombuffer(self.content, np.dtype(self.type.code))
+        return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Stand in for _codecs.encode, which pickle protocols up to 2 use for bytes."""
+    if encoding != "latin1":
+        raise ValueError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+_ARRAY_TYPE = "numpy.ndarray"
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # written by NumPy 1
+    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,  # written by NumPy 2
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _PickledType,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows arrays only, and of these only stand-ins: no foreign code, and none of NumPy's."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ALLOWED[module, name]
+
+
+def _unpickle(stream: IO[bytes]) -> Iterator[np.ndarray]:
+    """Yield the images of a pickled one-dimensional object array."""
+    outer = _ArrayUnpickler(stream).load()
+    if not isinstance(outer, _PickledArray) or not isinstance(outer.content, list):
+        raise ValueError("no array of images")
+    for item in outer.content:
+        if not isinstance(item, _PickledArray):
+            raise ValueError(f"an item of type {type(item).__name__}")
+        yield item.numbers()

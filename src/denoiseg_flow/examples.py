@@ -1,0 +1,55 @@
+"""Which test images the figures and the report show, chosen by rule and not by eye."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from denoiseg_flow.grid import Run
+from denoiseg_flow.images import open_image
+
+
+def rank_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
+    """Return the test images that the runs share, from the worst to the best predicted.
+
+    Parameters
+    ----------
+    metrics
+        Tidy metrics.
+    runs
+        The runs whose mean counts: average precision, or PSNR if none of them segments.
+    """
+    keys = pd.DataFrame([run.as_dict() for run in runs])
+    shown = metrics.merge(keys, on=list(keys.columns))
+    metric = "AP" if (shown["metric"] == "AP").any() else "PSNR"
+    means = shown[shown["metric"] == metric].groupby("image")["value"].mean()
+    return means.sort_values(kind="stable").index.astype(str).tolist()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test image and what a run made of it; arrays are (y, x), None where there is none."""
+
+    image: str
+    noisy: np.ndarray
+    denoised: np.ndarray | None
+    labels: np.ndarray | None
+    truth: np.ndarray | None
+
+    @classmethod
+    def load(cls, image: str, prepared: Path, noisy: Path, predictions: Path) -> "Example":
+        """Read the image from the folders of the workflow."""
+
+        def read(folder: Path) -> np.ndarray | None:
+            path = folder / f"{image}.tif"
+            return np.array(open_image(path)) if path.exists() else None
+
+        return cls(
+            image=image,
+            noisy=read(noisy),
+            denoised=read(predictions / "denoised"),
+            labels=read(predictions / "labels"),
+            truth=read(prepared / "masks"),
+        )

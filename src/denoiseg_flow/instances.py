@@ -1,0 +1,67 @@
+"""Instance labels from class probabilities, and the choice of the threshold between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from denoiseg_flow.metrics import average_precision
+
+# The reference implementation tries these on the validation images.
+THRESHOLDS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+
+
+def label_foreground(foreground: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the connected components of ``foreground > threshold``.
+
+    Parameters
+    ----------
+    foreground
+        Probability of the foreground class (y, x).
+
+    Returns
+    -------
+    Labels (y, x), 0 background; uint16 while they fit, else uint32.
+    """
+    labels, count = ndimage.label(foreground > threshold)
+    return labels.astype(np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A foreground threshold and what it was chosen on."""
+
+    value: float
+    average_precision: float
+    n_images: int
+
+
+def choose_threshold(
+    foregrounds: Sequence[np.ndarray], truths: Sequence[np.ndarray]
+) -> Threshold | None:
+    """Return the threshold with the best mean average precision at IoU 0.5.
+
+    Images without objects have no average precision and take no part, as in the reference
+    implementation. Without any image that takes part there is nothing to choose by: None.
+
+    Parameters
+    ----------
+    foregrounds
+        Foreground probabilities (y, x) of the annotated validation images.
+    truths
+        Their instance labels (y, x).
+    """
+    pairs = [
+        (foreground, truth)
+        for foreground, truth in zip(foregrounds, truths, strict=True)
+        if (truth > 0).any()
+    ]
+    if not pairs:
+        return None
+    scores = [
+        np.mean([average_precision(truth, label_foreground(p, value)) for p, truth in pairs])
+        for value in THRESHOLDS
+    ]
+    best = int(np.argmax(scores))
+    return Threshold(THRESHOLDS[best], float(scores[best]), len(pairs))

@@ -1,0 +1,171 @@
+"""The table of a data set's images, and its split into training, validation and test images."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.seeds import generator
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_COLUMNS = (
+    "image", "height", "width", "dtype", "annotated", "n_objects", "clean", "given_subset",
+    "source",
+)  # fmt: skip
+SPLIT_COLUMNS = (
+    "image", "subset", "annotated", "rank", "height", "width", "clean", "source",
+)  # fmt: skip
+SUBSETS = ("train", "val", "test")
+GIVEN = "given"
+
+_NUMBERS = ("height", "width", "annotated", "n_objects", "clean")
+
+
+class SubsetSizes(NamedTuple):
+    """How many images validation and test take, and from which pool."""
+
+    val: int
+    test: int
+    annotated_only: bool
+    """Whether they are annotated images; otherwise segmentation cannot be scored."""
+
+
+def write(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a manifest or a split as tab-separated text, creating its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, sep="\t", index=False, lineterminator="\n")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read a manifest or a split.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Names are text ("001" and "NA" stay what they are); height, width, annotated, n_objects
+        and clean are integers; rank, in a split, is Int64 with <NA> where there is none.
+    """
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    for column in table.columns.intersection(_NUMBERS):
+        table[column] = table[column].astype("int64")
+    if "rank" in table:
+        table["rank"] = pd.to_numeric(table["rank"].replace("", None)).astype("Int64")
+    return table
+
+
+def split(manifest: pd.DataFrame, how: Mapping[str, float] | str, run_seed: int) -> pd.DataFrame:
+    """Split a data set by source image, and rank its annotated training images.
+
+    Validation and test images are drawn from the annotated images, the rest is for training.
+    With fewer than three annotated images, all of those stay in training, and validation and test
+    are drawn from the others, so that at least denoising can be scored.
+
+    Parameters
+    ----------
+    manifest
+        See MANIFEST_COLUMNS.
+    how
+        Fractions of the annotated images under ``val`` and ``test``, at least one image each
+        unless 0, and a ``seed`` that decides, alone, which image is in which subset; or "given",
+        to follow the manifest's column given_subset.
+    run_seed
+        Decides the order in which annotated training images are revealed. The first n of them are
+        this seed's n labelled images, so that smaller subsets lie within larger ones.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See SPLIT_COLUMNS; in the order of the manifest.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three images, or the fractions leave none for training, or no
+        split is given.
+    """
+    subset = _given(manifest) if how == GIVEN else _draw(manifest, how)
+    table = manifest.assign(subset=subset)
+    candidates = table.loc[(table["subset"] == "train") & (table["annotated"] == 1), "image"]
+    order = _shuffled(candidates, run_seed, "labels")
+    rank = {image: position for position, image in enumerate(order, start=1)}
+    table["rank"] = pd.array([rank.get(image) for image in table["image"]], dtype="Int64")
+    return table[list(SPLIT_COLUMNS)]
+
+
+def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]) -> SubsetSizes:
+    """Return how many images :func:`split` takes out of training; raises as it does."""
+    val, test = float(fractions["val"]), float(fractions["test"])
+    if val < 0 or test < 0 or val + test >= 1:
+        raise InputError(
+            f"split.val is {val} and split.test is {test}, but they must be fractions from 0 that "
+            "add up to less than 1, such as 0.15 and 0.25"
+        )
+    wanted = (val > 0) + (test > 0)
+    annotated_only = n_annotated > wanted
+    pool = n_annotated if annotated_only else n_images - n_annotated
+    spare = pool - (1 if annotated_only or n_annotated == 0 else 0)  # training needs one image
+    if spare < wanted:
+        raise InputError(
+            f"the data set has {n_images} images, {n_annotated} of them annotated, too few to "
+            "split into training, validation and test: give at least 3, or better 3 with masks"
+        )
+    n_test = min(max(int(test * pool + 0.5), 1), spare - (val > 0)) if test > 0 else 0
+    n_val = min(max(int(val * pool + 0.5), 1), spare - n_test) if val > 0 else 0
+    return SubsetSizes(n_val, n_test, annotated_only)
+
+
+def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
+    """Return the names of the first ``n_labelled`` annotated training images, in order of rank.
+
+    Raises
+    ------
+    InputError
+        If there are fewer.
+    """
+    ranked = split_table[split_table["rank"].notna()].sort_values("rank")
+    if n_labelled > len(ranked):
+        raise InputError(
+            f"grid.n_labelled asks for {n_labelled} labelled images, but only {len(ranked)} "
+            "annotated images are left for training: ask for fewer, or annotate more"
+        )
+    return ranked["image"].head(n_labelled).tolist()
+
+
+def _given(manifest: pd.DataFrame) -> pd.Series:
+    """Return the subsets that came with the data."""
+    lacking = manifest.loc[~manifest["given_subset"].isin(SUBSETS), "image"]
+    if len(lacking):
+        raise InputError(
+            f"the data set comes without a fixed split (image {lacking.iloc[0]} has none): write "
+            "`split: {val: 0.15, test: 0.25, seed: 0}` instead of `split: given`"
+        )
+    return manifest["given_subset"]
+
+
+def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
+    """Draw validation and test images."""
+    annotated = manifest["annotated"] == 1
+    sizes = subset_sizes(len(manifest), int(annotated.sum()), how)
+    if not sizes.annotated_only and sizes.val + sizes.test > 0:
+        logger.warning(
+            "only %d of %d images are annotated, too few for validation and test: these are drawn "
+            "from images without masks, so that denoising can be scored but segmentation cannot",
+            annotated.sum(),
+            len(manifest),
+        )
+    pool = manifest.loc[annotated == sizes.annotated_only, "image"]
+    order = _shuffled(pool, int(how["seed"]), "split")
+    test, val = set(order[: sizes.test]), set(order[sizes.test :][: sizes.val])
+    return [
+        "test" if image in test else "val" if image in val else "train"
+        for image in manifest["image"]
+    ]
+
+
+def _shuffled(images: pd.Series, seed: int, purpose: str) -> list[str]:
+    """Shuffle names so that the order of two does not depend on which others there are."""
+    return sorted(images, key=lambda image: (generator(seed, purpose, image).random(), image))

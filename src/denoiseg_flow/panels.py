@@ -1,0 +1,211 @@
+"""Qualitative panels: what each method made of one test image, and where it was wrong.
+
+Outlines and fills differ as well as colours, so that the errors can be told apart without colour
+vision: found objects have a thin outline, missed and false ones a filled interior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from skimage.segmentation import find_boundaries
+
+from denoiseg_flow.figure_style import FULL_WIDTH, STYLE
+from denoiseg_flow.overlap import object_overlap
+from denoiseg_flow.seeds import generator
+
+FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
+MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
+_TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One method's result on one test image; every array is (y, x) and of the same shape.
+
+    ``denoised``, ``prediction`` (labels) and ``truth`` (labels, < 0 is ignored) may be None.
+    """
+
+    name: str
+    noisy: np.ndarray
+    denoised: np.ndarray | None = None
+    prediction: np.ndarray | None = None
+    truth: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which objects a prediction found at IoU > 0.5, as label values, and the AP that follows."""
+
+    pairs: dict[int, int]
+    """Predicted label to the label of the true object that it found."""
+    missed: list[int]
+    false: list[int]
+    average_precision: float
+
+
+def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
+    """Match predicted to true objects at IoU > 0.5, where nothing can match twice.
+
+    Counted exactly as in :func:`denoiseg_flow.metrics.average_precision`: pixels with a negative
+    truth are ignored in both images.
+    """
+    overlap = object_overlap(truth, prediction)
+    truths = [int(label) for label in np.unique(truth) if label > 0]
+    predictions = [int(label) for label in np.unique(prediction[truth >= 0]) if label > 0]
+    matched = overlap.iou() > 0.5
+    pairs = {
+        predictions[column]: truths[row]
+        for row, column in zip(
+            overlap.truth_index[matched], overlap.prediction_index[matched], strict=True
+        )
+    }
+    return Matching(
+        pairs,
+        missed=sorted(set(truths) - set(pairs.values())),
+        false=sorted(set(predictions) - set(pairs)),
+        average_precision=overlap.counts(0.5).average_precision,
+    )
+
+
+def intensity_window(*images: np.ndarray | None) -> tuple[float, float]:
+    """Return black and white point for images shown side by side: 1 % and 99.8 % of the first.
+
+    The first image that is not None sets the window, so that all others are seen on its scale.
+    """
+    first = next(image for image in images if image is not None)
+    low, high = np.percentile(first[np.isfinite(first)], (1.0, 99.8))
+    return float(low), float(high if high > low else low + 1.0)
+
+
+def centre_crop(image: np.ndarray, side: int = MAX_SIDE) -> np.ndarray:
+    """Cut the central ``side`` x ``side`` pixels; smaller images are returned whole."""
+    return image[tuple(
+        slice(max(0, (length - side) // 2), max(0, (length - side) // 2) + side)
+        for length in image.shape[:2]
+    )]  # fmt: skip
+
+
+def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Colour labels for display: (y, x) integers to (y, x, 4) RGBA floats, background clear.
+
+    A label value always has the same colour under one seed. Neighbouring values lie a golden
+    angle apart in hue, so that objects that touch are seen as two; outlines are opaque.
+    """
+    values, index = np.unique(np.maximum(labels, 0), return_inverse=True)
+    start = generator(seed, "instance colours").random()
+    palette = np.zeros((len(values), 4))
+    palette[:, :3] = hsv_to_rgb(np.stack([
+        (start + values * 0.618033988749895) % 1.0,
+        0.55 + 0.35 * (values % 2),
+        1.0 - 0.15 * (values % 3 == 2),
+    ], axis=1))  # fmt: skip
+    palette[:, 3] = np.where(values > 0, 0.55, 0.0)
+    painted = palette[index.reshape(labels.shape)]
+    painted[find_boundaries(np.maximum(labels, 0), mode="inner"), 3] = 1.0
+    return painted
+
+
+def qualitative_panel(rows: list[PanelRow]) -> Figure:
+    """Draw one row per method: noisy, denoised, predicted, annotated, and the errors.
+
+    All grey images share the intensity window of the first noisy input. Images larger than 256
+    pixels are shown by their centre; the AP (IoU > 0.5) beside a row is that of the whole image.
+    A predicted object that matches a true one has its colour.
+    """
+    window = intensity_window(rows[0].noisy)
+    height, width = centre_crop(rows[0].noisy).shape
+    cell = (FULL_WIDTH - 1.1) / len(_TITLES)
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(FULL_WIDTH, len(rows) * cell * height / width + 0.75),
+                        layout="constrained")  # fmt: skip
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        axes = figure.subplots(len(rows), len(_TITLES), squeeze=False)
+        for row, line in zip(rows, axes, strict=True):
+            _draw_row(row, line, window)
+        for axis, title in zip(axes[0], _TITLES, strict=True):
+            axis.set_title(title, fontsize=9)
+        figure.legend(
+            handles=[
+                Patch(facecolor="none", edgecolor=FOUND, linewidth=1.5, label="found"),
+                Patch(facecolor=MISSED, edgecolor=MISSED, alpha=0.7, label="missed"),
+                Patch(facecolor=FALSE, edgecolor="#8A8000", label="false (not in the annotation)"),
+            ],
+            loc="outside lower right", ncols=3,
+        )  # fmt: skip
+    return figure
+
+
+def _draw_row(row: PanelRow, axes: list[Axes], window: tuple[float, float]) -> None:
+    matching = None
+    if row.truth is not None and row.prediction is not None:
+        matching = match_objects(row.truth, row.prediction)
+    score = "" if matching is None else f"\nAP {matching.average_precision:.2f}"
+    axes[0].set_ylabel(row.name + score, rotation=0, ha="right", va="center", labelpad=6)
+    background = _grey(row.noisy, window)
+    pictures = [
+        background,
+        None if row.denoised is None else _grey(row.denoised, window),
+        None,
+        None if row.truth is None else _over(background, instance_colours(row.truth)),
+        None,
+    ]
+    if row.prediction is not None:
+        shown = (
+            row.prediction if matching is None else _recolour(row.prediction, row.truth, matching)
+        )
+        pictures[2] = _over(background, instance_colours(shown))
+    if matching is not None:
+        pictures[4] = _errors(background, row.truth, row.prediction, matching)
+    for axis, picture in zip(axes, pictures, strict=True):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        if picture is None:
+            axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center",
+                      color="#777777", style="italic")  # fmt: skip
+            axis.set_aspect(row.noisy.shape[0] / row.noisy.shape[1])
+        else:
+            axis.imshow(centre_crop(picture), interpolation="nearest")
+
+
+def _grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    low, high = window
+    return np.repeat(np.clip((image - low) / (high - low), 0, 1)[..., None], 3, axis=2)
+
+
+def _over(background: np.ndarray, paint: np.ndarray) -> np.ndarray:
+    return background * (1 - paint[..., 3:]) + paint[..., :3] * paint[..., 3:]
+
+
+def _recolour(prediction: np.ndarray, truth: np.ndarray, matching: Matching) -> np.ndarray:
+    """Give matched objects the label of their truth, others a label that no truth has."""
+    values, index = np.unique(prediction, return_inverse=True)
+    offset = int(truth.max()) + 1
+    new = [0 if value == 0 else matching.pairs.get(int(value), offset + int(value))
+           for value in values]  # fmt: skip
+    return np.array(new)[index.reshape(prediction.shape)]
+
+
+def _errors(
+    background: np.ndarray, truth: np.ndarray, prediction: np.ndarray, matching: Matching
+) -> np.ndarray:
+    """Paint found outlines, then missed and false objects, over a dimmed image."""
+    picture = 0.6 * background
+    found = np.where(np.isin(truth, list(matching.pairs.values())), truth, 0)
+    layers = [
+        (found, FOUND, 0.0),
+        (np.where(np.isin(truth, matching.missed), truth, 0), MISSED, 0.45),
+        (np.where(np.isin(prediction, matching.false), prediction, 0), FALSE, 0.35),
+    ]
+    for labels, colour, fill in layers:
+        rgb = np.array(to_rgb(colour))
+        inside = labels > 0
+        picture[inside] = picture[inside] * (1 - fill) + rgb * fill
+        picture[find_boundaries(labels, mode="thick")] = rgb
+    return picture

@@ -1,0 +1,231 @@
+"""One self-contained HTML page about a study: nothing is loaded from anywhere else.
+
+Everything that comes from a config or a file name is escaped by Jinja; the only trusted HTML is
+that of :class:`ReportTable`, which :mod:`denoiseg_flow.tables` makes. The page holds no date, so
+that the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from denoiseg_flow.panels import centre_crop, instance_colours, intensity_window
+from denoiseg_flow.summary import Verdict
+
+_SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
+_MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table; ``html`` is a trusted ``<table>`` fragment whose cells are escaped already."""
+
+    title: str
+    caption: str
+    html: str
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure; ``image`` is the text of an SVG or the path of an .svg or .png file."""
+
+    title: str
+    caption: str
+    image: str | Path
+
+
+@dataclass(frozen=True)
+class SliderPair:
+    """One test image to compare with a slider; arrays are (y, x), labels are integers."""
+
+    title: str
+    noisy: np.ndarray
+    denoised: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    truth: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A publication and what of it is used here."""
+
+    text: str
+    url: str
+    use: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows; whatever is empty gets a sentence instead of a gap."""
+
+    title: str
+    study: dict[str, list[str]]
+    """What was run, e.g. ``{"data sets": ["dsb2018"], "noise levels": ["n10", "n20"]}``."""
+    config: dict[str, Any]
+    verdicts: list[Verdict] = field(default_factory=list)
+    """From :func:`denoiseg_flow.summary.best_methods`."""
+    tables: list[ReportTable] = field(default_factory=list)
+    figures: list[ReportFigure] = field(default_factory=list)
+    comparisons: list[SliderPair] = field(default_factory=list)
+    run_times: ReportTable | None = None
+    software: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Sentences that a reader must know first, e.g. that the data are simulated."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the slider uncovers: an image or, with ``overlay``, a transparent painting."""
+
+    name: str
+    alt: str
+    uri: str
+    overlay: bool
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    title: str
+    noisy: str
+    width: int
+    height: int
+    layers: list[_Layer]
+
+
+CITATIONS = (
+    Citation(
+        "Buchholz, Prakash, Schmidt, Krull, Jug: DenoiSeg: joint denoising and segmentation. "
+        "ECCV Workshops 2020.",
+        "https://arxiv.org/abs/2005.02987",
+        "the joint network and loss, its comparison tables and the AP and SEG definitions",
+    ),
+    Citation(
+        "Krull, Buchholz, Jug: Noise2Void - learning denoising from single noisy images. "
+        "CVPR 2019.",
+        "https://arxiv.org/abs/1811.10980",
+        "blind-spot training on noisy images alone",
+    ),
+    Citation(
+        "Batson, Royer: Noise2Self: blind denoising by self-supervision. ICML 2019.",
+        "https://arxiv.org/abs/1901.11365",
+        "grid masks, and the calibration of classical denoisers without clean data",
+    ),
+    Citation(
+        "Gondara: Medical image denoising using convolutional denoising autoencoders. "
+        "ICDM Workshops 2016.",
+        "https://arxiv.org/abs/1608.04667",
+        "the convolutional denoising autoencoder",
+    ),
+    Citation(
+        "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
+        "segmentation. MICCAI 2015.",
+        "https://arxiv.org/abs/1505.04597",
+        "the network architecture",
+    ),
+    Citation(
+        "Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science "
+        "Bowl. Nature Methods 16, 2019.",
+        "https://doi.org/10.1038/s41592-019-0612-7",
+        "the DSB2018 nuclei images and annotations, where this study uses them",
+    ),
+    Citation(
+        "Mölder et al.: Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",
+        "https://doi.org/10.12688/f1000research.29032.2",
+        "the workflow engine that ran every step",
+    ),
+)
+
+
+def build_report(data: ReportData) -> str:
+    """Render the page.
+
+    Returns
+    -------
+    str
+        A complete HTML document with style, script and all images inside; write it as UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If a figure is neither SVG text nor an .svg or .png file.
+    """
+    environment = Environment(
+        loader=PackageLoader("denoiseg_flow"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        settings=_by_setting(data.verdicts),
+        tables=[(table, Markup(table.html)) for table in data.tables],
+        run_times=Markup(data.run_times.html) if data.run_times else None,
+        figures=[(figure, _figure_uri(figure.image)) for figure in data.figures],
+        comparisons=[_comparison(pair) for pair in data.comparisons],
+        config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
+        citations=CITATIONS,
+    )
+
+
+def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
+    """Data set, noise, and the verdicts with the fewest and the most annotated images."""
+    settings = []
+    for key, members in groupby(verdicts, key=lambda verdict: (verdict.dataset, verdict.noise)):
+        group = list(members)
+        settings.append((*key, group if len(group) < 3 else [group[0], group[-1]]))
+    return settings
+
+
+def _comparison(pair: SliderPair) -> _Comparison:
+    noisy = centre_crop(pair.noisy, _SLIDER_SIDE)
+    window = intensity_window(noisy)
+    layers = []
+    if pair.denoised is not None:
+        uri = _grey_uri(centre_crop(pair.denoised, _SLIDER_SIDE), window)
+        layers.append(_Layer("denoised", f"{pair.title}, denoised", uri, overlay=False))
+    for name, labels in (("predicted instances", pair.labels), ("annotated instances", pair.truth)):
+        if labels is not None:
+            paint = instance_colours(centre_crop(labels, _SLIDER_SIDE))
+            uri = _png_uri(np.round(paint * 255).astype(np.uint8))
+            layers.append(_Layer(name, f"{pair.title}, {name} in colour", uri, overlay=True))
+    height, width = noisy.shape
+    return _Comparison(pair.title, _grey_uri(noisy, window), width, height, layers)
+
+
+def _figure_uri(image: str | Path) -> str:
+    """Turn a figure into a data URI; inside an <img> the ids of two SVGs cannot collide."""
+    if isinstance(image, str) and "<svg" in image:
+        return _data_uri(_MIME[".svg"], image.encode())
+    path = Path(image)
+    if path.suffix not in _MIME:
+        raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
+    return _data_uri(_MIME[path.suffix], path.read_bytes())
+
+
+def _grey_uri(image: np.ndarray, window: tuple[float, float]) -> str:
+    low, high = window
+    scaled = np.clip((np.nan_to_num(image, nan=low) - low) / (high - low), 0, 1)
+    return _png_uri(np.round(scaled * 255).astype(np.uint8))
+
+
+def _png_uri(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
+    return _data_uri(_MIME[".png"], buffer.getvalue())
+
+
+def _data_uri(mime: str, content: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"

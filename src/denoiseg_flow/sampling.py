@@ -1,0 +1,181 @@
+"""Training patches: random crops of images of any size, cut on the training device."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from denoiseg_flow.labels import IGNORE
+
+
+@dataclass
+class ImageBank:
+    """Images of different sizes in one flat buffer, so that a batch of crops is a single gather.
+
+    Attributes
+    ----------
+    pixels
+        (pixels of all images,), float32.
+    classes
+        (pixels of all images,), int8 codes of :mod:`denoiseg_flow.labels`, or None where no image
+        is annotated; ``IGNORE`` throughout images without a mask.
+    offsets, heights, widths
+        (image,), int64: where each image starts, and its shape.
+    labelled
+        (image,), bool.
+    """
+
+    pixels: torch.Tensor
+    classes: torch.Tensor | None
+    offsets: torch.Tensor
+    heights: torch.Tensor
+    widths: torch.Tensor
+    labelled: torch.Tensor
+
+    @classmethod
+    def load(
+        cls,
+        images: Iterable[np.ndarray],
+        classes: Iterable[np.ndarray | None],
+        shapes: Sequence[tuple[int, int]],
+        device: torch.device,
+    ) -> "ImageBank":
+        """Copy the images, one at a time, to the device.
+
+        Parameters
+        ----------
+        images
+            Float32 arrays (y, x), already normalised.
+        classes
+            For each image its class codes (y, x), or None if it is not annotated.
+        shapes
+            (y, x) of each image.
+        """
+        sizes = [height * width for height, width in shapes]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        pixels = torch.empty(int(offsets[-1]), dtype=torch.float32, device=device)
+        codes = torch.full((int(offsets[-1]),), IGNORE, dtype=torch.int8, device=device)
+        labelled = torch.zeros(len(shapes), dtype=torch.bool)
+        for index, (image, annotation) in enumerate(zip(images, classes, strict=True)):
+            place = slice(int(offsets[index]), int(offsets[index + 1]))
+            pixels[place] = torch.from_numpy(np.ascontiguousarray(image).ravel()).to(device)
+            if annotation is not None:
+                codes[place] = torch.from_numpy(annotation.ravel()).to(device)
+                labelled[index] = True
+        heights, widths = np.array(shapes).T
+        return cls(
+            pixels=pixels,
+            classes=codes if labelled.any() else None,
+            offsets=torch.from_numpy(offsets[:-1]).to(device),
+            heights=torch.from_numpy(heights.copy()).to(device),
+            widths=torch.from_numpy(widths.copy()).to(device),
+            labelled=labelled.to(device),
+        )
+
+    def gather(
+        self, index: torch.Tensor, y: torch.Tensor, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return pixels and classes at the given places.
+
+        Parameters
+        ----------
+        index
+            (batch,), which image.
+        y, x
+            (batch, height, width), where in it.
+
+        Returns
+        -------
+        (batch, height, width) float32, and int64 classes or None.
+        """
+        place = self.offsets[index, None, None] + y * self.widths[index, None, None] + x
+        return self.pixels[place], None if self.classes is None else self.classes[place].long()
+
+
+class PatchSampler:
+    """Draws batches of augmented square patches.
+
+    Every position of every image is equally likely, as if all images had been cut into patches.
+
+    Parameters
+    ----------
+    bank
+        The images.
+    patch_size
+        Side of the patches in pixels.
+    batch_size
+        Patches in a batch.
+    labelled_share
+        Share of every batch that is drawn from annotated images only, or None to draw all patches
+        from all images alike.
+    """
+
+    def __init__(
+        self, bank: ImageBank, patch_size: int, batch_size: int, labelled_share: float | None
+    ) -> None:
+        self.bank = bank
+        self.patch_size = patch_size
+        self.batch_size = batch_size
+        n_labelled = 0 if labelled_share is None else round(labelled_share * batch_size)
+        area = (bank.heights * bank.widths).float()
+        self._groups = [
+            (count, weights)
+            for count, weights in [
+                (n_labelled, area * bank.labelled),
+                (batch_size - n_labelled, area),
+            ]
+            if count
+        ]
+
+    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return patches (batch, y, x) and their classes, or None without annotated images."""
+        index = torch.cat(
+            [
+                torch.multinomial(weights, count, replacement=True, generator=generator)
+                for count, weights in self._groups
+            ]
+        )
+        y, x = self._positions(index, generator)
+        return self.bank.gather(index, y, x)
+
+    def _positions(
+        self, index: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random corners, under one of the eight symmetries of the square."""
+        size, device = self.patch_size, index.device
+        share = torch.rand(2, len(index), generator=generator, device=device)
+        top = (share[0] * (self.bank.heights[index] - size + 1)).long()
+        left = (share[1] * (self.bank.widths[index] - size + 1)).long()
+        flips = torch.randint(2, (3, len(index), 1, 1), generator=generator, device=device).bool()
+        ramp = torch.arange(size, device=device)
+        down, right = ramp[None, :, None], ramp[None, None, :]
+        dy = torch.where(flips[0], right, down)
+        dx = torch.where(flips[0], down, right)
+        dy = torch.where(flips[1], size - 1 - dy, dy)
+        dx = torch.where(flips[2], size - 1 - dx, dx)
+        return top[:, None, None] + dy, left[:, None, None] + dx
+
+
+def validation_patches(
+    bank: ImageBank, patch_size: int, limit: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Cut images into a regular grid of patches and return at most ``limit`` of them.
+
+    The choice among more patches than ``limit`` is random but fixed by the generator, so that
+    every validation of a run sees the same pixels.
+    """
+    places = [
+        (image, top, left)
+        for image, (height, width) in enumerate(
+            zip(bank.heights.tolist(), bank.widths.tolist(), strict=True)
+        )
+        for top in range(0, height - patch_size + 1, patch_size)
+        for left in range(0, width - patch_size + 1, patch_size)
+    ]
+    order = torch.randperm(len(places), generator=generator, device=generator.device)[:limit]
+    index, top, left = torch.tensor(places, device=generator.device)[order].T
+    ramp = torch.arange(patch_size, device=generator.device)
+    y = (top[:, None, None] + ramp[:, None]).expand(-1, -1, patch_size)
+    x = (left[:, None, None] + ramp).expand(-1, patch_size, -1)
+    return bank.gather(index, y, x)

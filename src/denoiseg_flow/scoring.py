@@ -1,0 +1,126 @@
+"""Score the predictions of one run on its test images: tidy rows, one per image and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from denoiseg_flow import metrics
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.images import open_image
+from denoiseg_flow.overlap import object_overlap
+
+#: The columns that say which run a row belongs to, in the order of metrics.tsv.
+RUN_COLUMNS = ["dataset", "noise", "method", "n_labelled", "seed"]
+
+#: Columns of metrics.tsv.
+METRICS_COLUMNS = [*RUN_COLUMNS, "image", "metric", "value"]
+
+
+def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+    """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
+
+    ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
+    """
+    overlap = object_overlap(truth, prediction)
+    if not len(overlap.truth_sizes):
+        return {}
+    precisions = {
+        "AP" if iou == 0.5 else f"AP_{iou}": overlap.counts(iou).average_precision
+        for iou in metrics.AP_THRESHOLDS
+    }
+    return {
+        **precisions,
+        "AP_mean": float(np.mean(list(precisions.values()))),
+        "SEG": overlap.seg_score(),
+    }
+
+
+def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
+    """Return every PSNR and SSIM of the prediction, and PSNR and SSIM of the noisy input."""
+    return {
+        "PSNR": metrics.psnr(truth, prediction),
+        "PSNR_255": metrics.psnr_255(truth, prediction),
+        "PSNR_scale_invariant": metrics.psnr_scale_invariant(truth, prediction),
+        "SSIM": metrics.ssim(truth, prediction),
+        "PSNR_noisy": metrics.psnr(truth, noisy),
+        "SSIM_noisy": metrics.ssim(truth, noisy),
+    }
+
+
+def score_run(
+    split: pd.DataFrame,
+    masks: Path,
+    clean: Path,
+    predictions: Path,
+    noisy: Path,
+    identity: dict[str, str | int],
+) -> pd.DataFrame:
+    """Score one run on the test images of its split.
+
+    Parameters
+    ----------
+    split
+        Columns image, subset, annotated (0/1) and clean (0/1); only subset "test" is scored.
+    masks, clean
+        Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
+    predictions
+        Folder with the subfolders ``labels`` and ``denoised``, each only if the method yields it.
+    noisy
+        Folder with the noisy inputs.
+    identity
+        Values of dataset, noise, method, n_labelled and seed; they become columns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split. Without
+        rows if there is nothing to compare with. Images without true objects have no AP and SEG.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or a prediction does not fit the truth.
+    """
+    rows = []
+    has_labels = (predictions / "labels").is_dir()
+    has_denoised = (predictions / "denoised").is_dir()
+    for row in split[split["subset"] == "test"].itertuples():
+        file = f"{row.image}.tif"
+        scores: dict[str, float] = {}
+        if has_labels and int(row.annotated):
+            path = predictions / "labels" / file
+            labels = open_image(path)
+            with _naming(path):
+                scores |= segmentation_scores(open_image(masks / file), labels)
+        if has_denoised and int(row.clean):
+            path = predictions / "denoised" / file
+            denoised, noisy_image = open_image(path), open_image(noisy / file)
+            with _naming(path):
+                scores |= denoising_scores(open_image(clean / file), denoised, noisy_image)
+        rows += [
+            {**identity, "image": row.image, "metric": metric, "value": value}
+            for metric, value in scores.items()
+        ]
+    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+
+
+def write_metrics(frame: pd.DataFrame, path: Path) -> None:
+    """Write rows of :func:`score_run` as tab-separated text that reads back to the same floats."""
+    frame.to_csv(path, sep="\t", index=False, na_rep="nan", lineterminator="\n")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the ValueError of a metric into an InputError that names the predicted file."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"cannot score {path}: {error}; remove the file and predict again"
+        ) from error

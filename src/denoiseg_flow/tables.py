@@ -1,0 +1,160 @@
+"""The tables of the report: means with error bars, paired differences.
+
+Every function returns a :class:`~denoiseg_flow.table_layout.Table`, which
+:func:`denoiseg_flow.table_files.write_table` writes for machines and people side by side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.statistics import noisy_input, paired_differences, summarise
+from denoiseg_flow.table_layout import (
+    Cell,
+    Table,
+    decimals,
+    definitions,
+    error_bar,
+    format_mean,
+    format_number,
+    order_rows,
+    seed_range,
+    split_panels,
+    wide_panel,
+)
+
+_NOISY_INPUT = "noisy input"
+#: Metrics that are compared with a reference method and with published numbers.
+COMPARED = ("AP", "SEG", "PSNR")
+_DENOISING = ("PSNR", "PSNR_scale_invariant", "PSNR_255", "SSIM")
+
+
+def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Table:
+    """Segmentation quality: method x number of labelled images, per data set and noise level.
+
+    Parameters
+    ----------
+    metrics
+        Tidy metrics as :func:`denoiseg_flow.statistics.read_metrics` returns them.
+    methods, noises
+        Names in the order in which to show them; names not listed come last.
+
+    Returns
+    -------
+    Table
+        Panels for AP and SEG; the data also hold AP at the stricter thresholds and AP_mean.
+
+    Raises
+    ------
+    InputError
+        If there is no segmentation metric at all.
+    """
+    chosen = metrics["metric"].str.startswith("AP") | (metrics["metric"] == "SEG")
+    data = order_rows(summarise(metrics[chosen]), methods, noises)
+    if data.empty:
+        raise InputError(
+            "there is no AP or SEG to tabulate: give masks for test images, or a method that "
+            "segments (config key grid.methods)"
+        )
+    return Table(
+        "Segmentation",
+        "Segmentation quality of each method by number of labelled training images (columns). "
+        f"{definitions(('AP', 'SEG'))} {error_bar(data)} Bold: best of the column.",
+        data,
+        tuple(
+            wide_panel(heading, part, _mean_cells(part, "n_labelled"), ["method"], "n_labelled")
+            for _, heading, part in split_panels(data, ("AP", "SEG"), ["dataset", "noise"])
+        ),
+    )
+
+
+def denoising_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Table:
+    """Denoising quality: method and number of labels x noise level, per data set and metric.
+
+    The first row of PSNR and SSIM is the noisy input itself; it takes no part in the ranking.
+    Parameters, errors and result are as in :func:`segmentation_table`.
+    """
+    chosen = pd.concat([metrics[metrics["metric"].isin(_DENOISING)], noisy_input(metrics)])
+    data = order_rows(summarise(chosen), [_NOISY_INPUT, *methods], noises)
+    if data.empty:
+        raise InputError(
+            "there is no PSNR or SSIM to tabulate: give clean images for test images, or a method "
+            "that denoises (config key grid.methods)"
+        )
+    # The noise does not depend on the seed: spread over seeds would only show the choice of images.
+    data.loc[data["method"] == _NOISY_INPUT, "sem"] = math.nan
+    shown = [metric for metric in _DENOISING if (data["metric"] == metric).any()]
+    return Table(
+        "Denoising",
+        "Denoising quality of each method by noise level (columns), against clean images. "
+        f"{definitions(shown)} {error_bar(data)} Bold: best of the column, "
+        "noisy input aside (it depends on no seed and has no error bar).",
+        data,
+        tuple(
+            wide_panel(heading, part, _mean_cells(part, "noise"), ["method", "n_labelled"], "noise")
+            for _, heading, part in split_panels(data, shown, ["dataset"])
+        ),
+    )
+
+
+def paired_table(
+    metrics: pd.DataFrame, reference: str, seed: int, methods: list[str], noises: list[str]
+) -> Table:
+    """Each method minus ``reference``, paired by seed and image, with bootstrap intervals.
+
+    See :func:`denoiseg_flow.statistics.paired_differences` for pairing and bootstrap, and
+    :func:`segmentation_table` for the other parameters.
+
+    Raises
+    ------
+    InputError
+        If no method shares a seed, an image and a metric with the reference.
+    """
+    data = order_rows(paired_differences(metrics, reference, seed, COMPARED), methods, noises)
+    if data.empty:
+        raise InputError(
+            f"no method can be compared with '{reference}': put it and another method into the "
+            "grid (config key grid.methods)"
+        )
+    shown = [metric for metric in COMPARED if (data["metric"] == metric).any()]
+    panels = []
+    for metric, heading, part in split_panels(data, shown, ["dataset", "noise"]):
+        cells = []
+        for row in part.itertuples():
+            number, low, high = (
+                format_number(value, metric, "+") for value in (row.difference, row.low, row.high)
+            )
+            interval = "" if math.isnan(row.low) else f" [{low}, {high}]"
+            # Judged as displayed, so that no bold interval shows a bound of zero.
+            digits = decimals(metric)
+            excludes_zero = round(row.low, digits) > 0 or round(row.high, digits) < 0
+            cells.append(Cell(number + interval, bold=excludes_zero))
+        panels.append(
+            wide_panel(f"{heading}, minus {reference}", part, cells, ["method"], "n_labelled")
+        )
+    return Table(
+        f"Paired differences to {reference}",
+        f"Each method minus {reference}, by number of labelled training images (columns), paired "
+        f"by seed and image. {definitions(shown)} Brackets: 95 % percentile "
+        "interval of a hierarchical bootstrap that draws seeds, then images, with replacement, the "
+        f"same images for all seeds ({seed_range(data)}; with one seed only images are drawn, and "
+        "with few seeds such intervals are too narrow). Bold: the interval excludes zero.",
+        data,
+        tuple(panels),
+    )
+
+
+def _mean_cells(part: pd.DataFrame, column: str) -> list[Cell]:
+    """Return mean ± SEM per row, the best of each column (as displayed) in bold."""
+    ranked = part[(part["method"] != _NOISY_INPUT) & part["mean"].notna()]
+    # What looks equal to the best is marked like the best.
+    shown = ranked["mean"].round(decimals(part["metric"].iloc[0]))
+    columns = shown.groupby(ranked[column], observed=True)
+    best = shown[(shown == columns.transform("max")) & (columns.transform("size") > 1)].index
+    return [
+        Cell(format_mean(row.mean, row.sem, row.metric), bold=row.Index in best)
+        for row in part.itertuples()
+    ]

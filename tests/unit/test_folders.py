@@ -1,0 +1,67 @@
+"""Pairing files by name."""
+
+import pytest
+
+from denoiseg_flow import folders
+from denoiseg_flow.errors import InputError
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make empty files, by path relative to the test's folder, and return that folder."""
+
+    def _make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return _make
+
+
+def refusal(*arguments):
+    with pytest.raises(InputError) as caught:
+        folders.find(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_pairs_by_name_whatever_the_ending(make):
+    root = make(
+        "i/b.TIF", "i/a.ome.tif", "i/c.png", "i/.hidden.tif", "i/notes.txt", "m/a.png", "m/c.tiff"
+    )
+    found = folders.find(root / "i", root / "m")
+    assert [source.name for source in found] == ["a", "b", "c"]
+    assert [source.mask and source.mask.name for source in found] == ["a.png", None, "c.tiff"]
+    assert found[0].image.name == "a.ome.tif" and found[0].clean is None
+
+
+def test_clean_may_be_the_images_themselves(make):
+    root = make("i/a.tif")
+    (source,) = folders.find(root / "i", None, root / "i")
+    assert source.clean == source.image and source.mask is None
+
+
+def test_refuses_missing_empty_and_unusable_folders(make):
+    root = make("i/a.tif", "jpg/a.jpg", "empty/sub/a.tif")
+    assert "does not exist" in refusal(root / "none")
+    assert "is not a folder" in refusal(root / "i" / "a.tif")
+    message = refusal(root / "empty")
+    assert "holds no image" in message and ".ome.tif" in message and "`images`" in message
+    assert ".jpg" in refusal(root / "jpg")
+    message = refusal(root / "i", root / "jpg")
+    assert "`masks`" in message and str(root / "jpg") in message
+
+
+def test_refuses_two_files_of_one_name(make):
+    root = make("i/a.tif", "i/a.png")
+    message = refusal(root / "i")
+    assert "a.tif" in message and "a.png" in message
+
+
+def test_refuses_masks_and_clean_images_without_image(make):
+    root = make("i/a.tif", "m/a.tif", "m/b.tif", "m/c.tif")
+    message = refusal(root / "i", root / "m")
+    assert "b.tif" in message and "1 more" in message and "`masks`" in message
+    assert "`clean`" in refusal(root / "i", None, root / "m")

@@ -1,0 +1,230 @@
+"""Reading and refusing images: every refusal is one sentence that names the file."""
+
+import logging
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from denoiseg_flow import images
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.planes import read_pixel_size
+
+PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)
+TWO_SQUARES = np.zeros((20, 20), np.uint8)
+TWO_SQUARES[2:6, 2:6] = TWO_SQUARES[10:14, 10:14] = 1
+
+
+def refusal(function, *arguments, **options):
+    """Return the message of the InputError, having checked that it is one short sentence."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.tif", "a"), ("a.b.TIFF", "a.b"), ("x/a.ome.tif", "a"), ("a.OME.TIF", "a"), ("1.png", "1")],
+)
+def test_stem(name, expected):
+    assert images.stem(name) == expected
+    assert images.is_image(name)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif.txt", "tif", ".a.tif", "._a.png"])
+def test_is_no_image(name):
+    assert not images.is_image(name)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.uint16, np.uint32, np.float32]),
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+        elements={"allow_nan": False, "allow_infinity": False},
+    ).filter(lambda plane: plane.min() != plane.max()),
+    st.booleans(),
+)
+def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, compress):
+    path = tmp_path_factory.mktemp("images") / "sub" / "a.tif"
+    images.write_image(path, plane, compress=compress)
+    back = images.read_image(path)
+    assert back.dtype == plane.dtype
+    np.testing.assert_array_equal(back, plane)
+    np.testing.assert_array_equal(images.open_image(path), plane)
+
+
+def test_uncompressed_is_memory_mapped(tmp_path):
+    images.write_image(tmp_path / "a.tif", PLANE)
+    assert isinstance(images.open_image(tmp_path / "a.tif"), np.memmap)
+    images.write_image(tmp_path / "z.tif", PLANE, compress=True)
+    assert (tmp_path / "z.tif").stat().st_size < (tmp_path / "a.tif").stat().st_size
+    np.testing.assert_array_equal(images.open_image(tmp_path / "z.tif"), PLANE)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shift", "expected"),
+    [
+        (np.int16, 0, np.uint16),
+        (np.int16, -9, np.float32),
+        (np.int64, 0, np.uint32),
+        (np.int32, -9, np.float32),
+        (np.float64, 0, np.float32),
+        (">u2", 0, np.uint16),
+    ],
+)
+def test_other_pixel_types_keep_their_values(tmp_path, dtype, shift, expected):
+    plane = (PLANE.astype(np.int64) + shift).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", plane)
+    back = images.read_image(tmp_path / "a.tif")
+    assert back.dtype == np.dtype(expected)
+    np.testing.assert_array_equal(back, plane)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_compressed_tif(tmp_path, compression, dtype):
+    Image.fromarray(PLANE.astype(dtype)).save(tmp_path / "a.tif", compression=compression)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif"), PLANE)
+
+
+def test_png_and_ome(tmp_path):
+    Image.fromarray(PLANE.astype(np.uint16) * 200).save(tmp_path / "a.png")
+    assert images.read_image(tmp_path / "a.png").max() == 250 * 200
+    tifffile.imwrite(tmp_path / "a.ome.tif", PLANE[None, None], metadata={"axes": "ZCYX"})
+    np.testing.assert_array_equal(images.read_image(tmp_path / "a.ome.tif"), PLANE)
+
+
+def test_refuses_colour(tmp_path):
+    rgb = np.repeat(PLANE[..., None], 3, axis=2)
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb")
+    Image.fromarray(rgb).save(tmp_path / "b.png")
+    Image.fromarray(PLANE).convert("LA").save(tmp_path / "c.png")
+    Image.fromarray(PLANE).convert("P").save(tmp_path / "d.png")
+    for name in ("a.tif", "b.png", "c.png", "d.png"):
+        message = refusal(images.read_image, tmp_path / name)
+        assert name in message and "colour" in message
+    assert images.read_mask(tmp_path / "d.png").shape == PLANE.shape
+
+
+def test_refuses_stacks_and_several_images(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([PLANE, PLANE, PLANE]), photometric="minisblack")
+    message = refusal(images.read_image, tmp_path / "a.tif")
+    assert "a.tif" in message and "2D" in message and "(3, 48, 40)" in message
+    with tifffile.TiffWriter(tmp_path / "b.tif") as tif:
+        tif.write(PLANE)
+        tif.write(PLANE[:10])
+    assert "2 images" in refusal(images.read_image, tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_refuses_what_is_not_finite(tmp_path, bad):
+    plane = PLANE.astype(np.float32)
+    plane[3, 4] = bad
+    tifffile.imwrite(tmp_path / "a.tif", plane)
+    message = refusal(images.read_image, tmp_path / "a.tif")
+    assert "a.tif" in message and "1 NaN or infinite" in message
+
+
+def test_refuses_constant_empty_and_too_large_values(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((5, 5), 7, np.uint8))
+    assert "constant" in refusal(images.read_image, tmp_path / "a.tif")
+    assert "no pixels" in refusal(images.check_image, np.zeros((0, 4)), "b.tif")
+    assert "float32" in refusal(images.check_image, np.array([[0.0, 1e300]]), "b.tif")
+    assert "float32" in refusal(images.check_image, np.array([[-(2**40), 1]]), "b.tif")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 100, 900])
+@pytest.mark.parametrize("name", ["uncompressed.tif", "deflated.tif", "lzw.tif", "a.png"])
+def test_refuses_damaged_files(tmp_path, keep, name):
+    path = tmp_path / name
+    noise = np.random.default_rng(0).integers(0, 255, (60, 50), np.uint8)
+    if name == "uncompressed.tif":
+        images.write_image(path, noise)
+    elif name == "deflated.tif":
+        images.write_image(path, noise, compress=True)
+    else:
+        Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if "lzw" in name else {}))
+    path.write_bytes(path.read_bytes()[:keep])
+    for function in (images.read_image, images.read_mask, images.open_image):
+        message = refusal(function, path)
+        assert str(path) in message and "damaged" in message
+
+
+def test_refuses_missing_file_and_folder(tmp_path):
+    assert "does not exist" in refusal(images.read_image, tmp_path / "a.tif")
+    assert "not a file" in refusal(images.read_image, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+def test_masks_become_int32(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "m.tif", PLANE.astype(dtype))
+    mask = images.read_mask(tmp_path / "m.tif")
+    assert mask.dtype == np.int32
+    np.testing.assert_array_equal(mask, PLANE)
+
+
+def test_mask_of_zeros_and_ignored_pixels_are_allowed():
+    assert not images.check_mask(np.zeros((4, 4), np.uint8), "m.tif").any()
+    assert images.check_mask(np.array([[-1, 0, 3]]), "m.tif").tolist() == [[-1, 0, 3]]
+
+
+def test_refuses_masks_that_hold_no_labels():
+    message = refusal(images.check_mask, np.array([[0, 0.5], [1, 2]]), "m.tif")
+    assert "m.tif" in message and "nearest-neighbour" in message
+    assert "NaN" in refusal(images.check_mask, np.array([[0, np.nan]]), "m.tif")
+    assert "32 bits" in refusal(images.check_mask, np.array([[0, 2**32 - 1]]), "m.tif")
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_binary_mask_warns_or_is_split(caplog, value):
+    mask = TWO_SQUARES * np.uint8(value)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(images.check_mask(mask, "m.tif"), mask)
+    assert "m.tif" in caplog.text and "binary_masks: connected_components" in caplog.text
+    split = images.check_mask(mask, "m.tif", "connected_components")
+    assert sorted(np.unique(split)) == [0, 1, 2]
+    np.testing.assert_array_equal(split > 0, mask > 0)
+
+
+def test_no_warning_for_one_object_or_for_labels(caplog):
+    one = TWO_SQUARES.copy()
+    one[10:] = 0
+    labels = TWO_SQUARES.copy()
+    labels[10:] *= 2
+    with caplog.at_level(logging.WARNING):
+        images.check_mask(one, "m.tif")
+        result = images.check_mask(labels, "m.tif", "connected_components")
+    assert not caplog.text
+    np.testing.assert_array_equal(result, labels)
+
+
+def test_pair_of_different_shapes():
+    message = refusal(
+        images.check_pair, np.zeros((4, 5)), np.zeros((5, 4)), "a.tif", "m.tif", "mask"
+    )
+    assert all(part in message for part in ("a.tif", "m.tif", "4 x 5", "5 x 4"))
+    images.check_pair(np.zeros((4, 5)), np.zeros((4, 5)), "a.tif", "m.tif", "mask")
+
+
+def test_pixel_size(tmp_path):
+    path = tmp_path / "a.tif"
+    images.write_image(path, PLANE, pixel_size=(0.5, 0.25))
+    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    images.write_image(path, PLANE)
+    assert read_pixel_size(path) is None
+    tifffile.imwrite(path, PLANE, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
+    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    tifffile.imwrite(
+        tmp_path / "b.ome.tif",
+        PLANE,
+        metadata={"PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5},
+    )
+    assert read_pixel_size(tmp_path / "b.ome.tif") == pytest.approx((0.5, 0.25))
+    tifffile.imwrite(path, PLANE, resolution=(72, 72), resolutionunit="INCH")
+    assert read_pixel_size(path) is None

@@ -1,0 +1,139 @@
+"""Splitting by source image: reproducible, nested, and clear about what is missing."""
+
+import logging
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from denoiseg_flow import manifest
+from denoiseg_flow.errors import InputError
+
+HOW = {"val": 0.15, "test": 0.25, "seed": 0}
+
+
+def table(n_annotated, n_other=0, given_subset=""):
+    names = [f"a{i:03d}" for i in range(n_annotated)] + [f"u{i:03d}" for i in range(n_other)]
+    return pd.DataFrame(
+        {
+            "image": names,
+            "height": 8,
+            "width": 9,
+            "dtype": "uint8",
+            "annotated": [int(name[0] == "a") for name in names],
+            "n_objects": 1,
+            "clean": 0,
+            "given_subset": given_subset,
+            "source": [f"{name}.tif" for name in names],
+        }
+    )
+
+
+def members(split, subset):
+    return set(split.loc[split["subset"] == subset, "image"])
+
+
+def test_read_gives_back_what_was_written(tmp_path):
+    names = ["001", "NA", "tab\there", "1e5", "ä"]
+    images = table(5).assign(image=names)
+    manifest.write(images, tmp_path / "sub" / "manifest.tsv")
+    back = manifest.read(tmp_path / "sub" / "manifest.tsv")
+    assert back["image"].tolist() == names
+    assert back["given_subset"].tolist() == [""] * 5
+    assert tuple(back.columns) == manifest.MANIFEST_COLUMNS
+    pd.testing.assert_frame_equal(back, images, check_dtype=False)
+    split = manifest.split(back, HOW, 0)
+    manifest.write(split, tmp_path / "split.tsv")
+    pd.testing.assert_frame_equal(manifest.read(tmp_path / "split.tsv"), split, check_dtype=False)
+
+
+@given(
+    st.integers(3, 60), st.integers(0, 20), st.floats(0.01, 0.49), st.floats(0.01, 0.49),
+    st.integers(0, 3), st.integers(0, 3),
+)  # fmt: skip
+def test_every_split_is_complete_and_leaves_labels_for_training(
+    n_annotated, n_other, val, test, split_seed, run_seed
+):
+    images = table(n_annotated, n_other)
+    split = manifest.split(images, {"val": val, "test": test, "seed": split_seed}, run_seed)
+    assert split["image"].tolist() == images["image"].tolist()
+    assert tuple(split.columns) == manifest.SPLIT_COLUMNS
+    for subset in ("val", "test"):
+        chosen = split[split["subset"] == subset]
+        assert len(chosen) >= 1 and chosen["annotated"].all()
+    training = split[split["subset"] == "train"]
+    ranks = training.loc[training["annotated"] == 1, "rank"]
+    assert len(ranks) >= 1 and sorted(ranks) == list(range(1, len(ranks) + 1))
+    assert split["rank"].notna().sum() == len(ranks)
+    expected = n_annotated - len(ranks)
+    sizes = manifest.subset_sizes(len(images), n_annotated, {"val": val, "test": test})
+    assert sizes.val + sizes.test == expected
+
+
+def test_fractions_are_of_the_annotated_images():
+    split = manifest.split(table(40, 100), HOW, 0)
+    assert (len(members(split, "val")), len(members(split, "test"))) == (6, 10)
+
+
+def test_subsets_depend_on_the_split_seed_and_ranks_on_the_run_seed():
+    first, second = manifest.split(table(40), HOW, 1), manifest.split(table(40), HOW, 2)
+    assert first["subset"].tolist() == second["subset"].tolist()
+    assert first["rank"].tolist() != second["rank"].tolist()
+    other = manifest.split(table(40), HOW | {"seed": 1}, 1)
+    assert other["subset"].tolist() != first["subset"].tolist()
+
+
+def test_labelled_subsets_are_nested():
+    split = manifest.split(table(60), HOW, 3)
+    ten, nineteen = manifest.labelled_images(split, 10), manifest.labelled_images(split, 19)
+    assert nineteen[:10] == ten and len(set(nineteen)) == 19
+    assert set(nineteen) <= members(split, "train")
+    assert manifest.labelled_images(split, 0) == []
+
+
+def test_too_many_labelled_images_asked_for():
+    split = manifest.split(table(10, 5), HOW, 0)
+    available = int(split["rank"].notna().sum())
+    assert len(manifest.labelled_images(split, available)) == available
+    with pytest.raises(InputError) as caught:
+        manifest.labelled_images(split, available + 1)
+    message = str(caught.value)
+    assert all(part in message for part in (str(available), str(available + 1), "grid.n_labelled"))
+
+
+@pytest.mark.parametrize("n_annotated", [0, 1, 2])
+def test_few_masks_stay_in_training(caplog, n_annotated):
+    with caplog.at_level(logging.WARNING):
+        split = manifest.split(table(n_annotated, 10), HOW, 0)
+    assert f"only {n_annotated} of" in caplog.text and "cannot" in caplog.text
+    assert members(split, "val") and members(split, "test")
+    assert len(manifest.labelled_images(split, n_annotated)) == n_annotated
+
+
+def test_no_validation_or_test_may_be_asked_for():
+    split = manifest.split(table(2), {"val": 0, "test": 0, "seed": 0}, 0)
+    assert members(split, "train") == {"a000", "a001"}
+    split = manifest.split(table(2), {"val": 0.5, "test": 0, "seed": 0}, 0)
+    assert len(members(split, "val")) == 1 and not members(split, "test")
+
+
+@pytest.mark.parametrize(("n_annotated", "n_other"), [(2, 0), (0, 2), (2, 1), (1, 1)])
+def test_too_few_images(n_annotated, n_other):
+    with pytest.raises(InputError, match="at least 3"):
+        manifest.split(table(n_annotated, n_other), HOW, 0)
+
+
+@pytest.mark.parametrize("how", [{"val": 0.5, "test": 0.5}, {"val": -0.1, "test": 0.2}])
+def test_impossible_fractions(how):
+    with pytest.raises(InputError, match=r"split\.val"):
+        manifest.split(table(10), how | {"seed": 0}, 0)
+
+
+def test_given_split():
+    subsets = ["train"] * 4 + ["val", "test"]
+    split = manifest.split(table(6, given_subset=subsets), "given", 0)
+    assert split["subset"].tolist() == subsets
+    assert split["rank"].notna().tolist() == [True] * 4 + [False] * 2
+    with pytest.raises(InputError, match="a000"):
+        manifest.split(table(6), "given", 0)

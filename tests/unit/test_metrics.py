@@ -1,0 +1,196 @@
+"""Metrics against closed forms, scikit-image and an independent brute-force oracle."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from denoiseg_flow import metrics
+from denoiseg_flow.overlap import object_overlap
+
+LABELS = st.sampled_from([0, 0, 1, 2, 3, 7, 40])
+
+
+def brute_force(truth, prediction, iou):
+    """AP and SEG by comparing every pair of boolean object masks, ignored pixels cut out."""
+    kept = truth >= 0
+    truth, prediction = truth[kept], prediction[kept]
+    true_objects = [truth == k for k in set(truth.tolist()) - {0}]
+    predicted_objects = [prediction == k for k in set(prediction.tolist()) - {0}]
+    matches, seg = 0, 0.0
+    for a in true_objects:
+        for b in predicted_objects:
+            both, either = (a & b).sum(), (a | b).sum()
+            matches += both / either > iou
+            seg += both / either if both > a.sum() / 2 else 0
+    n, m = len(true_objects), len(predicted_objects)
+    ap = matches / (n + m - matches) if n + m else float("nan")
+    return ap, seg / n if n else float("nan")
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.data(),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]),
+)
+def test_agrees_with_brute_force(data, shape, iou):
+    truth = data.draw(arrays(np.int32, shape, elements=st.one_of(LABELS, st.just(-1))))
+    noise = data.draw(arrays(np.int32, shape, elements=LABELS))
+    copied = data.draw(arrays(np.bool_, shape))
+    prediction = np.where(copied, np.maximum(truth, 0), noise)
+    ap, seg = brute_force(truth, prediction, iou)
+    assert metrics.average_precision(truth, prediction, iou) == pytest.approx(
+        ap, abs=1e-12, nan_ok=True
+    )
+    assert metrics.seg_score(truth, prediction) == pytest.approx(seg, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("shift", range(10))
+def test_shifted_squares(shift):
+    truth, prediction = np.zeros((30, 60), int), np.zeros((30, 60), int)
+    for k in range(3):
+        truth[5:15, 20 * k : 20 * k + 10] = k + 1
+        prediction[5:15, 20 * k + shift : 20 * k + shift + 10] = 9 - k
+    iou = (10 - shift) / (10 + shift)
+    assert metrics.average_precision(truth, prediction) == (1.0 if iou > 0.5 else 0.0)
+    covered = 10 - shift > 5
+    assert metrics.seg_score(truth, prediction) == pytest.approx(iou if covered else 0, abs=1e-12)
+
+
+def test_iou_equal_to_the_threshold_is_no_match():
+    truth = np.array([[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]])
+    for shared, iou in ((5, 0.5), (6, 0.6), (7, 0.7), (8, 0.8), (9, 0.9)):
+        prediction = (np.arange(10) < shared).astype(int)[None]
+        assert metrics.average_precision(truth, prediction, iou) == 0
+        assert metrics.average_precision(truth, prediction, iou - 0.05 if iou > 0.5 else 0.5) == (
+            1.0 if iou > 0.5 else 0.0
+        )
+
+
+def test_half_covered_object_does_not_count_for_seg():
+    assert metrics.seg_score(np.array([1, 1, 1, 1]), np.array([1, 1, 0, 0])) == 0
+    assert metrics.seg_score(np.array([1, 1, 1, 1]), np.array([1, 1, 1, 0])) == 0.75
+
+
+def test_background_enlarges_the_union():
+    truth, prediction = np.array([1, 1, 1, 0, 0, 0, 0]), np.array([1, 1, 1, 1, 1, 1, 0])
+    assert metrics.seg_score(truth, prediction) == 0.5
+    assert metrics.average_precision(truth, prediction) == 0
+
+
+def test_empty_images():
+    empty, full = np.zeros((4, 4), np.uint16), np.ones((4, 4), np.uint16)
+    assert np.isnan(metrics.average_precision(empty, empty))
+    assert np.isnan(metrics.seg_score(empty, empty))
+    assert metrics.average_precision(empty, full) == 0
+    assert np.isnan(metrics.seg_score(empty, full))
+    assert metrics.average_precision(full, empty) == 0
+    assert metrics.seg_score(full, empty) == 0
+    assert np.isnan(metrics.average_precision(np.zeros((0, 3), int), np.zeros((0, 3), int)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i4", "uint32", "int64", "uint64", "bool"])
+def test_any_integer_dtype(dtype):
+    truth = np.array([[0, 1, 1], [0, 0, 1]]).astype(dtype)
+    assert metrics.average_precision(truth, truth) == 1
+    assert metrics.seg_score(truth, np.array([[0, 1, 1], [0, 0, 0]])) == pytest.approx(2 / 3)
+
+
+def test_huge_labels_with_gaps():
+    truth = np.array([0, 1, 2**31 - 1, 2**31 - 1], np.int32)
+    prediction = np.array([0, 5, 2**63, 2**64 - 1], np.uint64)
+    counts = object_overlap(truth, prediction).counts(0.5)
+    assert counts == (0.5, 1, 2, 1)
+    assert counts.average_precision == 0.25
+
+
+def test_ignored_pixels_vanish_from_both_images():
+    truth = np.array([[1, 1, -1, -1, 0], [1, 1, -1, -2, 0]])
+    prediction = np.array([[1, 1, 1, 2, 0], [1, 1, 1, 2, 0]])
+    assert metrics.average_precision(truth, prediction, 0.9) == 1
+    assert metrics.seg_score(truth, prediction) == 1
+
+
+def test_overlap_is_counted_once_for_all_thresholds():
+    truth, prediction = np.array([1] * 10), np.array([1] * 8 + [0] * 2)
+    assert metrics.average_precisions(truth, prediction, (0.5, 0.7, 0.9)) == [1, 1, 0]
+
+
+def test_refuses_what_is_no_pair_of_label_images():
+    labels = np.ones((3, 3), int)
+    with pytest.raises(ValueError, match="shapes differ"):
+        metrics.average_precision(labels, labels[:2])
+    with pytest.raises(ValueError, match="integers"):
+        metrics.seg_score(labels, labels.astype(float))
+    with pytest.raises(ValueError, match="negative"):
+        metrics.seg_score(labels, -labels)
+    for iou in (0.3, 1.0):
+        with pytest.raises(ValueError, match="threshold"):
+            metrics.average_precision(labels, labels, iou)
+    with pytest.raises(ValueError, match="shapes differ"):
+        metrics.psnr(labels, labels[:2])
+
+
+@pytest.fixture
+def images():
+    random = np.random.default_rng(0)
+    truth = random.uniform(10, 90, (20, 30)).astype(np.float32)
+    return truth, truth + random.normal(0, 5, truth.shape).astype(np.float32)
+
+
+def test_psnr_closed_form():
+    truth = np.array([[0.0, 100.0], [50.0, 50.0]])
+    assert metrics.psnr(truth, truth + 10) == pytest.approx(20)
+    assert metrics.psnr_255(truth, truth + 25.5) == pytest.approx(20)
+    assert metrics.psnr(truth, truth) == float("inf")
+    assert metrics.psnr_scale_invariant(truth, truth) == float("inf")
+    # The best constant is the mean; what remains is the variance, 1250.
+    assert metrics.psnr_scale_invariant(truth, np.zeros_like(truth)) == pytest.approx(
+        10 * np.log10(100**2 / 1250)
+    )
+
+
+def test_unsigned_images_do_not_wrap():
+    truth, prediction = np.array([[0, 200]], np.uint8), np.array([[10, 190]], np.uint8)
+    assert metrics.psnr(truth, prediction) == pytest.approx(10 * np.log10(200**2 / 100))
+
+
+def test_psnr_and_ssim_agree_with_skimage(images):
+    truth, prediction = (image.astype(np.float64) for image in images)
+    span = np.ptp(truth)
+    assert metrics.psnr(*images) == pytest.approx(
+        peak_signal_noise_ratio(truth, prediction, data_range=span), abs=1e-9
+    )
+    assert metrics.psnr_255(*images) == pytest.approx(
+        peak_signal_noise_ratio(truth, prediction, data_range=255), abs=1e-9
+    )
+    assert metrics.ssim(*images) == pytest.approx(
+        structural_similarity(truth, prediction, data_range=span), abs=1e-12
+    )
+
+
+def test_scale_invariant_psnr_is_psnr_after_polyfit(images):
+    truth, prediction = (image.astype(np.float64) for image in images)
+    fitted = np.polyval(np.polyfit(prediction.ravel(), truth.ravel(), 1), prediction)
+    expected = metrics.psnr(truth, fitted)
+    assert metrics.psnr_scale_invariant(truth, prediction) == pytest.approx(expected, abs=1e-9)
+    assert metrics.psnr_scale_invariant(truth, 7 - 3 * prediction) == pytest.approx(expected)
+
+
+def test_undefined_image_metrics_are_nan(images):
+    flat = np.full((8, 8), 3.0)
+    assert np.isnan(metrics.psnr(flat, flat + 1))
+    assert np.isnan(metrics.ssim(flat, flat + 1))
+    assert np.isnan(metrics.ssim(images[0][:6], images[1][:6]))

@@ -1,0 +1,31 @@
+"""Prediction: denoised images, class probabilities and instance labels."""
+
+
+rule predict:
+    input:
+        split="<results>/data/{dataset}/split/seed{seed}.tsv",
+        images=input_images,
+        model="<run>/model.pt",
+    output:
+        predictions=directory("<run>/predictions"),
+    log:
+        "<run_logs>/predict.log",
+    benchmark:
+        "<benchmarks>/predict/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        # A method whose denoised images train another one predicts all images.
+        subsets=lambda wildcards: (
+            ["train", "val", "test"]
+            if GRID.feeds_others(wildcards.method)
+            else ["test"]
+        ),
+        save_probabilities=config["save_probabilities"],
+        device=config["device"],
+        revision=REVISION,
+    script:
+        "../scripts/predict.py"

@@ -1,0 +1,15 @@
+"""Scores of one run: one row per test image and metric."""
+
+
+rule score:
+    input:
+        split="<results>/data/{dataset}/split/seed{seed}.tsv",
+        prepared="<results>/data/{dataset}/prepared",
+        noisy="<results>/data/{dataset}/noisy/{noise}",
+        predictions="<run>/predictions",
+    output:
+        metrics="<run>/metrics.tsv",
+    log:
+        "<run_logs>/score.log",
+    script:
+        "../scripts/score.py"

@@ -1,0 +1,38 @@
+"""Training: one rule for every method."""
+
+
+def input_images(wildcards):
+    """Noisy images, or the images that another method denoised."""
+    source = GRID.input_run(run_of(wildcards))
+    if source:
+        return run_path(source, "predictions")
+    return "<results>/data/{dataset}/noisy/{noise}"
+
+
+rule train:
+    input:
+        split="<results>/data/{dataset}/split/seed{seed}.tsv",
+        prepared="<results>/data/{dataset}/prepared",
+        images=input_images,
+        init=lambda wildcards: run_path(GRID.init_run(run_of(wildcards)), "model.pt"),
+    output:
+        model="<run>/model.pt",
+        history="<run>/history.tsv",
+    log:
+        "<run_logs>/train.log",
+    benchmark:
+        "<benchmarks>/train/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+    # One thread each: a grid has more trainings than cores, and the sums of a training do not
+    # depend on how many cores the machine has.
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        method=lambda wildcards: as_dict(GRID.methods[wildcards.method]),
+        recipe=as_dict(GRID.recipe),
+        device=config["device"],
+        revision=REVISION,
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,25 @@
+"""Add the noise of one level to all images of a dataset."""
+
+from pathlib import Path
+
+from denoiseg_flow import manifest
+from denoiseg_flow.logs import job_log
+from denoiseg_flow.noise import add_noise_to_folder
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        prepared = Path(snakemake.input.prepared)
+        level = dict(snakemake.params.level)
+        add_noise_to_folder(
+            prepared=prepared,
+            manifest=manifest.read(prepared / "manifest.tsv"),
+            seed=level.pop("seed"),
+            level=level,
+            name=snakemake.wildcards.noise,
+            out=Path(snakemake.output.noisy),
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

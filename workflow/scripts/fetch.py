@@ -1,0 +1,17 @@
+"""Download the archive of a dataset and unpack it."""
+
+from pathlib import Path
+
+from denoiseg_flow.archives import download, unpack
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        archive = Path(snakemake.output.archive)
+        download(snakemake.params.url, archive, snakemake.params.sha256)
+        unpack(archive, Path(snakemake.output.raw))
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

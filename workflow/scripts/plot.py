@@ -1,0 +1,28 @@
+"""Draw one figure of one dataset."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from denoiseg_flow import figures
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        params = snakemake.params
+        metrics = pd.read_csv(snakemake.input.metrics)
+        metrics = metrics[metrics["dataset"] == snakemake.wildcards.dataset]
+        match snakemake.wildcards.figure:
+            case "label_curves":
+                figure = figures.label_curves(metrics, params.methods, params.noises)
+            case "denoising_levels":
+                figure = figures.denoising_levels(metrics, params.methods, params.noises)
+            case "training_curves":
+                histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
+                figure = figures.training_curves(pd.concat(histories), params.methods)
+        figures.save(figure, Path(snakemake.output.svg).with_suffix(""))
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

@@ -1,0 +1,20 @@
+"""Bring a dataset into its canonical form."""
+
+from pathlib import Path
+
+from denoiseg_flow.datasets import prepare
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        raw = snakemake.input.get("raw")
+        prepare(
+            snakemake.params.dataset,
+            raw=Path(raw) if raw else None,
+            prepared=Path(snakemake.output.prepared),
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

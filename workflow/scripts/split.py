@@ -1,0 +1,19 @@
+"""Divide a dataset into train, val and test, and rank its annotated training images."""
+
+from pathlib import Path
+
+from denoiseg_flow import manifest
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        images = manifest.read(Path(snakemake.input.prepared) / "manifest.tsv")
+        seed = int(snakemake.wildcards.seed)
+        manifest.write(
+            manifest.split(images, snakemake.params.split, seed), Path(snakemake.output.split)
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

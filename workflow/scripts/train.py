@@ -1,0 +1,44 @@
+"""Train one model."""
+
+from pathlib import Path
+
+from denoiseg_flow import manifest
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.logs import job_log
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.training import TrainingImages, train
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        device = select_device(snakemake.params.device, snakemake.threads)
+        method = Method(**snakemake.params.method)
+        identity = dict(snakemake.wildcards.items())
+        identity |= {key: int(identity[key]) for key in ("n_labelled", "seed")}
+        init = snakemake.input.get("init")
+        output = Path(snakemake.output.model)
+        # Beside the declared outputs, which Snakemake deletes before it repeats a job.
+        checkpoint = output.with_name("checkpoint.pt")
+        model, history = train(
+            method=method,
+            recipe=Recipe(**snakemake.params.recipe),
+            identity=identity,
+            images=TrainingImages.of_split(
+                split=manifest.read(Path(snakemake.input.split)),
+                images=Path(snakemake.input.images),
+                masks=Path(snakemake.input.prepared) / "masks",
+                n_labelled=identity["n_labelled"],
+                segments=method.segments,
+            ),
+            checkpoint=checkpoint,
+            device=device,
+            init=TrainedModel.load(Path(init), device) if init else None,
+        )
+        history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
+        model.save(output)
+        checkpoint.unlink(missing_ok=True)
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
