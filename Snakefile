@@ -37,4 +37,4 @@ rule all:
     input:
         "<results>/report.html",
         rules.aggregate.output,
-        figures("svg"),
+        FIGURES,

@@ -166,6 +166,8 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
         elif tarfile.is_tarfile(archive):
             with tarfile.open(archive) as opened:
                 _extract(_tar_members(opened), unfinished, archive, max_bytes)
+                while opened.fileobj.read(_CHUNK):
+                    pass  # up to the checksum at the very end of a compressed tar file
         else:
             raise InputError(
                 f"archive {archive} is neither a zip nor a tar file: correct `url` in the config"

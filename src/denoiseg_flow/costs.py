@@ -11,7 +11,29 @@ from statistics import fmean
 import pandas as pd
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.grid import Run
 from denoiseg_flow.table_layout import Cell, Panel, Table
+
+
+def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, object]]:
+    """Return one record for each job of the runs, as :func:`costs_table` takes them.
+
+    Parameters
+    ----------
+    folder
+        The workflow's ``<benchmarks>``.
+    """
+    return [
+        {
+            "rule": rule,
+            "method": run.method,
+            "path": folder
+            / rule
+            / f"{run.dataset}/{run.noise}/{run.method}/gt{run.n_labelled}/seed{run.seed}.tsv",
+        }
+        for rule in ("train", "predict")
+        for run in runs
+    ]
 
 
 def costs_table(records: Iterable[Mapping[str, object]]) -> Table:

@@ -138,24 +138,6 @@ def annotated_for_training(spec: Spec) -> int | None:
     return counts[1] - (sizes.val + sizes.test if sizes.annotated_only else 0)
 
 
-def check_label_counts(config: Mapping[str, Any]) -> None:
-    """Refuse label counts that a data set of the grid cannot give, as far as can be told early.
-
-    Raises
-    ------
-    InputError
-        If ``grid.n_labelled`` asks for more annotated training images than there are.
-    """
-    wanted = max(config["grid"]["n_labelled"])
-    for name in config["grid"]["datasets"]:
-        available = annotated_for_training(config["datasets"][name])
-        if available is not None and wanted > available:
-            raise InputError(
-                f"grid.n_labelled asks for {wanted} labelled images, but dataset '{name}' leaves "
-                f"{available} annotated images for training: ask for fewer, or annotate more"
-            )
-
-
 def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
     """Return the numbers of images and of annotated images."""
     if spec["source"] == "simulate":
@@ -164,6 +146,11 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
     if spec["source"] == "folder":
         sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
         return len(sources), sum(source.mask is not None for source in sources)
+    if spec["format"] == "folder" and not spec.get("images"):
+        raise InputError(
+            "a dataset with `format: folder` lacks `images`: write the name of the folder of "
+            "images inside the archive"
+        )
     return None
 
 

@@ -5,11 +5,12 @@ Every function draws one data set and returns a :class:`matplotlib.figure.Figure
 
 Error bars and bands mean one thing throughout: the metric is averaged over the images of a run,
 then mean and standard error of the mean (SEM) are taken over the seeds. A single seed has no SEM
-and is drawn without a bar.
+and no bar.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -129,8 +130,8 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
     ----------
     histories
         Rows of ``history.tsv`` of all runs of one data set, with the columns dataset, noise,
-        method, n_labelled and seed added. Long runs are averaged into 120 bins of steps. A loss
-        that is nowhere positive gets no row.
+        method, n_labelled and seed added. Long runs are averaged into at most 120 bins of
+        steps. A loss that is nowhere positive gets no row.
     methods
         All methods of the study, in order.
     """
@@ -233,16 +234,18 @@ def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, ...]:
 
 
 def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of finite values in at most ``_CURVE_POINTS`` equal bins of steps."""
+    """Mean of finite values in at most ``_CURVE_POINTS`` bins of equally many steps."""
     keep = np.isfinite(values.to_numpy(float))
     steps, values = steps.to_numpy(float)[keep], values.to_numpy(float)[keep]
-    if len(steps) <= _CURVE_POINTS:
+    size = max(1, math.ceil(len(steps) / _CURVE_POINTS))
+    starts = np.arange(0, len(steps), size)
+    lengths = np.diff(starts, append=len(steps))
+    if not len(starts):
         return steps, values
-    chunks = np.array_split(np.arange(len(steps)), _CURVE_POINTS)
-    return (np.array([steps[chunk].mean() for chunk in chunks]),
-            np.array([values[chunk].mean() for chunk in chunks]))  # fmt: skip
+    return np.add.reduceat(steps, starts) / lengths, np.add.reduceat(values, starts) / lengths
 
 
 def _handle(method: str, style: MethodStyle) -> Line2D:
-    return Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.dash,
-                  label=method)  # fmt: skip
+    return Line2D(
+        [], [], color=style.colour, marker=style.marker, linestyle=style.dash, label=method
+    )

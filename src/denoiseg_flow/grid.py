@@ -109,7 +109,8 @@ class Grid:
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
         spec = self.config["datasets"][dataset]
-        return spec["source"] != "folder" or bool(spec.get("clean"))
+        made = spec["source"] == "simulate" or spec.get("format") == "denoiseg_npz"
+        return made or bool(spec.get("clean"))
 
     @property
     def tables(self) -> list[str]:
@@ -123,6 +124,18 @@ class Grid:
             "published": bool(self.published_datasets),
         }
         return [name for name, wanted in possible.items() if wanted]
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """What :func:`denoiseg_flow.comparison.comparison_tables` needs to know, as plain values."""
+        return {
+            "tables": self.tables,
+            "methods": self.method_names,
+            "noises": list(self.config["grid"]["noises"]),
+            "reference": self.config["grid"]["reference"],
+            "published_datasets": self.published_datasets,
+            "published_methods": self.published_methods,
+        }
 
     def figures(self, dataset: str) -> list[str]:
         """Names of the figures that this study can draw for a dataset."""
@@ -151,6 +164,24 @@ class Grid:
         axes = self.config["grid"]
         n_labelled, seed = axes["n_labelled"][0], axes["seeds"][0]
         return [self._run(dataset, noise, name, n_labelled, seed) for name in self.method_names]
+
+    def showcase_run(self, dataset: str, noise: str) -> Run:
+        """Return the run whose results the report shows image by image."""
+        runs = {run.method: run for run in self.example_runs(dataset, noise)}
+        return runs.get(self.config["grid"]["reference"], list(runs.values())[-1])
+
+    @property
+    def summary(self) -> dict[str, list[str]]:
+        """The axes of the study in words, for the head of the report."""
+        axes = self.config["grid"]
+        return {
+            "data sets": list(axes["datasets"]),
+            "noise levels": list(axes["noises"]),
+            "methods": list(axes["methods"]),
+            "annotated images": [str(count) for count in axes["n_labelled"]],
+            "seeds": [str(seed) for seed in axes["seeds"]],
+            "recipe": [self.config["recipe"]],
+        }
 
     def _expand(self) -> Iterator[Run]:
         axes = self.config["grid"]

@@ -6,7 +6,7 @@ sentence that names the file and the way out.
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -164,17 +164,34 @@ def write_image(
     if plane.ndim != 2:
         raise ValueError(f"{path}: expected shape (y, x), got {plane.shape}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    resolution = None if pixel_size is None else (1e4 / pixel_size[1], 1e4 / pixel_size[0])
     tifffile.imwrite(
         path,
         plane,
-        photometric="minisblack",
         compression="zlib" if compress else None,
-        resolution=resolution,
-        resolutionunit=None if pixel_size is None else "CENTIMETER",
         metadata=None,
         software=False,
+        **_tags(pixel_size),
     )
+
+
+def create_image(
+    path: str | Path, shape: tuple[int, ...], pixel_size: tuple[float, float] | None
+) -> np.ndarray:
+    """Create a float32 tif of the given shape, (y, x) or (plane, y, x), and map it for writing.
+
+    The array is backed by the file, so that an image can be written piece by piece.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
+
+
+def _tags(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
+    """Tags of a grey tif whose pixels have the given height and width in micrometres."""
+    tags: dict[str, Any] = {"photometric": "minisblack"}
+    if pixel_size is not None:
+        height, width = pixel_size
+        tags |= {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
+    return tags
 
 
 def read_mask(path: str | Path, binary_masks: BinaryMasks = "warn") -> np.ndarray:

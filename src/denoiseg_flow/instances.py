@@ -12,19 +12,19 @@ from denoiseg_flow.metrics import average_precision
 THRESHOLDS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
 
 
-def label_foreground(foreground: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the connected components of ``foreground > threshold``.
+def label_foreground(foreground: np.ndarray) -> np.ndarray:
+    """Return the connected components of the foreground.
 
     Parameters
     ----------
     foreground
-        Probability of the foreground class (y, x).
+        (y, x), bool: where the probability of the foreground class is above the threshold.
 
     Returns
     -------
     Labels (y, x), 0 background; uint16 while they fit, else uint32.
     """
-    labels, count = ndimage.label(foreground > threshold)
+    labels, count = ndimage.label(foreground)
     return labels.astype(np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32)
 
 
@@ -60,7 +60,7 @@ def choose_threshold(
     if not pairs:
         return None
     scores = [
-        np.mean([average_precision(truth, label_foreground(p, value)) for p, truth in pairs])
+        np.mean([average_precision(truth, label_foreground(p > value)) for p, truth in pairs])
         for value in THRESHOLDS
     ]
     best = int(np.argmax(scores))

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 import torch
 
-from denoiseg_flow.images import open_image, write_image
+from denoiseg_flow.images import create_image, open_image, write_image
 from denoiseg_flow.instances import label_foreground
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.planes import read_pixel_size
 
 # Side of the part of a tile that is kept, in pixels. Memory grows with its square, not with the
 # image; the surrounding halo is computed in vain, so that larger tiles waste less.
@@ -113,35 +113,31 @@ def predict_file(
     float32) for models that segment. Memory is bounded by the tile, but for one byte per pixel
     of foreground and the labels themselves.
     """
-    image = open_image(source)
-    sinks: dict[str, np.ndarray] = {}
-
-    def sink(kind: str, shape: tuple[int, ...]) -> None:
-        target = folder / kind / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sinks[kind] = tifffile.memmap(
-            target, shape=shape, dtype=np.float32, photometric="minisblack"
-        )
-
-    if model.method.denoises:
-        sink("denoised", image.shape)
-    if model.method.segments and save_probabilities:
-        sink("probabilities", (3, *image.shape))
-    if model.method.segments:
+    image, pixel_size = open_image(source), read_pixel_size(source)
+    method = model.method
+    denoised = probabilities = foreground = None
+    if method.denoises:
+        denoised = create_image(folder / "denoised" / source.name, image.shape, pixel_size)
+    if method.segments:
         foreground = np.zeros(image.shape, dtype=bool)
+        if save_probabilities:
+            target = folder / "probabilities" / source.name
+            probabilities = create_image(target, (3, *image.shape), pixel_size)
     for tile in predict_tiles(model, image):
-        if "denoised" in sinks:
-            sinks["denoised"][tile.place] = tile.denoised
-        if "probabilities" in sinks:
-            sinks["probabilities"][:, *tile.place] = tile.probabilities
-        if model.method.segments:
+        if denoised is not None:
+            denoised[tile.place] = tile.denoised
+        if probabilities is not None:
+            probabilities[:, *tile.place] = tile.probabilities
+        if foreground is not None:
             foreground[tile.place] = tile.probabilities[FOREGROUND] > model.threshold.value
-    for array in sinks.values():
-        array.flush()
-    if model.method.segments:
-        write_image(
-            folder / "labels" / source.name, label_foreground(foreground, 0.5), compress=True
-        )
+    if foreground is not None:
+        labels = label_foreground(foreground)
+        write_image(folder / "labels" / source.name, labels, True, pixel_size)
+
+
+def input_folder(path: Path) -> Path:
+    """Return the folder with the images to read: ``path``, or the denoised images of a run."""
+    return path / "denoised" if (path / "denoised").is_dir() else path
 
 
 def predict_folder(
@@ -156,9 +152,7 @@ def predict_folder(
     Parameters
     ----------
     images
-        Folder with ``<name>.tif``, or a folder that this function wrote, whose denoised images
-        are then read.
+        See :func:`input_folder`.
     """
-    source = images / "denoised" if (images / "denoised").is_dir() else images
     for name in names:
-        predict_file(model, source / f"{name}.tif", folder, save_probabilities)
+        predict_file(model, input_folder(images) / f"{name}.tif", folder, save_probabilities)

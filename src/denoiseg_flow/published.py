@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from denoiseg_flow.errors import InputError
 from denoiseg_flow.statistics import summarise
 from denoiseg_flow.table_layout import (
     Cell,
     Panel,
     Table,
     definitions,
+    empty_table,
     error_bar,
     format_mean,
     format_number,
@@ -45,11 +45,6 @@ def published_table(
     dataset_names, method_names
         Our name: published name. A method that stands for DenoiSeg at one alpha also gets the
         published numbers whose alpha was chosen on the test set, as "oracle", without difference.
-
-    Raises
-    ------
-    InputError
-        If no published number fits a run.
     """
     ours = summarise(metrics)
     ours = ours[ours["method"].isin(list(method_names)) & ours["dataset"].isin(list(dataset_names))]
@@ -70,10 +65,8 @@ def published_table(
     )
     data = ours.merge(theirs, on=["published_dataset", *_JOIN])
     if data.empty:
-        raise InputError(
-            "no published number fits these runs: use the noise levels and label counts of the "
-            "paper, or leave this comparison out"
-        )
+        reason = "no published number has the noise levels, methods and label counts of these runs"
+        return empty_table("Published numbers", reason, data)
     data["difference"] = (data["mean"] - data["published_mean"]).where(
         data["published_method"] != _ORACLE
     )

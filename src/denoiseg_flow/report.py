@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import base64
 import io
+import platform
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from PIL import Image
 
 from denoiseg_flow.panels import centre_crop, instance_colours, intensity_window
 from denoiseg_flow.summary import Verdict
+from denoiseg_flow.table_files import to_html_fragment
+from denoiseg_flow.table_layout import Table
 
 _SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -35,6 +39,11 @@ class ReportTable:
     caption: str
     html: str
 
+    @classmethod
+    def of(cls, table: Table) -> ReportTable:
+        """Return a comparison table as the report shows it."""
+        return cls(table.title, table.caption, to_html_fragment(table))
+
 
 @dataclass(frozen=True)
 class ReportFigure:
@@ -43,6 +52,14 @@ class ReportFigure:
     title: str
     caption: str
     image: str | Path
+
+    @classmethod
+    def of_file(cls, path: Path) -> ReportFigure:
+        """Return a figure of the workflow, named by its data set and by what it shows."""
+        kind, _, noise = path.stem.partition("panel_")
+        title, caption = FIGURES[kind or "panel"]
+        where = ", ".join(name for name in (path.parent.name, noise) if name)
+        return cls(f"{title}: {where}", caption, path)
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,27 @@ class _Comparison:
     layers: list[_Layer]
 
 
+FIGURES = {
+    "label_curves": (
+        "Segmentation against annotated images",
+        "Points are means over seeds, bands and bars ± the standard error of the mean.",
+    ),
+    "denoising_levels": (
+        "Denoising by noise level",
+        "PSNR against the clean test images, with their own range; the dashed line is the noisy "
+        "input. Points are means over seeds, bars ± the standard error of the mean.",
+    ),
+    "training_curves": (
+        "Training",
+        "One thin line per run. Losses of methods with different targets are not on one scale.",
+    ),
+    "panel": (
+        "Results side by side",
+        "The test image that is the median in quality over the methods shown, with the first label "
+        "count and the first seed of the study. Matching objects (IoU > 0.5) share a colour.",
+    ),
+}
+
 CITATIONS = (
     Citation(
         "Buchholz, Prakash, Schmidt, Krull, Jug: DenoiSeg: joint denoising and segmentation. "
@@ -145,6 +183,12 @@ CITATIONS = (
         "the workflow engine that ran every step",
     ),
 )
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers."""
+    packages = ["denoiseg-flow", "torch", "numpy", "scipy", "scikit-image", "pandas", "snakemake"]
+    return {"Python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def build_report(data: ReportData) -> str:

@@ -72,6 +72,12 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(text_columns, object))
 
 
+def read_metrics_csv(path: Path) -> pd.DataFrame:
+    """Read the frame of :func:`read_metrics` back from the csv file that it was written to."""
+    types = {column: _TYPES.get(column, "str") for column in METRICS_COLUMNS}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"value": ["", "nan"]})
+
+
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     """Average over the images of each run, then over seeds.
 

@@ -98,8 +98,13 @@ def to_html(table: Table) -> str:
     return _PAGE.format(
         title=escape(table.title),
         caption=escape(table.caption),
-        panels="\n".join(map(_html_panel, table.panels)),
+        panels=to_html_fragment(table),
     )
+
+
+def to_html_fragment(table: Table) -> str:
+    """Return the html tables alone, escaped, to be put into another page."""
+    return "\n".join(map(_html_panel, table.panels))
 
 
 def to_markdown(table: Table) -> str:

@@ -39,6 +39,11 @@ class Table:
     panels: tuple[Panel, ...]
 
 
+def empty_table(title: str, reason: str, data: pd.DataFrame) -> Table:
+    """Return a table that says why it has no rows, so that a finished study still gets the rest."""
+    return Table(title, f"Nothing to show: {reason}.", data, ())
+
+
 def order_rows(
     frame: pd.DataFrame, methods: Iterable[str], noises: Iterable[str], *last: str
 ) -> pd.DataFrame:

@@ -10,13 +10,13 @@ import math
 
 import pandas as pd
 
-from denoiseg_flow.errors import InputError
 from denoiseg_flow.statistics import noisy_input, paired_differences, summarise
 from denoiseg_flow.table_layout import (
     Cell,
     Table,
     decimals,
     definitions,
+    empty_table,
     error_bar,
     format_mean,
     format_number,
@@ -46,19 +46,11 @@ def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[s
     -------
     Table
         Panels for AP and SEG; the data also hold AP at the stricter thresholds and AP_mean.
-
-    Raises
-    ------
-    InputError
-        If there is no segmentation metric at all.
     """
     chosen = metrics["metric"].str.startswith("AP") | (metrics["metric"] == "SEG")
     data = order_rows(summarise(metrics[chosen]), methods, noises)
     if data.empty:
-        raise InputError(
-            "there is no AP or SEG to tabulate: give masks for test images, or a method that "
-            "segments (config key grid.methods)"
-        )
+        return empty_table("Segmentation", "no annotated test image holds an object", data)
     return Table(
         "Segmentation",
         "Segmentation quality of each method by number of labelled training images (columns). "
@@ -80,10 +72,7 @@ def denoising_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]
     chosen = pd.concat([metrics[metrics["metric"].isin(_DENOISING)], noisy_input(metrics)])
     data = order_rows(summarise(chosen), [_NOISY_INPUT, *methods], noises)
     if data.empty:
-        raise InputError(
-            "there is no PSNR or SSIM to tabulate: give clean images for test images, or a method "
-            "that denoises (config key grid.methods)"
-        )
+        return empty_table("Denoising", "no test image has a clean image", data)
     # The noise does not depend on the seed: spread over seeds would only show the choice of images.
     data.loc[data["method"] == _NOISY_INPUT, "sem"] = math.nan
     shown = [metric for metric in _DENOISING if (data["metric"] == metric).any()]
@@ -107,18 +96,11 @@ def paired_table(
 
     See :func:`denoiseg_flow.statistics.paired_differences` for pairing and bootstrap, and
     :func:`segmentation_table` for the other parameters.
-
-    Raises
-    ------
-    InputError
-        If no method shares a seed, an image and a metric with the reference.
     """
     data = order_rows(paired_differences(metrics, reference, seed, COMPARED), methods, noises)
     if data.empty:
-        raise InputError(
-            f"no method can be compared with '{reference}': put it and another method into the "
-            "grid (config key grid.methods)"
-        )
+        title = f"Paired differences to {reference}"
+        return empty_table(title, f"no other method has a metric that {reference} has too", data)
     shown = [metric for metric in COMPARED if (data["metric"] == metric).any()]
     panels = []
     for metric, heading, part in split_panels(data, shown, ["dataset", "noise"]):

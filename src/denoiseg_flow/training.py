@@ -24,7 +24,7 @@ from denoiseg_flow.masking import MASKINGS, stratified_mask
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import Normalisation, TrainedModel
 from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import predict_foreground
+from denoiseg_flow.prediction import input_folder, predict_foreground
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.seeds import torch_seed
 
@@ -62,7 +62,7 @@ class TrainingImages:
         split
             Table of :func:`manifest.split`.
         images, masks
-            Folders that hold ``<image>.tif``.
+            Folders that hold ``<image>.tif``, the images as in :func:`prediction.input_folder`.
         n_labelled
             How many annotated training images are revealed.
         segments
@@ -74,7 +74,7 @@ class TrainingImages:
         shown = set(val.loc[val["annotated"] == 1, "image"]) if segments else set()
 
         def image(name: str) -> Path:
-            return images / f"{name}.tif"
+            return input_folder(images) / f"{name}.tif"
 
         def mask(name: str) -> Path | None:
             return masks / f"{name}.tif" if name in revealed | shown else None

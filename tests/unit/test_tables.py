@@ -12,7 +12,7 @@ from denoiseg_flow.costs import costs_table
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.published import published_table
 from denoiseg_flow.scoring import METRICS_COLUMNS
-from denoiseg_flow.table_files import write_table
+from denoiseg_flow.table_files import to_csv, write_table
 from denoiseg_flow.table_layout import format_mean, format_number
 from denoiseg_flow.tables import (
     denoising_table,
@@ -125,15 +125,17 @@ def test_published_table(metrics):
 def test_empty_selections_say_so(metrics):
     none = metrics.iloc[:0]
     published = pd.read_csv(PUBLISHED)
-    for build in (
-        lambda: segmentation_table(none, *ORDER),
-        lambda: denoising_table(none, *ORDER),
-        lambda: paired_table(metrics, "absent", 0, *ORDER),
-        lambda: published_table(metrics, published, {"cells": "x"}, {"n2v": "n2v"}, *ORDER),
-        lambda: costs_table([]),
+    for table in (
+        segmentation_table(none, *ORDER),
+        denoising_table(none, *ORDER),
+        paired_table(metrics, "absent", 0, *ORDER),
+        published_table(metrics, published, {"cells": "x"}, {"n2v": "n2v"}, *ORDER),
     ):
-        with pytest.raises(InputError, match="no "):
-            build()
+        assert table.caption.startswith("Nothing to show: no ")
+        assert table.panels == ()
+        assert to_csv(table).count("\n") == 1  # the header alone
+    with pytest.raises(InputError, match="no "):
+        costs_table([])
 
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

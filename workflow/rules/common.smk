@@ -5,7 +5,7 @@ import re
 import yaml
 
 from denoiseg_flow import configuration
-from denoiseg_flow.datasets import check_label_counts
+from denoiseg_flow.datasets import check_sources
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.methods import REVISION, as_dict
@@ -18,7 +18,7 @@ try:
     configuration.check(config, SCHEMA)
     configuration.fill_defaults(config, SCHEMA)
     GRID = Grid(config)
-    check_label_counts(config)
+    check_sources(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -2,20 +2,19 @@
 
 
 def figure(path, caption):
-    """The svg and png file of a figure; snakemake --report shows the svg."""
-    caption = f"../report/{caption}.rst"
-    svg = report(f"{path}.svg", category="Figures", caption=caption)
-    return {"svg": svg, "png": f"{path}.png"}
+    """The svg and png file of a figure; snakemake --report shows the png."""
+    png = report(f"{path}.png", category="Figures", caption=caption)
+    return {"svg": f"{path}.svg", "png": png}
 
 
-def figures(suffix):
-    """All figures of the study, in one format."""
-    return [
-        f"<results>/figures/{dataset}/{name}.{suffix}"
-        for dataset in config["grid"]["datasets"]
-        for name in GRID.figures(dataset)
-        + [f"panel_{noise}" for noise in config["grid"]["noises"]]
-    ]
+def figures(dataset):
+    """All figures of a dataset. Noise does not compress: panels are pictures, not drawings."""
+    folder = f"<results>/figures/{dataset}"
+    curves = [f"{folder}/{name}.svg" for name in GRID.figures(dataset)]
+    return curves + [f"{folder}/panel_{noise}.png" for noise in config["grid"]["noises"]]
+
+
+FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
 
 
 def example_predictions(wildcards):
@@ -33,7 +32,9 @@ rule plot:
             if run.dataset == wildcards.dataset
         ],
     output:
-        **figure("<results>/figures/{dataset}/{figure}", "figure"),
+        **figure(
+            "<results>/figures/{dataset}/{figure}", "../report/figure.rst"
+        ),
     log:
         "<logs>/{dataset}/plot/{figure}.log",
     params:
@@ -52,7 +53,9 @@ rule plot_panel:
         noisy="<results>/data/{dataset}/noisy/{noise}",
         predictions=example_predictions,
     output:
-        **figure("<results>/figures/{dataset}/panel_{noise}", "panel"),
+        **figure(
+            "<results>/figures/{dataset}/panel_{noise}", "../report/panel.rst"
+        ),
     log:
         "<logs>/{dataset}/plot_panel/{noise}.log",
     params:
@@ -64,14 +67,30 @@ rule plot_panel:
         "../scripts/plot_panel.py"
 
 
+# The runs that the report shows image by image, one for each dataset and noise level.
+SHOWN_RUNS = [
+    GRID.showcase_run(dataset, noise)
+    for dataset in config["grid"]["datasets"]
+    for noise in config["grid"]["noises"]
+]
+
+
 rule report:
     input:
-        tables=rules.aggregate.output.tables,
-        costs="<benchmarks>/costs.html",
-        figures=figures("svg"),
+        metrics="<results>/tables/metrics.csv",
+        published=PUBLISHED,
+        costs="<benchmarks>/costs.csv",
+        figures=FIGURES,
+        prepared=[f"<results>/data/{run.dataset}/prepared" for run in SHOWN_RUNS],
+        noisy=[f"<results>/data/{run.dataset}/noisy/{run.noise}" for run in SHOWN_RUNS],
+        predictions=[run_path(run, "predictions") for run in SHOWN_RUNS],
     output:
         "<results>/report.html",
     log:
         "<logs>/report.log",
+    params:
+        study=GRID.comparison,
+        title=config["title"],
+        runs=[run.as_dict() for run in SHOWN_RUNS],
     script:
         "../scripts/report.py"

@@ -9,26 +9,25 @@ def table(name):
     return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
 
 
+# The numbers of the papers, if any dataset of the grid is theirs.
+PUBLISHED = (
+    workflow.source_path("../../config/published/denoiseg.csv")
+    if GRID.published_datasets
+    else []
+)
+
+
 rule aggregate:
     input:
         metrics=[run_path(run, "metrics.tsv") for run in GRID.scored_runs],
-        published=(
-            workflow.source_path("../../config/published/denoiseg.csv")
-            if GRID.published_datasets
-            else []
-        ),
+        published=PUBLISHED,
     output:
         metrics="<results>/tables/metrics.csv",
         tables=[file for name in GRID.tables for file in table(name)],
     log:
         "<logs>/aggregate.log",
     params:
-        tables=GRID.tables,
-        methods=GRID.method_names,
-        reference=config["grid"]["reference"],
-        noises=config["grid"]["noises"],
-        published_datasets=GRID.published_datasets,
-        published_methods=GRID.published_methods,
+        study=GRID.comparison,
     script:
         "../scripts/aggregate.py"
 

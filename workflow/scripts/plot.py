@@ -6,12 +6,13 @@ import pandas as pd
 
 from denoiseg_flow import figures
 from denoiseg_flow.logs import job_log
+from denoiseg_flow.statistics import read_metrics_csv
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
         params = snakemake.params
-        metrics = pd.read_csv(snakemake.input.metrics)
+        metrics = read_metrics_csv(snakemake.input.metrics)
         metrics = metrics[metrics["dataset"] == snakemake.wildcards.dataset]
         match snakemake.wildcards.figure:
             case "label_curves":

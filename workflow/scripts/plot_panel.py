@@ -7,13 +7,13 @@ from denoiseg_flow.examples import Example, rank_images
 from denoiseg_flow.grid import Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.panels import PanelRow, qualitative_panel
-from denoiseg_flow.statistics import read_csv
+from denoiseg_flow.statistics import read_metrics_csv
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
         runs = [Run(**axes) for axes in snakemake.params.runs]
-        ranked = rank_images(read_csv(snakemake.input.metrics), runs)
+        ranked = rank_images(read_metrics_csv(snakemake.input.metrics), runs)
         image = ranked[len(ranked) // 2]
         rows = []
         for run, predictions in zip(runs, snakemake.input.predictions, strict=True):

@@ -12,7 +12,7 @@ def main(snakemake):
         prepare(
             snakemake.params.dataset,
             raw=Path(raw) if raw else None,
-            prepared=Path(snakemake.output.prepared),
+            folder=Path(snakemake.output.prepared),
         )
 
 

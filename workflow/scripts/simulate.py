@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from denoiseg_flow.datasets import simulate
+from denoiseg_flow import simulator
+from denoiseg_flow.datasets import simulator_options
 from denoiseg_flow.logs import job_log
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        simulate(snakemake.params.dataset, Path(snakemake.output.raw))
+        simulator.write(Path(snakemake.output.raw), **simulator_options(snakemake.params.dataset))
 
 
 if "snakemake" in globals():

@@ -1,0 +1,200 @@
+"""Figures: the numbers drawn are the numbers given, and the same figure gives the same bytes."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from denoiseg_flow import figures, panels
+from denoiseg_flow.figure_style import GREY, method_styles
+from denoiseg_flow.metrics import average_precision
+
+METHODS = ["baseline", "denoiseg", "n2v"]
+
+
+def tidy(values, dataset="data", noise="n20"):
+    """Rows of (method, n_labelled, seed, image, metric, value)."""
+    frame = pd.DataFrame(
+        values, columns=["method", "n_labelled", "seed", "image", "metric", "value"]
+    )
+    frame.insert(0, "dataset", dataset)
+    frame.insert(1, "noise", noise)
+    return frame
+
+
+def grid(counts=(2, 8), seeds=(0, 1)):
+    return tidy(
+        [
+            (method, count, seed, image, metric, 0.1 * seed + count / 100 + 0.01 * (method > "c"))
+            for method, count, seed, image, metric in product(
+                ["baseline", "denoiseg"], counts, seeds, "ab", ["AP", "SEG"]
+            )
+        ]
+    )
+
+
+def history(**changes):
+    columns = {
+        "step": np.arange(1, 301),
+        "loss_denoise": np.nan,
+        "loss_segment": np.linspace(1, 0.1, 300),
+        "val_loss": np.nan,
+        "dataset": "data",
+        "noise": "n20",
+        "method": "baseline",
+        "n_labelled": 2,
+        "seed": 0,
+    }
+    return pd.DataFrame(columns | changes)
+
+
+def lines(axis):
+    return [line for line in axis.lines if len(line.get_xdata()) > 1]
+
+
+def test_label_curves_draw_the_mean_over_images_then_seeds():
+    rows = [("baseline", 2, 0, "a", "AP", 0.2), ("baseline", 2, 0, "b", "AP", 0.4)]
+    rows += [("baseline", 2, 1, "a", "AP", 0.7), ("baseline", 8, 0, "a", "AP", 0.9)]
+    figure = figures.label_curves(tidy(rows), METHODS, ["n20"])
+    (line,) = lines(figure.axes[0])
+    assert line.get_xdata() == pytest.approx([2, 8])
+    assert line.get_ydata() == pytest.approx([0.5, 0.9])  # not the mean of all three, 0.433
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(0.3) and np.nanmax(band) == pytest.approx(0.7)
+
+
+def test_label_curves_have_rows_of_metrics_columns_of_noise_and_real_counts_as_ticks():
+    metrics = pd.concat([grid(), grid().assign(noise="n10")])
+    figure = figures.label_curves(metrics, METHODS, ["n10", "n20"])
+    assert [axis.get_title() for axis in figure.axes] == ["noise: n10", "noise: n20", "", ""]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["AP (IoU > 0.5)", "", "SEG", ""]
+    assert figure.axes[2].get_xticks() == pytest.approx([2, 8])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["baseline", "denoiseg"]
+
+
+def test_one_label_count_keeps_methods_apart():
+    figure = figures.label_curves(grid(counts=(10,)), METHODS, ["n20"])
+    places = sorted(
+        float(container.lines[0].get_xdata()[0]) for container in figure.axes[0].containers
+    )
+    assert len(places) == 2 and places[0] < 10 < places[1]
+    assert figure.axes[0].get_xticks() == pytest.approx([10])
+
+
+def test_methods_look_the_same_whatever_else_is_drawn():
+    styles = method_styles(METHODS)
+    assert styles["baseline"].colour == GREY
+    assert len(set(method_styles([f"m{i}" for i in range(20)]).values())) == 20
+    figure = figures.label_curves(grid(), METHODS, ["n20"])
+    colours = {to_hex(line.get_color()).upper() for line in lines(figure.axes[0])}
+    assert colours == {GREY, styles["denoiseg"].colour}
+
+
+def test_denoising_levels_show_psnr_and_leave_out_infinite_input():
+    rows = [("n2v", 0, seed, "a", "PSNR", 30.0 + seed) for seed in (0, 2)]
+    rows += [("denoiseg", count, 0, "a", "PSNR", 25.0 + count) for count in (2, 8)]
+    clean = tidy([*rows, ("n2v", 0, 0, "a", "PSNR_noisy", np.inf)], noise="n0")
+    noisy = tidy([*rows, ("n2v", 0, 0, "a", "PSNR_noisy", 20.0)])
+    figure = figures.denoising_levels(pd.concat([clean, noisy]), METHODS, ["n0", "n20"])
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["denoiseg", "n2v"]
+    dashed = [[line.get_xdata()[0] for line in lines(axis)] for axis in figure.axes]
+    assert dashed == [[], [20.0]]
+    points = {float(box.lines[0].get_xdata()[0]) for box in figure.axes[1].containers}
+    assert points == {27.0, 33.0, 31.0}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["noisy input", "2 labelled", "8 labelled"]
+
+
+def test_training_curves_have_a_line_per_run_and_no_row_for_a_missing_loss():
+    runs = pd.concat([history(), history(seed=1), history(method="denoiseg", loss_denoise=0.5)])
+    figure = figures.training_curves(runs, METHODS)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["denoising loss", "segmentation loss"]
+    drawn = [line for line in figure.axes[1].lines if len(line.get_xdata())]
+    assert len(drawn) == 3
+    assert len(drawn[0].get_xdata()) == 100  # bins of three steps, at most 120
+    assert drawn[0].get_xdata()[0] == pytest.approx(2)
+    assert drawn[0].get_ydata().mean() == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments"),
+    [
+        (figures.label_curves, (tidy([("n2v", 0, 0, "a", "PSNR", 3.0)]), METHODS, ["n20"])),
+        (figures.denoising_levels, (grid(), METHODS, ["n20"])),
+        (figures.training_curves, (history(loss_segment=np.nan), METHODS)),
+    ],
+)
+def test_a_figure_that_does_not_apply_says_so(draw, arguments):
+    figure = draw(*arguments)
+    assert not figure.axes and figure.texts[0].get_text().startswith("No ")
+
+
+def test_two_data_sets_are_refused():
+    both = pd.concat([grid(), grid().assign(dataset="other")])
+    with pytest.raises(ValueError, match="data, other"):
+        figures.label_curves(both, METHODS, ["n20"])
+
+
+def test_saved_figures_are_reproducible_and_keep_dots_in_names(tmp_path):
+    names = ["$a_b$ <i>", "baseline"]
+    first, second = (
+        figures.save(
+            figures.label_curves(grid().replace("denoiseg", names[0]), names, ["n20"]),
+            tmp_path / f"curve{index}.n0.5",
+        )
+        for index in (1, 2)
+    )
+    assert [path.name for path in first] == ["curve1.n0.5.svg", "curve1.n0.5.png"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert "<dc:date>" not in first[0].read_text()
+
+
+def test_matching_agrees_with_the_metric_and_names_the_objects():
+    truth = np.zeros((20, 20), int)
+    truth[1:6, 1:6], truth[10:15, 10:15], truth[18:, :] = 3, 7, -1
+    prediction = np.zeros((20, 20), int)
+    prediction[1:6, 1:5], prediction[1:3, 10:12], prediction[19, :] = 9, 4, 2
+    matching = panels.match_objects(truth, prediction)
+    assert (matching.pairs, matching.missed, matching.false) == ({9: 3}, [7], [4])
+    assert matching.average_precision == average_precision(truth, prediction, 0.5)
+    assert matching.average_precision == pytest.approx(1 / 3)
+
+
+def test_instance_colours_are_stable_distinct_and_clear_in_the_background():
+    labels = np.repeat(np.arange(-1, 12), 4).reshape(13, 4)
+    painted = panels.instance_colours(labels)
+    assert painted.shape == (13, 4, 4)
+    assert not painted[:2, :, 3].any() and (painted[2:, :, 3] > 0).all()
+    assert len(np.unique(painted[2:, 0, :3], axis=0)) == 11
+    alone = panels.instance_colours(np.where(labels == 5, 5, 0))
+    assert alone[6, 1, :3] == pytest.approx(painted[6, 1, :3])
+
+
+def test_centre_crop_and_window():
+    image = np.arange(100.0).reshape(10, 10)
+    assert panels.centre_crop(image, 4).tolist() == image[3:7, 3:7].tolist()
+    assert panels.centre_crop(image, 40).shape == (10, 10)
+    assert panels.intensity_window(np.zeros((4, 4))) == (0.0, 1.0)
+
+
+def test_qualitative_panel_scores_each_row_and_leaves_gaps():
+    truth = np.zeros((32, 32), int)
+    truth[4:12, 4:12] = 1
+    noisy = np.random.default_rng(0).normal(size=(32, 32))
+    rows = [
+        panels.PanelRow("perfect", noisy, noisy, truth * 5, truth),
+        panels.PanelRow("empty", noisy, None, truth * 0, truth),
+        panels.PanelRow("denoiser", noisy, noisy, None, None),
+    ]
+    figure = panels.qualitative_panel(rows)
+    labels = [axis.get_ylabel() for axis in figure.axes[::5]]
+    assert labels == ["perfect\nAP 1.00", "empty\nAP 0.00", "denoiser"]
+    shown = np.array([bool(axis.images) for axis in figure.axes]).reshape(3, 5)
+    assert shown.sum(axis=1).tolist() == [5, 4, 2]
+    # A matched object has the colour of its truth.
+    predicted, annotated = (figure.axes[place].images[0].get_array() for place in (2, 3))
+    assert np.allclose(predicted, annotated)

@@ -1,0 +1,239 @@
+"""The report: complete, self-contained, escaped, and careful in what it claims."""
+
+import base64
+import io
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from denoiseg_flow.report import (
+    CITATIONS,
+    ReportData,
+    ReportFigure,
+    ReportTable,
+    SliderPair,
+    build_report,
+)
+from denoiseg_flow.summary import Verdict, best_methods
+
+HOSTILE = '<img src=x onerror="alert(1)">&\'"'
+SECTIONS = [
+    "summary",
+    "tables",
+    "figures",
+    "images",
+    "run-times",
+    "software",
+    "config",
+    "citations",
+]
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><g id="a"/></svg>'
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, visible text, and whether tags nest properly."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open, self.misnested = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.misnested.append(tag)
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def data(name="simulated", **changes):
+    image = np.linspace(-5, 300, 40 * 30).reshape(40, 30)
+    labels = np.zeros((40, 30), int)
+    labels[5:12, 5:12] = 1
+    values = {
+        "title": f"Study of {name}",
+        "study": {"data sets": [name], "methods": [name, "denoiseg"]},
+        "config": {"grid": {"datasets": [name], "seeds": [1]}},
+        "verdicts": [Verdict(name, name, 2, name, 0.5, 0.01, 3, tied=[name])],
+        "tables": [ReportTable(name, f"caption {name}", "<table><tr><td>1 ± 2</td></tr></table>")],
+        "figures": [ReportFigure(name, f"caption {name}", SVG)] * 2,
+        "comparisons": [SliderPair(name, image, image, labels, labels), SliderPair("two", image)],
+        "run_times": ReportTable("times", f"caption {name}", "<table><tr><td>9</td></tr></table>"),
+        "software": {"python": name},
+        "notes": [f"note {name}"],
+    }
+    return ReportData(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(build_report(data()))
+
+
+def test_every_section_is_there_and_every_link_leads_somewhere(page):
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    inside = [link["href"][1:] for link in page.all("a") if link["href"].startswith("#")]
+    assert set(inside) == set(SECTIONS) and set(inside) <= set(ids)
+    assert not page.misnested and not page.open
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    for tag, attributes in page.tags:
+        for key in ("src", "href", "srcset", "poster", "data", "action"):
+            address = attributes.get(key, "data:")
+            if tag == "a":
+                known = {citation.url for citation in CITATIONS}
+                assert address.startswith(("#", "data:")) or address in known
+            else:
+                assert address.startswith("data:"), (tag, address)
+    html = build_report(data())
+    assert "@import" not in html and "url(" not in html and "default-src 'none'" in html
+
+
+def test_pictures_have_alternative_texts_and_controls_have_labels(page):
+    texts = [attributes.get("alt") for attributes in page.all("img")]
+    assert len(texts) == 2 + 1 + 3 + 1 and all(texts)
+    assert len(set(texts)) == len(texts) - 1  # the two figures are the same
+    (chooser,) = page.all("select")
+    assert chooser["id"] in {attributes.get("for") for attributes in page.all("label")}
+    ranges = [one for one in page.all("input") if one["type"] == "range"]
+    assert len(ranges) == 1 and ranges[0]["aria-label"]  # the pair without layers has none
+
+
+def test_hostile_names_are_text():
+    html = build_report(data(HOSTILE))
+    page = Page(html)
+    assert not [tag for tag, attributes in page.tags if "onerror" in attributes]
+    assert [one["src"][:5] for one in page.all("img")] == ["data:"] * len(page.all("img"))
+    assert not page.misnested and not page.open
+    text = "".join(page.text)
+    assert text.count(f"caption {HOSTILE}") == 4
+    assert f"Study of {HOSTILE}" in text and f"note {HOSTILE}" in text
+
+
+def test_config_with_closing_tags_stays_inside_its_box():
+    page = Page(build_report(data(config={"note": "</pre></script><script>alert(1)</script>"})))
+    assert len(page.all("script")) == 1 and not page.misnested
+    assert "note: </pre></script>" in "".join(page.text)
+
+
+def test_an_empty_study_has_sentences_instead_of_gaps():
+    empty = ReportData(title="Empty", study={}, config={})
+    page = Page(build_report(empty))
+    text = "".join(page.text)
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    for sentence in ("no ranking by AP", "no tables", "no figures", "without test images",
+                     "No run times"):  # fmt: skip
+        assert sentence in text
+
+
+def decode(attributes):
+    return Image.open(io.BytesIO(base64.b64decode(attributes["src"].partition(",")[2])))
+
+
+def test_slider_shares_one_intensity_window_and_cuts_large_images():
+    noisy = np.zeros((600, 700), np.float32)
+    noisy[:, 350:] = 100
+    denoised = np.full((600, 700), 50.0)
+    denoised[0, 0] = np.nan
+    labels = np.zeros((600, 700), np.uint16)
+    labels[300:320, 300:320] = 8
+    pair = SliderPair("large", noisy, denoised, labels)
+    images = Page(build_report(data(comparisons=[pair], figures=[]))).all("img")
+    left, middle, painted = (decode(attributes) for attributes in images)
+    assert left.size == middle.size == painted.size == (512, 512)
+    assert (left.mode, painted.mode) == ("L", "RGBA")
+    assert left.getextrema() == (0, 255)
+    assert middle.getextrema() == (128, 128)
+    assert painted.getextrema()[3] == (0, 255)
+
+
+def test_figures_come_from_text_or_files_and_nothing_else(tmp_path):
+    (tmp_path / "a.svg").write_text(SVG)
+    (tmp_path / "b.png").write_bytes(b"png")
+    figures = [ReportFigure(str(i), "c", image) for i, image in
+               enumerate([SVG, tmp_path / "a.svg", str(tmp_path / "b.png")])]  # fmt: skip
+    sources = [
+        one["src"] for one in Page(build_report(data(figures=figures, comparisons=[]))).all("img")
+    ]
+    assert sources[0] == sources[1]
+    assert sources[2] == "data:image/png;base64," + base64.b64encode(b"png").decode()
+    with pytest.raises(ValueError, match=r"c\.pdf"):
+        build_report(data(figures=[ReportFigure("c", "c", tmp_path / "c.pdf")]))
+
+
+def test_the_same_data_give_the_same_page():
+    assert build_report(data()) == build_report(data())
+
+
+def scores(differences, seeds=4, images=10, n_labelled=2):
+    """AP rows: method ``best`` at 0.8, and others below it by a draw of (mean, spread)."""
+    random = np.random.default_rng(0)
+    rows = []
+    for method, (mean, spread) in {"best": (0, 0), **differences}.items():
+        draws = random.normal(0, spread, (seeds, images)) if spread else np.zeros((seeds, images))
+        values = 0.8 - mean - (draws - draws.mean())
+        rows += [
+            ("d", "n", method, n_labelled, seed, f"i{image}", "AP", values[seed, image])
+            for seed in range(seeds)
+            for image in range(images)
+        ]
+    columns = ["dataset", "noise", "method", "n_labelled", "seed", "image", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_verdicts_claim_only_what_the_paired_interval_allows():
+    metrics = scores({"worse": (0.2, 0.01), "similar": (0.005, 0.1)})
+    (verdict,) = best_methods(metrics, 0)
+    assert (verdict.method, verdict.above, verdict.tied) == ("best", ["worse"], ["similar"])
+    assert verdict.mean == pytest.approx(0.8)
+    assert "better than worse" in verdict.sentence
+    assert "cannot be told apart from similar" in verdict.sentence
+
+
+def test_a_single_pair_is_not_a_test_and_a_single_method_not_a_comparison():
+    (verdict,) = best_methods(scores({"other": (0.2, 0)}, seeds=1, images=1), 0)
+    assert verdict.untested == ["other"] and verdict.value == "0.800"
+    assert "could not be tested" in verdict.sentence and "(1 seed)" in verdict.sentence
+    (alone,) = best_methods(scores({}, n_labelled=1), 0)
+    assert "no other method" in alone.sentence and "1 annotated image," in alone.sentence
+
+
+def test_summary_shows_fewest_and_most_labels_and_lists_all_settings():
+    verdicts = [Verdict("d", "n", count, "m", 0.5, 0.1, 3) for count in (2, 4, 8)]
+    page = Page(build_report(data(verdicts=verdicts)))
+    text = "".join(page.text)
+    assert [text.count(f"With {count} annotated") for count in (2, 4, 8)] == [1, 0, 1]
+    assert [text.count("0.500 ± 0.100")] == [2 + 3]
+
+
+def test_no_settings_without_segmentation():
+    metrics = scores({}).assign(metric="PSNR")
+    assert best_methods(metrics, 0) == []
+
+
+@pytest.mark.parametrize("module", ["figures", "panels", "report"])
+def test_torch_and_pyplot_stay_unloaded(module):
+    code = (
+        f"import sys, denoiseg_flow.{module}; "
+        "print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
