@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
@@ -14,6 +15,22 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """Raise InputError for the first thing in the config that the schema forbids."""
     for error in Draft202012Validator(schema).iter_errors(config):
         raise InputError(_sentence(error))
+
+
+def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
+    """Turn text into the numbers that the schema wants, in place.
+
+    Snakemake's ``--config 'grid={seeds: [1, 2]}'`` hands over everything inside braces as text.
+    """
+    for error in Draft202012Validator(schema).iter_errors(config):
+        if error.validator == "type" and isinstance(error.instance, str):
+            value = yaml.safe_load(error.instance)
+            if Draft202012Validator(error.schema).is_valid(value):
+                *parents, last = error.absolute_path
+                holder = config
+                for step in parents:
+                    holder = holder[step]
+                holder[last] = value
 
 
 def fill_defaults(values: dict[str, Any], schema: Mapping[str, Any]) -> None:

@@ -73,6 +73,9 @@ class Recipe:
         or ``"reduce_on_plateau"`` (halved after 10 epochs without a better validation loss).
     weights
         Which weights are kept: ``"last"`` or ``"best"`` (lowest validation loss).
+    batch_norm_momentum
+        Weight of each batch in the running statistics of batch normalisation. The papers' 0.01
+        (0.99 in Keras) takes hundreds of steps to forget the initial values.
     masked_fraction
         Share of pixels that a blind-spot target hides.
     labelled_share
@@ -93,6 +96,7 @@ class Recipe:
     learning_rate: float
     schedule: str
     weights: str
+    batch_norm_momentum: float
     masked_fraction: float
     labelled_share: float | None
     loss_normalisation: str

@@ -187,6 +187,9 @@ class Trainer:
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
         network = build_network(method.network, recipe.depth, recipe.filters)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = recipe.batch_norm_momentum
         self.network = network.to(device, memory_format=torch.channels_last)
         self.objective = Objective(method, recipe)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate)

@@ -15,6 +15,7 @@ with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
     SCHEMA = yaml.safe_load(file)
 
 try:
+    configuration.read_numbers(config, SCHEMA)
     configuration.check(config, SCHEMA)
     configuration.fill_defaults(config, SCHEMA)
     GRID = Grid(config)

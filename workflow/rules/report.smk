@@ -91,6 +91,7 @@ rule report:
     params:
         study=GRID.comparison,
         title=config["title"],
+        notes=config["notes"],
         runs=[run.as_dict() for run in SHOWN_RUNS],
     script:
         "../scripts/report.py"

@@ -42,6 +42,7 @@ def main(snakemake):
             ],
             run_times=ReportTable.of(costs_table(records)),
             software=software_versions(),
+            notes=params.notes,
         )
         Path(snakemake.output[0]).write_text(build_report(report), encoding="utf-8")
 

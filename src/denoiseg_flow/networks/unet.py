@@ -3,20 +3,18 @@
 import torch
 from torch import nn
 
-# Keras' batch normalisation, which the papers' networks were trained with.
-KERAS_BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}
 
 
 class ConvBlock(nn.Sequential):
-    """3x3 convolution, batch normalisation, ReLU."""
+    """3x3 convolution, batch normalisation, ReLU; initialised as Keras does."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs, **KERAS_BATCH_NORM),
+            nn.BatchNorm2d(outputs, eps=1e-3),
             nn.ReLU(inplace=True),
         )
-        nn.init.xavier_uniform_(self[0].weight)  # Keras' default, glorot_uniform
+        nn.init.xavier_uniform_(self[0].weight)
 
 
 class DoubleConv(nn.Sequential):
