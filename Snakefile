@@ -8,7 +8,8 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
-configfile: "config/config.yaml"
+# Found beside this file, whatever the working directory is.
+configfile: workflow.source_path("config/config.yaml")
 
 
 # Everything moves with one of them: snakemake --config 'pathvars={results: /scratch/study}'
@@ -33,8 +34,8 @@ report: "workflow/report/workflow.rst"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         "<results>/report.html",
         rules.aggregate.output,
         FIGURES,
+    localrule: True

@@ -1,7 +1,7 @@
 """Files of tensors that are never half-written, and never unpickled blindly."""
 
+import io
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` (tensors and plain values) so that ``path`` is either old or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     try:
-        torch.save(content, partial)
+        # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
+        partial.write_bytes(buffer.getbuffer())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -29,8 +32,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         If the file is truncated, damaged, or holds anything but tensors and plain values.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # nearly any, depending on which bytes are damaged
         raise ValueError(f"{path} is damaged or not a file of tensors") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged or not a file of tensors")
+    return content

@@ -1,6 +1,8 @@
 """Check a config against its JSON schema, in sentences that a user can act on."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,17 +22,28 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     """Turn text into the numbers that the schema wants, in place.
 
-    Snakemake's ``--config 'grid={seeds: [1, 2]}'`` hands over everything inside braces as text.
+    Snakemake's ``--config 'grid={seeds: [1, 2]}'`` hands over everything inside braces as text,
+    and YAML reads 4e-4 as text everywhere.
     """
     for error in Draft202012Validator(schema).iter_errors(config):
         if error.validator == "type" and isinstance(error.instance, str):
-            value = yaml.safe_load(error.instance)
+            value = _value_of(error.instance)
             if Draft202012Validator(error.schema).is_valid(value):
                 *parents, last = error.absolute_path
                 holder = config
                 for step in parents:
                     holder = holder[step]
                 holder[last] = value
+
+
+def _value_of(text: str) -> Any:
+    """What the text stands for; YAML takes 4e-4 for text, because it wants 4.0e-4."""
+    for read in (yaml.safe_load, float):
+        with suppress(yaml.YAMLError, ValueError):
+            value = read(text)
+            if not isinstance(value, str):
+                return value
+    return text
 
 
 def fill_defaults(values: dict[str, Any], schema: Mapping[str, Any]) -> None:
@@ -51,8 +64,7 @@ def _fill(values: dict[str, Any], part: Mapping[str, Any], root: Mapping[str, An
     for key, sub in known.items():
         sub = _resolve(sub, root)
         if key not in values and "default" in sub:
-            default = sub["default"]
-            values[key] = dict(default) if isinstance(default, dict) else default
+            values[key] = deepcopy(sub["default"])
         if isinstance(values.get(key), dict):
             _fill(values[key], sub, root)
     others = part.get("additionalProperties")
@@ -86,7 +98,7 @@ def _sentence(error: ValidationError) -> str:
             wanted = error.validator_value
             wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)
             return f"{where} is {error.instance!r}, but must be of type {wanted}"
-        case "minItems":
+        case "minItems" if not error.instance:
             return f"{where} is an empty list; name at least one entry"
         case _:
             return f"{where}: {error.message}" + (

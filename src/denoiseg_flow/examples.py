@@ -11,8 +11,8 @@ from denoiseg_flow.grid import Run
 from denoiseg_flow.images import open_image
 
 
-def rank_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
-    """Return the test images that the runs share, from the worst to the best predicted.
+def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -> list[str]:
+    """Return test images from the worst to the best predicted.
 
     Parameters
     ----------
@@ -20,11 +20,16 @@ def rank_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> list[str]:
         Tidy metrics.
     runs
         The runs whose mean counts: average precision, or PSNR if none of them segments.
+    predictions
+        Folder of the predictions of one of them. Where nothing can be scored, because there are
+        neither masks nor clean images, its images are returned in the order of their names.
     """
     keys = pd.DataFrame([run.as_dict() for run in runs])
     shown = metrics.merge(keys, on=list(keys.columns))
     metric = "AP" if (shown["metric"] == "AP").any() else "PSNR"
     means = shown[shown["metric"] == metric].groupby("image")["value"].mean()
+    if means.empty:
+        return sorted({path.stem for path in predictions.glob("*/*.tif")})
     return means.sort_values(kind="stable").index.astype(str).tolist()
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.manifest import SUBSETS
 from denoiseg_flow.methods import NOISY, Method, Recipe
 
 
@@ -62,6 +63,11 @@ class Grid:
                 _look_up(config[section], name, axis.removesuffix("s"), f"grid.{axis}")
         _look_up(config["recipes"], config["recipe"], "recipe", "recipe")
         self.recipe = Recipe(**config["recipes"][config["recipe"]])
+        if self.recipe.patch_size % 2**self.recipe.depth:
+            raise InputError(
+                f"config key 'recipes.{config['recipe']}.patch_size' is {self.recipe.patch_size}, "
+                f"but depth {self.recipe.depth} needs a multiple of {2**self.recipe.depth}"
+            )
         self.methods = {
             name: Method(name=name, **{key: fields[key] for key in fields if key != "published"})
             for name, fields in config["methods"].items()
@@ -102,9 +108,10 @@ class Grid:
             return None
         return self._run(run.dataset, run.noise, name, run.n_labelled, run.seed)
 
-    def feeds_others(self, method: str) -> bool:
-        """Whether a method of the grid reads the denoised images of ``method``."""
-        return any(self.methods[run.method].input == method for run in self.runs)
+    def predicted_subsets(self, method: str) -> list[str]:
+        """Return which subsets a method predicts: all, where another method trains on them."""
+        feeds_others = any(self.methods[run.method].input == method for run in self.runs)
+        return list(SUBSETS) if feeds_others or self.config["predict"] == "all" else ["test"]
 
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
@@ -127,7 +134,7 @@ class Grid:
 
     @property
     def comparison(self) -> dict[str, Any]:
-        """What :func:`denoiseg_flow.comparison.comparison_tables` needs to know, as plain values."""
+        """What :func:`comparison.comparison_tables` needs to know, as plain values."""
         return {
             "tables": self.tables,
             "methods": self.method_names,
@@ -204,7 +211,9 @@ class Grid:
     def _uses_labels(self, name: str) -> bool:
         method = self.methods[name]
         return method.segments or any(
-            self._uses_labels(other) for other in (method.input, method.init) if other in self.methods
+            self._uses_labels(other)
+            for other in (method.input, method.init)
+            if other in self.methods
         )
 
     def _check(self, method: Method) -> None:
@@ -249,7 +258,9 @@ class Grid:
 
 def _look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
     if name not in section:
-        raise InputError(f"unknown {kind} '{name}'; available: {_listed(section)} (config key {key})")
+        raise InputError(
+            f"unknown {kind} '{name}'; available: {_listed(section)} (config key {key})"
+        )
     return section[name]
 
 

@@ -5,6 +5,7 @@ sentence that names the file and the way out.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,7 +183,12 @@ def create_image(
     The array is backed by the file, so that an image can be written piece by piece.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
+    array = tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
+    if hasattr(os, "posix_fallocate"):
+        # The file is sparse so far. Writing to its map on a full disk would kill the process.
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, Path(path).stat().st_size)
+    return array
 
 
 def _tags(pixel_size: tuple[float, float] | None) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def encode_classes(labels: np.ndarray) -> np.ndarray:
     -------
     int8 array (y, x) of ``BACKGROUND``, ``FOREGROUND``, ``BORDER`` and ``IGNORE``.
     """
-    objects = np.maximum(labels, 0)
+    # In 64 bits find_boundaries rounds through floats and takes every object pixel for border.
+    objects = np.maximum(labels, 0).astype(np.int32)
     classes = np.where(objects > 0, FOREGROUND, BACKGROUND).astype(np.int8)
     classes[find_boundaries(objects, mode="outer")] = BORDER
     classes[labels < 0] = IGNORE

@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from denoiseg_flow.errors import InputError
@@ -50,6 +50,8 @@ def job_log(path: str | Path) -> Iterator[None]:
 
 
 def _end(text: str, handler: logging.FileHandler) -> None:
-    handler.stream.write(text + "\n")
+    with suppress(OSError):  # the log may lie on the disk that is full
+        handler.stream.write(text + "\n")
+        handler.stream.flush()
     print(text, file=sys.stderr)
     raise SystemExit(1)

@@ -13,7 +13,7 @@ def denoising_loss(
     denoised: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
     """Return the mean squared error over the pixels of ``mask``, all tensors (batch, y, x)."""
-    return ((denoised - target).square() * mask).sum() / mask.sum()
+    return ((denoised - target).square() * mask).sum() / mask.sum().clamp(min=1)
 
 
 def segmentation_loss(

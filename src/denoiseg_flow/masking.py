@@ -60,7 +60,7 @@ def replace_uniform(
     patches, mask
         (batch, y, x), float and boolean.
     """
-    batch, height, width = patches.shape
+    _, height, width = patches.shape
     b, y, x = mask.nonzero(as_tuple=True)
 
     def neighbour(position: torch.Tensor, size: int) -> torch.Tensor:

@@ -103,9 +103,7 @@ def predict_foreground(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     return foreground
 
 
-def predict_file(
-    model: TrainedModel, source: Path, folder: Path, save_probabilities: bool
-) -> None:
+def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabilities: bool) -> None:
     """Predict one tif file and write what the model yields.
 
     Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise, and

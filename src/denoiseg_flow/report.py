@@ -155,17 +155,6 @@ CITATIONS = (
         "blind-spot training on noisy images alone",
     ),
     Citation(
-        "Batson, Royer: Noise2Self: blind denoising by self-supervision. ICML 2019.",
-        "https://arxiv.org/abs/1901.11365",
-        "grid masks, and the calibration of classical denoisers without clean data",
-    ),
-    Citation(
-        "Gondara: Medical image denoising using convolutional denoising autoencoders. "
-        "ICDM Workshops 2016.",
-        "https://arxiv.org/abs/1608.04667",
-        "the convolutional denoising autoencoder",
-    ),
-    Citation(
         "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
         "segmentation. MICCAI 2015.",
         "https://arxiv.org/abs/1505.04597",

@@ -1,5 +1,6 @@
 """Training patches: random crops of images of any size, cut on the training device."""
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,10 @@ import numpy as np
 import torch
 
 from denoiseg_flow.labels import IGNORE
+
+
+# Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
+RESIDENT_BYTES = 2 * 2**30
 
 
 @dataclass
@@ -54,8 +59,8 @@ class ImageBank:
         """
         sizes = [height * width for height, width in shapes]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        pixels = torch.empty(int(offsets[-1]), dtype=torch.float32, device=device)
-        codes = torch.full((int(offsets[-1]),), IGNORE, dtype=torch.int8, device=device)
+        pixels = _allocate(int(offsets[-1]), torch.float32, device)
+        codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
         labelled = torch.zeros(len(shapes), dtype=torch.bool)
         for index, (image, annotation) in enumerate(zip(images, classes, strict=True)):
             place = slice(int(offsets[index]), int(offsets[index + 1]))
@@ -91,6 +96,18 @@ class ImageBank:
         """
         place = self.offsets[index, None, None] + y * self.widths[index, None, None] + x
         return self.pixels[place], None if self.classes is None else self.classes[place].long()
+
+
+def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return an uninitialised tensor; on the CPU, a large one lies in a temporary file.
+
+    The operating system keeps as much of that file in memory as there is room for.
+    """
+    if device.type != "cpu" or count * dtype.itemsize <= RESIDENT_BYTES:
+        return torch.empty(count, dtype=dtype, device=device)
+    with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
+        # The map outlives the name of the file, and the file is gone with the process.
+        return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
 
 
 class PatchSampler:

@@ -311,7 +311,7 @@ class Trainer:
         except ValueError as error:
             logger.warning("%s: training starts from the beginning", error)
             return
-        if state["fingerprint"] != fingerprint:
+        if state.get("fingerprint") != fingerprint:
             logger.warning("checkpoint %s is of another training: starting anew", checkpoint)
             return
         self.network.load_state_dict(state["network"])
@@ -352,9 +352,10 @@ def train(
     Raises
     ------
     InputError
-        If images do not fit the recipe, the method segments and no validation image is annotated,
-        or the loss is not finite.
+        If images do not fit the recipe, there is no validation image, or none with an annotated
+        object for a method that segments, or the loss is not finite.
     """
+    _check_validation(method, images, identity["dataset"])
     normalisation = measure_normalisation(images.train)
     bank = load_bank(images.train, images.train_masks, normalisation, recipe, device)
     val_bank = load_bank(images.val, images.val_masks, normalisation, recipe, device)
@@ -371,11 +372,6 @@ def train(
             [predict_foreground(model, open_image(image)) for image, _ in annotated],
             [open_image(mask) for _, mask in annotated],
         )
-        if model.threshold is None:
-            raise InputError(
-                f"no validation image of dataset '{identity['dataset']}' has an annotated object "
-                "to choose the threshold by; annotate more images or raise 'split: val'"
-            )
         logger.info(
             "threshold %.2f gives average precision %.3f on %d validation images",
             model.threshold.value,
@@ -383,6 +379,18 @@ def train(
             model.threshold.n_images,
         )
     return model, pd.DataFrame(trainer.history)
+
+
+def _check_validation(method: Method, images: TrainingImages, dataset: str) -> None:
+    """Say before the training what validation and threshold would lack after it."""
+    if not images.val:
+        raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
+    masks = (open_image(mask) for mask in images.val_masks if mask)
+    if method.segments and not any((mask > 0).any() for mask in masks):
+        raise InputError(
+            f"no validation image of dataset '{dataset}' has an annotated object to choose the "
+            "threshold by; annotate more images or raise 'split: val'"
+        )
 
 
 def _check_init(method: Method, recipe: Recipe, init: TrainedModel) -> None:

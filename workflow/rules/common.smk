@@ -55,4 +55,61 @@ def run_path(run, name):
 def run_of(wildcards):
     """The run that the wildcards of a job describe."""
     axes = dict(wildcards.items())
-    return Run(**axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])})
+    return Run(
+        **axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])}
+    )
+
+
+def source_folders(wildcards):
+    """What a dataset is prepared from: the user's folders, or what another rule made."""
+    spec = config["datasets"][wildcards.dataset]
+    if spec["source"] != "folder":
+        return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
+    return {key: spec[key] for key in ("images", "masks", "clean") if spec.get(key)}
+
+
+def input_images(wildcards):
+    """Noisy images, or the images that another method denoised."""
+    source = GRID.input_run(run_of(wildcards))
+    if source:
+        return run_path(source, "predictions")
+    return "<results>/data/{dataset}/noisy/{noise}"
+
+
+def table(name):
+    """The files of one table; snakemake --report shows the html one."""
+    stem, caption = f"<results>/tables/{name}", f"../report/{name}.rst"
+    html = report(f"{stem}.html", category="Tables", caption=caption)
+    return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
+
+
+# The numbers of the papers, if any dataset of the grid is theirs.
+PUBLISHED = (
+    workflow.source_path("../../config/published/denoiseg.csv")
+    if GRID.published_datasets
+    else []
+)
+
+
+def figure(path, caption):
+    """The svg and png file of a figure; snakemake --report shows the png."""
+    png = report(f"{path}.png", category="Figures", caption=caption)
+    return {"svg": f"{path}.svg", "png": png}
+
+
+def figures(dataset):
+    """All figures of a dataset. Noise does not compress: panels are pictures, not drawings."""
+    folder = f"<results>/figures/{dataset}"
+    curves = [f"{folder}/{name}.svg" for name in GRID.figures(dataset)]
+    return curves + [
+        f"{folder}/panel_{noise}.png" for noise in config["grid"]["noises"]
+    ]
+
+
+FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
+
+
+def example_predictions(wildcards):
+    """Predictions of one run of every method."""
+    runs = GRID.example_runs(wildcards.dataset, wildcards.noise)
+    return [run_path(run, "predictions") for run in runs]

@@ -7,12 +7,14 @@ rule fetch:
         raw=directory("<results>/data/{dataset}/raw"),
     log:
         "<logs>/{dataset}/fetch.log",
+    wildcard_constraints:
+        dataset=either(from_source("remote")),
+    localrule: True
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         url=lambda wildcards: config["datasets"][wildcards.dataset]["url"],
         sha256=lambda wildcards: config["datasets"][wildcards.dataset].get("sha256"),
-    localrule: True
-    wildcard_constraints:
-        dataset=either(from_source("remote")),
     script:
         "../scripts/fetch.py"
 
@@ -22,20 +24,14 @@ rule simulate:
         raw=directory("<results>/data/{dataset}/raw"),
     log:
         "<logs>/{dataset}/simulate.log",
-    params:
-        dataset=lambda wildcards: config["datasets"][wildcards.dataset],
     wildcard_constraints:
         dataset=either(from_source("simulate")),
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    params:
+        dataset=lambda wildcards: config["datasets"][wildcards.dataset],
     script:
         "../scripts/simulate.py"
-
-
-def source_folders(wildcards):
-    """What a dataset is prepared from: the user's folders, or what another rule made."""
-    spec = config["datasets"][wildcards.dataset]
-    if spec["source"] != "folder":
-        return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
-    return {key: spec[key] for key in ("images", "masks", "clean") if spec.get(key)}
 
 
 rule prepare:
@@ -47,6 +43,8 @@ rule prepare:
         "<logs>/{dataset}/prepare.log",
     benchmark:
         "<benchmarks>/{dataset}/prepare.tsv"
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         dataset=lambda wildcards: config["datasets"][wildcards.dataset],
     script:
@@ -60,9 +58,11 @@ rule split:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
     log:
         "<logs>/{dataset}/split/seed{seed}.log",
+    localrule: True
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         split=lambda wildcards: config["datasets"][wildcards.dataset]["split"],
-    localrule: True
     script:
         "../scripts/split.py"
 
@@ -76,6 +76,8 @@ rule add_noise:
         "<logs>/{dataset}/add_noise/{noise}.log",
     benchmark:
         "<benchmarks>/{dataset}/add_noise/{noise}.tsv"
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         level=lambda wildcards: config["noises"][wildcards.noise],
     script:

@@ -12,18 +12,15 @@ rule predict:
         "<run_logs>/predict.log",
     benchmark:
         "<benchmarks>/predict/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        # A method whose denoised images train another one predicts all images.
-        subsets=lambda wildcards: (
-            ["train", "val", "test"]
-            if GRID.feeds_others(wildcards.method)
-            else ["test"]
-        ),
+        subsets=lambda wildcards: GRID.predicted_subsets(wildcards.method),
         save_probabilities=config["save_probabilities"],
         device=config["device"],
         revision=REVISION,

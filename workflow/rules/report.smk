@@ -1,28 +1,6 @@
 """Figures and the report."""
 
 
-def figure(path, caption):
-    """The svg and png file of a figure; snakemake --report shows the png."""
-    png = report(f"{path}.png", category="Figures", caption=caption)
-    return {"svg": f"{path}.svg", "png": png}
-
-
-def figures(dataset):
-    """All figures of a dataset. Noise does not compress: panels are pictures, not drawings."""
-    folder = f"<results>/figures/{dataset}"
-    curves = [f"{folder}/{name}.svg" for name in GRID.figures(dataset)]
-    return curves + [f"{folder}/panel_{noise}.png" for noise in config["grid"]["noises"]]
-
-
-FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
-
-
-def example_predictions(wildcards):
-    """Predictions of one run of every method."""
-    runs = GRID.example_runs(wildcards.dataset, wildcards.noise)
-    return [run_path(run, "predictions") for run in runs]
-
-
 rule plot:
     input:
         metrics="<results>/tables/metrics.csv",
@@ -32,16 +10,16 @@ rule plot:
             if run.dataset == wildcards.dataset
         ],
     output:
-        **figure(
-            "<results>/figures/{dataset}/{figure}", "../report/figure.rst"
-        ),
+        **figure("<results>/figures/{dataset}/{figure}", "../report/figure.rst"),
     log:
         "<logs>/{dataset}/plot/{figure}.log",
+    wildcard_constraints:
+        figure="label_curves|denoising_levels|training_curves",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         methods=GRID.method_names,
         noises=config["grid"]["noises"],
-    wildcard_constraints:
-        figure="label_curves|denoising_levels|training_curves",
     script:
         "../scripts/plot.py"
 
@@ -53,11 +31,11 @@ rule plot_panel:
         noisy="<results>/data/{dataset}/noisy/{noise}",
         predictions=example_predictions,
     output:
-        **figure(
-            "<results>/figures/{dataset}/panel_{noise}", "../report/panel.rst"
-        ),
+        **figure("<results>/figures/{dataset}/panel_{noise}", "../report/panel.rst"),
     log:
         "<logs>/{dataset}/plot_panel/{noise}.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         runs=lambda wildcards: [
             run.as_dict()
@@ -88,6 +66,8 @@ rule report:
         "<results>/report.html",
     log:
         "<logs>/report.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         study=GRID.comparison,
         title=config["title"],

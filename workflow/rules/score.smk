@@ -11,5 +11,7 @@ rule score:
         metrics="<run>/metrics.tsv",
     log:
         "<run_logs>/score.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     script:
         "../scripts/score.py"

@@ -1,22 +1,6 @@
 """Comparison tables of the whole grid."""
 
 
-
-def table(name):
-    """The files of one table; snakemake --report shows the html one."""
-    stem, caption = f"<results>/tables/{name}", f"../report/{name}.rst"
-    html = report(f"{stem}.html", category="Tables", caption=caption)
-    return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
-
-
-# The numbers of the papers, if any dataset of the grid is theirs.
-PUBLISHED = (
-    workflow.source_path("../../config/published/denoiseg.csv")
-    if GRID.published_datasets
-    else []
-)
-
-
 rule aggregate:
     input:
         metrics=[run_path(run, "metrics.tsv") for run in GRID.scored_runs],
@@ -26,6 +10,8 @@ rule aggregate:
         tables=[file for name in GRID.tables for file in table(name)],
     log:
         "<logs>/aggregate.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     params:
         study=GRID.comparison,
     script:
@@ -41,5 +27,7 @@ rule measure_costs:
     log:
         "<logs>/measure_costs.log",
     localrule: True
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     script:
         "../scripts/measure_costs.py"

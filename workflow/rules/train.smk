@@ -1,14 +1,6 @@
 """Training: one rule for every method."""
 
 
-def input_images(wildcards):
-    """Noisy images, or the images that another method denoised."""
-    source = GRID.input_run(run_of(wildcards))
-    if source:
-        return run_path(source, "predictions")
-    return "<results>/data/{dataset}/noisy/{noise}"
-
-
 rule train:
     input:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
@@ -22,6 +14,8 @@ rule train:
         "<run_logs>/train.log",
     benchmark:
         "<benchmarks>/train/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     # One thread each: a grid has more trainings than cores, and the sums of a training do not
     # depend on how many cores the machine has.
     threads: 1

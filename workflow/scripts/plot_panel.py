@@ -13,7 +13,9 @@ from denoiseg_flow.statistics import read_metrics_csv
 def main(snakemake):
     with job_log(snakemake.log[0]):
         runs = [Run(**axes) for axes in snakemake.params.runs]
-        ranked = rank_images(read_metrics_csv(snakemake.input.metrics), runs)
+        ranked = rank_images(
+            read_metrics_csv(snakemake.input.metrics), runs, Path(snakemake.input.predictions[0])
+        )
         image = ranked[len(ranked) // 2]
         rows = []
         for run, predictions in zip(runs, snakemake.input.predictions, strict=True):
@@ -24,9 +26,7 @@ def main(snakemake):
                 Path(predictions),
             )
             rows.append(
-                PanelRow(
-                    run.method, example.noisy, example.denoised, example.labels, example.truth
-                )
+                PanelRow(run.method, example.noisy, example.denoised, example.labels, example.truth)
             )
         figures.save(qualitative_panel(rows), Path(snakemake.output.svg).with_suffix(""))
 

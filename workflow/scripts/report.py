@@ -49,7 +49,7 @@ def main(snakemake):
 
 def sliders(metrics, run, prepared, noisy, predictions):
     """The best, the median and the worst test image of a run."""
-    ranked = rank_images(metrics, [run])
+    ranked = rank_images(metrics, [run], predictions)
     for word, place in [("best", -1), ("median", len(ranked) // 2), ("worst", 0)]:
         example = Example.load(ranked[place], prepared, noisy, predictions)
         yield SliderPair(

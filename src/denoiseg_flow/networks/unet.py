@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 
-
 class ConvBlock(nn.Sequential):
     """3x3 convolution, batch normalisation, ReLU; initialised as Keras does."""
 

@@ -1,0 +1,169 @@
+"""Small pieces that several test files share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from snakemake.utils import update_config
+
+from denoiseg_flow import configuration
+from denoiseg_flow.instances import Threshold
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import Normalisation, TrainedModel
+from denoiseg_flow.networks import build_network
+
+ROOT = Path(__file__).parents[2]
+
+STUDY = """
+datasets:
+  nuclei: { source: simulate }
+noises:
+  n0: { kind: none }
+  n10: { kind: gaussian, sigma: 10 }
+  n20: { kind: gaussian, sigma: 20 }
+recipe: fast
+recipes:
+  fast: &fast
+    depth: 2
+    filters: 4
+    patch_size: 32
+    batch_size: 4
+    epochs: 2
+    steps_per_epoch: 3
+    learning_rate: 1.0e-2
+    schedule: one_cycle
+    weights: last
+    labelled_share: 0.5
+    loss_normalisation: labelled_pixels
+  other: { <<: *fast, batch_norm_momentum: 0.01, validation_patches: 32 }
+methods:
+  n2v: { target: blind_spot, alpha: 1, published: n2v }
+  baseline: { alpha: 0, published: baseline }
+  sequential: { input: n2v, alpha: 0, published: sequential }
+  denoiseg: { target: blind_spot, alpha: 0.5, published: denoiseg_alpha0.5 }
+  denoiseg_warm: { target: blind_spot, alpha: 0.5, init: n2v }
+grid:
+  datasets: [nuclei]
+  noises: [n10, n20]
+  methods: [n2v, baseline, sequential, denoiseg, denoiseg_warm]
+  n_labelled: [4, 16]
+  seeds: [1, 2]
+"""
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def schema() -> dict[str, Any]:
+    """The config schema of the workflow."""
+    return yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def read_config() -> Callable[..., dict[str, Any]]:
+    """Read shipped configs on top of the default one, as Snakemake does, without defaults."""
+
+    def read(*names: str) -> dict[str, Any]:
+        config: dict[str, Any] = {}
+        for name in ("config.yaml", *names):
+            update_config(config, yaml.safe_load((ROOT / "config" / name).read_text()))
+        return config
+
+    return read
+
+
+@pytest.fixture
+def study() -> dict[str, Any]:
+    """A config like the default one, but independent of it; as a user writes it."""
+    return yaml.safe_load(STUDY)
+
+
+@pytest.fixture
+def config(study, schema) -> dict[str, Any]:
+    """The same, checked and with its defaults, to be changed by a test."""
+    configuration.check(study, schema)
+    configuration.fill_defaults(study, schema)
+    return study
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> Callable[..., Recipe]:
+    """Make a recipe that trains in a fraction of a second."""
+
+    def make(**changes: Any) -> Recipe:
+        values = {
+            "depth": 1,
+            "filters": 2,
+            "patch_size": 16,
+            "batch_size": 4,
+            "epochs": 3,
+            "steps_per_epoch": 2,
+            "learning_rate": 1e-2,
+            "schedule": "one_cycle",
+            "weights": "last",
+            "batch_norm_momentum": 0.1,
+            "masked_fraction": 1 / 16,
+            "labelled_share": 0.5,
+            "loss_normalisation": "labelled_pixels",
+            "validation_patches": 4,
+        }
+        return Recipe(**values | changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def joint() -> Method:
+    """DenoiSeg."""
+    return Method(name="denoiseg", target="blind_spot", alpha=0.5)
+
+
+@pytest.fixture(scope="session")
+def make_blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Draw a noisy image of discs on a grid, and its instance labels (int32)."""
+
+    def make(size: int, seed: int, sigma: float = 5.0) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:size, :size]
+        labels = np.zeros((size, size), np.int32)
+        for number, corner in enumerate(np.ndindex(size // 16, size // 16), start=1):
+            centre = 16 * np.array(corner) + 8 + rng.integers(-1, 2, 2)
+            labels[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= rng.integers(16, 26)] = number
+        image = 100 + 80 * (labels > 0) + sigma * rng.standard_normal(labels.shape)
+        return image.astype(np.float32), labels
+
+    return make
+
+
+@pytest.fixture
+def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
+    """Make a model with random weights, and batch statistics as after a training."""
+
+    def make(method: Method = joint, depth: int = 1, filters: int = 2) -> TrainedModel:
+        torch.manual_seed(0)
+        network = build_network(method.network, depth, filters)
+        network.train()(torch.randn(4, 1, 32, 32))
+        return TrainedModel(
+            method=method,
+            recipe=make_recipe(depth=depth, filters=filters),
+            identity={
+                "dataset": "nuclei",
+                "noise": "n10",
+                "method": method.name,
+                "n_labelled": 4,
+                "seed": 1,
+            },
+            normalisation=Normalisation(100.0, 25.0),
+            network=network.eval(),
+            threshold=Threshold(0.35, 0.75, 3) if method.segments else None,
+        )
+
+    return make

@@ -1,0 +1,138 @@
+"""Files that are whole or not there, and that run no code when they are read."""
+
+import errno
+import os
+import pickle
+import random
+import resource
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from denoiseg_flow import checkpoints
+
+CONTENT = {"weights": torch.arange(5000.0), "step": 7, "loss": float("inf"), "name": "a"}
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "new" / "folder" / "model.pt"
+    checkpoints.save_atomically(CONTENT, path)
+    loaded = checkpoints.load(path)
+    assert torch.equal(loaded.pop("weights"), CONTENT["weights"])
+    assert loaded == {"step": 7, "loss": float("inf"), "name": "a"}
+    assert os.listdir(path.parent) == ["model.pt"]
+
+
+@contextmanager
+def full_disk(free):
+    """No file can grow beyond ``free`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("free", [0, 4096])
+def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, free):
+    path = tmp_path / "model.pt"
+    checkpoints.save_atomically({"step": 1}, path)
+    with pytest.raises(OSError) as caught, full_disk(free):
+        checkpoints.save_atomically(CONTENT, path)
+    assert caught.value.errno == errno.EFBIG
+    assert os.listdir(tmp_path) == ["model.pt"]
+    assert checkpoints.load(path) == {"step": 1}
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
+def test_interruption_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error):
+    path = tmp_path / "model.pt"
+    checkpoints.save_atomically({"step": 1}, path)
+
+    def fail(source, target):
+        raise error
+
+    monkeypatch.setattr(checkpoints.os, "replace", fail)
+    with pytest.raises(type(error)):
+        checkpoints.save_atomically({"step": 2}, path)
+    assert os.listdir(tmp_path) == ["model.pt"]
+    assert checkpoints.load(path) == {"step": 1}
+
+
+class Trap:
+    """What a malicious model file holds: code that runs when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def pickle_to(content, path):
+    """Write a plain pickle, as torch did long ago."""
+    path.write_bytes(pickle.dumps(content["trap"], protocol=2))
+
+
+@pytest.mark.parametrize("write", [torch.save, pickle_to])
+def test_code_is_refused_and_does_not_run(tmp_path, write):
+    path, marker = tmp_path / "model.pt", tmp_path / "marker"
+    write({"weights": torch.zeros(3), "trap": Trap(marker)}, path)
+    with pytest.raises(ValueError, match=r"model\.pt is damaged or not a file of tensors"):
+        checkpoints.load(path)
+    assert not marker.exists()
+    # The trap itself works, so that the test can fail.
+    torch.load(path, weights_only=False) if write is torch.save else pickle.loads(path.read_bytes())
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
+def test_truncated_file(tmp_path, share):
+    path = tmp_path / "model.pt"
+    checkpoints.save_atomically(CONTENT, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"model\.pt is damaged"):
+        checkpoints.load(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["step\tloss\n1\t0.5\n", "<html>404</html>", "\x80\x02", "a" * 999]
+)
+def test_file_of_something_else(tmp_path, text):
+    path = tmp_path / "model.pt"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"model\.pt is damaged"):
+        checkpoints.load(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_changed_bytes_are_survived(tmp_path):
+    """Whatever is damaged: the file is read or refused, nothing else is raised."""
+    path, draw = tmp_path / "model.pt", random.Random(0)
+    checkpoints.save_atomically({"weights": torch.arange(20.0), "step": 7, "name": "abc"}, path)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            checkpoints.load(path)
+        except ValueError as error:
+            refused += "is damaged" in str(error)
+    assert refused > 20
+
+
+def test_something_else_than_a_mapping(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"model\.pt is damaged or not a file of tensors"):
+        checkpoints.load(tmp_path / "model.pt")
+
+
+def test_missing_file_is_missing_not_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoints.load(tmp_path / "model.pt")

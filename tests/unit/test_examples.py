@@ -1,0 +1,82 @@
+"""Which images the figures show."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from denoiseg_flow.examples import Example, rank_images
+from denoiseg_flow.grid import Run
+from denoiseg_flow.scoring import METRICS_COLUMNS
+
+JOINT = Run("cells", "n20", "denoiseg", 4, 1)
+BASELINE = Run("cells", "n20", "baseline", 4, 1)
+N2V = Run("cells", "n20", "n2v", 0, 1)
+
+
+def metrics(*rows):
+    """Rows of (run, image, metric, value)."""
+    return pd.DataFrame(
+        [(*run.as_dict().values(), *rest) for run, *rest in rows], columns=METRICS_COLUMNS
+    )
+
+
+def test_worst_to_best_by_the_mean_of_all_runs():
+    table = metrics(
+        (JOINT, "001", "AP", 0.9),
+        (BASELINE, "001", "AP", 0.1),
+        (JOINT, "002", "AP", 0.4),
+        (BASELINE, "002", "AP", 0.5),
+        (JOINT, "003", "AP", 0.7),
+        (BASELINE, "003", "AP", 0.8),
+        # What must not count: other metrics, and runs that were not asked for.
+        (JOINT, "001", "AP_0.9", 100.0),
+        (N2V, "002", "PSNR", 40.0),
+        (Run("cells", "n20", "denoiseg", 4, 2), "002", "AP", 1.0),
+        (Run("cells", "n20", "denoiseg", 9, 1), "002", "AP", 1.0),
+        (Run("cells", "n10", "denoiseg", 4, 1), "002", "AP", 1.0),
+    )
+    assert rank_images(table, [N2V, BASELINE, JOINT]) == ["002", "001", "003"]
+    assert rank_images(table, [JOINT]) == ["002", "003", "001"]
+
+
+def test_by_psnr_where_nothing_segments():
+    table = metrics(
+        (N2V, "001", "PSNR", 31.0),
+        (N2V, "002", "PSNR", 29.0),
+        (N2V, "001", "SSIM", 0.1),
+        (JOINT, "001", "AP", 0.1),
+    )
+    assert rank_images(table, [N2V]) == ["002", "001"]
+
+
+def test_equal_images_stay_in_order():
+    table = metrics(*((JOINT, image, "AP", 0.5) for image in ("d", "b", "a", "c")))
+    assert rank_images(table, [JOINT]) == ["a", "b", "c", "d"]
+
+
+def test_nothing_scored():
+    assert rank_images(metrics((N2V, "001", "PSNR", 31.0)), [JOINT]) == []
+
+
+@pytest.mark.parametrize("present", [{"denoised"}, {"labels", "truth"}, set()])
+def test_example_holds_what_there_is(tmp_path, present):
+    folders = {
+        "noisy": tmp_path / "noisy",
+        "denoised": tmp_path / "predictions" / "denoised",
+        "labels": tmp_path / "predictions" / "labels",
+        "truth": tmp_path / "prepared" / "masks",
+    }
+    for number, (name, folder) in enumerate(folders.items()):
+        folder.mkdir(parents=True)
+        if name in {"noisy"} | present:
+            tifffile.imwrite(folder / "007.tif", np.full((5, 6), number, np.uint16))
+    example = Example.load("007", tmp_path / "prepared", folders["noisy"], tmp_path / "predictions")
+    assert example.image == "007"
+    for number, name in enumerate(folders):
+        found = getattr(example, name)
+        if name in {"noisy"} | present:
+            assert found.shape == (5, 6)
+            assert (found == number).all()
+        else:
+            assert found is None

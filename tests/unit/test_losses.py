@@ -1,0 +1,108 @@
+"""Both halves of the loss, by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from denoiseg_flow.labels import IGNORE
+from denoiseg_flow.losses import CLASS_WEIGHTS, denoising_loss, segmentation_loss
+
+NORMALISATIONS = ["labelled_pixels", "all_pixels"]
+
+
+@pytest.fixture
+def batch():
+    """Logits (2, 3, 4, 5) and classes (2, 4, 5), a third of them ignored."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (2, 3, 4, 5))
+    classes = rng.integers(0, 3, (2, 4, 5))
+    classes[rng.random(classes.shape) < 1 / 3] = IGNORE
+    return torch.from_numpy(logits), torch.from_numpy(classes)
+
+
+def weighted_cross_entropy(logits, classes):
+    """Sum over the annotated pixels, written out."""
+    total = 0.0
+    for sample, row, column in np.argwhere(classes != IGNORE):
+        values = logits[sample, :, row, column]
+        code = classes[sample, row, column]
+        log_probability = values[code] - np.log(np.exp(values).sum())
+        total -= (1.0, 1.0, 5.0)[code] * log_probability
+    return total
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_segmentation_loss_by_hand(batch, normalisation):
+    logits, classes = batch
+    count = {"labelled_pixels": int((classes != IGNORE).sum()), "all_pixels": 40}[normalisation]
+    assert 0 < count <= 40
+    expected = weighted_cross_entropy(logits.numpy(), classes.numpy()) / count
+    found = segmentation_loss(logits, classes, normalisation)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("code, weight", list(enumerate(CLASS_WEIGHTS)))
+def test_equal_logits_cost_the_weight_times_log_three(code, weight):
+    logits, classes = torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4), code)
+    for normalisation in NORMALISATIONS:
+        found = segmentation_loss(logits, classes, normalisation).item()
+        assert found == pytest.approx(weight * np.log(3), rel=1e-6)
+
+
+def test_only_one_normalisation_feels_unlabelled_patches(batch):
+    """Nine unlabelled patches beside each labelled one divide the papers' loss by ten."""
+    logits, classes = batch
+    more = torch.cat([logits, torch.randn(18, 3, 4, 5)])
+    unlabelled = torch.cat([classes, torch.full((18, 4, 5), IGNORE)])
+    ratios = {
+        name: (
+            segmentation_loss(more, unlabelled, name) / segmentation_loss(logits, classes, name)
+        ).item()
+        for name in NORMALISATIONS
+    }
+    assert ratios == pytest.approx({"labelled_pixels": 1.0, "all_pixels": 0.1})
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_nothing_labelled_costs_nothing(batch, normalisation):
+    logits = batch[0].requires_grad_()
+    loss = segmentation_loss(logits, torch.full((2, 4, 5), IGNORE), normalisation)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_ignored_pixels_have_no_gradient(batch, normalisation):
+    logits, classes = batch
+    logits.requires_grad_()
+    segmentation_loss(logits, classes, normalisation).backward()
+    size = logits.grad.abs().sum(dim=1)  # (batch, y, x)
+    assert (size[classes == IGNORE] == 0).all()
+    assert (size[classes != IGNORE] > 0).all()
+
+
+def test_denoising_loss_by_hand():
+    denoised = torch.tensor([[[1.0, 5.0], [2.0, 100.0]]])
+    target = torch.tensor([[[2.0, 2.0], [2.0, 0.0]]])
+    mask = torch.tensor([[[True, True], [True, False]]])
+    assert denoising_loss(denoised, target, mask).item() == pytest.approx((1 + 9 + 0) / 3)
+
+
+def test_denoising_loss_sees_masked_pixels_only():
+    rng = torch.Generator().manual_seed(0)
+    denoised = torch.randn(2, 6, 6, generator=rng, requires_grad=True)
+    target = torch.randn(2, 6, 6, generator=rng)
+    mask = torch.rand(2, 6, 6, generator=rng) < 0.2
+    denoising_loss(denoised, target, mask).backward()
+    expected = 2 * (denoised - target) / mask.sum()
+    torch.testing.assert_close(denoised.grad, torch.where(mask, expected, 0).detach())
+
+
+def test_no_masked_pixel_costs_nothing():
+    """Small batches of small patches may hide no pixel at all."""
+    denoised = torch.ones(1, 4, 4, requires_grad=True)
+    loss = denoising_loss(denoised, torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(denoised.grad, torch.zeros(1, 4, 4))

@@ -1,0 +1,190 @@
+"""Patches: right pixels, right classes, fair draws."""
+
+import numpy as np
+import pytest
+import torch
+
+from denoiseg_flow.labels import IGNORE
+from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
+
+SHAPES = [(20, 31), (12, 12), (40, 17)]
+LABELLED = [True, False, True]
+SIZE = 8
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def numbered(shapes):
+    """Images whose every value tells image, row and column: 10,000 * image + y * W + x."""
+    return [
+        10_000 * number + np.arange(height * width, dtype=np.float32).reshape(height, width)
+        for number, (height, width) in enumerate(shapes)
+    ]
+
+
+def code(image):
+    """A class that can be told from the pixel."""
+    return (image.astype(int) % 3).astype(np.int8)
+
+
+def make_bank(shapes=SHAPES, labelled=LABELLED):
+    images = numbered(shapes)
+    classes = [
+        code(image) if known else None for image, known in zip(images, labelled, strict=True)
+    ]
+    return ImageBank.load(iter(images), iter(classes), shapes, torch.device("cpu"))
+
+
+def place(patch, shapes=SHAPES):
+    """Image, row and column that the values of a patch come from."""
+    number, rest = np.divmod(patch.astype(int), 10_000)
+    assert (number == number.flat[0]).all()
+    number = int(number.flat[0])
+    return number, *np.divmod(rest, shapes[number][1])
+
+
+def symmetry(patch, image, width):
+    """Which of the eight symmetries turns the slice of the image into the patch, or None."""
+    top, left = divmod(int(patch.min()) % 10_000, width)
+    crop = image[top : top + patch.shape[0], left : left + patch.shape[1]]
+    variants = [np.rot90(side, turns) for side in (crop, crop.T) for turns in range(4)]
+    return next((n for n, variant in enumerate(variants) if np.array_equal(patch, variant)), None)
+
+
+def test_patches_are_slices_under_the_eight_symmetries(rng):
+    images, sampler = numbered(SHAPES), PatchSampler(make_bank(), SIZE, 300, None)
+    patches, _ = sampler.draw(rng)
+    assert patches.shape == (300, SIZE, SIZE)
+    found = [
+        symmetry(
+            patch, images[int(patch.flat[0]) // 10_000], SHAPES[int(patch.flat[0]) // 10_000][1]
+        )
+        for patch in patches.numpy()
+    ]
+    assert None not in found
+    counts = np.bincount(found, minlength=8)
+    assert len(counts) == 8
+    assert np.abs(counts - 300 / 8).max() < 5 * (300 / 8) ** 0.5
+
+
+def test_classes_lie_on_their_pixels(rng):
+    sampler = PatchSampler(make_bank(), SIZE, 200, None)
+    patches, classes = sampler.draw(rng)
+    assert (classes.shape, classes.dtype) == (patches.shape, torch.int64)
+    for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
+        number, _, _ = place(patch)
+        expected = code(patch) if LABELLED[number] else np.full((SIZE, SIZE), IGNORE)
+        assert np.array_equal(codes, expected)
+
+
+@pytest.mark.parametrize("share, count", [(0.5, 20), (0.25, 10), (1.0, 40), (0.0, 0)])
+def test_labelled_share(rng, share, count):
+    """The first part of a batch is labelled for certain, the rest is drawn from all images."""
+    sampler = PatchSampler(make_bank(), SIZE, 40, share)
+    drawn = np.array(
+        [[place(patch)[0] for patch in sampler.draw(rng)[0].numpy()] for _ in range(60)]
+    )
+    assert drawn.shape == (60, 40)
+    assert not (drawn[:, :count] == 1).any()
+    if count < 40:
+        rest = (drawn[:, count:] == 1).mean()
+        expected = 144 / (20 * 31 + 144 + 40 * 17)
+        assert rest == pytest.approx(expected, abs=4 * (expected / drawn[:, count:].size) ** 0.5)
+
+
+def test_images_are_drawn_by_area(rng):
+    sampler = PatchSampler(make_bank(), SIZE, 6000, None)
+    drawn = np.bincount(sampler.draw(rng)[0][:, 0, 0].numpy().astype(int) // 10_000)
+    areas = np.array([height * width for height, width in SHAPES])
+    expected = 6000 * areas / areas.sum()
+    assert (np.abs(drawn - expected) < 4 * expected**0.5).all()
+
+
+def test_every_position_is_reached_equally_often(rng):
+    shape = (11, 14)
+    sampler = PatchSampler(make_bank([shape], [False]), SIZE, 20_000, None)
+    corners = sampler.draw(rng)[0].amin(dim=(1, 2)).numpy().astype(int)
+    counts = np.zeros(shape, int)
+    np.add.at(counts, np.divmod(corners, shape[1]), 1)
+    assert not counts[4:].any() and not counts[:, 7:].any()
+    expected = 20_000 / (4 * 7)
+    assert np.abs(counts[:4, :7] - expected).max() < 5 * expected**0.5
+
+
+def test_a_patch_may_be_the_whole_image(rng):
+    patches, _ = PatchSampler(make_bank([(8, 8)], [False]), 8, 50, None).draw(rng)
+    assert (patches.sort(dim=-1).values.sum(dim=(1, 2)) == np.arange(64).sum()).all()
+
+
+def test_no_classes_without_annotated_images(rng):
+    bank = make_bank(labelled=[False] * 3)
+    assert bank.classes is None
+    assert PatchSampler(bank, SIZE, 4, None).draw(rng)[1] is None
+    assert validation_patches(bank, SIZE, 4, rng)[1] is None
+
+
+def test_same_generator_same_batches():
+    sampler = PatchSampler(make_bank(), SIZE, 30, 0.5)
+    first, again, other = (
+        [sampler.draw(generator)[0] for _ in range(3)]
+        for generator in (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_bank_copies_what_it_reads(rng):
+    """Images come as read-only, possibly non-contiguous maps."""
+    image = numbered([(12, 16)])[0]
+    view = image.T
+    view.flags.writeable = False
+    bank = ImageBank.load([view], [code(view)], [view.shape], torch.device("cpu"))
+    expected = view.copy()
+    image[:] = -1
+    assert np.array_equal(bank.pixels.reshape(16, 12).numpy(), expected)
+    assert np.array_equal(bank.classes.reshape(16, 12).numpy(), code(expected))
+
+
+def test_images_and_classes_must_match():
+    images = numbered(SHAPES)
+    with pytest.raises(ValueError):
+        ImageBank.load(images, [None], SHAPES, torch.device("cpu"))
+
+
+def test_validation_cuts_every_image_into_a_grid(rng):
+    patches, classes = validation_patches(make_bank(), SIZE, 1000, rng)
+    corners = set()
+    for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
+        number, y, x = place(patch)
+        top, left = int(y[0, 0]), int(x[0, 0])
+        assert np.array_equal(y, top + np.mgrid[:SIZE, :SIZE][0])
+        assert np.array_equal(x, left + np.mgrid[:SIZE, :SIZE][1])
+        expected = code(patch) if LABELLED[number] else np.full((SIZE, SIZE), IGNORE)
+        assert np.array_equal(codes, expected)
+        corners.add((number, top, left))
+    assert len(corners) == len(patches)
+    assert corners == {
+        (number, top, left)
+        for number, (height, width) in enumerate(SHAPES)
+        for top in range(0, height - SIZE + 1, SIZE)
+        for left in range(0, width - SIZE + 1, SIZE)
+    }
+
+
+def test_validation_is_limited_and_fixed():
+    bank = make_bank()
+    first, again, other = (
+        validation_patches(bank, SIZE, 5, torch.Generator().manual_seed(seed))[0]
+        for seed in (1, 1, 2)
+    )
+    assert len(first) == 5
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    everything = validation_patches(bank, SIZE, 99, torch.Generator().manual_seed(1))[0]
+    assert {patch.numpy().tobytes() for patch in first} < {
+        patch.numpy().tobytes() for patch in everything
+    }

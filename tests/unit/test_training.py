@@ -1,0 +1,497 @@
+"""The training loop: it learns, repeats itself exactly, and survives being killed."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+
+from denoiseg_flow import checkpoints, training
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.images import write_image
+from denoiseg_flow.instances import label_foreground
+from denoiseg_flow.masking import stratified_mask
+from denoiseg_flow.methods import Method, as_dict
+from denoiseg_flow.metrics import average_precision
+from denoiseg_flow.prediction import predict_foreground, predict_tiles
+from denoiseg_flow.training import Trainer, TrainingImages, measure_normalisation, train
+
+CPU = torch.device("cpu")
+N2V = Method(name="n2v", target="blind_spot", alpha=1)
+BASELINE = Method(name="baseline", alpha=0)
+COLUMNS = ["step", "loss", "loss_denoise", "loss_segment", "learning_rate", "val_loss"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums over several threads may be rounded in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, make_blobs):
+    """Five training images, three of them annotated, and two for validation."""
+    folder = tmp_path_factory.mktemp("blobs")
+    paths = {"image": [], "mask": []}
+    for number in range(7):
+        image, labels = make_blobs(48, seed=number, sigma=20.0)
+        for kind, plane in (("image", image), ("mask", labels)):
+            paths[kind].append(folder / kind / f"{number}.tif")
+            write_image(paths[kind][-1], plane)
+    return TrainingImages(
+        train=paths["image"][:5],
+        train_masks=[*paths["mask"][:3], None, None],
+        val=paths["image"][5:],
+        val_masks=paths["mask"][5:],
+    )
+
+
+def without_masks(files):
+    return replace(files, train_masks=[None] * 5, val_masks=[None] * 2)
+
+
+def identity(method, seed=1):
+    return {
+        "dataset": "blobs",
+        "noise": "n20",
+        "method": method.name,
+        "n_labelled": 3,
+        "seed": seed,
+    }
+
+
+@pytest.fixture
+def run(files, tmp_path):
+    """Train, with a checkpoint in the folder of the test."""
+
+    def run(method, recipe, images=files, seed=1, init=None, checkpoint="checkpoint.pt"):
+        return train(
+            method, recipe, identity(method, seed), images, tmp_path / checkpoint, CPU, init
+        )
+
+    return run
+
+
+def same(first, second):
+    """Whether two trainings ended in the same weights, history and threshold, to the last bit."""
+    (model, history), (other, other_history) = first, second
+    weights, others = model.network.state_dict(), other.network.state_dict()
+    assert list(weights) == list(others)
+    equal = all(torch.equal(weights[key], others[key]) for key in weights)
+    return equal and history.equals(other_history) and model.threshold == other.threshold
+
+
+# Learning
+
+
+@pytest.mark.parametrize("method", [BASELINE, Method(name="d", target="blind_spot", alpha=0.5)])
+def test_learns_to_segment_unseen_images(run, make_recipe, make_blobs, method):
+    recipe = make_recipe(
+        depth=2, filters=4, patch_size=32, epochs=4, steps_per_epoch=25, learning_rate=0.02
+    )
+    model, history = run(method, recipe)
+    assert history["loss_segment"].iloc[-1] < history["loss_segment"].iloc[0] / 2
+    assert model.threshold.average_precision > 0.7
+    assert model.threshold.n_images == 2
+    image, labels = make_blobs(64, seed=99, sigma=20.0)
+    found = label_foreground(predict_foreground(model, image) > model.threshold.value)
+    assert average_precision(labels, found) > 0.7
+
+
+def test_learns_to_denoise_without_clean_images(run, make_recipe, make_blobs, files):
+    recipe = make_recipe(
+        depth=2, filters=4, patch_size=32, epochs=4, steps_per_epoch=30, learning_rate=0.02
+    )
+    model, history = run(N2V, recipe, without_masks(files))
+    assert model.threshold is None
+    assert (history["loss_segment"] == 0).all()
+    assert (history["loss"] == history["loss_denoise"]).all()
+    noisy, labels = make_blobs(64, seed=99, sigma=20.0)
+    clean = 100 + 80.0 * (labels > 0)
+    (tile,) = predict_tiles(model, noisy)
+    assert np.mean((noisy - clean) ** 2) == pytest.approx(400, rel=0.1)
+    assert np.mean((tile.denoised - clean) ** 2) < 200
+
+
+# What the loop records
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "reduce_on_plateau"])
+def test_history(run, make_recipe, joint, schedule):
+    recipe = make_recipe(epochs=5, steps_per_epoch=3, schedule=schedule)
+    _, history = run(joint, recipe)
+    assert list(history.columns) == COLUMNS
+    assert history["step"].tolist() == [3, 6, 9, 12, 15]
+    total = 0.5 * history["loss_denoise"] + 0.5 * history["loss_segment"]
+    assert history["loss"].to_numpy() == pytest.approx(total.to_numpy(), rel=1e-5)
+    assert np.isfinite(history).all(axis=None)
+    rates = history["learning_rate"].tolist()
+    if schedule == "one_cycle":
+        # The peak is reached within the first epoch, then the rate falls to almost nothing.
+        assert rates[0] == pytest.approx(recipe.learning_rate, rel=0.05)
+        assert rates == sorted(rates, reverse=True)
+        assert rates[-1] < 0.02 * recipe.learning_rate
+    else:
+        assert rates == [recipe.learning_rate] * 5
+
+
+def test_alpha_weighs_the_losses(run, make_recipe):
+    history = run(Method(name="d", target="blind_spot", alpha=0.2), make_recipe())[1]
+    total = 0.2 * history["loss_denoise"] + 0.8 * history["loss_segment"]
+    assert history["loss"].to_numpy() == pytest.approx(total.to_numpy(), rel=1e-5)
+
+
+def test_batch_norm_follows_the_recipe(run, make_recipe):
+    model, _ = run(BASELINE, make_recipe(batch_norm_momentum=0.37, epochs=1))
+    norms = [m for m in model.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and {m.momentum for m in norms} == {0.37}
+    assert not model.network.training
+
+
+def test_validation_sees_the_same_blind_spots_every_time(run, make_recipe, monkeypatch):
+    """Without training in between, it gives the same number."""
+    seen = []
+
+    def spy(shape, fraction, generator):
+        seen.append(stratified_mask(shape, fraction, generator))
+        return seen[-1]
+
+    monkeypatch.setattr(training, "stratified_mask", spy)
+    monkeypatch.setattr(Trainer, "_train_epoch", lambda self: [0.0, 0.0, 0.0])
+    _, history = run(N2V, make_recipe(epochs=3))
+    assert len(seen) == 3
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+    assert history["val_loss"].nunique() == 1
+
+
+# Reproducible
+
+
+@pytest.mark.parametrize(
+    "method", [N2V, BASELINE, Method(name="d", target="blind_spot", alpha=0.5)]
+)
+def test_same_seed_same_bits(run, make_recipe, method):
+    first, again, other = (run(method, make_recipe(), seed=seed) for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_global_random_state_does_not_matter(run, make_recipe, joint):
+    torch.manual_seed(5)
+    first = run(joint, make_recipe())
+    torch.rand(17)
+    assert same(first, run(joint, make_recipe()))
+
+
+# Interruptible
+
+
+class Power(BaseException):
+    """It went off."""
+
+
+def script(monkeypatch, losses, off_at=None):
+    """Make validation losses known beforehand; the power goes off in epoch ``off_at``.
+
+    Returns the list of epochs that were validated.
+    """
+    epochs = []
+    validate = Trainer._validate
+
+    def scripted(self):
+        epoch = len(self.history)
+        if epoch == off_at:
+            raise Power
+        validate(self)
+        epochs.append(epoch)
+        return losses[epoch]
+
+    monkeypatch.setattr(Trainer, "_validate", scripted)
+    return epochs
+
+
+# Best in the third epoch, then no progress, so that the rate is halved after epoch 13.
+LOSSES = [0.9, 0.8, 0.3, *(0.5 + 0.01 * epoch for epoch in range(3, 18))]
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "reduce_on_plateau"])
+@pytest.mark.parametrize("off_at", [1, 7])
+def test_resumed_training_ends_in_the_same_bits(
+    run, make_recipe, joint, monkeypatch, tmp_path, weights, schedule, off_at
+):
+    recipe = make_recipe(epochs=18, steps_per_epoch=1, weights=weights, schedule=schedule)
+    with monkeypatch.context() as patch:
+        script(patch, LOSSES)
+        whole = run(joint, recipe, checkpoint="whole.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
+        script(patch, LOSSES, off_at)
+        with pytest.raises(Power):
+            run(joint, recipe)
+    with monkeypatch.context() as patch:
+        epochs = script(patch, LOSSES)
+        resumed = run(joint, recipe)
+    assert epochs == list(range(off_at, 18))
+    assert same(whole, resumed)
+    rates = whole[1]["learning_rate"]
+    if schedule == "reduce_on_plateau":
+        assert rates[14:].tolist() == [recipe.learning_rate / 2] * 4
+    # The weights that are kept really are those of the third epoch.
+    short = make_recipe(epochs=18, steps_per_epoch=1, weights="last", schedule=schedule)
+    with monkeypatch.context() as patch:
+        script(patch, LOSSES, off_at=3)
+        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
+        with pytest.raises(Power):
+            run(joint, short, checkpoint="short.pt")
+    third = checkpoints.load(tmp_path / "short.pt")["network"]
+    final = whole[0].network.state_dict()
+    assert (weights == "best") == all(torch.equal(final[key], third[key]) for key in third)
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from denoiseg_flow import checkpoints, training
+from denoiseg_flow.methods import Method, Recipe
+
+torch.set_num_threads(1)
+given = json.loads(sys.argv[1])
+training.CHECKPOINT_SECONDS = -1
+replace, calls = os.replace, []
+
+def killed_while_writing(source, target):
+    calls.append(target)
+    if len(calls) == 4:
+        os.truncate(source, os.path.getsize(source) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+checkpoints.os.replace = killed_while_writing
+paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
+training.train(
+    Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
+    training.TrainingImages(**paths), Path(given["checkpoint"]), torch.device("cpu"),
+)
+"""
+
+
+def test_training_survives_sigkill_while_writing_its_checkpoint(
+    run, make_recipe, joint, files, tmp_path, caplog
+):
+    recipe = make_recipe(epochs=6, weights="best")
+    checkpoint = tmp_path / "checkpoint.pt"
+    names = ("train", "train_masks", "val", "val_masks")
+    given = {
+        "method": as_dict(joint),
+        "recipe": as_dict(recipe),
+        "identity": identity(joint),
+        "checkpoint": str(checkpoint),
+        "images": {name: [p and str(p) for p in getattr(files, name)] for name in names},
+    }
+    result = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], timeout=120)
+    assert result.returncode == -signal.SIGKILL
+    assert len(checkpoints.load(checkpoint)["history"]) == 3
+    with caplog.at_level(logging.INFO):
+        resumed = run(joint, recipe)
+    assert f"continuing from {checkpoint} at step 6" in caplog.text
+    assert same(run(joint, recipe, checkpoint="other.pt"), resumed)
+
+
+def interrupted(run, monkeypatch, recipe, method, **options):
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
+        script(patch, LOSSES, off_at=2)
+        with pytest.raises(Power):
+            run(method, recipe, **options)
+
+
+def test_damaged_checkpoint_is_left_aside(run, make_recipe, joint, monkeypatch, tmp_path, caplog):
+    interrupted(run, monkeypatch, make_recipe(), joint)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    found = run(joint, make_recipe())
+    (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert str(checkpoint) in warning.getMessage()
+    assert warning.getMessage().endswith("training starts from the beginning")
+    assert same(found, run(joint, make_recipe(), checkpoint="other.pt"))
+
+
+@pytest.mark.parametrize("change", ["seed", "recipe", "method", "images"])
+def test_checkpoint_of_another_training_is_left_aside(
+    run, make_recipe, joint, monkeypatch, tmp_path, caplog, files, change
+):
+    fewer = replace(files, train=files.train[:3], train_masks=files.train_masks[:3])
+    others = {"seed": {"seed": 2}, "images": {"images": fewer}}
+    method = replace(joint, alpha=0.4) if change == "method" else joint
+    recipe = make_recipe(learning_rate=0.003) if change == "recipe" else make_recipe()
+    interrupted(run, monkeypatch, recipe, method, **others.get(change, {}))
+    found = run(joint, make_recipe())
+    assert f"checkpoint {tmp_path / 'checkpoint.pt'} is of another training" in caplog.text
+    assert same(found, run(joint, make_recipe(), checkpoint="other.pt"))
+
+
+def test_checkpoints_are_rare(run, make_recipe, tmp_path):
+    """Short trainings write none."""
+    run(BASELINE, make_recipe())
+    assert list(tmp_path.glob("*.pt*")) == []
+
+
+# Mistakes
+
+
+def refusal(run, *arguments, **options):
+    with pytest.raises(InputError) as caught:
+        run(*arguments, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("subset", ["train", "val"])
+def test_image_smaller_than_a_patch(run, make_recipe, files, tmp_path, subset):
+    small = tmp_path / "small.tif"
+    write_image(small, np.ones((15, 40), np.float32))
+    images = replace(without_masks(files), **{subset: [small, *getattr(files, subset)[1:]]})
+    assert refusal(run, N2V, make_recipe(), images) == (
+        f"image {small} has shape 15x40, smaller than the training patch; set 'patch_size' of the "
+        "recipe (now 16) to 15 or less"
+    )
+
+
+def test_loss_that_is_not_finite(run, make_recipe, tmp_path):
+    text = refusal(run, BASELINE, make_recipe(learning_rate=1e30, epochs=9, steps_per_epoch=1))
+    assert text.startswith("the loss is nan after ") or text.startswith("the loss is inf after ")
+    assert text.endswith("steps; lower 'learning_rate' of the recipe (now 1e+30)")
+
+
+def no_masks(files, tmp_path):
+    return replace(files, val_masks=[None, None])
+
+
+def no_objects(files, tmp_path):
+    write_image(tmp_path / "empty.tif", np.zeros((48, 48), np.int32))
+    return replace(files, val_masks=[tmp_path / "empty.tif", None])
+
+
+def only_ignored(files, tmp_path):
+    write_image(tmp_path / "ignored.tif", np.full((48, 48), -1, np.int32))
+    return replace(files, val_masks=[tmp_path / "ignored.tif", None])
+
+
+@pytest.mark.parametrize("change", [no_masks, no_objects, only_ignored])
+def test_no_object_to_choose_a_threshold_by(
+    run, make_recipe, joint, files, tmp_path, monkeypatch, change
+):
+    """It is said before the training, not after it."""
+    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained in vain"))
+    for method in (joint, BASELINE):
+        assert refusal(run, method, make_recipe(), change(files, tmp_path)) == (
+            "no validation image of dataset 'blobs' has an annotated object to choose the "
+            "threshold by; annotate more images or raise 'split: val'"
+        )
+
+
+@pytest.mark.parametrize("method", [N2V, BASELINE])
+def test_no_validation_images(run, make_recipe, files, method):
+    images = replace(files, val=[], val_masks=[])
+    text = refusal(run, method, make_recipe(), images)
+    assert "validation" in text and "'split: val'" in text
+
+
+# Warm start
+
+
+def test_warm_start_copies_the_weights(run, make_recipe, joint, files, monkeypatch):
+    init, _ = run(N2V, make_recipe(), without_masks(files))
+    monkeypatch.setattr(Trainer, "run", lambda self, *_: self.network.eval())
+    warm, _ = run(replace(joint, init="n2v"), make_recipe(), init=init)
+    cold, _ = run(joint, make_recipe())
+    expected, found = init.network.state_dict(), warm.network.state_dict()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert not torch.equal(cold.network.head.weight, found["head.weight"])
+
+
+def test_warm_start_leaves_the_other_model_alone(run, make_recipe, joint, files):
+    init, _ = run(N2V, make_recipe(), without_masks(files))
+    before = {key: value.clone() for key, value in init.network.state_dict().items()}
+    run(replace(joint, init="n2v"), make_recipe(), init=init)
+    assert all(torch.equal(before[key], value) for key, value in init.network.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [{"depth": 2}, {"filters": 4}])
+def test_warm_start_needs_the_same_network(run, make_recipe, joint, files, size):
+    init, _ = run(N2V, make_recipe(epochs=1), without_masks(files))
+    found = ("unet", *({"depth": 1, "filters": 2} | size).values())
+    text = refusal(run, replace(joint, init="n2v"), make_recipe(**size), init=init)
+    assert text == (
+        "method 'denoiseg' starts from 'n2v', but its network (name, depth, filters) is "
+        f"{found} and not ('unet', 1, 2); make them the same"
+    )
+
+
+# What goes in
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_normalisation_is_that_of_all_pixels(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    planes = [rng.uniform(0, 255, shape).astype(dtype) for shape in ((20, 30), (5, 7), (40, 8))]
+    planes[0] += 3
+    paths = [tmp_path / f"{number}.tif" for number in range(3)]
+    for path, plane in zip(paths, planes, strict=True):
+        tifffile.imwrite(path, plane)
+    pixels = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
+    found = measure_normalisation(paths)
+    assert found.mean == pytest.approx(pixels.mean(), rel=1e-12)
+    assert found.std == pytest.approx(pixels.std(), rel=1e-9)
+
+
+def test_constant_images_do_not_divide_by_zero(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), 7, np.uint8))
+    normalisation = measure_normalisation([tmp_path / "a.tif"])
+    assert np.array_equal(normalisation.apply(np.full((2, 2), 7)), np.zeros((2, 2)))
+
+
+@pytest.fixture
+def split():
+    return pd.DataFrame(
+        {
+            "image": ["a", "b", "c", "d", "e", "f", "g"],
+            "subset": ["train", "train", "val", "train", "test", "val", "train"],
+            "annotated": [1, 0, 1, 1, 1, 0, 1],
+            "rank": pd.array([3, None, None, 1, None, None, 2], dtype="Int64"),
+        }
+    )
+
+
+@pytest.mark.parametrize("n_labelled, revealed", [(1, "d"), (2, "dg"), (3, "adg")])
+def test_only_revealed_masks_are_read(split, tmp_path, n_labelled, revealed):
+    images, masks = tmp_path / "noisy", tmp_path / "masks"
+    found = TrainingImages.of_split(split, images, masks, n_labelled, segments=True)
+    assert found.train == [images / f"{name}.tif" for name in "abdg"]
+    assert found.train_masks == [
+        masks / f"{name}.tif" if name in revealed else None for name in "abdg"
+    ]
+    assert found.val == [images / "c.tif", images / "f.tif"]
+    assert found.val_masks == [masks / "c.tif", None]
+
+
+def test_denoisers_read_no_masks(split, tmp_path):
+    found = TrainingImages.of_split(split, tmp_path, tmp_path, 0, segments=False)
+    assert set(found.train_masks) == set(found.val_masks) == {None}
+
+
+def test_denoised_images_of_a_run_are_the_input(split, tmp_path):
+    (tmp_path / "run" / "denoised").mkdir(parents=True)
+    found = TrainingImages.of_split(split, tmp_path / "run", tmp_path, 1, segments=True)
+    assert {path.parent for path in (*found.train, *found.val)} == {tmp_path / "run" / "denoised"}

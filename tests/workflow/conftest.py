@@ -1,0 +1,143 @@
+"""Ways to run the workflow: as a user does, and script by script."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+from snakemake.utils import update_config
+
+from denoiseg_flow import configuration
+
+REPO = Path(__file__).parents[2]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of Snakemake came to."""
+
+    status: int
+    screen: str
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Jobs by rule, as announced."""
+        stats = re.search(r"^job +count\n[- ]+\n(.*?)^total", self.screen, re.DOTALL | re.MULTILINE)
+        assert stats or "Nothing to be done" in self.screen, self.screen
+        rows = stats[1].splitlines() if stats else []
+        return defaultdict(int, {row.split()[0]: int(row.split()[1]) for row in rows})
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The root of the repository."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def snakemake_command() -> list[str]:
+    """The command line that users write, up to its options."""
+    return SNAKEMAKE
+
+
+@pytest.fixture(scope="session")
+def call_snakemake() -> Callable[..., Call]:
+    """Run Snakemake in a folder, on the config of that name unless it is None."""
+
+    def call(folder: Path, *options: Any, config: str | None = "test") -> Call:
+        configfile = ["--configfile", REPO / f"config/{config}.yaml"] if config else []
+        result = subprocess.run(
+            [*SNAKEMAKE, "--directory", folder, *configfile, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        return Call(result.returncode, result.stdout)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, call_snakemake) -> Path:
+    """A folder in which config/test.yaml ran to its end; copy it before changing anything."""
+    folder = tmp_path_factory.mktemp("finished")
+    call = call_snakemake(folder, "--cores", "2")
+    assert call.status == 0, call.screen
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tables() -> Callable[[Path], dict[str, bytes]]:
+    """Read every table under a folder of results."""
+
+    def read(results: Path) -> dict[str, bytes]:
+        files = {path.name: path.read_bytes() for path in sorted((results / "tables").iterdir())}
+        assert files
+        return files
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def config() -> dict[str, Any]:
+    """The config of a run with config/test.yaml, as the rules see it."""
+    merged: dict[str, Any] = {}
+    for name in ("config", "test"):
+        update_config(merged, yaml.safe_load((REPO / f"config/{name}.yaml").read_text()))
+    schema = yaml.safe_load((REPO / "workflow/schemas/config.schema.yaml").read_text())
+    configuration.check(merged, schema)
+    configuration.fill_defaults(merged, schema)
+    return merged
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[..., None]:
+    """Call ``main`` of a script as Snakemake does: folders of outputs and log are there."""
+
+    def run(
+        script: str,
+        log: Path,
+        input: Mapping[str, Any] | None = None,
+        output: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        wildcards: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        job = SimpleNamespace(
+            input=InputFiles(fromdict=_as_text(input)),
+            output=OutputFiles(fromdict=_as_text(output)),
+            params=Params(fromdict=dict(params or {})),
+            wildcards=Wildcards(fromdict=dict(wildcards or {})),
+            log=Log([str(log)]),
+            threads=1,
+            config=config,
+        )
+        for path in [*job.output, *job.log]:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        spec = importlib.util.spec_from_file_location(
+            f"script_{script}", REPO / f"workflow/scripts/{script}.py"
+        )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.main(job)
+
+    return run
+
+
+def _as_text(files: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Snakemake hands over text, not paths; a name may stand for several files."""
+    return {
+        name: [str(path) for path in value] if isinstance(value, list) else str(value)
+        for name, value in (files or {}).items()
+    }

@@ -1,0 +1,449 @@
+"""Every mistake ends in one clear sentence, a non-zero exit, and nothing half-written."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from denoiseg_flow import manifest
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.methods import as_dict
+
+SHAPE = (40, 48)
+
+
+@pytest.fixture
+def user(tmp_path):
+    """A user's folders: five good images with masks, all smaller than 64 pixels."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "user"
+    for number in range(5):
+        labels = np.zeros(SHAPE, np.uint16)
+        labels[4:12, 6:20], labels[20:30, 10:30] = 1, 2
+        for kind, plane in [
+            ("images", rng.integers(0, 200, SHAPE).astype(np.uint8)),
+            ("masks", labels),
+        ]:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / kind / f"cell_{number}.tif", plane)
+    return folder
+
+
+# ---------------------------------------------------------------- mistakes in the config
+
+
+def empty(folder):
+    (folder / "images").mkdir()
+
+
+def twins(folder):
+    (folder / "images").mkdir()
+    for name in ("a.tif", "a.png", "b.tif"):
+        (folder / "images" / name).touch()
+
+
+def orphan(folder):
+    for name in ("images/a.tif", "images/b.tif", "images/c.tif", "masks/d.tif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+
+
+OWN = [
+    "grid={datasets: [mine], n_labelled: [1]}",
+    "datasets={mine: {source: folder, images: images}}",
+]
+OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: masks}}"]
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "sentence"),
+    [
+        (
+            None,
+            ["grid={methods: [n2v, n2s2]}"],
+            "unknown method 'n2s2'; available: n2v, baseline, sequential, denoiseg, denoiseg_warm "
+            "(config key grid.methods)",
+        ),
+        (
+            None,
+            ["grid={noises: [n99]}"],
+            "unknown noise 'n99'; available: n0, n10, n20 (config key grid.noises)",
+        ),
+        (None, ["recipe=slow"], "unknown recipe 'slow'; available: "),
+        (
+            None,
+            ["grid={n_labeled: [2]}"],
+            "unknown config key 'grid.n_labeled'; did you mean 'n_labelled'?",
+        ),
+        (
+            None,
+            ["grid={n_labelled: [8]}"],
+            "grid.n_labelled asks for 8 labelled images, but dataset nuclei has only 7 annotated "
+            "images left for training",
+        ),
+        (
+            None,
+            ["noises={n30: {kind: gaussian}}", "grid={noises: [n30]}"],
+            "sigma of gaussian noise is missing, but must be a number above 0 (config key "
+            "noises.n30)",
+        ),
+        (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
+        (empty, OWN, "folder images (config key `images`) holds no image"),
+        (None, OWN, "folder images (config key `images`) does not exist"),
+        (twins, OWN, "a.png and a.tif have the same name but for the ending"),
+        (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
+    ],
+    ids=[
+        *("method", "noise", "recipe", "key", "label_count", "sigma", "circle"),
+        *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
+    ],
+)
+def test_config(tmp_path, call_snakemake, files, config, sentence):
+    if files:
+        files(tmp_path)
+    before = set(tmp_path.iterdir())
+    call = call_snakemake(tmp_path, "--dry-run", "--config", *config)
+    assert call.status != 0
+    assert sentence in call.screen
+    assert "Traceback" not in call.screen
+    assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
+
+
+# ---------------------------------------------------------------- mistakes in the images
+
+
+class Refusal:
+    """Run a script that must refuse, and look at what it leaves."""
+
+    def __init__(self, run_script, capsys, folder):
+        self.run_script, self.capsys, self.folder = run_script, capsys, folder
+
+    def __call__(self, script, output, **job):
+        log = self.folder / f"{script}.log"
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            self.run_script(script, log, output=output, **job)
+        screen = self.capsys.readouterr().err
+        assert ended.value.code == 1
+        assert screen.startswith("Error: ") and screen.count("\n") == 1
+        assert screen in log.read_text()
+        for path in map(Path, output.values()):
+            assert not path.exists()
+            assert not list(path.parent.glob("*partial*"))
+        return screen
+
+
+@pytest.fixture
+def refusal(run_script, capsys, tmp_path):
+    return Refusal(run_script, capsys, tmp_path)
+
+
+def image(plane):
+    return lambda folder: tifffile.imwrite(folder / "images/cell_3.tif", plane)
+
+
+def mask(plane):
+    return lambda folder: tifffile.imwrite(folder / "masks/cell_3.tif", plane)
+
+
+def truncated(folder):
+    path = folder / "images/cell_3.tif"
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def holding(value):
+    plane = np.random.default_rng(1).random(SHAPE).astype(np.float32)
+    plane[3, 4] = value
+    return plane
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (mask(np.ones((40, 40), np.uint16)), ["40 x 48", "40 x 40", "cell_3.tif", "same size"]),
+        (mask(np.linspace(0, 2, 1920, dtype=np.float32).reshape(SHAPE)), ["fractions", "nearest"]),
+        (image(np.zeros((*SHAPE, 3), np.uint8)), ["cell_3.tif", "colour"]),
+        (image(np.full(SHAPE, 7, np.uint8)), ["cell_3.tif is constant (every pixel is 7)"]),
+        (image(holding(np.nan)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
+        (image(holding(np.inf)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
+        (truncated, ["cell_3.tif"]),
+        (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "stack"]),
+    ],
+    ids=[
+        *("shapes_differ", "interpolated_mask", "colour", "constant", "nan", "infinity"),
+        *("truncated", "stack"),
+    ],
+)
+def test_images(user, refusal, tmp_path, spoil, words):
+    spoil(user)
+    spec = {"source": "folder", "images": str(user / "images"), "masks": str(user / "masks")}
+    screen = refusal(
+        "prepare",
+        {"prepared": tmp_path / "out/prepared"},
+        input={key: spec[key] for key in ("images", "masks")},
+        params={"dataset": spec},
+    )
+    for word in words:
+        assert word in screen
+
+
+def test_binary_mask_is_a_warning(user, run_script, tmp_path):
+    mask((tifffile.imread(user / "masks/cell_3.tif") > 0).astype(np.uint8) * 255)(user)
+    spec = {"source": "folder", "images": str(user / "images"), "masks": str(user / "masks")}
+    log, prepared = tmp_path / "prepare.log", tmp_path / "prepared"
+    run_script("prepare", log, output={"prepared": prepared}, params={"dataset": spec})
+    warnings = [line for line in log.read_text().splitlines() if "WARNING" in line]
+    assert len(warnings) == 1
+    assert "cell_3.tif" in warnings[0] and "`binary_masks: connected_components`" in warnings[0]
+    assert len(manifest.read(prepared / "manifest.tsv")) == 5
+
+
+def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_path):
+    spec = {"source": "folder", "images": str(user / "images"), "masks": str(user / "masks")}
+    data = {"prepared": tmp_path / "prepared", "split": tmp_path / "split.tsv"}
+    log = tmp_path / "other.log"
+    run_script("prepare", log, output={"prepared": data["prepared"]}, params={"dataset": spec})
+    run_script(
+        "split",
+        log,
+        input={"prepared": data["prepared"]},
+        output={"split": data["split"]},
+        params={"split": {"val": 0.2, "test": 0.2, "seed": 0}},
+        wildcards={"seed": "1"},
+    )
+    grid = Grid(config)
+    screen = refusal(
+        "train",
+        {"model": tmp_path / "run/model.pt", "history": tmp_path / "run/history.tsv"},
+        input=data | {"images": data["prepared"] / "images", "init": []},
+        params={
+            "method": as_dict(grid.methods["denoiseg"]),
+            "recipe": as_dict(grid.recipe) | {"patch_size": 64},
+            "device": "cpu",
+        },
+        wildcards={
+            **{"dataset": "mine", "noise": "n0", "method": "denoiseg"},
+            **{"n_labelled": "1", "seed": "1"},
+        },
+    )
+    assert "40x48, smaller than the training patch" in screen
+    assert "'patch_size'" in screen and "40 or less" in screen
+
+
+def test_whole_workflow_shows_the_sentence(user, call_snakemake, tmp_path):
+    image(holding(np.nan))(user)
+    work = tmp_path / "work"
+    work.mkdir()
+    call = call_snakemake(
+        work,
+        *("--cores", "1", "--config", "grid={datasets: [mine], n_labelled: [1]}"),
+        f"datasets={{mine: {{source: folder, images: {user}/images, masks: {user}/masks}}}}",
+    )
+    assert call.status != 0
+    assert f"Error: image {user}/images/cell_3.tif holds 1 NaN or infinite pixels" in call.screen
+    assert "Traceback" not in call.screen
+    assert not (work / "results/data/mine").exists()
+
+
+# ---------------------------------------------------------------- downloads
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serve the archives of the server; what is under /short/ ends early."""
+
+    def do_GET(self):
+        short, _, name = self.path.rpartition("/")
+        content = self.server.archives.get(name)
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:50] if short else content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)  # between two attempts
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.archives = {
+        "good.zip": zipped({"images/a.tif": b"a" * 1000}),
+        "escape.zip": zipped({"fine.txt": b"fine", "../../escaped.txt": b"evil"}),
+    }
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def fetched(folder):
+    return {"archive": folder / "data/archive.zip", "raw": folder / "data/raw"}
+
+
+def test_fetch(server, run_script, tmp_path):
+    output = fetched(tmp_path)
+    params = {"url": f"{server.url}/good.zip", "sha256": None}
+    run_script("fetch", tmp_path / "fetch.log", output=output, params=params)
+    assert (output["raw"] / "images/a.tif").read_bytes() == b"a" * 1000
+    assert output["archive"].read_bytes() == server.archives["good.zip"]
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "words"),
+    [
+        ("good.zip", "0" * 64, ["sha256", "0" * 64, "check both"]),
+        ("short/good.zip", None, ["was interrupted", "run the workflow again"]),
+        ("missing.zip", None, ["404", "correct `url`"]),
+    ],
+    ids=["wrong_checksum", "interrupted", "missing"],
+)
+def test_download(server, refusal, tmp_path, path, sha256, words):
+    url = f"{server.url}/{path}"
+    screen = refusal("fetch", fetched(tmp_path), params={"url": url, "sha256": sha256})
+    for word in [url, *words]:
+        assert word in screen
+
+
+def test_archive_that_leaves_its_folder(server, run_script, capsys, tmp_path):
+    """The archive itself is a good download; Snakemake deletes it with the job's outputs."""
+    output = fetched(tmp_path)
+    with pytest.raises(SystemExit):
+        run_script(
+            "fetch",
+            tmp_path / "fetch.log",
+            output=output,
+            params={"url": f"{server.url}/escape.zip", "sha256": None},
+        )
+    assert "not safe to unpack, its member '../../escaped.txt'" in capsys.readouterr().err
+    assert not output["raw"].exists()
+    assert not list(tmp_path.rglob("escaped.txt")) and not list(tmp_path.rglob("fine.txt"))
+
+
+def test_no_network(call_snakemake, tmp_path, monkeypatch):
+    """The whole workflow, where nobody answers."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    far = f'source: remote, url: "http://{address}/a.zip", format: denoiseg_npz'
+    call = call_snakemake(
+        tmp_path,
+        *("--cores", "1", "--config", "grid={datasets: [far], n_labelled: [1]}"),
+        f"datasets={{far: {{{far}}}}}",
+    )
+    assert call.status != 0
+    assert f"Error: {address} cannot be reached" in call.screen
+    assert "check the network" in call.screen
+    assert "Traceback" not in call.screen
+    assert not (tmp_path / "results/data/far").exists()
+
+
+# ---------------------------------------------------------------- disks
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 KiB: enough for the simulated images, not for the prepared ones."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def remount(disk, option):
+    subprocess.run(["mount", "-o", f"remount,{option}", str(disk)], check=True)
+
+
+@needs_root
+def test_full_disk(small_disk, call_snakemake, tmp_path):
+    options = [
+        *("--cores", "1", "--until", "prepare"),
+        *("--config", f"pathvars={{results: {small_disk}}}"),
+    ]
+    call = call_snakemake(tmp_path, *options)
+    assert call.status != 0
+    assert "the disk is full; free some space and run the same command again" in call.screen
+    assert "Traceback" not in call.screen
+    data = small_disk / "data/nuclei"
+    assert {path.name for path in data.iterdir()} == {"raw"}
+
+    remount(small_disk, "size=4m")
+    call = call_snakemake(tmp_path, *options)
+    assert call.status == 0, call.screen
+    assert call.jobs == {"prepare": 1}
+    assert len(manifest.read(data / "prepared/manifest.tsv")) == 12
+
+
+@needs_root
+def test_read_only_disk(small_disk, user, refusal, tmp_path):
+    (small_disk / "data").mkdir()
+    remount(small_disk, "ro")
+    screen = refusal(
+        "prepare",
+        {"prepared": small_disk / "data/prepared"},
+        params={"dataset": {"source": "folder", "images": str(user / "images")}},
+    )
+    assert f"cannot use {small_disk}" in screen
+    assert "the file system is read-only; choose another folder" in screen
+
+
+@pytest.fixture
+def forbidden():
+    """A folder that the user running this test may not write to."""
+    folder = Path(tempfile.mkdtemp())  # not tmp_path, which only root may enter
+    (folder / "data").mkdir()
+    folder.chmod(0o755)
+    (folder / "data").chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may write anywhere, nobody may not
+    yield folder / "data"
+    if root:
+        os.seteuid(0)
+    (folder / "data").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_no_permission(forbidden, run_script, capsys):
+    with tempfile.TemporaryDirectory() as own, pytest.raises(SystemExit):
+        run_script(
+            "simulate",
+            Path(own, "simulate.log"),
+            output={"raw": forbidden / "raw"},
+            params={"dataset": {"n_images": 3, "size": 32, "n_nuclei": [1, 2]}},
+        )
+    screen = capsys.readouterr().err
+    assert f"cannot use {forbidden}" in screen and screen.count("\n") == 1
+    assert "no permission to write or read there" in screen
+    assert list(forbidden.iterdir()) == []

@@ -1,0 +1,234 @@
+"""config/test.yaml from its beginning to its end, again, changed, killed and imported."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import psutil
+import pytest
+import yaml
+
+METHODS = {"n2v": 0, "baseline": 2, "sequential": 2, "denoiseg": 2, "denoiseg_warm": 2}
+TABLES = ("segmentation", "denoising", "paired")
+FIGURES = ("label_curves", "denoising_levels", "training_curves", "panel_n10")
+
+
+def expected_files():
+    """All files but images."""
+    yield "report.html"
+    yield "tables/metrics.csv"
+    for end in ("csv", "html", "md", "tex"):
+        yield from (f"tables/{name}.{end}" for name in TABLES)
+        yield f"benchmarks/costs.{end}"
+    yield from (f"figures/nuclei/{name}.{end}" for name in FIGURES for end in ("svg", "png"))
+    yield "data/nuclei/prepared/manifest.tsv"
+    yield "data/nuclei/split/seed1.tsv"
+    for method, n_labelled in METHODS.items():
+        axes = f"nuclei/n10/{method}/gt{n_labelled}/seed1"
+        yield from (f"runs/{axes}/{name}" for name in ("model.pt", "history.tsv", "metrics.tsv"))
+        yield from (f"benchmarks/{rule}/{axes}.tsv" for rule in ("train", "predict"))
+        yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict", "score"))
+
+
+def test_all_outputs_exist(finished):
+    found = {
+        str(path.relative_to(finished / "results"))
+        for path in (finished / "results").rglob("*")
+        if path.is_file() and path.name != ".snakemake_timestamp" and path.suffix != ".tif"
+    }
+    expected = set(expected_files())
+    assert expected <= found
+    assert {
+        name for name in found - expected if not name.startswith(("logs", "benchmarks"))
+    } == set()
+    assert len(list((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))) == 12
+    assert {path.name for path in finished.iterdir()} == {"results", ".snakemake"}
+
+
+def test_second_call_does_nothing(finished, call_snakemake):
+    call = call_snakemake(finished, "--dry-run")
+    assert call.status == 0
+    assert "Nothing to be done" in call.screen
+
+
+# What a change of the config repeats. Summaries of the whole study are always made anew.
+@pytest.mark.parametrize(
+    ("change", "repeated"),
+    [
+        ("grid={n_labelled: [2, 4]}", {"train": 4, "predict": 4, "score": 4}),
+        ("grid={noises: [n10, n20]}", {"add_noise": 1, "train": 5, "predict": 5, "score": 5}),
+        ("grid={seeds: [1, 2]}", {"split": 1, "train": 5, "predict": 5, "score": 5}),
+        # n2v no longer feeds "sequential", so that only its test images are predicted.
+        ("grid={methods: [n2v, baseline, denoiseg]}", {"predict": 1, "score": 1}),
+        ("recipes={tiny: {epochs: 3}}", {"train": 5, "predict": 5, "score": 5}),
+        (
+            "noises={n10: {sigma: 12}}",
+            {"add_noise": 1, "train": 5, "predict": 5, "score": 5},
+        ),
+        ("methods={denoiseg: {alpha: 0.7}}", {"train": 1, "predict": 1, "score": 1}),
+        ("title=Another title", {"report": 1}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_change_repeats_only_what_depends_on_it(finished, call_snakemake, change, repeated):
+    call = call_snakemake(finished, "--dry-run", "--config", change)
+    assert call.status == 0, call.screen
+    steps = ("simulate", "prepare", "split", "add_noise", "train", "predict", "score")
+    assert {rule: n for rule, n in call.jobs.items() if rule in steps} == {
+        rule: n for rule, n in repeated.items() if rule in steps
+    }
+    assert call.jobs["report"] == 1
+
+
+def test_tables_are_rebuilt_alone(finished, tmp_path, call_snakemake, tables):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = tables(folder / "results")
+    shutil.rmtree(folder / "results/tables")
+    call = call_snakemake(folder, "--cores", "2", "--until", "aggregate")
+    assert call.status == 0, call.screen
+    assert call.jobs == {"aggregate": 1}
+    assert tables(folder / "results") == before
+
+
+def kill(process):
+    """End a workflow and its jobs at once, as a power cut does."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_snakemake, tables):
+    options = ["--directory", tmp_path, "--configfile", repo / "config/test.yaml", "--cores", "2"]
+    process = subprocess.Popen(
+        [*snakemake_command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    runs = tmp_path / "results/runs"
+    stop = time.monotonic() + 300
+    while len(done := list(runs.rglob("history.tsv"))) < 2 and time.monotonic() < stop:
+        time.sleep(0.05)
+    kill(process)
+    assert 2 <= len(done) < 5
+    assert not (tmp_path / "results/tables").exists()
+
+    call = call_snakemake(tmp_path, "--cores", "2", "--rerun-incomplete")
+    assert call.status != 0
+    assert "--unlock" in call.screen
+    assert call_snakemake(tmp_path, "--unlock").status == 0
+    call = call_snakemake(tmp_path, "--cores", "2", "--rerun-incomplete")
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] < 5
+    assert tables(tmp_path / "results") == tables(finished / "results")
+    assert not list(runs.rglob("checkpoint.pt"))
+
+
+def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
+    """Snakemake's own report, offline: every request goes to a proxy that does not exist."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    archive = tmp_path / "report.zip"
+    call = call_snakemake(finished, "--report", archive)
+    assert call.status == 0, call.screen
+    with zipfile.ZipFile(archive) as opened:
+        names = {path.rpartition("/")[2] for path in opened.namelist()}
+        text = opened.read("report/report.html").decode()
+    assert names >= {f"{name}.html" for name in TABLES} | {f"{name}.png" for name in FIGURES}
+    for words in (
+        "Segmentation quality against the number of annotated training images",
+        "Every combination of data set, noise level, method",
+        "paired by seed and test image",
+    ):
+        assert words in text.replace("\\n", " ")
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory, repo):
+    """Environment in which https://github.com/laboratory/denoiseg-flow is a copy of this tree."""
+    folder = tmp_path_factory.mktemp("remote")
+    copy = folder / "denoiseg-flow"
+    for part in ("config", "envs", "profiles", "workflow"):
+        shutil.copytree(repo / part, copy / part)
+    shutil.copy(repo / "Snakefile", copy)
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all", "--force"],
+        [*author, "commit", "--quiet", "--message", "copy"],
+        ["tag", "v1"],
+    ):
+        subprocess.run(["git", *command], cwd=copy, check=True)
+    return os.environ | {
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{copy}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/laboratory/denoiseg-flow",
+    }
+
+
+MODULE = """
+configfile: "study.yaml"
+
+
+module denoiseg_flow:
+    snakefile:
+        {snakefile}
+    config:
+        config
+    {where}
+
+
+use rule * from denoiseg_flow as denoiseg_flow_*
+
+
+rule count_scores:
+    default_target: True
+    input:
+        rules.denoiseg_flow_all.input,
+        metrics=rules.denoiseg_flow_aggregate.output.metrics,
+    output:
+        "n_scores.txt",
+    shell:
+        "wc -l < {{input.metrics}} > {{output}}"
+"""
+GITHUB = 'github("laboratory/denoiseg-flow", path="Snakefile", tag="v1")'
+
+
+def import_workflow(folder, config, snakefile, where, *options, environment=None):
+    """Run a workflow that imports this one."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(config))
+    (folder / "Snakefile").write_text(MODULE.format(snakefile=snakefile, where=where))
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_module_with_a_prefix(tmp_path, config, repo):
+    result = import_workflow(
+        tmp_path, config, f'"{repo}/Snakefile"', 'prefix:\n        "elsewhere"', "--dry-run"
+    )
+    assert result.returncode == 0, result.stdout
+    assert "    output: elsewhere/results/report.html" in result.stdout
+    assert " results/" not in result.stdout
+
+
+def test_module_from_github_gives_the_same_tables(finished, tmp_path, config, remote, tables):
+    """Also the proof that another folder, and another day, give the same bytes."""
+    where = 'pathvars:\n        results="elsewhere",'
+    result = import_workflow(tmp_path, config, GITHUB, where, "--cores", "2", environment=remote)
+    assert result.returncode == 0, result.stdout
+    assert tables(tmp_path / "elsewhere") == tables(finished / "results")
+    assert int((tmp_path / "n_scores.txt").read_text()) > 1
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "Snakefile", "study.yaml", "n_scores.txt", "elsewhere", ".snakemake",
+    }  # fmt: skip

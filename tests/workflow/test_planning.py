@@ -1,0 +1,95 @@
+"""What Snakemake plans, without running anything, for every config of the repository."""
+
+import re
+
+import pytest
+
+CONFIGS = {
+    "config", "test", "dsb2018", "own_images",
+    "paper/dsb2018", "paper/flywing", "paper/mouse",
+}  # fmt: skip
+
+
+def train_methods(call):
+    """The method of every planned training."""
+    return re.findall(
+        r"^rule train:\n(?:    .*\n)*?    wildcards: .*\bmethod=([^,\n]+)",
+        call.screen,
+        re.MULTILINE,
+    )
+
+
+def test_test_config(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run")
+    assert call.status == 0, call.screen
+    assert call.jobs == {
+        "simulate": 1, "prepare": 1, "split": 1, "add_noise": 1,
+        "train": 5, "predict": 5, "score": 5,
+        "aggregate": 1, "measure_costs": 1, "plot": 3, "plot_panel": 1, "report": 1, "all": 1,
+    }  # fmt: skip
+
+
+def test_default_config(tmp_path, call_snakemake):
+    """n2v does not depend on labels: 2 noises x 2 seeds, the other four methods x 2 counts."""
+    call = call_snakemake(tmp_path, "--dry-run", config=None)
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] == 2 * 2 * (1 + 4 * 2)
+    assert call.jobs["split"] == call.jobs["add_noise"] == 2
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders of 70 images and masks; planning looks at their names only."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for number in range(70):
+            (tmp_path / kind / f"image_{number:02}.tif").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("config", "dataset", "keys"),
+    [
+        ("dsb2018", "dsb2018", ("images", "masks", "clean")),
+        ("own_images", "my_images", ("images", "masks")),
+    ],
+)
+def test_config_of_folders(folders, call_snakemake, config, dataset, keys):
+    where = {key: folders / ("masks" if key == "masks" else "images") for key in keys}
+    paths = ", ".join(f"{key}: {path}" for key, path in where.items())
+    call = call_snakemake(
+        folders, "--dry-run", "--config", f"datasets={{{dataset}: {{{paths}}}}}", config=config
+    )
+    assert call.status == 0, call.screen
+    assert call.jobs["prepare"] == 1
+    assert call.jobs["simulate"] == call.jobs["fetch"] == 0
+    assert call.jobs["train"] == len(train_methods(call)) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"), [("dsb2018", 1650), ("flywing", 825), ("mouse", 825)]
+)
+def test_grid_of_the_paper(tmp_path, call_snakemake, name, trainings):
+    """11 methods x 3 noise levels x 5 seeds x 10 (or 5) label counts; one n2v for all counts."""
+    call = call_snakemake(tmp_path, "--dry-run", config=f"paper/{name}")
+    assert call.status == 0, call.screen
+    methods = train_methods(call)
+    assert len(methods) == call.jobs["train"] == trainings + 3 * 5
+    assert sum(method != "n2v" for method in methods) == trainings
+    assert call.jobs["predict"] == call.jobs["score"] == call.jobs["train"]
+    assert call.jobs["fetch"] == 1
+
+
+def test_every_config_is_planned_here(repo):
+    found = {
+        str(path.relative_to(repo / "config").with_suffix(""))
+        for path in (repo / "config").rglob("*.yaml")
+    }
+    assert found == CONFIGS
+
+
+def test_lint(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--lint", config=None)
+    assert call.status == 0, call.screen
+    assert "Lints for" not in call.screen

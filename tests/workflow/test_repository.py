@@ -1,0 +1,97 @@
+"""The repository: formatting, the commands of the README, pinned versions."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+INSTALL = "python3 -m venv .venv && .venv/bin/python -m pip install -q -c constraints.txt -e "
+RUN = f"{INSTALL}. && .venv/bin/snakemake --cores all"
+TEST = f"{INSTALL}'.[test]' && .venv/bin/python -m pytest"
+
+
+@pytest.mark.parametrize("command", [RUN, TEST], ids=["run", "test"])
+def test_readme_has_the_command(repo, command):
+    assert command in (repo / "README.md").read_text().splitlines()
+
+
+def test_ci_runs_the_test_command(repo):
+    lines = (repo / ".ci/run").read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[-1] == TEST
+    assert (repo / ".ci/run").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check"], ["ruff", "format", "--check"], ["snakefmt", "--check"]],
+    ids=" ".join,
+)
+def test_style(repo, command):
+    files = ["."]
+    if command[0] == "snakefmt":
+        files = ["Snakefile", *sorted((repo / "workflow").rglob("*.smk"))]
+    result = subprocess.run(
+        [sys.executable, "-m", *command, *files], cwd=repo, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def project(repo):
+    return tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+
+
+def pins(repo):
+    """The pinned versions by name."""
+    lines = (repo / "constraints.txt").read_text().splitlines()
+    matches = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines if line[0] != "#"]
+    assert all(matches)
+    return {canonicalize_name(match[1]): match[2] for match in matches}
+
+
+def needed(names, extra):
+    """Names of everything that the named distributions bring here."""
+    found, waiting = {}, [(name, extra) for name in names]
+    while waiting:
+        name, extra = waiting.pop()
+        try:
+            parts = distribution(name).requires or []
+        except PackageNotFoundError:
+            continue  # another platform's
+        found[canonicalize_name(name)] = True
+        for part in map(Requirement, parts):
+            for wanted in (extra, ""):
+                applies = part.marker is None or part.marker.evaluate({"extra": wanted})
+                if applies and canonicalize_name(part.name) not in found:
+                    waiting += [(part.name, name) for name in part.extras or [""]]
+    return set(found)
+
+
+def test_constraints_pin_everything_that_is_installed(repo):
+    assert needed(["denoiseg-flow"], "test") - {"denoiseg-flow"} - set(pins(repo)) == set()
+
+
+def test_constraints_meet_the_requirements(repo):
+    declared = project(repo)["dependencies"] + project(repo)["optional-dependencies"]["test"]
+    for part in map(Requirement, declared):
+        assert part.specifier.contains(pins(repo)[canonicalize_name(part.name)]), part
+
+
+def test_conda_environment_has_the_dependencies_of_the_package(repo):
+    """Snakemake itself is not needed where only the scripts run."""
+    renamed = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    parts = [Requirement(line) for line in project(repo)["dependencies"]]
+    wanted = {
+        Requirement(f"{renamed.get(part.name, part.name)}{part.specifier}")
+        for part in parts
+        if part.name != "snakemake"
+    }
+    lines = yaml.safe_load((repo / "envs/denoiseg_flow.yaml").read_text())["dependencies"]
+    python = Requirement(f"python{project(repo)['requires-python']}")
+    assert set(map(Requirement, lines)) == wanted | {python, Requirement("pip")}

@@ -1,0 +1,292 @@
+"""The scripts, one after the other on a tiny data set, called without Snakemake."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from denoiseg_flow import manifest
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.methods import as_dict
+from denoiseg_flow.models import TrainedModel
+
+BENCHMARK = "s\th:m:s\tmax_rss\n1.5\t0:00:01\t100\n"
+
+
+class Chain:
+    """Every step of the workflow, in a folder, in order."""
+
+    def __init__(self, folder, config, run_script):
+        self.config, self.run_script = config, run_script
+        self.grid = Grid(config)
+        self.data, self.tables = folder / "data/nuclei", folder / "tables"
+        self.prepared, self.split = self.data / "prepared", self.data / "split/seed1.tsv"
+        self.noisy = self.data / "noisy/n10"
+        self.runs, self.figures = folder / "runs", folder / "figures/nuclei"
+        self.benchmarks, self.log = folder / "benchmarks", folder / "logs"
+        self.report = folder / "report.html"
+        self.make_data()
+        for run in self.grid.runs:
+            self.make_run(run)
+        self.make_tables()
+        self.make_report()
+
+    def of(self, run, name):
+        return self.runs / run.method / name
+
+    def call(self, script, **job):
+        self.run_script(script, self.log / f"{script}.log", config=self.config, **job)
+
+    def make_data(self):
+        spec = self.config["datasets"]["nuclei"]
+        raw = self.data / "raw"
+        self.call("simulate", output={"raw": raw}, params={"dataset": spec})
+        self.call(
+            "prepare",
+            input={"raw": raw},
+            output={"prepared": self.prepared},
+            params={"dataset": spec},
+        )
+        self.call(
+            "split",
+            input={"prepared": self.prepared},
+            output={"split": self.split},
+            params={"split": spec["split"]},
+            wildcards={"seed": "1"},
+        )
+        self.call(
+            "add_noise",
+            input={"prepared": self.prepared},
+            output={"noisy": self.noisy},
+            params={"level": self.config["noises"]["n10"]},
+            wildcards={"noise": "n10"},
+        )
+
+    def make_run(self, run):
+        source, init = self.grid.input_run(run), self.grid.init_run(run)
+        wildcards = {key: str(value) for key, value in run.as_dict().items()}
+        images = self.of(source, "predictions") if source else self.noisy
+        feeds = self.grid.feeds_others(run.method)
+        self.call(
+            "train",
+            input={
+                "split": self.split,
+                "prepared": self.prepared,
+                "images": images,
+                "init": self.of(init, "model.pt") if init else [],
+            },
+            output={"model": self.of(run, "model.pt"), "history": self.of(run, "history.tsv")},
+            params={
+                "method": as_dict(self.grid.methods[run.method]),
+                "recipe": as_dict(self.grid.recipe),
+                "device": "cpu",
+            },
+            wildcards=wildcards,
+        )
+        self.call(
+            "predict",
+            input={"split": self.split, "images": images, "model": self.of(run, "model.pt")},
+            output={"predictions": self.of(run, "predictions")},
+            params={
+                "subsets": ["train", "val", "test"] if feeds else ["test"],
+                "save_probabilities": run.method == "denoiseg",
+                "device": "cpu",
+            },
+            wildcards=wildcards,
+        )
+        self.call(
+            "score",
+            input={
+                "split": self.split,
+                "prepared": self.prepared,
+                "noisy": self.noisy,
+                "predictions": self.of(run, "predictions"),
+            },
+            output={"metrics": self.of(run, "metrics.tsv")},
+            wildcards=wildcards,
+        )
+
+    def make_tables(self):
+        self.call(
+            "aggregate",
+            input={
+                "metrics": [self.of(run, "metrics.tsv") for run in self.grid.scored_runs],
+                "published": [],
+            },
+            output={"metrics": self.tables / "metrics.csv"},
+            params={"study": self.grid.comparison},
+        )
+        for rule in ("train", "predict"):
+            for run in self.grid.runs:
+                name = f"nuclei/n10/{run.method}/gt{run.n_labelled}/seed1.tsv"
+                path = self.benchmarks / rule / name
+                path.parent.mkdir(parents=True)
+                path.write_text(BENCHMARK)
+        self.call("measure_costs", output={"html": self.benchmarks / "costs.html"})
+
+    def make_report(self):
+        metrics = {"metrics": self.tables / "metrics.csv"}
+        histories = [self.of(run, "history.tsv") for run in self.grid.runs]
+        curves = self.grid.figures("nuclei")
+        for name in curves:
+            self.call(
+                "plot",
+                input=metrics | {"histories": histories},
+                output={end: self.figures / f"{name}.{end}" for end in ("svg", "png")},
+                params={"methods": self.grid.method_names, "noises": ["n10"]},
+                wildcards={"dataset": "nuclei", "figure": name},
+            )
+        runs = self.grid.example_runs("nuclei", "n10")
+        self.call(
+            "plot_panel",
+            input=metrics
+            | {"prepared": self.prepared, "noisy": self.noisy}
+            | {"predictions": [self.of(run, "predictions") for run in runs]},
+            output={end: self.figures / f"panel_n10.{end}" for end in ("svg", "png")},
+            params={"runs": [run.as_dict() for run in runs]},
+            wildcards={"dataset": "nuclei", "noise": "n10"},
+        )
+        shown = self.grid.showcase_run("nuclei", "n10")
+        self.call(
+            "report",
+            input=metrics
+            | {
+                "published": [],
+                "costs": self.benchmarks / "costs.csv",
+                "figures": [
+                    *(self.figures / f"{name}.svg" for name in curves),
+                    self.figures / "panel_n10.png",
+                ],
+                "prepared": [self.prepared],
+                "noisy": [self.noisy],
+                "predictions": [self.of(shown, "predictions")],
+            },
+            output={"report": self.report},
+            params={
+                "study": self.grid.comparison,
+                "title": self.config["title"],
+                "notes": ["A note for the reader."],
+                "runs": [shown.as_dict()],
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, config, run_script):
+    return Chain(tmp_path_factory.mktemp("chain"), config, run_script)
+
+
+def stems(folder):
+    return {path.stem for path in folder.glob("*.tif")}
+
+
+def test_simulate_and_prepare(chain):
+    images = manifest.read(chain.prepared / "manifest.tsv")
+    assert len(images) == 12
+    assert (images[["height", "width"]] == 64).all(axis=None)
+    assert (images[["annotated", "clean"]] == 1).all(axis=None)
+    for kind in ("images", "masks", "clean"):
+        assert stems(chain.prepared / kind) == set(images["image"])
+    assert tifffile.imread(chain.prepared / "masks/sim_0000.tif").dtype == np.int32
+
+
+def test_split(chain):
+    split = manifest.read(chain.split)
+    counts = split["subset"].value_counts()
+    assert counts.to_dict() == {"train": 7, "test": 3, "val": 2}
+    assert sorted(split["rank"].dropna()) == list(range(1, 8))
+
+
+def test_add_noise(chain):
+    assert stems(chain.noisy) == stems(chain.prepared / "images")
+    added = [
+        tifffile.imread(path).astype(float) - tifffile.imread(chain.prepared / "images" / path.name)
+        for path in sorted(chain.noisy.glob("*.tif"))
+    ]
+    # 12 x 64 x 64 = 49152 pixels: the standard error of their standard deviation is 0.03.
+    assert np.std(added) == pytest.approx(10, abs=0.15)
+
+
+def test_train(chain):
+    for run in chain.grid.runs:
+        history = pd.read_csv(chain.of(run, "history.tsv"), sep="\t")
+        assert history["step"].tolist() == [20, 40]
+        assert np.isfinite(history["loss"]).all()
+        assert history[["method", "n_labelled"]].drop_duplicates().values.tolist() == [
+            [run.method, run.n_labelled]
+        ]
+        model = TrainedModel.load(chain.of(run, "model.pt"), "cpu")
+        assert (model.threshold is not None) == chain.grid.methods[run.method].segments
+        assert not chain.of(run, "checkpoint.pt").exists()
+
+
+def test_predict(chain):
+    split = manifest.read(chain.split)
+    test = set(split.loc[split["subset"] == "test", "image"])
+    for run in chain.grid.runs:
+        method = chain.grid.methods[run.method]
+        folder = chain.of(run, "predictions")
+        images = set(split["image"]) if run.method == "n2v" else test
+        assert stems(folder / "denoised") == (images if method.denoises else set())
+        assert stems(folder / "labels") == (images if method.segments else set())
+        assert stems(folder / "probabilities") == (test if run.method == "denoiseg" else set())
+
+
+def test_score(chain):
+    for run in chain.grid.runs:
+        metrics = pd.read_csv(chain.of(run, "metrics.tsv"), sep="\t")
+        assert metrics["image"].nunique() == 3
+        names = set(metrics["metric"])
+        method = chain.grid.methods[run.method]
+        assert ({"AP", "SEG"} <= names) == method.segments
+        assert ({"PSNR", "SSIM"} <= names) == method.denoises
+        ap = metrics.loc[metrics["metric"] == "AP", "value"]
+        assert ap.between(0, 1).all()
+
+
+def test_aggregate(chain):
+    metrics = pd.read_csv(chain.tables / "metrics.csv")
+    files = [chain.of(run, "metrics.tsv") for run in chain.grid.runs]
+    assert len(metrics) == sum(len(pd.read_csv(path, sep="\t")) for path in files)
+    assert set(metrics["method"]) == set(chain.grid.method_names)
+    names = {path.name for path in chain.tables.iterdir()}
+    tables = {f"{t}.{end}" for t in chain.grid.tables for end in ("csv", "html", "md", "tex")}
+    assert names == {"metrics.csv"} | tables
+
+
+def test_measure_costs(chain):
+    with (chain.benchmarks / "costs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["rule"], row["method"]) for row in rows] == [
+        (rule, run.method) for rule in ("train", "predict") for run in chain.grid.runs
+    ]
+    assert {(row["n_jobs"], float(row["median_seconds"])) for row in rows} == {("1", 1.5)}
+
+
+def test_plot(chain):
+    names = [*chain.grid.figures("nuclei"), "panel_n10"]
+    assert {path.name for path in chain.figures.iterdir()} == {
+        f"{name}.{end}" for name in names for end in ("svg", "png")
+    }
+    for name in names:
+        assert (chain.figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (chain.figures / f"{name}.svg").read_text()
+
+
+def test_report(chain):
+    text = chain.report.read_text()
+    for words in ("Test of the workflow", "A note for the reader.", "best image", "worst image"):
+        assert words in text
+    for method in chain.grid.method_names:
+        assert method in text
+    assert 'src="http' not in text
+
+
+def test_every_script_left_a_log(chain, repo):
+    scripts = {path.stem for path in (repo / "workflow/scripts").glob("*.py")} - {"fetch"}
+    assert {path.stem for path in chain.log.iterdir()} == scripts
+    assert "threshold" in (chain.log / "train.log").read_text()
+    assert not any("Error" in Path(path).read_text() for path in chain.log.iterdir())
