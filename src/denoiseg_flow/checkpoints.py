@@ -1,7 +1,9 @@
 """Files of tensors that are never half-written, and never unpickled blindly."""
 
+import hashlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 def save_atomically(content: dict[str, Any], path: Path) -> None:
     """Write ``content`` (tensors and plain values) so that ``path`` is either old or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = _partial(path)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     try:
@@ -21,6 +23,25 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file of :func:`save_atomically`, and what a killed process left of a newer one."""
+    path.unlink(missing_ok=True)
+    _partial(path).unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 checksum of named tensors."""
+    checksum = hashlib.sha256()
+    for name, tensor in tensors.items():
+        checksum.update(name.encode())
+        checksum.update(tensor.cpu().contiguous().numpy())
+    return checksum.hexdigest()
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -184,11 +184,18 @@ def create_image(
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     array = tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
-    if hasattr(os, "posix_fallocate"):
-        # The file is sparse so far. Writing to its map on a full disk would kill the process.
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, Path(path).stat().st_size)
+    reserve(path, Path(path).stat().st_size)
     return array
+
+
+def reserve(path: str | Path, size: int) -> None:
+    """Give a file its space on the disk, where the system can, before it is mapped into memory.
+
+    Without it, writing to the map on a full disk would kill the process instead of raising OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _tags(pixel_size: tuple[float, float] | None) -> dict[str, Any]:

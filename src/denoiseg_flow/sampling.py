@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from denoiseg_flow.images import reserve
 from denoiseg_flow.labels import IGNORE
-
 
 # Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
 RESIDENT_BYTES = 2 * 2**30
@@ -106,6 +106,7 @@ def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Ten
     if device.type != "cpu" or count * dtype.itemsize <= RESIDENT_BYTES:
         return torch.empty(count, dtype=dtype, device=device)
     with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
+        reserve(file.name, count * dtype.itemsize)
         # The map outlives the name of the file, and the file is gone with the process.
         return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
 

@@ -363,7 +363,11 @@ def train(
     if init is not None:
         _check_init(method, recipe, init)
         trainer.network.load_state_dict(init.network.state_dict())
-    fingerprint = repr((as_dict(method), as_dict(recipe), identity, normalisation))
+    contents = {} if bank.classes is None else {"classes": bank.classes}
+    contents |= {} if init is None else init.network.state_dict()
+    fingerprint = repr(
+        (as_dict(method), as_dict(recipe), identity, normalisation, checkpoints.digest(contents))
+    )
     trainer.run(checkpoint, fingerprint)
     model = TrainedModel(method, recipe, identity, normalisation, trainer.network)
     if method.segments:

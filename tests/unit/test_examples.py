@@ -5,13 +5,23 @@ import pandas as pd
 import pytest
 import tifffile
 
-from denoiseg_flow.examples import Example, rank_images
+from denoiseg_flow import examples
+from denoiseg_flow.examples import Example
 from denoiseg_flow.grid import Run
 from denoiseg_flow.scoring import METRICS_COLUMNS
 
 JOINT = Run("cells", "n20", "denoiseg", 4, 1)
 BASELINE = Run("cells", "n20", "baseline", 4, 1)
 N2V = Run("cells", "n20", "n2v", 0, 1)
+
+
+@pytest.fixture
+def rank_images(tmp_path):
+    """Rank, where the predictions of images c and b lie in a folder."""
+    for name in ("labels/c.tif", "denoised/c.tif", "labels/b.tif", "labels/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return lambda table, runs: examples.rank_images(table, runs, tmp_path)
 
 
 def metrics(*rows):
@@ -21,7 +31,7 @@ def metrics(*rows):
     )
 
 
-def test_worst_to_best_by_the_mean_of_all_runs():
+def test_worst_to_best_by_the_mean_of_all_runs(rank_images):
     table = metrics(
         (JOINT, "001", "AP", 0.9),
         (BASELINE, "001", "AP", 0.1),
@@ -40,7 +50,7 @@ def test_worst_to_best_by_the_mean_of_all_runs():
     assert rank_images(table, [JOINT]) == ["002", "003", "001"]
 
 
-def test_by_psnr_where_nothing_segments():
+def test_by_psnr_where_nothing_segments(rank_images):
     table = metrics(
         (N2V, "001", "PSNR", 31.0),
         (N2V, "002", "PSNR", 29.0),
@@ -50,13 +60,13 @@ def test_by_psnr_where_nothing_segments():
     assert rank_images(table, [N2V]) == ["002", "001"]
 
 
-def test_equal_images_stay_in_order():
+def test_equal_images_stay_in_order(rank_images):
     table = metrics(*((JOINT, image, "AP", 0.5) for image in ("d", "b", "a", "c")))
     assert rank_images(table, [JOINT]) == ["a", "b", "c", "d"]
 
 
-def test_nothing_scored():
-    assert rank_images(metrics((N2V, "001", "PSNR", 31.0)), [JOINT]) == []
+def test_predicted_images_by_name_where_nothing_is_scored(rank_images):
+    assert rank_images(metrics((N2V, "001", "PSNR", 31.0)), [JOINT]) == ["b", "c"]
 
 
 @pytest.mark.parametrize("present", [{"denoised"}, {"labels", "truth"}, set()])

@@ -75,8 +75,24 @@ def test_input_and_init_runs(config):
         "denoiseg": (None, None),
         "denoiseg_warm": (None, n2v),
     }
-    assert grid.feeds_others("n2v")
-    assert not grid.feeds_others("denoiseg")
+
+
+def test_predicts_all_images_where_others_train_on_them(config):
+    grid = Grid(config)
+    subsets = {method: grid.predicted_subsets(method) for method in grid.method_names}
+    assert sorted(subsets.pop("n2v")) == ["test", "train", "val"]
+    assert set(map(tuple, subsets.values())) == {("test",)}
+    grid = select(config, methods=["n2v", "denoiseg_warm"])
+    assert grid.predicted_subsets("n2v") == ["test"]
+    config["predict"] = "all"
+    assert sorted(Grid(config).predicted_subsets("baseline")) == ["test", "train", "val"]
+
+
+def test_patches_must_fit_the_depth(config):
+    config["recipes"]["fast"] |= {"depth": 3, "patch_size": 36}
+    assert message(config) == (
+        "config key 'recipes.fast.patch_size' is 36, but depth 3 needs a multiple of 8"
+    )
 
 
 def test_denoisers_behind_labels_depend_on_labels(config):

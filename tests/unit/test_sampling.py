@@ -1,9 +1,12 @@
 """Patches: right pixels, right classes, fair draws."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from denoiseg_flow import sampling
 from denoiseg_flow.labels import IGNORE
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 
@@ -117,6 +120,19 @@ def test_every_position_is_reached_equally_often(rng):
 def test_a_patch_may_be_the_whole_image(rng):
     patches, _ = PatchSampler(make_bank([(8, 8)], [False]), 8, 50, None).draw(rng)
     assert (patches.sort(dim=-1).values.sum(dim=(1, 2)) == np.arange(64).sum()).all()
+
+
+def test_large_images_lie_in_a_file_that_leaves_no_trace(monkeypatch, tmp_path):
+    """The same pixels and classes, whether in memory or not."""
+    resident = make_bank()
+    monkeypatch.setattr(sampling, "RESIDENT_BYTES", 100)
+    monkeypatch.setattr(sampling.tempfile, "tempdir", str(tmp_path))
+    mapped = make_bank()
+    assert list(tmp_path.iterdir()) == []
+    maps = Path("/proc/self/maps")  # Linux
+    assert not maps.exists() or str(tmp_path) in maps.read_text()
+    for field in ("pixels", "classes", "labelled"):
+        assert torch.equal(getattr(resident, field), getattr(mapped, field))
 
 
 def test_no_classes_without_annotated_images(rng):

@@ -152,10 +152,29 @@ def test_alpha_weighs_the_losses(run, make_recipe):
 
 
 def test_batch_norm_follows_the_recipe(run, make_recipe):
-    model, _ = run(BASELINE, make_recipe(batch_norm_momentum=0.37, epochs=1))
+    """Every training step counts in its statistics, no validation does."""
+    recipe = make_recipe(batch_norm_momentum=0.37)
+    model, _ = run(BASELINE, recipe)
     norms = [m for m in model.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms and {m.momentum for m in norms} == {0.37}
+    assert {int(m.num_batches_tracked) for m in norms} == {recipe.steps}
     assert not model.network.training
+
+
+def test_batches_are_drawn_as_the_recipe_says(run, make_recipe, joint, files, monkeypatch):
+    drawn = []
+
+    class Spy(training.PatchSampler):
+        def __init__(self, bank, patch_size, batch_size, labelled_share):
+            super().__init__(bank, patch_size, batch_size, labelled_share)
+            drawn.append((patch_size, batch_size, labelled_share, bank.labelled.tolist()))
+
+    monkeypatch.setattr(training, "PatchSampler", Spy)
+    recipe = make_recipe(patch_size=24, batch_size=6, labelled_share=0.4)
+    for method, images in ((joint, files), (BASELINE, files), (N2V, without_masks(files))):
+        run(method, recipe, images)
+    known = [True, True, True, False, False]
+    assert drawn == [(24, 6, 0.4, known), (24, 6, 1.0, known), (24, 6, None, [False] * 5)]
 
 
 def test_validation_sees_the_same_blind_spots_every_time(run, make_recipe, monkeypatch):
@@ -184,6 +203,15 @@ def test_same_seed_same_bits(run, make_recipe, method):
     first, again, other = (run(method, make_recipe(), seed=seed) for seed in (1, 1, 2))
     assert same(first, again)
     assert not same(first, other)
+
+
+def test_initial_weights_follow_the_seed(run, make_recipe, joint, monkeypatch):
+    monkeypatch.setattr(Trainer, "run", lambda self, *_: self.network.eval())
+    first, again, other = (
+        run(joint, make_recipe(), seed=seed)[0].network.head.weight for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_global_random_state_does_not_matter(run, make_recipe, joint):

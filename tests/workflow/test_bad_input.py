@@ -371,10 +371,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 KiB: enough for the simulated images, not for the prepared ones."""
+    """A file system of 600 KiB: enough for the simulated images, not for the prepared ones."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     yield disk

@@ -110,10 +110,10 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
     )
     runs = tmp_path / "results/runs"
     stop = time.monotonic() + 300
-    while len(done := list(runs.rglob("history.tsv"))) < 2 and time.monotonic() < stop:
+    # The first prediction begins: its training is done, and "sequential" waits for predictions.
+    while not list(runs.rglob("predictions")) and time.monotonic() < stop:
         time.sleep(0.05)
     kill(process)
-    assert 2 <= len(done) < 5
     assert not (tmp_path / "results/tables").exists()
 
     call = call_snakemake(tmp_path, "--cores", "2", "--rerun-incomplete")
@@ -122,7 +122,7 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
     assert call_snakemake(tmp_path, "--unlock").status == 0
     call = call_snakemake(tmp_path, "--cores", "2", "--rerun-incomplete")
     assert call.status == 0, call.screen
-    assert call.jobs["train"] < 5
+    assert 1 <= call.jobs["train"] < 5
     assert tables(tmp_path / "results") == tables(finished / "results")
     assert not list(runs.rglob("checkpoint.pt"))
 

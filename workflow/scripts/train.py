@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow import manifest
+from denoiseg_flow import checkpoints, manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.methods import Method, Recipe
@@ -37,7 +37,7 @@ def main(snakemake):
         )
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
         model.save(output)
-        checkpoint.unlink(missing_ok=True)
+        checkpoints.remove(checkpoint)
 
 
 if "snakemake" in globals():
