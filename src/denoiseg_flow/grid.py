@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.manifest import SUBSETS
 from denoiseg_flow.methods import NOISY, Method, Recipe
 
 

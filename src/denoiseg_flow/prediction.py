@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from denoiseg_flow.images import create_image, open_image, write_image
+from denoiseg_flow.data.images import create_image, open_image, write_image
+from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.instances import label_foreground
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.models import TrainedModel
-from denoiseg_flow.planes import read_pixel_size
 
 # Side of the part of a tile that is kept, in pixels. Memory grows with its square, not with the
 # image; the surrounding halo is computed in vain, so that larger tiles waste less.

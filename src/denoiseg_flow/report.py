@@ -22,10 +22,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from denoiseg_flow.panels import centre_crop, instance_colours, intensity_window
-from denoiseg_flow.summary import Verdict
-from denoiseg_flow.table_files import to_html_fragment
-from denoiseg_flow.table_layout import Table
+from denoiseg_flow.figures.panels import centre_crop, instance_colours, intensity_window
+from denoiseg_flow.tables.files import to_html_fragment
+from denoiseg_flow.tables.layout import Table
+from denoiseg_flow.tables.verdicts import Verdict
 
 _SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -91,7 +91,7 @@ class ReportData:
     """What was run, e.g. ``{"data sets": ["dsb2018"], "noise levels": ["n10", "n20"]}``."""
     config: dict[str, Any]
     verdicts: list[Verdict] = field(default_factory=list)
-    """From :func:`denoiseg_flow.summary.best_methods`."""
+    """From :func:`denoiseg_flow.tables.verdicts.best_methods`."""
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[ReportFigure] = field(default_factory=list)
     comparisons: list[SliderPair] = field(default_factory=list)

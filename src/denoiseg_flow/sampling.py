@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from denoiseg_flow.images import reserve
+from denoiseg_flow.data.images import reserve
 from denoiseg_flow.labels import IGNORE
 
 # Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.

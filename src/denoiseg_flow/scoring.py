@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denoiseg_flow import metrics
+from denoiseg_flow.data.images import open_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import open_image
 from denoiseg_flow.overlap import object_overlap
 
 #: The columns that say which run a row belongs to, in the order of metrics.tsv.

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from denoiseg_flow import checkpoints
+from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.manifest import labelled_images
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import open_image
 from denoiseg_flow.instances import choose_threshold
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.losses import denoising_loss, segmentation_loss
-from denoiseg_flow.manifest import labelled_images
 from denoiseg_flow.masking import MASKINGS, stratified_mask
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import Normalisation, TrainedModel

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from denoiseg_flow.archives import download, unpack
+from denoiseg_flow.data.archives import download, unpack
 from denoiseg_flow.errors import InputError
 
 CONTENT = bytes(range(256)) * 64

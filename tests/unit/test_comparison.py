@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from denoiseg_flow.comparison import comparison_tables
 from denoiseg_flow.scoring import METRICS_COLUMNS
-from denoiseg_flow.table_layout import Table
+from denoiseg_flow.tables.comparison import comparison_tables
+from denoiseg_flow.tables.layout import Table
 
 PUBLISHED = "config/published/denoiseg.csv"
 

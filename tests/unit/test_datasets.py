@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from denoiseg_flow import archives, datasets, manifest, simulator
+from denoiseg_flow.data import archives, datasets, manifest, simulator
+from denoiseg_flow.data.images import read_image, read_mask
+from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import read_image, read_mask
-from denoiseg_flow.planes import read_pixel_size
 
 SPLIT = {"val": 0.15, "test": 0.25, "seed": 0}
 SIMULATION = {"n_images": 5, "size": 40, "n_nuclei": [1, 3], "annotated": 3, "seed": 7}

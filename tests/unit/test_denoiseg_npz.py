@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from denoiseg_flow.denoiseg_npz import read_denoiseg_npz, read_images
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz, read_images
 from denoiseg_flow.errors import InputError
 
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from denoiseg_flow import examples
-from denoiseg_flow.examples import Example
+from denoiseg_flow.figures import examples
+from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.grid import Run
 from denoiseg_flow.scoring import METRICS_COLUMNS
 

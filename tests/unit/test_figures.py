@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from denoiseg_flow import figures, panels
-from denoiseg_flow.figure_style import GREY, method_styles
+from denoiseg_flow.figures import curves, panels
+from denoiseg_flow.figures.style import GREY, method_styles
 from denoiseg_flow.metrics import average_precision
 
 METHODS = ["baseline", "denoiseg", "n2v"]
@@ -57,7 +57,7 @@ def lines(axis):
 def test_label_curves_draw_the_mean_over_images_then_seeds():
     rows = [("baseline", 2, 0, "a", "AP", 0.2), ("baseline", 2, 0, "b", "AP", 0.4)]
     rows += [("baseline", 2, 1, "a", "AP", 0.7), ("baseline", 8, 0, "a", "AP", 0.9)]
-    figure = figures.label_curves(tidy(rows), METHODS, ["n20"])
+    figure = curves.label_curves(tidy(rows), METHODS, ["n20"])
     (line,) = lines(figure.axes[0])
     assert line.get_xdata() == pytest.approx([2, 8])
     assert line.get_ydata() == pytest.approx([0.5, 0.9])  # not the mean of all three, 0.433
@@ -67,7 +67,7 @@ def test_label_curves_draw_the_mean_over_images_then_seeds():
 
 def test_label_curves_have_rows_of_metrics_columns_of_noise_and_real_counts_as_ticks():
     metrics = pd.concat([grid(), grid().assign(noise="n10")])
-    figure = figures.label_curves(metrics, METHODS, ["n10", "n20"])
+    figure = curves.label_curves(metrics, METHODS, ["n10", "n20"])
     assert [axis.get_title() for axis in figure.axes] == ["noise: n10", "noise: n20", "", ""]
     assert [axis.get_ylabel() for axis in figure.axes] == ["AP (IoU > 0.5)", "", "SEG", ""]
     assert figure.axes[2].get_xticks() == pytest.approx([2, 8])
@@ -76,7 +76,7 @@ def test_label_curves_have_rows_of_metrics_columns_of_noise_and_real_counts_as_t
 
 
 def test_one_label_count_keeps_methods_apart():
-    figure = figures.label_curves(grid(counts=(10,)), METHODS, ["n20"])
+    figure = curves.label_curves(grid(counts=(10,)), METHODS, ["n20"])
     places = sorted(
         float(container.lines[0].get_xdata()[0]) for container in figure.axes[0].containers
     )
@@ -88,7 +88,7 @@ def test_methods_look_the_same_whatever_else_is_drawn():
     styles = method_styles(METHODS)
     assert styles["baseline"].colour == GREY
     assert len(set(method_styles([f"m{i}" for i in range(20)]).values())) == 20
-    figure = figures.label_curves(grid(), METHODS, ["n20"])
+    figure = curves.label_curves(grid(), METHODS, ["n20"])
     colours = {to_hex(line.get_color()).upper() for line in lines(figure.axes[0])}
     assert colours == {GREY, styles["denoiseg"].colour}
 
@@ -98,7 +98,7 @@ def test_denoising_levels_show_psnr_and_leave_out_infinite_input():
     rows += [("denoiseg", count, 0, "a", "PSNR", 25.0 + count) for count in (2, 8)]
     clean = tidy([*rows, ("n2v", 0, 0, "a", "PSNR_noisy", np.inf)], noise="n0")
     noisy = tidy([*rows, ("n2v", 0, 0, "a", "PSNR_noisy", 20.0)])
-    figure = figures.denoising_levels(pd.concat([clean, noisy]), METHODS, ["n0", "n20"])
+    figure = curves.denoising_levels(pd.concat([clean, noisy]), METHODS, ["n0", "n20"])
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["denoiseg", "n2v"]
     dashed = [[line.get_xdata()[0] for line in lines(axis)] for axis in figure.axes]
     assert dashed == [[], [20.0]]
@@ -110,7 +110,7 @@ def test_denoising_levels_show_psnr_and_leave_out_infinite_input():
 
 def test_training_curves_have_a_line_per_run_and_no_row_for_a_missing_loss():
     runs = pd.concat([history(), history(seed=1), history(method="denoiseg", loss_denoise=0.5)])
-    figure = figures.training_curves(runs, METHODS)
+    figure = curves.training_curves(runs, METHODS)
     assert [axis.get_ylabel() for axis in figure.axes] == ["denoising loss", "segmentation loss"]
     drawn = [line for line in figure.axes[1].lines if len(line.get_xdata())]
     assert len(drawn) == 3
@@ -122,9 +122,9 @@ def test_training_curves_have_a_line_per_run_and_no_row_for_a_missing_loss():
 @pytest.mark.parametrize(
     ("draw", "arguments"),
     [
-        (figures.label_curves, (tidy([("n2v", 0, 0, "a", "PSNR", 3.0)]), METHODS, ["n20"])),
-        (figures.denoising_levels, (grid(), METHODS, ["n20"])),
-        (figures.training_curves, (history(loss_segment=np.nan), METHODS)),
+        (curves.label_curves, (tidy([("n2v", 0, 0, "a", "PSNR", 3.0)]), METHODS, ["n20"])),
+        (curves.denoising_levels, (grid(), METHODS, ["n20"])),
+        (curves.training_curves, (history(loss_segment=np.nan), METHODS)),
     ],
 )
 def test_a_figure_that_does_not_apply_says_so(draw, arguments):
@@ -135,14 +135,14 @@ def test_a_figure_that_does_not_apply_says_so(draw, arguments):
 def test_two_data_sets_are_refused():
     both = pd.concat([grid(), grid().assign(dataset="other")])
     with pytest.raises(ValueError, match="data, other"):
-        figures.label_curves(both, METHODS, ["n20"])
+        curves.label_curves(both, METHODS, ["n20"])
 
 
 def test_saved_figures_are_reproducible_and_keep_dots_in_names(tmp_path):
     names = ["$a_b$ <i>", "baseline"]
     first, second = (
-        figures.save(
-            figures.label_curves(grid().replace("denoiseg", names[0]), names, ["n20"]),
+        curves.save(
+            curves.label_curves(grid().replace("denoiseg", names[0]), names, ["n20"]),
             tmp_path / f"curve{index}.n0.5",
         )
         for index in (1, 2)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from denoiseg_flow import folders
+from denoiseg_flow.data import folders
 from denoiseg_flow.errors import InputError
 
 

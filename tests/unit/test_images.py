@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from denoiseg_flow import images
+from denoiseg_flow.data import images
+from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.planes import read_pixel_size
 
 PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)
 TWO_SQUARES = np.zeros((20, 20), np.uint8)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoiseg_flow import manifest
+from denoiseg_flow.data import manifest
 from denoiseg_flow.errors import InputError
 
 HOW = {"val": 0.15, "test": 0.25, "seed": 0}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoiseg_flow import noise
+from denoiseg_flow.data import noise
+from denoiseg_flow.data.images import read_image, write_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import read_image, write_image
 from denoiseg_flow.seeds import generator
 
 GAUSSIAN = {"kind": "gaussian", "sigma": 20}

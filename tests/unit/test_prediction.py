@@ -6,12 +6,12 @@ import tifffile
 import torch
 from torch import nn
 
-from denoiseg_flow import images
+from denoiseg_flow.data import images
+from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.instances import Threshold, label_foreground
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import Normalisation
-from denoiseg_flow.planes import read_pixel_size
 from denoiseg_flow.prediction import (
     input_folder,
     predict_file,

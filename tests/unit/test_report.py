@@ -19,7 +19,7 @@ from denoiseg_flow.report import (
     SliderPair,
     build_report,
 )
-from denoiseg_flow.summary import Verdict, best_methods
+from denoiseg_flow.tables.verdicts import Verdict, best_methods
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 SECTIONS = [
@@ -229,7 +229,7 @@ def test_no_settings_without_segmentation():
     assert best_methods(metrics, 0) == []
 
 
-@pytest.mark.parametrize("module", ["figures", "panels", "report"])
+@pytest.mark.parametrize("module", ["figures.curves", "figures.panels", "report"])
 def test_torch_and_pyplot_stay_unloaded(module):
     code = (
         f"import sys, denoiseg_flow.{module}; "

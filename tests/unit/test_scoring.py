@@ -8,7 +8,7 @@ import tifffile
 from denoiseg_flow import metrics
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, score_run, write_metrics
-from denoiseg_flow.statistics import read_metrics
+from denoiseg_flow.tables.statistics import read_metrics
 
 IDENTITY = {"dataset": "cells", "noise": "n20", "method": "m", "n_labelled": 2, "seed": 1}
 SEGMENTATION = ["AP", "AP_0.6", "AP_0.7", "AP_0.8", "AP_0.9", "AP_mean", "SEG"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from denoiseg_flow import simulator
+from denoiseg_flow.data import simulator
+from denoiseg_flow.data.images import read_image, read_mask
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import read_image, read_mask
 
 SIX = list(simulator.simulate(n_images=6, size=128, seed=1))
 

@@ -6,7 +6,7 @@ import pytest
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, write_metrics
-from denoiseg_flow.statistics import noisy_input, paired_differences, read_metrics, summarise
+from denoiseg_flow.tables.statistics import noisy_input, paired_differences, read_metrics, summarise
 
 
 def tidy(*rows):

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from denoiseg_flow.costs import costs_table
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.published import published_table
 from denoiseg_flow.scoring import METRICS_COLUMNS
-from denoiseg_flow.table_files import to_csv, write_table
-from denoiseg_flow.table_layout import format_mean, format_number
-from denoiseg_flow.tables import (
+from denoiseg_flow.tables.costs import costs_table
+from denoiseg_flow.tables.files import to_csv, write_table
+from denoiseg_flow.tables.layout import format_mean, format_number
+from denoiseg_flow.tables.published import published_table
+from denoiseg_flow.tables.quality import (
     denoising_table,
     paired_table,
     segmentation_table,

@@ -14,8 +14,8 @@ import tifffile
 import torch
 
 from denoiseg_flow import checkpoints, training
+from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import write_image
 from denoiseg_flow.instances import label_foreground
 from denoiseg_flow.masking import stratified_mask
 from denoiseg_flow.methods import Method, as_dict

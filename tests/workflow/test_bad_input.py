@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from denoiseg_flow import manifest
+from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from denoiseg_flow import manifest
+from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
 from denoiseg_flow.models import TrainedModel
@@ -69,7 +69,6 @@ class Chain:
         source, init = self.grid.input_run(run), self.grid.init_run(run)
         wildcards = {key: str(value) for key, value in run.as_dict().items()}
         images = self.of(source, "predictions") if source else self.noisy
-        feeds = self.grid.feeds_others(run.method)
         self.call(
             "train",
             input={
@@ -91,7 +90,7 @@ class Chain:
             input={"split": self.split, "images": images, "model": self.of(run, "model.pt")},
             output={"predictions": self.of(run, "predictions")},
             params={
-                "subsets": ["train", "val", "test"] if feeds else ["test"],
+                "subsets": self.grid.predicted_subsets(run.method),
                 "save_probabilities": run.method == "denoiseg",
                 "device": "cpu",
             },

@@ -5,7 +5,7 @@ import re
 import yaml
 
 from denoiseg_flow import configuration
-from denoiseg_flow.datasets import check_sources
+from denoiseg_flow.data.datasets import check_sources
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.methods import REVISION, as_dict

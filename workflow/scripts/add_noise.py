@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from denoiseg_flow import manifest
+from denoiseg_flow.data import manifest
+from denoiseg_flow.data.noise import add_noise_to_folder
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.noise import add_noise_to_folder
 
 
 def main(snakemake):

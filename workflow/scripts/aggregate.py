@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from denoiseg_flow.comparison import comparison_tables
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.statistics import read_metrics
-from denoiseg_flow.table_files import write_table
+from denoiseg_flow.tables.comparison import comparison_tables
+from denoiseg_flow.tables.files import write_table
+from denoiseg_flow.tables.statistics import read_metrics
 
 
 def main(snakemake):

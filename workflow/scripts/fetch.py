@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.archives import download, unpack
+from denoiseg_flow.data.archives import download, unpack
 from denoiseg_flow.logs import job_log
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from denoiseg_flow import figures
+from denoiseg_flow.figures import curves
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.statistics import read_metrics_csv
+from denoiseg_flow.tables.statistics import read_metrics_csv
 
 
 def main(snakemake):
@@ -16,13 +16,13 @@ def main(snakemake):
         metrics = metrics[metrics["dataset"] == snakemake.wildcards.dataset]
         match snakemake.wildcards.figure:
             case "label_curves":
-                figure = figures.label_curves(metrics, params.methods, params.noises)
+                figure = curves.label_curves(metrics, params.methods, params.noises)
             case "denoising_levels":
-                figure = figures.denoising_levels(metrics, params.methods, params.noises)
+                figure = curves.denoising_levels(metrics, params.methods, params.noises)
             case "training_curves":
                 histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
-                figure = figures.training_curves(pd.concat(histories), params.methods)
-        figures.save(figure, Path(snakemake.output.svg).with_suffix(""))
+                figure = curves.training_curves(pd.concat(histories), params.methods)
+        curves.save(figure, Path(snakemake.output.svg).with_suffix(""))
 
 
 if "snakemake" in globals():

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from denoiseg_flow import figures
-from denoiseg_flow.examples import Example, rank_images
+from denoiseg_flow.figures import curves
+from denoiseg_flow.figures.examples import Example, rank_images
+from denoiseg_flow.figures.panels import PanelRow, qualitative_panel
 from denoiseg_flow.grid import Run
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.panels import PanelRow, qualitative_panel
-from denoiseg_flow.statistics import read_metrics_csv
+from denoiseg_flow.tables.statistics import read_metrics_csv
 
 
 def main(snakemake):
@@ -28,7 +28,7 @@ def main(snakemake):
             rows.append(
                 PanelRow(run.method, example.noisy, example.denoised, example.labels, example.truth)
             )
-        figures.save(qualitative_panel(rows), Path(snakemake.output.svg).with_suffix(""))
+        curves.save(qualitative_panel(rows), Path(snakemake.output.svg).with_suffix(""))
 
 
 if "snakemake" in globals():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.datasets import prepare
+from denoiseg_flow.data.datasets import prepare
 from denoiseg_flow.logs import job_log
 
 

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.comparison import BOOTSTRAP_SEED, comparison_tables
-from denoiseg_flow.costs import benchmark_records, costs_table
-from denoiseg_flow.examples import Example, rank_images
+from denoiseg_flow.figures.examples import Example, rank_images
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.report import (
@@ -15,8 +13,10 @@ from denoiseg_flow.report import (
     build_report,
     software_versions,
 )
-from denoiseg_flow.statistics import read_metrics_csv
-from denoiseg_flow.summary import best_methods
+from denoiseg_flow.tables.comparison import BOOTSTRAP_SEED, comparison_tables
+from denoiseg_flow.tables.costs import benchmark_records, costs_table
+from denoiseg_flow.tables.statistics import read_metrics_csv
+from denoiseg_flow.tables.verdicts import best_methods
 
 
 def main(snakemake):

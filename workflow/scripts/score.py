@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow import manifest
+from denoiseg_flow.data import manifest
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.scoring import score_run, write_metrics
 

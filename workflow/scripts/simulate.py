@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from denoiseg_flow import simulator
-from denoiseg_flow.datasets import simulator_options
+from denoiseg_flow.data import simulator
+from denoiseg_flow.data.datasets import simulator_options
 from denoiseg_flow.logs import job_log
 
 

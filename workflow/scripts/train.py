@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from denoiseg_flow import checkpoints, manifest
+from denoiseg_flow import checkpoints
+from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.methods import Method, Recipe

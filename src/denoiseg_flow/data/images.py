@@ -13,8 +13,8 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
+from denoiseg_flow.data.planes import UNREADABLE, read_plane
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.planes import UNREADABLE, read_plane
 
 logger = logging.getLogger(__name__)
 

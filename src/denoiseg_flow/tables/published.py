@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from denoiseg_flow.statistics import summarise
-from denoiseg_flow.table_layout import (
+from denoiseg_flow.tables.layout import (
     Cell,
     Panel,
     Table,
@@ -18,7 +17,8 @@ from denoiseg_flow.table_layout import (
     split_panels,
     wide_panel,
 )
-from denoiseg_flow.tables import COMPARED
+from denoiseg_flow.tables.quality import COMPARED
+from denoiseg_flow.tables.statistics import summarise
 
 _ORACLE = "denoiseg_alpha_best_on_test"
 _ORACLE_ROW = "oracle (alpha chosen on test)"
@@ -38,7 +38,7 @@ def published_table(
     Parameters
     ----------
     metrics, methods, noises
-        As in :func:`denoiseg_flow.tables.segmentation_table`.
+        As in :func:`denoiseg_flow.tables.quality.segmentation_table`.
     published
         Columns dataset, noise, method, n_labelled, metric, mean, sem (may be empty), source, as in
         ``config/published/denoiseg.csv``.

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from denoiseg_flow.figure_style import (
+from denoiseg_flow.figures.style import (
     GREY,
     STYLE,
     MethodStyle,
@@ -32,7 +32,7 @@ from denoiseg_flow.figure_style import (
     save,
     title_columns,
 )
-from denoiseg_flow.statistics import summarise
+from denoiseg_flow.tables.statistics import summarise
 
 __all__ = ["denoising_levels", "label_curves", "save", "training_curves"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.data.images import open_image, write_image
+from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import open_image, write_image
-from denoiseg_flow.planes import read_pixel_size
 from denoiseg_flow.seeds import generator
 
 NoiseModel = Callable[..., np.ndarray]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from skimage.segmentation import find_boundaries
 
-from denoiseg_flow.figure_style import FULL_WIDTH, STYLE
+from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
 from denoiseg_flow.overlap import object_overlap
 from denoiseg_flow.seeds import generator
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Run
-from denoiseg_flow.table_layout import Cell, Panel, Table
+from denoiseg_flow.tables.layout import Cell, Panel, Table
 
 
 def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, object]]:

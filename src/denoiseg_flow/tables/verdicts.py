@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.statistics import paired_differences, summarise
+from denoiseg_flow.tables.statistics import paired_differences, summarise
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def best_methods(metrics: pd.DataFrame, seed: int) -> list[Verdict]:
     Parameters
     ----------
     metrics
-        Tidy metrics as :func:`denoiseg_flow.statistics.read_metrics` returns them.
+        Tidy metrics as :func:`denoiseg_flow.tables.statistics.read_metrics` returns them.
     seed
-        Seed of the bootstrap, as for :func:`denoiseg_flow.statistics.paired_differences`, which
+        Seed of the bootstrap of :func:`denoiseg_flow.tables.statistics.paired_differences`, which
         compares the best method with each of the others.
 
     Returns

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from denoiseg_flow.data.images import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import ENDINGS, is_image, stem
 
 
 class Source(NamedTuple):

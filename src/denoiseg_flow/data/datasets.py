@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow import folders, manifest, simulator
-from denoiseg_flow.denoiseg_npz import read_denoiseg_npz
-from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import (
+from denoiseg_flow.data import folders, manifest, simulator
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
+from denoiseg_flow.data.images import (
     check_image,
     check_mask,
     check_pair,
@@ -26,8 +25,9 @@ from denoiseg_flow.images import (
     read_mask,
     write_image,
 )
-from denoiseg_flow.noise import check_level
-from denoiseg_flow.planes import read_pixel_size
+from denoiseg_flow.data.noise import check_level
+from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The tables of the report: means with error bars, paired differences.
 
-Every function returns a :class:`~denoiseg_flow.table_layout.Table`, which
-:func:`denoiseg_flow.table_files.write_table` writes for machines and people side by side.
+Every function returns a :class:`~denoiseg_flow.tables.layout.Table`, which
+:func:`denoiseg_flow.tables.files.write_table` writes for machines and people side by side.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import math
 
 import pandas as pd
 
-from denoiseg_flow.statistics import noisy_input, paired_differences, summarise
-from denoiseg_flow.table_layout import (
+from denoiseg_flow.tables.layout import (
     Cell,
     Table,
     decimals,
@@ -25,6 +24,7 @@ from denoiseg_flow.table_layout import (
     split_panels,
     wide_panel,
 )
+from denoiseg_flow.tables.statistics import noisy_input, paired_differences, summarise
 
 _NOISY_INPUT = "noisy input"
 #: Metrics that are compared with a reference method and with published numbers.
@@ -38,7 +38,7 @@ def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[s
     Parameters
     ----------
     metrics
-        Tidy metrics as :func:`denoiseg_flow.statistics.read_metrics` returns them.
+        Tidy metrics as :func:`denoiseg_flow.tables.statistics.read_metrics` returns them.
     methods, noises
         Names in the order in which to show them; names not listed come last.
 
@@ -94,7 +94,7 @@ def paired_table(
 ) -> Table:
     """Each method minus ``reference``, paired by seed and image, with bootstrap intervals.
 
-    See :func:`denoiseg_flow.statistics.paired_differences` for pairing and bootstrap, and
+    See :func:`denoiseg_flow.tables.statistics.paired_differences` for pairing and bootstrap, and
     :func:`segmentation_table` for the other parameters.
     """
     data = order_rows(paired_differences(metrics, reference, seed, COMPARED), methods, noises)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.data.images import open_image
 from denoiseg_flow.grid import Run
-from denoiseg_flow.images import open_image
 
 
 def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -> list[str]:

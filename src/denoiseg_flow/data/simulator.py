@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.images import write_image
 from denoiseg_flow.seeds import generator
 
 N_IMAGES = 48  # unless asked for otherwise

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from denoiseg_flow.table_layout import Panel, Table
+from denoiseg_flow.tables.layout import Panel, Table
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from denoiseg_flow.published import published_table
-from denoiseg_flow.table_layout import Table
-from denoiseg_flow.tables import denoising_table, paired_table, segmentation_table
+from denoiseg_flow.tables.layout import Table
+from denoiseg_flow.tables.published import published_table
+from denoiseg_flow.tables.quality import denoising_table, paired_table, segmentation_table
 
 BOOTSTRAP_SEED = 0
 

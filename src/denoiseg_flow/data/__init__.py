@@ -1,0 +1,1 @@
+"""Images from any source, in one canonical form: readers, simulator, manifest, split, noise."""

@@ -1,0 +1,1 @@
+"""From the scores of single images to the comparison tables."""
