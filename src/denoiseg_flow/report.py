@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.panels import centre_crop, instance_colours, intensity_window
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
@@ -63,17 +64,6 @@ class ReportFigure:
 
 
 @dataclass(frozen=True)
-class SliderPair:
-    """One test image to compare with a slider; arrays are (y, x), labels are integers."""
-
-    title: str
-    noisy: np.ndarray
-    denoised: np.ndarray | None = None
-    labels: np.ndarray | None = None
-    truth: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class Citation:
     """A publication and what of it is used here."""
 
@@ -94,7 +84,7 @@ class ReportData:
     """From :func:`denoiseg_flow.tables.verdicts.best_methods`."""
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[ReportFigure] = field(default_factory=list)
-    comparisons: list[SliderPair] = field(default_factory=list)
+    comparisons: list[Example] = field(default_factory=list)
     run_times: ReportTable | None = None
     software: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -207,7 +197,7 @@ def build_report(data: ReportData) -> str:
         tables=[(table, Markup(table.html)) for table in data.tables],
         run_times=Markup(data.run_times.html) if data.run_times else None,
         figures=[(figure, _figure_uri(figure.image)) for figure in data.figures],
-        comparisons=[_comparison(pair) for pair in data.comparisons],
+        comparisons=[_comparison(example) for example in data.comparisons],
         config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
         citations=CITATIONS,
     )
@@ -222,20 +212,23 @@ def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]
     return settings
 
 
-def _comparison(pair: SliderPair) -> _Comparison:
-    noisy = centre_crop(pair.noisy, _SLIDER_SIDE)
+def _comparison(example: Example) -> _Comparison:
+    noisy = centre_crop(example.noisy, _SLIDER_SIDE)
     window = intensity_window(noisy)
     layers = []
-    if pair.denoised is not None:
-        uri = _grey_uri(centre_crop(pair.denoised, _SLIDER_SIDE), window)
-        layers.append(_Layer("denoised", f"{pair.title}, denoised", uri, overlay=False))
-    for name, labels in (("predicted instances", pair.labels), ("annotated instances", pair.truth)):
+    if example.denoised is not None:
+        uri = _grey_uri(centre_crop(example.denoised, _SLIDER_SIDE), window)
+        layers.append(_Layer("denoised", f"{example.name}, denoised", uri, overlay=False))
+    for name, labels in (
+        ("predicted instances", example.labels),
+        ("annotated instances", example.truth),
+    ):
         if labels is not None:
             paint = instance_colours(centre_crop(labels, _SLIDER_SIDE))
             uri = _png_uri(np.round(paint * 255).astype(np.uint8))
-            layers.append(_Layer(name, f"{pair.title}, {name} in colour", uri, overlay=True))
+            layers.append(_Layer(name, f"{example.name}, {name} in colour", uri, overlay=True))
     height, width = noisy.shape
-    return _Comparison(pair.title, _grey_uri(noisy, window), width, height, layers)
+    return _Comparison(example.name, _grey_uri(noisy, window), width, height, layers)
 
 
 def _figure_uri(image: str | Path) -> str:

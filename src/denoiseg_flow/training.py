@@ -3,88 +3,36 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from denoiseg_flow import checkpoints
 from denoiseg_flow.data.images import open_image
-from denoiseg_flow.data.manifest import labelled_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import choose_threshold
-from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.losses import denoising_loss, segmentation_loss
 from denoiseg_flow.masking import MASKINGS, stratified_mask
 from denoiseg_flow.methods import Method, Recipe, as_dict
-from denoiseg_flow.models import Normalisation, TrainedModel
+from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import input_folder, predict_foreground
+from denoiseg_flow.prediction import predict_foreground
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.seeds import torch_seed
+from denoiseg_flow.training_images import (
+    TrainingImages,
+    check_validation,
+    load_bank,
+    measure_normalisation,
+)
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0
 VALIDATION_BATCH = 32
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """The files that one training reads.
-
-    Attributes
-    ----------
-    train, val
-        Input images (tif) for the loss and for validation.
-    train_masks, val_masks
-        For each of them its mask (tif), or None where it is not annotated or not revealed.
-    """
-
-    train: Sequence[Path]
-    train_masks: Sequence[Path | None]
-    val: Sequence[Path]
-    val_masks: Sequence[Path | None]
-
-    @classmethod
-    def of_split(
-        cls, split: pd.DataFrame, images: Path, masks: Path, n_labelled: int, segments: bool
-    ) -> "TrainingImages":
-        """Choose the files of a split table.
-
-        Parameters
-        ----------
-        split
-            Table of :func:`manifest.split`.
-        images, masks
-            Folders that hold ``<image>.tif``, the images as in :func:`prediction.input_folder`.
-        n_labelled
-            How many annotated training images are revealed.
-        segments
-            Whether the method looks at masks at all.
-        """
-        train = split.loc[split["subset"] == "train", "image"]
-        val = split.loc[split["subset"] == "val"]
-        revealed = set(labelled_images(split, n_labelled)) if segments else set()
-        shown = set(val.loc[val["annotated"] == 1, "image"]) if segments else set()
-
-        def image(name: str) -> Path:
-            return input_folder(images) / f"{name}.tif"
-
-        def mask(name: str) -> Path | None:
-            return masks / f"{name}.tif" if name in revealed | shown else None
-
-        return cls(
-            train=[image(name) for name in train],
-            train_masks=[mask(name) for name in train],
-            val=[image(name) for name in val["image"]],
-            val_masks=[mask(name) for name in val["image"]],
-        )
 
 
 class Objective:
@@ -116,47 +64,6 @@ class Objective:
             segment = segmentation_loss(output[:, 1:], classes, recipe.loss_normalisation)
         total = method.alpha * denoise + (1 - method.alpha) * segment
         return torch.stack([total, denoise, segment])
-
-
-def measure_normalisation(files: Sequence[Path]) -> Normalisation:
-    """Return mean and standard deviation over all pixels of the files, one file at a time."""
-    count, total, squares = 0, 0.0, 0.0
-    for path in files:
-        image = np.asarray(open_image(path), dtype=np.float64)
-        count += image.size
-        total += float(image.sum())
-        squares += float(np.square(image).sum())
-    mean = total / count
-    return Normalisation(mean, math.sqrt(max(squares / count - mean**2, 1e-12)))
-
-
-def load_bank(
-    images: Sequence[Path],
-    masks: Sequence[Path | None],
-    normalisation: Normalisation,
-    recipe: Recipe,
-    device: torch.device,
-) -> ImageBank:
-    """Read images and masks onto the device.
-
-    Raises
-    ------
-    InputError
-        If an image is smaller than a training patch.
-    """
-    shapes = [open_image(path).shape for path in images]
-    for path, shape in zip(images, shapes, strict=True):
-        if min(shape) < recipe.patch_size:
-            raise InputError(
-                f"image {path} has shape {shape[0]}x{shape[1]}, smaller than the training patch; "
-                f"set 'patch_size' of the recipe (now {recipe.patch_size}) to {min(shape)} or less"
-            )
-    return ImageBank.load(
-        (normalisation.apply(open_image(path)) for path in images),
-        (None if mask is None else encode_classes(open_image(mask)) for mask in masks),
-        shapes,
-        device,
-    )
 
 
 def make_schedule(
@@ -355,7 +262,7 @@ def train(
         If images do not fit the recipe, there is no validation image, or none with an annotated
         object for a method that segments, or the loss is not finite.
     """
-    _check_validation(method, images, identity["dataset"])
+    check_validation(method, images, identity["dataset"])
     normalisation = measure_normalisation(images.train)
     bank = load_bank(images.train, images.train_masks, normalisation, recipe, device)
     val_bank = load_bank(images.val, images.val_masks, normalisation, recipe, device)
@@ -383,18 +290,6 @@ def train(
             model.threshold.n_images,
         )
     return model, pd.DataFrame(trainer.history)
-
-
-def _check_validation(method: Method, images: TrainingImages, dataset: str) -> None:
-    """Say before the training what validation and threshold would lack after it."""
-    if not images.val:
-        raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
-    masks = (open_image(mask) for mask in images.val_masks if mask)
-    if method.segments and not any((mask > 0).any() for mask in masks):
-        raise InputError(
-            f"no validation image of dataset '{dataset}' has an annotated object to choose the "
-            "threshold by; annotate more images or raise 'split: val'"
-        )
 
 
 def _check_init(method: Method, recipe: Recipe, init: TrainedModel) -> None:

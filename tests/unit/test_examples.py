@@ -81,8 +81,10 @@ def test_example_holds_what_there_is(tmp_path, present):
         folder.mkdir(parents=True)
         if name in {"noisy"} | present:
             tifffile.imwrite(folder / "007.tif", np.full((5, 6), number, np.uint16))
-    example = Example.load("007", tmp_path / "prepared", folders["noisy"], tmp_path / "predictions")
-    assert example.image == "007"
+    example = Example.load(
+        "n2v", "007", tmp_path / "prepared", folders["noisy"], tmp_path / "predictions"
+    )
+    assert example.name == "n2v"
     for number, name in enumerate(folders):
         found = getattr(example, name)
         if name in {"noisy"} | present:

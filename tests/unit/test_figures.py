@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from denoiseg_flow.figures import curves, panels
+from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import GREY, method_styles
 from denoiseg_flow.metrics import average_precision
 
@@ -186,9 +187,9 @@ def test_qualitative_panel_scores_each_row_and_leaves_gaps():
     truth[4:12, 4:12] = 1
     noisy = np.random.default_rng(0).normal(size=(32, 32))
     rows = [
-        panels.PanelRow("perfect", noisy, noisy, truth * 5, truth),
-        panels.PanelRow("empty", noisy, None, truth * 0, truth),
-        panels.PanelRow("denoiser", noisy, noisy, None, None),
+        Example("perfect", noisy, noisy, truth * 5, truth),
+        Example("empty", noisy, None, truth * 0, truth),
+        Example("denoiser", noisy, noisy, None, None),
     ]
     figure = panels.qualitative_panel(rows)
     labels = [axis.get_ylabel() for axis in figure.axes[::5]]

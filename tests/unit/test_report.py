@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.report import (
     CITATIONS,
     ReportData,
     ReportFigure,
     ReportTable,
-    SliderPair,
     build_report,
 )
 from denoiseg_flow.tables.verdicts import Verdict, best_methods
@@ -72,7 +72,7 @@ def data(name="simulated", **changes):
         "verdicts": [Verdict(name, name, 2, name, 0.5, 0.01, 3, tied=[name])],
         "tables": [ReportTable(name, f"caption {name}", "<table><tr><td>1 ± 2</td></tr></table>")],
         "figures": [ReportFigure(name, f"caption {name}", SVG)] * 2,
-        "comparisons": [SliderPair(name, image, image, labels, labels), SliderPair("two", image)],
+        "comparisons": [Example(name, image, image, labels, labels), Example("two", image)],
         "run_times": ReportTable("times", f"caption {name}", "<table><tr><td>9</td></tr></table>"),
         "software": {"python": name},
         "notes": [f"note {name}"],
@@ -155,7 +155,7 @@ def test_slider_shares_one_intensity_window_and_cuts_large_images():
     denoised[0, 0] = np.nan
     labels = np.zeros((600, 700), np.uint16)
     labels[300:320, 300:320] = 8
-    pair = SliderPair("large", noisy, denoised, labels)
+    pair = Example("large", noisy, denoised, labels)
     images = Page(build_report(data(comparisons=[pair], figures=[]))).all("img")
     left, middle, painted = (decode(attributes) for attributes in images)
     assert left.size == middle.size == painted.size == (512, 512)

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import checkpoints, training
+from denoiseg_flow import checkpoints, training, training_images
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import label_foreground
@@ -21,7 +21,8 @@ from denoiseg_flow.masking import stratified_mask
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
 from denoiseg_flow.prediction import predict_foreground, predict_tiles
-from denoiseg_flow.training import Trainer, TrainingImages, measure_normalisation, train
+from denoiseg_flow.training import Trainer, train
+from denoiseg_flow.training_images import TrainingImages, measure_normalisation
 
 CPU = torch.device("cpu")
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
@@ -291,7 +292,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from denoiseg_flow import checkpoints, training
+from denoiseg_flow import checkpoints, training, training_images
 from denoiseg_flow.methods import Method, Recipe
 
 torch.set_num_threads(1)
@@ -310,7 +311,7 @@ checkpoints.os.replace = killed_while_writing
 paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
 training.train(
     Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
-    training.TrainingImages(**paths), Path(given["checkpoint"]), torch.device("cpu"),
+    training_images.TrainingImages(**paths), Path(given["checkpoint"]), torch.device("cpu"),
 )
 """
 

@@ -9,7 +9,6 @@ from denoiseg_flow.report import (
     ReportData,
     ReportFigure,
     ReportTable,
-    SliderPair,
     build_report,
     software_versions,
 )
@@ -51,14 +50,9 @@ def sliders(metrics, run, prepared, noisy, predictions):
     """The best, the median and the worst test image of a run."""
     ranked = rank_images(metrics, [run], predictions)
     for word, place in [("best", -1), ("median", len(ranked) // 2), ("worst", 0)]:
-        example = Example.load(ranked[place], prepared, noisy, predictions)
-        yield SliderPair(
-            f"{run.dataset}, {run.noise}, {run.method}: {word} image, {example.image}",
-            example.noisy,
-            example.denoised,
-            example.labels,
-            example.truth,
-        )
+        image = ranked[place]
+        name = f"{run.dataset}, {run.noise}, {run.method}: {word} image, {image}"
+        yield Example.load(name, image, prepared, noisy, predictions)
 
 
 if "snakemake" in globals():

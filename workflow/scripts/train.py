@@ -8,7 +8,8 @@ from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import TrainedModel
-from denoiseg_flow.training import TrainingImages, train
+from denoiseg_flow.training import train
+from denoiseg_flow.training_images import TrainingImages
 
 
 def main(snakemake):

@@ -35,24 +35,30 @@ def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -
 
 @dataclass(frozen=True)
 class Example:
-    """One test image and what a run made of it; arrays are (y, x), None where there is none."""
+    """One test image and what a run made of it.
 
-    image: str
+    All arrays are (y, x) and of the same shape; those but the noisy image are None where there is
+    none. ``labels`` are the predicted instances, ``truth`` the annotated ones (< 0 is ignored).
+    """
+
+    name: str
     noisy: np.ndarray
-    denoised: np.ndarray | None
-    labels: np.ndarray | None
-    truth: np.ndarray | None
+    denoised: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    truth: np.ndarray | None = None
 
     @classmethod
-    def load(cls, image: str, prepared: Path, noisy: Path, predictions: Path) -> "Example":
-        """Read the image from the folders of the workflow."""
+    def load(
+        cls, name: str, image: str, prepared: Path, noisy: Path, predictions: Path
+    ) -> "Example":
+        """Read an image from the folders of the workflow, to be shown under a name."""
 
         def read(folder: Path) -> np.ndarray | None:
             path = folder / f"{image}.tif"
             return np.array(open_image(path)) if path.exists() else None
 
         return cls(
-            image=image,
+            name=name,
             noisy=read(noisy),
             denoised=read(predictions / "denoised"),
             labels=read(predictions / "labels"),

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from skimage.segmentation import find_boundaries
 
+from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
 from denoiseg_flow.overlap import object_overlap
 from denoiseg_flow.seeds import generator
@@ -23,20 +24,6 @@ from denoiseg_flow.seeds import generator
 FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
 MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
-
-
-@dataclass(frozen=True)
-class PanelRow:
-    """One method's result on one test image; every array is (y, x) and of the same shape.
-
-    ``denoised``, ``prediction`` (labels) and ``truth`` (labels, < 0 is ignored) may be None.
-    """
-
-    name: str
-    noisy: np.ndarray
-    denoised: np.ndarray | None = None
-    prediction: np.ndarray | None = None
-    truth: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +99,7 @@ def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return painted
 
 
-def qualitative_panel(rows: list[PanelRow]) -> Figure:
+def qualitative_panel(rows: list[Example]) -> Figure:
     """Draw one row per method: noisy, denoised, predicted, annotated, and the errors.
 
     All grey images share the intensity window of the first noisy input. Images larger than 256
@@ -142,10 +129,10 @@ def qualitative_panel(rows: list[PanelRow]) -> Figure:
     return figure
 
 
-def _draw_row(row: PanelRow, axes: list[Axes], window: tuple[float, float]) -> None:
+def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> None:
     matching = None
-    if row.truth is not None and row.prediction is not None:
-        matching = match_objects(row.truth, row.prediction)
+    if row.truth is not None and row.labels is not None:
+        matching = match_objects(row.truth, row.labels)
     score = "" if matching is None else f"\nAP {matching.average_precision:.2f}"
     axes[0].set_ylabel(row.name + score, rotation=0, ha="right", va="center", labelpad=6)
     background = _grey(row.noisy, window)
@@ -156,13 +143,11 @@ def _draw_row(row: PanelRow, axes: list[Axes], window: tuple[float, float]) -> N
         None if row.truth is None else _over(background, instance_colours(row.truth)),
         None,
     ]
-    if row.prediction is not None:
-        shown = (
-            row.prediction if matching is None else _recolour(row.prediction, row.truth, matching)
-        )
+    if row.labels is not None:
+        shown = row.labels if matching is None else _recolour(row.labels, row.truth, matching)
         pictures[2] = _over(background, instance_colours(shown))
     if matching is not None:
-        pictures[4] = _errors(background, row.truth, row.prediction, matching)
+        pictures[4] = _errors(background, row.truth, row.labels, matching)
     for axis, picture in zip(axes, pictures, strict=True):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)

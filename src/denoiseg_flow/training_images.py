@@ -1,0 +1,125 @@
+"""The images that a training reads: chosen, checked, normalised, and brought to the device."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.manifest import labelled_images
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.labels import encode_classes
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import Normalisation
+from denoiseg_flow.prediction import input_folder
+from denoiseg_flow.sampling import ImageBank
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The files that one training reads.
+
+    Attributes
+    ----------
+    train, val
+        Input images (tif) for the loss and for validation.
+    train_masks, val_masks
+        For each of them its mask (tif), or None where it is not annotated or not revealed.
+    """
+
+    train: Sequence[Path]
+    train_masks: Sequence[Path | None]
+    val: Sequence[Path]
+    val_masks: Sequence[Path | None]
+
+    @classmethod
+    def of_split(
+        cls, split: pd.DataFrame, images: Path, masks: Path, n_labelled: int, segments: bool
+    ) -> "TrainingImages":
+        """Choose the files of a split table.
+
+        Parameters
+        ----------
+        split
+            Table of :func:`manifest.split`.
+        images, masks
+            Folders that hold ``<image>.tif``, the images as in :func:`prediction.input_folder`.
+        n_labelled
+            How many annotated training images are revealed.
+        segments
+            Whether the method looks at masks at all.
+        """
+        train = split.loc[split["subset"] == "train", "image"]
+        val = split.loc[split["subset"] == "val"]
+        revealed = set(labelled_images(split, n_labelled)) if segments else set()
+        shown = set(val.loc[val["annotated"] == 1, "image"]) if segments else set()
+
+        def image(name: str) -> Path:
+            return input_folder(images) / f"{name}.tif"
+
+        def mask(name: str) -> Path | None:
+            return masks / f"{name}.tif" if name in revealed | shown else None
+
+        return cls(
+            train=[image(name) for name in train],
+            train_masks=[mask(name) for name in train],
+            val=[image(name) for name in val["image"]],
+            val_masks=[mask(name) for name in val["image"]],
+        )
+
+
+def measure_normalisation(files: Sequence[Path]) -> Normalisation:
+    """Return mean and standard deviation over all pixels of the files, one file at a time."""
+    count, total, squares = 0, 0.0, 0.0
+    for path in files:
+        image = np.asarray(open_image(path), dtype=np.float64)
+        count += image.size
+        total += float(image.sum())
+        squares += float(np.square(image).sum())
+    mean = total / count
+    return Normalisation(mean, math.sqrt(max(squares / count - mean**2, 1e-12)))
+
+
+def load_bank(
+    images: Sequence[Path],
+    masks: Sequence[Path | None],
+    normalisation: Normalisation,
+    recipe: Recipe,
+    device: torch.device,
+) -> ImageBank:
+    """Read images and masks onto the device.
+
+    Raises
+    ------
+    InputError
+        If an image is smaller than a training patch.
+    """
+    shapes = [open_image(path).shape for path in images]
+    for path, shape in zip(images, shapes, strict=True):
+        if min(shape) < recipe.patch_size:
+            raise InputError(
+                f"image {path} has shape {shape[0]}x{shape[1]}, smaller than the training patch; "
+                f"set 'patch_size' of the recipe (now {recipe.patch_size}) to {min(shape)} or less"
+            )
+    return ImageBank.load(
+        (normalisation.apply(open_image(path)) for path in images),
+        (None if mask is None else encode_classes(open_image(mask)) for mask in masks),
+        shapes,
+        device,
+    )
+
+
+def check_validation(method: Method, images: TrainingImages, dataset: str) -> None:
+    """Say before the training what validation and threshold would lack after it."""
+    if not images.val:
+        raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
+    masks = (open_image(mask) for mask in images.val_masks if mask)
+    if method.segments and not any((mask > 0).any() for mask in masks):
+        raise InputError(
+            f"no validation image of dataset '{dataset}' has an annotated object to choose the "
+            "threshold by; annotate more images or raise 'split: val'"
+        )
