@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import checkpoints, training, training_images
+from denoiseg_flow import checkpoints, training
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import label_foreground
