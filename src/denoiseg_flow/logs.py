@@ -21,7 +21,7 @@ _ADVICE = {
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
-    """Send messages and warnings of a job to its log file, and end the job on an error.
+    """Send messages of a job to its log file, warnings to the screen too, and end it on an error.
 
     Mistakes of the user, and disks that are full or closed, end in one sentence; anything else in
     a traceback. Both go to the log and to the screen, and the exit status is 1.
@@ -29,8 +29,11 @@ def job_log(path: str | Path) -> Iterator[None]:
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(formatter)
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)
+    root.addHandler(screen)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
@@ -45,12 +48,14 @@ def job_log(path: str | Path) -> Iterator[None]:
         _end(traceback.format_exc(), handler)
     finally:
         logging.captureWarnings(False)
+        root.removeHandler(screen)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # the log may lie on the disk that is full
+            handler.close()
 
 
 def _end(text: str, handler: logging.FileHandler) -> None:
-    with suppress(OSError):  # the log may lie on the disk that is full
+    with suppress(OSError):
         handler.stream.write(text + "\n")
         handler.stream.flush()
     print(text, file=sys.stderr)

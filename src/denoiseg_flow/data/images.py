@@ -4,6 +4,7 @@ What cannot be that (colour, stacks, NaN, constant planes, damaged files) is ref
 sentence that names the file and the way out.
 """
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -165,14 +166,20 @@ def write_image(
     if plane.ndim != 2:
         raise ValueError(f"{path}: expected shape (y, x), got {plane.shape}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(
-        path,
-        plane,
-        compression="zlib" if compress else None,
-        metadata=None,
-        software=False,
-        **_tags(pixel_size),
-    )
+    try:
+        tifffile.imwrite(
+            path,
+            plane,
+            compression="zlib" if compress else None,
+            metadata=None,
+            software=False,
+            **_tags(pixel_size),
+        )
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # NumPy says how much it wrote, but not why it stopped: there was no more space.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def create_image(
