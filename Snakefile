@@ -12,15 +12,17 @@ min_version("9.19")
 configfile: workflow.source_path("config/config.yaml")
 
 
+include: "workflow/rules/common.smk"
+
+
 # Everything moves with one of them: snakemake --config 'pathvars={results: /scratch/study}'
 pathvars:
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
-    run="<results>/runs/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}",
+    run=RUN,
     run_logs="<logs>/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}",
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/predict.smk"

@@ -44,6 +44,7 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# The folder of a run; rules write <run>.
 RUN = "<results>/runs/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}"
 
 
