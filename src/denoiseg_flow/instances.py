@@ -1,6 +1,6 @@
 """Instance labels from class probabilities, and the choice of the threshold between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +37,7 @@ class Threshold:
     n_images: int
 
 
-def choose_threshold(
-    foregrounds: Sequence[np.ndarray], truths: Sequence[np.ndarray]
-) -> Threshold | None:
+def choose_threshold(images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Threshold | None:
     """Return the threshold with the best mean average precision at IoU 0.5.
 
     Images without objects have no average precision and take no part, as in the reference
@@ -47,21 +45,17 @@ def choose_threshold(
 
     Parameters
     ----------
-    foregrounds
-        Foreground probabilities (y, x) of the annotated validation images.
-    truths
-        Their instance labels (y, x).
+    images
+        Foreground probabilities and instance labels, both (y, x), of every annotated validation
+        image; looked at one image at a time.
     """
-    pairs = [
-        (foreground, truth)
-        for foreground, truth in zip(foregrounds, truths, strict=True)
+    scores = [
+        [average_precision(truth, label_foreground(foreground > value)) for value in THRESHOLDS]
+        for foreground, truth in images
         if (truth > 0).any()
     ]
-    if not pairs:
+    if not scores:
         return None
-    scores = [
-        np.mean([average_precision(truth, label_foreground(p > value)) for p, truth in pairs])
-        for value in THRESHOLDS
-    ]
-    best = int(np.argmax(scores))
-    return Threshold(THRESHOLDS[best], float(scores[best]), len(pairs))
+    means = [np.mean(column) for column in zip(*scores, strict=True)]
+    best = int(np.argmax(means))
+    return Threshold(THRESHOLDS[best], float(means[best]), len(scores))

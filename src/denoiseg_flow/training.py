@@ -278,10 +278,10 @@ def train(
     trainer.run(checkpoint, fingerprint)
     model = TrainedModel(method, recipe, identity, normalisation, trainer.network)
     if method.segments:
-        annotated = [(i, m) for i, m in zip(images.val, images.val_masks, strict=True) if m]
         model.threshold = choose_threshold(
-            [predict_foreground(model, open_image(image)) for image, _ in annotated],
-            [open_image(mask) for _, mask in annotated],
+            (predict_foreground(model, open_image(image)), open_image(mask))
+            for image, mask in zip(images.val, images.val_masks, strict=True)
+            if mask
         )
         logger.info(
             "threshold %.2f gives average precision %.3f on %d validation images",

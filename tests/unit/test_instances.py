@@ -25,26 +25,26 @@ def test_thresholds_of_the_reference():
 def test_lowest_threshold_that_cuts_the_bridge_is_chosen(bridge):
     """Below it both squares are one object; a probability at the threshold does not exceed it."""
     foreground, truth = discs(0.8, bridge)
-    assert choose_threshold([foreground], [truth]) == Threshold(0.45, 1.0, 1)
+    assert choose_threshold([(foreground, truth)]) == Threshold(0.45, 1.0, 1)
 
 
 def test_threshold_serves_all_images_alike():
     """One image wants more than 0.6, another less than 0.7, a third is right everywhere."""
     images = [discs(0.9, 0.61), discs(0.69, 0.0), discs(0.95, 0.0)]
-    assert choose_threshold(*zip(*images, strict=True)) == Threshold(0.65, 1.0, 3)
+    assert choose_threshold(images) == Threshold(0.65, 1.0, 3)
 
 
 def test_best_compromise():
     """No threshold suits both: the mean of 1 and 0 is the best there is."""
     images = [discs(0.9, 0.7), discs(0.5, 0.0)]
-    chosen = choose_threshold(*zip(*images, strict=True))
+    chosen = choose_threshold(images)
     assert chosen == Threshold(0.1, pytest.approx(0.5), 2)
 
 
 def test_probability_must_exceed_the_threshold():
     """At 1.0 nothing is left, even where the network is certain."""
     foreground, truth = discs(1.0, 0.97)
-    assert choose_threshold([foreground], [truth]) is not None
+    assert choose_threshold([(foreground, truth)]) is not None
     assert not label_foreground(foreground > THRESHOLDS[-1]).any()
 
 
@@ -52,22 +52,22 @@ def test_images_without_objects_take_no_part():
     """False positives on them at low thresholds must not count."""
     foreground, truth = discs(0.8, 0.0)
     empty = (np.full_like(foreground, 0.9), np.zeros_like(truth))
-    assert choose_threshold([foreground, empty[0]], [truth, empty[1]]) == Threshold(0.1, 1.0, 1)
+    assert choose_threshold([(foreground, truth), empty]) == Threshold(0.1, 1.0, 1)
 
 
 @pytest.mark.parametrize("truths", [[], [np.zeros((12, 20), int)], [np.full((12, 20), -1)]])
 def test_nothing_to_choose_by(truths):
     foregrounds = [np.ones((12, 20), np.float32) for _ in truths]
-    assert choose_threshold(foregrounds, truths) is None
+    assert choose_threshold(zip(foregrounds, truths, strict=True)) is None
 
 
 def test_ignored_pixels_take_no_part():
     """Where the annotator looked away, whatever is predicted is no mistake."""
     foreground, truth = discs(0.8, 0.0, 0.0)
     foreground[0, :] = 0.99
-    assert choose_threshold([foreground], [truth]).average_precision == pytest.approx(2 / 3)
+    assert choose_threshold([(foreground, truth)]).average_precision == pytest.approx(2 / 3)
     truth[0, :] = -1
-    assert choose_threshold([foreground], [truth]).average_precision == 1.0
+    assert choose_threshold([(foreground, truth)]).average_precision == 1.0
 
 
 def test_components_are_connected_by_sides():
