@@ -1,7 +1,32 @@
-"""Settings for all tests."""
+"""Settings and fixtures for all tests."""
 
+import threading
+from http.server import ThreadingHTTPServer
+
+import pytest
 from hypothesis import settings
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Return a function that starts a web server on loopback with the given request handler."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    started = []
+
+    def start(handler):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -23,6 +23,12 @@ class Run:
     n_labelled: int
     seed: int
 
+    @classmethod
+    def of(cls, wildcards: Mapping[str, str]) -> "Run":
+        """Return the run that the wildcards of a job describe."""
+        axes = dict(wildcards.items())
+        return cls(**axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])})
+
     def as_dict(self) -> dict[str, Any]:
         """Return the axes as plain values, for wildcards and for table columns."""
         return asdict(self)
@@ -72,8 +78,7 @@ class Grid:
             name: Method(name=name, **{key: fields[key] for key in fields if key != "published"})
             for name, fields in config["methods"].items()
         }
-        reference = axes["reference"]
-        _look_up(self.methods, reference, "method", "grid.reference")
+        _look_up(self.methods, axes["reference"], "method", "grid.reference")
         for method in self.methods.values():
             self._check(method)
         self.runs = list(dict.fromkeys(self._expand()))
@@ -90,23 +95,15 @@ class Grid:
 
     def upstream(self, run: Run) -> list[Run]:
         """Return the runs that ``run`` needs first."""
-        method = self.methods[run.method]
-        names = [name for name in (method.input, method.init) if name not in (None, NOISY)]
-        return [self._run(run.dataset, run.noise, name, run.n_labelled, run.seed) for name in names]
+        return [needed for needed in (self.input_run(run), self.init_run(run)) if needed]
 
     def input_run(self, run: Run) -> Run | None:
         """Return the run whose denoised images ``run`` reads; None: it reads the noisy images."""
-        name = self.methods[run.method].input
-        if name == NOISY:
-            return None
-        return self._run(run.dataset, run.noise, name, run.n_labelled, run.seed)
+        return self._run_beside(run, self.methods[run.method].input)
 
     def init_run(self, run: Run) -> Run | None:
         """Return the run whose weights ``run`` starts from, or None."""
-        name = self.methods[run.method].init
-        if name is None:
-            return None
-        return self._run(run.dataset, run.noise, name, run.n_labelled, run.seed)
+        return self._run_beside(run, self.methods[run.method].init)
 
     def predicted_subsets(self, method: str) -> list[str]:
         """Return which subsets a method predicts: all, where another method trains on them."""
@@ -208,13 +205,19 @@ class Grid:
     def _run(self, dataset: str, noise: str, method: str, n_labelled: int, seed: int) -> Run:
         return Run(dataset, noise, method, n_labelled if self._uses_labels(method) else 0, seed)
 
+    def _run_beside(self, run: Run, method: str | None) -> Run | None:
+        """The run of another method in the same place of the grid; None for no method."""
+        if method in (None, NOISY):
+            return None
+        return self._run(run.dataset, run.noise, method, run.n_labelled, run.seed)
+
     def _uses_labels(self, name: str) -> bool:
         method = self.methods[name]
-        return method.segments or any(
-            self._uses_labels(other)
-            for other in (method.input, method.init)
-            if other in self.methods
-        )
+        return method.segments or any(map(self._uses_labels, self._needed(method)))
+
+    def _needed(self, method: Method) -> list[str]:
+        """Names of the methods that a method builds on, as far as they are defined."""
+        return [name for name in (method.input, method.init) if name in self.methods]
 
     def _check(self, method: Method) -> None:
         key = f"methods.{method.name}"
@@ -243,11 +246,9 @@ class Grid:
         """Methods that build on each other must not form a circle."""
         waiting, seen = [method.name], []
         while waiting:
-            current = self.methods.get(waiting.pop())
-            if current is None:
-                continue
+            current = self.methods[waiting.pop()]
             seen.append(current.name)
-            needed = [name for name in (current.input, current.init) if name in self.methods]
+            needed = self._needed(current)
             if method.name in needed:
                 raise InputError(
                     f"config key 'methods.{method.name}' builds on itself, through "

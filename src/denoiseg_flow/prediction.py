@@ -152,5 +152,6 @@ def predict_folder(
     images
         See :func:`input_folder`.
     """
+    source = input_folder(images)
     for name in names:
-        predict_file(model, input_folder(images) / f"{name}.tif", folder, save_probabilities)
+        predict_file(model, source / f"{name}.tif", folder, save_probabilities)

@@ -58,8 +58,10 @@ class TrainingImages:
         revealed = set(labelled_images(split, n_labelled)) if segments else set()
         shown = set(val.loc[val["annotated"] == 1, "image"]) if segments else set()
 
+        folder = input_folder(images)
+
         def image(name: str) -> Path:
-            return input_folder(images) / f"{name}.tif"
+            return folder / f"{name}.tif"
 
         def mask(name: str) -> Path | None:
             return masks / f"{name}.tif" if name in revealed | shown else None

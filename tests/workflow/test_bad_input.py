@@ -6,9 +6,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -285,21 +284,14 @@ def zipped(files):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+def server(serve, monkeypatch):
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)  # between two attempts
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = serve(Handler)
     server.archives = {
         "good.zip": zipped({"images/a.tif": b"a" * 1000}),
         "escape.zip": zipped({"fine.txt": b"fine", "../../escaped.txt": b"evil"}),
     }
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return server
 
 
 def fetched(folder):

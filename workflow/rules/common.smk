@@ -53,14 +53,6 @@ def run_path(run, name):
     return f"{RUN}/{name}".format(**run.as_dict()) if run else []
 
 
-def run_of(wildcards):
-    """The run that the wildcards of a job describe."""
-    axes = dict(wildcards.items())
-    return Run(
-        **axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])}
-    )
-
-
 def source_folders(wildcards):
     """What a dataset is prepared from: the user's folders, or what another rule made."""
     spec = config["datasets"][wildcards.dataset]
@@ -71,7 +63,7 @@ def source_folders(wildcards):
 
 def input_images(wildcards):
     """Noisy images, or the images that another method denoised."""
-    source = GRID.input_run(run_of(wildcards))
+    source = GRID.input_run(Run.of(wildcards))
     if source:
         return run_path(source, "predictions")
     return "<results>/data/{dataset}/noisy/{noise}"

@@ -6,7 +6,7 @@ rule train:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
         prepared="<results>/data/{dataset}/prepared",
         images=input_images,
-        init=lambda wildcards: run_path(GRID.init_run(run_of(wildcards)), "model.pt"),
+        init=lambda wildcards: run_path(GRID.init_run(Run.of(wildcards)), "model.pt"),
     output:
         model="<run>/model.pt",
         history="<run>/history.tsv",

@@ -5,6 +5,7 @@ from pathlib import Path
 from denoiseg_flow import checkpoints
 from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
+from denoiseg_flow.grid import Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import TrainedModel
@@ -16,8 +17,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         device = select_device(snakemake.params.device, snakemake.threads)
         method = Method(**snakemake.params.method)
-        identity = dict(snakemake.wildcards.items())
-        identity |= {key: int(identity[key]) for key in ("n_labelled", "seed")}
+        identity = Run.of(snakemake.wildcards).as_dict()
         init = snakemake.input.get("init")
         output = Path(snakemake.output.model)
         # Beside the declared outputs, which Snakemake deletes before it repeats a job.

@@ -49,15 +49,8 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
                 "score this run again"
             )
         bodies.append(body if body.endswith("\n") or not body else body + "\n")
-    types = {column: _TYPES.get(column, "str") for column in METRICS_COLUMNS}
     try:
-        frame = pd.read_csv(
-            io.StringIO("".join([header, "\n", *bodies])),
-            sep="\t",
-            dtype=types,
-            keep_default_na=False,
-            na_values={"value": ["", "nan"]},
-        )
+        frame = _parse(io.StringIO("".join([header, "\n", *bodies])), separator="\t")
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"the metrics files cannot be parsed: {error}; score again") from error
     keys = METRICS_COLUMNS[:-1]
@@ -74,8 +67,18 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
 
 def read_metrics_csv(path: Path) -> pd.DataFrame:
     """Read the frame of :func:`read_metrics` back from the csv file that it was written to."""
-    types = {column: _TYPES.get(column, "str") for column in METRICS_COLUMNS}
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"value": ["", "nan"]})
+    return _parse(path, separator=",")
+
+
+def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
+    """Read metrics; names are text, whatever they look like."""
+    return pd.read_csv(
+        source,
+        sep=separator,
+        dtype={column: _TYPES.get(column, "str") for column in METRICS_COLUMNS},
+        keep_default_na=False,
+        na_values={"value": ["", "nan"]},
+    )
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
