@@ -2,12 +2,17 @@
 
 import hashlib
 import io
+import logging
 import os
+import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
@@ -23,12 +28,6 @@ def save_atomically(content: dict[str, Any], path: Path) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def remove(path: Path) -> None:
-    """Remove a file of :func:`save_atomically`, and what a killed process left of a newer one."""
-    path.unlink(missing_ok=True)
-    _partial(path).unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
@@ -53,7 +52,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         If the file is truncated, damaged, or holds anything but tensors and plain values.
     """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        # PyTorch does not look at the checksums of its own archive.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        content = None if damaged else torch.load(path, map_location=device, weights_only=True)
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # nearly any, depending on which bytes are damaged
@@ -61,3 +63,48 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged or not a file of tensors")
     return content
+
+
+class Checkpoints:
+    """The newest state of a running training, and the one before it.
+
+    Parameters
+    ----------
+    path
+        File of the newest state; the one before it lies beside it, as ``*.previous``.
+    seconds
+        Shortest time between two of them.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self.previous = path.with_name(path.name + ".previous")
+        self.seconds = seconds
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time for the next one."""
+        return time.monotonic() - self._saved >= self.seconds
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a state; at every moment there is at least one complete file."""
+        if self.path.exists():
+            os.replace(self.path, self.previous)
+        save_atomically(state, self.path)
+        self._saved = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return the newest state that can be read, or None; damaged files are named in the log."""
+        for path in (self.path, self.previous):
+            try:
+                return load(path, device)
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                logger.warning("%s: it is ignored", error)
+        return None
+
+    def remove(self) -> None:
+        """Remove both files, and what a killed process left of a third."""
+        for path in (self.path, self.previous, _partial(self.path)):
+            path.unlink(missing_ok=True)

@@ -1,6 +1,8 @@
 """Where the tensors live."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -34,5 +36,46 @@ def select_device(name: str, threads: int) -> torch.device:
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
+    else:
+        torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     logger.info("computing on %s with %d CPU thread(s)", device, threads)
     return device
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager:
+    """Return the context that networks are trained in: bfloat16 where a GPU computes in it.
+
+    Weights, optimiser and losses stay in float32, and so does prediction.
+    """
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def out_of_memory_advice(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Turn an error for lack of memory into an InputError that says which batch size to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = (
+            f"set 'batch_size' of the recipe to {batch_size // 2}"
+            if batch_size > 1
+            else "set 'patch_size' of the recipe lower"
+        )
+        raise InputError(
+            f"{device} has too little free memory for batches of {batch_size} patches; {advice}, "
+            "or run fewer jobs at once"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch's CPU allocator has no exception of its own.
+    return (
+        not isinstance(error, RuntimeError)
+        or isinstance(error, torch.OutOfMemoryError)
+        or ("can't allocate memory" in str(error))
+    )

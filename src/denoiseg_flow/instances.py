@@ -1,15 +1,40 @@
-"""Instance labels from class probabilities, and the choice of the threshold between them."""
+"""Instance labels from class probabilities, and the choice of the threshold between them.
 
-from collections.abc import Iterable
+Two ways lead from the probabilities of an image to its instances (the key ``instances`` of a
+recipe):
+
+components
+    Connected regions of p(foreground) > threshold. As in the reference implementation of DenoiSeg
+    (Buchholz, Prakash et al. 2020).
+watershed
+    Seeds are the connected regions of p(foreground) - p(border) > ``SEED_LEVEL``: the inner parts
+    of objects, apart even where two objects touch and their foreground is connected. From there
+    the objects grow, the most certain pixels first, until they meet each other or the end of
+    p(foreground) > threshold. Foreground without a seed is dropped; seeds always remain.
+
+Regions are connected by the sides of pixels, not by their corners.
+"""
+
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from skimage.segmentation import watershed
 
+from denoiseg_flow.labels import BORDER, FOREGROUND
 from denoiseg_flow.metrics import average_precision
 
 # The reference implementation tries these on the validation images.
 THRESHOLDS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+
+# Pixels with a larger p(foreground) - p(border) are seeds of the watershed.
+SEED_LEVEL = 0.5
+
+
+def label_type(count: int) -> type[np.unsignedinteger]:
+    """Return the pixel type of ``count`` labels: uint16 while they fit, else uint32."""
+    return np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32
 
 
 def label_foreground(foreground: np.ndarray) -> np.ndarray:
@@ -22,10 +47,65 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    Labels (y, x), 0 background; uint16 while they fit, else uint32.
+    Labels (y, x), 0 background, in raster order; uint16 while they fit, else uint32.
     """
     labels, count = ndimage.label(foreground)
-    return labels.astype(np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32)
+    return labels.astype(label_type(count))
+
+
+def height_above_border(probabilities: np.ndarray) -> np.ndarray:
+    """Return p(foreground) - p(border) of probabilities (3, y, x): the landscape of the watershed.
+
+    It is high inside of objects, and low between them and around them.
+    """
+    return probabilities[FOREGROUND] - probabilities[BORDER]
+
+
+def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Grow objects from their seeds, highest pixels first, until they meet or the mask ends.
+
+    Parameters
+    ----------
+    height
+        (y, x), see :func:`height_above_border`; anything but NaN outside of the mask.
+    seeds
+        (y, x), int32: 0, or the number of the seed. Different seeds do not touch.
+    mask
+        (y, x), bool: what may be filled, the seeds included.
+
+    Returns
+    -------
+    Labels (y, x), int32, with the numbers of the seeds.
+    """
+    # Flooding begins at the rims. What lies inside of a seed would only make its queue longer.
+    inside = ndimage.binary_erosion(seeds > 0)
+    grown = watershed(-height, seeds, mask=mask & ~inside)
+    return np.where(inside, seeds, grown)
+
+
+def label_instances(
+    probabilities: np.ndarray, thresholds: Iterable[float], instances: str
+) -> Iterator[np.ndarray]:
+    """Yield the labels (y, x) of an image in memory at each of the thresholds.
+
+    Large images are labelled to the same effect by :class:`tiled_instances.TiledInstances`.
+
+    Parameters
+    ----------
+    probabilities
+        (3, y, x), float32.
+    instances
+        ``"components"`` or ``"watershed"``, see the module.
+    """
+    foreground = probabilities[FOREGROUND]
+    if instances == "components":
+        for threshold in thresholds:
+            yield label_foreground(foreground > threshold)
+        return
+    height = height_above_border(probabilities)
+    seeds, _ = ndimage.label(height > SEED_LEVEL)
+    for threshold in thresholds:
+        yield grow_seeds(height, seeds, (foreground > threshold) | (seeds > 0))
 
 
 @dataclass(frozen=True)
@@ -37,7 +117,9 @@ class Threshold:
     n_images: int
 
 
-def choose_threshold(images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Threshold | None:
+def choose_threshold(
+    images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str
+) -> Threshold | None:
     """Return the threshold with the best mean average precision at IoU 0.5.
 
     Images without objects have no average precision and take no part, as in the reference
@@ -46,12 +128,17 @@ def choose_threshold(images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Thresho
     Parameters
     ----------
     images
-        Foreground probabilities and instance labels, both (y, x), of every annotated validation
+        Class probabilities (3, y, x) and instance labels (y, x) of every annotated validation
         image; looked at one image at a time.
+    instances
+        ``"components"`` or ``"watershed"``, see the module.
     """
     scores = [
-        [average_precision(truth, label_foreground(foreground > value)) for value in THRESHOLDS]
-        for foreground, truth in images
+        [
+            average_precision(truth, labels)
+            for labels in label_instances(probabilities, THRESHOLDS, instances)
+        ]
+        for probabilities, truth in images
         if (truth > 0).any()
     ]
     if not scores:

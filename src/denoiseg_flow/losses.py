@@ -1,4 +1,4 @@
-"""The two halves of the DenoiSeg loss."""
+"""The parts that the loss of a method is summed up from."""
 
 import torch
 from torch.nn import functional
@@ -43,3 +43,18 @@ def segmentation_loss(
     if normalisation == "all_pixels":
         return total / classes.numel()
     return total / (classes != IGNORE).sum().clamp(min=1)
+
+
+def consistency_loss(logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross entropy between the probabilities of a teacher and of the network.
+
+    Classes weigh alike here: the teacher was trained with ``CLASS_WEIGHTS``, so that its
+    probabilities favour the border already. Weighing them once more lets the border class feed
+    on itself until nothing else is left.
+
+    Parameters
+    ----------
+    logits, probabilities
+        (batch, 3, y, x).
+    """
+    return functional.cross_entropy(logits, probabilities)

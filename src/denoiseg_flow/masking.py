@@ -53,7 +53,9 @@ def replace_uniform(
     """Replace every masked pixel by a random pixel of its neighbourhood (Krull et al. 2019).
 
     The neighbourhood is cut at the patch border, and holds the pixel itself, as in the reference
-    implementation (``uniform_withCP``).
+    implementation (``uniform_withCP``). A replacement is drawn for every pixel and used where the
+    mask says so: a list of the masked ones would have a length that only a GPU knows, and asking
+    for it would stop the host at every step.
 
     Parameters
     ----------
@@ -61,17 +63,20 @@ def replace_uniform(
         (batch, y, x), float and boolean.
     """
     _, height, width = patches.shape
-    b, y, x = mask.nonzero(as_tuple=True)
+    device = patches.device
 
-    def neighbour(position: torch.Tensor, size: int) -> torch.Tensor:
+    def neighbours(size: int) -> torch.Tensor:
+        """Along one axis, for every pixel of the batch: (batch, y, x), or with x and y swapped."""
+        position = torch.arange(size, device=device)
         low = (position - NEIGHBOURHOOD // 2).clamp(min=0)
-        high = (position + NEIGHBOURHOOD // 2).clamp(max=size - 1)
-        share = torch.rand(len(position), generator=generator, device=generator.device)
-        return low + (share * (high - low + 1)).long().clamp(max=high - low)
+        count = (position + NEIGHBOURHOOD // 2).clamp(max=size - 1) - low + 1
+        shape = (len(patches), height * width // size, size)
+        share = torch.rand(shape, generator=generator, device=device)
+        return low + torch.minimum((share * count).long(), count - 1)
 
-    replaced = patches.clone()
-    replaced[b, y, x] = patches[b, neighbour(y, height), neighbour(x, width)]
-    return replaced
+    y, x = neighbours(height).mT, neighbours(width)
+    source = (y * width + x).flatten(1)
+    return torch.where(mask, patches.flatten(1).gather(1, source).view(patches.shape), patches)
 
 
 MASKINGS: dict[str, Callable[..., torch.Tensor]] = {"uniform": replace_uniform}

@@ -76,15 +76,30 @@ class Recipe:
     batch_norm_momentum
         Weight of each batch in the running statistics of batch normalisation. The papers' 0.01
         (0.99 in Keras) takes hundreds of steps to forget the initial values.
+    freeze_batch_norm
+        Share of the steps, at the end, in which batch normalisation uses fixed statistics instead
+        of those of each batch, see :mod:`batch_norm`; 0 never does.
+    ema_decay
+        The weights that are kept are an exponential moving average over the steps, with this
+        weight on the past; 0 keeps the weights of the last step themselves.
     masked_fraction
         Share of pixels that a blind-spot target hides.
     labelled_share
         Share of each joint batch that is drawn from annotated images; None draws from all images
         alike. Methods that only segment draw all patches from annotated images, unless None.
+    pseudo_labels
+        Weight, relative to the annotation, of the segmentation that the averaged weights yield for
+        the patches of a joint batch without annotation ("mean teacher", Tarvainen & Valpola 2017,
+        with soft labels); 0 does without.
     loss_normalisation
         ``"labelled_pixels"`` or ``"all_pixels"``, see :func:`losses.segmentation_loss`.
     validation_patches
         How many patches the validation loss is computed on, at most.
+    instances
+        How objects are made of probabilities: ``"components"`` or ``"watershed"``, see
+        :mod:`instances`.
+    test_time_augmentation
+        Whether predictions are means over the eight orientations of the square.
     """
 
     depth: int
@@ -97,21 +112,38 @@ class Recipe:
     schedule: str
     weights: str
     batch_norm_momentum: float
+    freeze_batch_norm: float
+    ema_decay: float
     masked_fraction: float
     labelled_share: float | None
+    pseudo_labels: float
     loss_normalisation: str
     validation_patches: int
+    instances: str
+    test_time_augmentation: bool
 
     @property
     def steps(self) -> int:
         """Optimiser steps in the whole training."""
         return self.epochs * self.steps_per_epoch
 
-    def batch_share(self, method: Method) -> float | None:
-        """Share of a batch that ``method`` draws from annotated images only."""
+    @property
+    def first_frozen_step(self) -> int:
+        """The step before which the statistics of batch normalisation are fixed."""
+        return self.steps - round(self.freeze_batch_norm * self.steps)
+
+    def labelled_patches(self, method: Method) -> int:
+        """Patches of a batch that ``method`` draws from annotated images only; they come first."""
         if self.labelled_share is None or not method.segments:
-            return None
-        return self.labelled_share if method.denoises else 1.0
+            return 0
+        return round(self.labelled_share * self.batch_size) if method.denoises else self.batch_size
+
+    def first_pseudo_step(self, method: Method) -> int:
+        """The step from which pseudo-labels count: before, the teacher has to learn itself."""
+        joint = method.denoises and method.segments
+        if joint and self.pseudo_labels and self.labelled_patches(method) < self.batch_size:
+            return round(0.3 * self.steps)
+        return self.steps
 
 
 def as_dict(part: Method | Recipe) -> dict[str, Any]:
@@ -121,5 +153,28 @@ def as_dict(part: Method | Recipe) -> dict[str, Any]:
 
 def method_from_dict(values: Mapping[str, Any]) -> Method:
     """Return the method that :func:`as_dict` described, ignoring fields of later versions."""
-    known = {field.name for field in fields(Method)}
-    return Method(**{key: value for key, value in values.items() if key in known})
+    return Method(**_known(Method, values))
+
+
+# What every recipe did before it had these fields: model files of that time lack them.
+_BEFORE = {
+    "freeze_batch_norm": 0.0,
+    "ema_decay": 0.0,
+    "pseudo_labels": 0.0,
+    "instances": "components",
+    "test_time_augmentation": False,
+}
+
+
+def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that :func:`as_dict` described, in this version or another.
+
+    Fields that an earlier version did not have get the value that stands for what it did; fields
+    of later versions are ignored.
+    """
+    return Recipe(**_BEFORE | _known(Recipe, values))
+
+
+def _known(part: type[Method] | type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(part)}
+    return {key: value for key, value in values.items() if key in names}

@@ -11,7 +11,7 @@ from torch import nn
 from denoiseg_flow import __version__, checkpoints
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import Threshold
-from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict
+from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, recipe_from_dict
 from denoiseg_flow.networks import build_network
 
 FORMAT = 1
@@ -85,7 +85,7 @@ class TrainedModel:
                 f"denoiseg-flow reads format {FORMAT}; install the version that wrote it"
             )
         method = method_from_dict(content["method"])
-        recipe = Recipe(**content["recipe"])
+        recipe = recipe_from_dict(content["recipe"])
         network = build_network(method.network, recipe.depth, recipe.filters)
         network.load_state_dict(content["weights"])
         threshold = content["threshold"]

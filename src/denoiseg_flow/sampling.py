@@ -1,13 +1,12 @@
 """Training patches: random crops of images of any size, cut on the training device."""
 
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from denoiseg_flow.data.images import reserve
+from denoiseg_flow.data.memory_maps import temporary_map
 from denoiseg_flow.labels import IGNORE
 
 # Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
@@ -105,10 +104,7 @@ def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Ten
     """
     if device.type != "cpu" or count * dtype.itemsize <= RESIDENT_BYTES:
         return torch.empty(count, dtype=dtype, device=device)
-    with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
-        reserve(file.name, count * dtype.itemsize)
-        # The map outlives the name of the file, and the file is gone with the process.
-        return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+    return torch.from_numpy(temporary_map((count,), str(dtype).removeprefix("torch.")))
 
 
 class PatchSampler:
@@ -124,18 +120,15 @@ class PatchSampler:
         Side of the patches in pixels.
     batch_size
         Patches in a batch.
-    labelled_share
-        Share of every batch that is drawn from annotated images only, or None to draw all patches
-        from all images alike.
+    n_labelled
+        How many of them are drawn from annotated images only. They come first; the others are
+        drawn from all images alike.
     """
 
-    def __init__(
-        self, bank: ImageBank, patch_size: int, batch_size: int, labelled_share: float | None
-    ) -> None:
+    def __init__(self, bank: ImageBank, patch_size: int, batch_size: int, n_labelled: int) -> None:
         self.bank = bank
         self.patch_size = patch_size
         self.batch_size = batch_size
-        n_labelled = 0 if labelled_share is None else round(labelled_share * batch_size)
         area = (bank.heights * bank.widths).float()
         self._groups = [
             (count, weights)

@@ -1,25 +1,27 @@
 """The one training loop, for every learned method."""
 
+import copy
 import logging
 import math
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
-from denoiseg_flow import checkpoints
+from denoiseg_flow import batch_norm
+from denoiseg_flow.checkpoints import Checkpoints, digest
 from denoiseg_flow.data.images import open_image
+from denoiseg_flow.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import choose_threshold
-from denoiseg_flow.losses import denoising_loss, segmentation_loss
-from denoiseg_flow.masking import MASKINGS, stratified_mask
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import predict_foreground
+from denoiseg_flow.objective import Objective, as_input
+from denoiseg_flow.prediction import predict_probabilities
+from denoiseg_flow.progress import Progress
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.seeds import torch_seed
 from denoiseg_flow.training_images import (
@@ -31,39 +33,7 @@ from denoiseg_flow.training_images import (
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 60.0
 VALIDATION_BATCH = 32
-
-
-class Objective:
-    """The loss of a method on a batch of patches."""
-
-    def __init__(self, method: Method, recipe: Recipe) -> None:
-        self.method = method
-        self.recipe = recipe
-
-    def __call__(
-        self,
-        network: nn.Module,
-        patches: torch.Tensor,
-        classes: torch.Tensor | None,
-        generator: torch.Generator,
-    ) -> torch.Tensor:
-        """Return (total, denoising, segmentation) loss of patches (batch, y, x)."""
-        method, recipe = self.method, self.recipe
-        inputs = patches
-        if method.target == "blind_spot":
-            mask = stratified_mask(tuple(patches.shape), recipe.masked_fraction, generator)
-            inputs = MASKINGS[method.masking](patches, mask, generator)
-        x = inputs[:, None].to(memory_format=torch.channels_last)  # (batch, 1, y, x)
-        output = network(x)  # (batch, 4, y, x)
-        denoise = segment = output.new_zeros(())
-        if method.denoises:
-            denoise = denoising_loss(output[:, 0], patches, mask)
-        if method.segments:
-            segment = segmentation_loss(output[:, 1:], classes, recipe.loss_normalisation)
-        total = method.alpha * denoise + (1 - method.alpha) * segment
-        return torch.stack([total, denoise, segment])
 
 
 def make_schedule(
@@ -71,14 +41,19 @@ def make_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the learning rate schedule of the recipe."""
     if recipe.schedule == "one_cycle":
+        # PyTorch divides by zero where the rise or the fall takes less than one step.
+        total = max(recipe.steps, 3)
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=recipe.learning_rate, total_steps=recipe.steps, pct_start=0.2
+            optimiser,
+            max_lr=recipe.learning_rate,
+            total_steps=total,
+            pct_start=max(0.2, 2 / total),
         )
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
 
 
 class Trainer:
-    """A training that can be stopped after any epoch and continued to the same weights."""
+    """A training that can be stopped after any step and continued to the same weights."""
 
     def __init__(
         self,
@@ -89,25 +64,30 @@ class Trainer:
         seed: int,
         device: torch.device,
     ) -> None:
+        self.method = method
         self.recipe = recipe
         self.seed = seed
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
         network = build_network(method.network, recipe.depth, recipe.filters)
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = recipe.batch_norm_momentum
+        for layer in batch_norm.batch_norms(network):
+            layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
         self.objective = Objective(method, recipe)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=recipe.learning_rate)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=recipe.learning_rate, fused=True
+        )
         self.schedule = make_schedule(recipe, self.optimiser)
         self.sampler = PatchSampler(
-            bank, recipe.patch_size, recipe.batch_size, recipe.batch_share(method)
+            bank, recipe.patch_size, recipe.batch_size, recipe.labelled_patches(method)
         )
         self.generator = self._new_generator("training")
         self.validation = validation_patches(
             val_bank, recipe.patch_size, recipe.validation_patches, self._new_generator("val")
         )
+        self.step = 0
+        self.loss_sums = torch.zeros(4, device=device)  # of the epoch so far
         self.history: list[dict[str, float]] = []
         self.best_loss = math.inf
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -116,119 +96,173 @@ class Trainer:
         seed = torch_seed(self.seed, purpose)
         return torch.Generator(device=self.device).manual_seed(seed)
 
-    def run(self, checkpoint: Path, fingerprint: str) -> None:
-        """Train to the end, from the checkpoint if there is one of the same fingerprint."""
-        if checkpoint.exists():
-            self._resume(checkpoint, fingerprint)
-        started = saved = time.monotonic()
-        first = len(self.history)
-        for epoch in range(first, self.recipe.epochs):
-            losses = self._train_epoch()
-            val_loss = self._validate()
-            self._record(epoch, losses, val_loss, time.monotonic() - started, epoch - first + 1)
-            if self.recipe.schedule == "reduce_on_plateau":
-                self.schedule.step(val_loss)
-            if self.recipe.weights == "best" and val_loss < self.best_loss:
-                self.best_loss = val_loss
-                self.best_weights = {
-                    key: value.clone() for key, value in self.network.state_dict().items()
-                }
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoints.save_atomically(self._state(fingerprint), checkpoint)
-                saved = time.monotonic()
-        if self.best_weights:
-            self.network.load_state_dict(self.best_weights)
-        self.network.eval()
+    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over the weights of another network of the same kind."""
+        self.network.load_state_dict(weights)
+        self.average.load_state_dict(weights)
 
-    def _train_epoch(self) -> list[float]:
-        """One epoch of optimiser steps; the losses stay on the device until it ends."""
+    def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
+        """Train to the end, from the newest checkpoint if there is one of this training."""
+        self._resume(checkpoints, fingerprint)
+        recipe = self.recipe
+        progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
+        self._set_training_mode()
+        while self.step < recipe.steps:
+            if self.step == recipe.first_frozen_step:
+                self._measure_statistics()
+            progress.advance(sampling_seconds=self._train_step())
+            if self.step % recipe.steps_per_epoch == 0:
+                self._end_epoch(progress)
+            if checkpoints.due():
+                self._check_losses()
+                checkpoints.save(self._state(fingerprint))
+        progress.close()
+        if self.best_weights:
+            self.average.load_state_dict(self.best_weights)
+
+    def _set_training_mode(self) -> None:
         self.network.train()
-        sums = torch.zeros(3, device=self.device)
-        for _ in range(self.recipe.steps_per_epoch):
-            patches, classes = self.sampler.draw(self.generator)
-            losses = self.objective(self.network, patches, classes, self.generator)
-            self.optimiser.zero_grad(set_to_none=True)
-            losses[0].backward()
-            self.optimiser.step()
-            if self.recipe.schedule == "one_cycle":
-                self.schedule.step()
-            sums += losses.detach()
-        return (sums / self.recipe.steps_per_epoch).tolist()
+        if self.step >= self.recipe.first_frozen_step:
+            batch_norm.freeze(self.network)
+
+    def _measure_statistics(self) -> None:
+        """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
+        inputs = (
+            as_input(self.objective.hide(self.sampler.draw(self.generator)[0], self.generator)[0])
+            for _ in range(batch_norm.BATCHES)
+        )
+        batch_norm.measure(self.network, inputs)
+        self._set_training_mode()
+        # Copied, not averaged: too few steps may be left to forget the noisy ones.
+        for average, measured in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            average.copy_(measured)
+
+    def _train_step(self) -> float:
+        """One optimiser step; the losses stay on the device. Returns the seconds of sampling."""
+        started = time.perf_counter()
+        patches, classes = self.sampler.draw(self.generator)
+        sampling_seconds = time.perf_counter() - started
+        imitating = self.step >= self.recipe.first_pseudo_step(self.method)
+        teacher = self.average if imitating else None
+        with mixed_precision(self.device):
+            losses = self.objective(self.network, patches, classes, self.generator, teacher)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses[0].backward()
+        self.optimiser.step()
+        if self.recipe.schedule == "one_cycle":
+            self.schedule.step()
+        self._average_weights()
+        self.loss_sums += losses.detach()
+        self.step += 1
+        return sampling_seconds
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """Let the average follow the network, faster in the first steps."""
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        values = zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        )
+        for average, value in values:
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    def _end_epoch(self, progress: Progress) -> None:
+        """Validate, write the history, and keep the weights if they are the best so far."""
+        self._check_losses()
+        total, denoise, segment, pseudo = (self.loss_sums / self.recipe.steps_per_epoch).tolist()
+        val_loss = self._validate()
+        self.history.append(
+            {
+                "step": self.step,
+                "loss": total,
+                "loss_denoise": denoise,
+                "loss_segment": segment,
+                "loss_pseudo": pseudo,
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "val_loss": val_loss,
+            }
+        )
+        progress.report(total, val_loss)
+        if self.recipe.schedule == "reduce_on_plateau":
+            self.schedule.step(val_loss)
+        if self.recipe.weights == "best" and val_loss < self.best_loss:
+            self.best_loss = val_loss
+            self.best_weights = {
+                key: value.clone() for key, value in self.average.state_dict().items()
+            }
+        self.loss_sums.zero_()
+
+    def _check_losses(self) -> None:
+        total = float(self.loss_sums[0])
+        if not math.isfinite(total):
+            raise InputError(
+                f"the loss is {total} after {self.step} steps; lower 'learning_rate' of the recipe "
+                f"(now {self.recipe.learning_rate})"
+            )
 
     @torch.inference_mode()
     def _validate(self) -> float:
         """Validation loss, on the same pixels and with the same blind spots every time."""
-        self.network.eval()
         patches, classes = self.validation
         generator = self._new_generator("validation masks")
         total = 0.0
         for start in range(0, len(patches), VALIDATION_BATCH):
             part = slice(start, start + VALIDATION_BATCH)
             annotation = None if classes is None else classes[part]
-            losses = self.objective(self.network, patches[part], annotation, generator)
+            with mixed_precision(self.device):
+                losses = self.objective(self.average, patches[part], annotation, generator)
             total += float(losses[0]) * len(patches[part])
         return total / len(patches)
-
-    def _record(
-        self, epoch: int, losses: list[float], val_loss: float, seconds: float, n_epochs: int
-    ) -> None:
-        total, denoise, segment = losses
-        step = (epoch + 1) * self.recipe.steps_per_epoch
-        if not math.isfinite(total):
-            raise InputError(
-                f"the loss is {total} after {step} steps; lower 'learning_rate' of the recipe "
-                f"(now {self.recipe.learning_rate})"
-            )
-        self.history.append(
-            {
-                "step": step,
-                "loss": total,
-                "loss_denoise": denoise,
-                "loss_segment": segment,
-                "learning_rate": self.optimiser.param_groups[0]["lr"],
-                "val_loss": val_loss,
-            }
-        )
-        per_epoch = seconds / n_epochs
-        logger.info(
-            "step %d of %d, loss %.4f, validation %.4f, %.0f patches/s, %.0f s left",
-            step,
-            self.recipe.steps,
-            total,
-            val_loss,
-            self.recipe.steps_per_epoch * self.recipe.batch_size / per_epoch,
-            per_epoch * (self.recipe.epochs - epoch - 1),
-        )
 
     def _state(self, fingerprint: str) -> dict[str, Any]:
         return {
             "fingerprint": fingerprint,
+            "made_by": self._made_by(),
+            "step": self.step,
             "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
+            "loss_sums": self.loss_sums,
             "history": self.history,
             "best_loss": self.best_loss,
             "best_weights": self.best_weights,
         }
 
-    def _resume(self, checkpoint: Path, fingerprint: str) -> None:
-        try:
-            state = checkpoints.load(checkpoint, self.device)
-        except ValueError as error:
-            logger.warning("%s: training starts from the beginning", error)
+    def _made_by(self) -> str:
+        recipe = self.recipe
+        return (
+            f"method '{self.method.name}' with network '{self.method.network}' of depth "
+            f"{recipe.depth} and {recipe.filters} filters"
+        )
+
+    def _resume(self, checkpoints: Checkpoints, fingerprint: str) -> None:
+        state = checkpoints.load(self.device)
+        if state is None:
             return
-        if state.get("fingerprint") != fingerprint:
-            logger.warning("checkpoint %s is of another training: starting anew", checkpoint)
+        if state["made_by"] != self._made_by():
+            raise InputError(
+                f"checkpoint {checkpoints.path} is of {state['made_by']}, not of "
+                f"{self._made_by()}; delete it to train anew"
+            )
+        if state["fingerprint"] != fingerprint:
+            logger.warning("checkpoint %s is of another training: starting anew", checkpoints.path)
             return
+        self.step = state["step"]
         self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"].cpu())
+        self.loss_sums = state["loss_sums"]
         self.history = state["history"]
         self.best_loss = state["best_loss"]
         self.best_weights = state["best_weights"]
-        logger.info("continuing from %s at step %d", checkpoint, self.history[-1]["step"])
+        logger.info("continuing from %s at step %d", checkpoints.path, self.step)
 
 
 def train(
@@ -236,7 +270,7 @@ def train(
     recipe: Recipe,
     identity: dict[str, Any],
     images: TrainingImages,
-    checkpoint: Path,
+    checkpoints: Checkpoints,
     device: torch.device,
     init: TrainedModel | None = None,
 ) -> tuple[TrainedModel, pd.DataFrame]:
@@ -246,9 +280,9 @@ def train(
     ----------
     identity
         dataset, noise, method, n_labelled and seed of the run; the seed decides every draw.
-    checkpoint
-        Where the state of the training is kept while it runs. A training that finds it there
-        continues; it is removed by the caller once the model is safely written.
+    checkpoints
+        Where the state of the training is kept while it runs. A training that finds one there
+        continues; the caller removes them once the model is safely written.
     init
         Model whose weights the training starts from.
 
@@ -260,28 +294,33 @@ def train(
     ------
     InputError
         If images do not fit the recipe, there is no validation image, or none with an annotated
-        object for a method that segments, or the loss is not finite.
+        object for a method that segments, the checkpoint is of another method or network, the
+        loss is not finite, or the device has too little memory.
     """
     check_validation(method, images, identity["dataset"])
     normalisation = measure_normalisation(images.train)
-    bank = load_bank(images.train, images.train_masks, normalisation, recipe, device)
-    val_bank = load_bank(images.val, images.val_masks, normalisation, recipe, device)
-    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
-    if init is not None:
-        _check_init(method, recipe, init)
-        trainer.network.load_state_dict(init.network.state_dict())
-    contents = {} if bank.classes is None else {"classes": bank.classes}
-    contents |= {} if init is None else init.network.state_dict()
-    fingerprint = repr(
-        (as_dict(method), as_dict(recipe), identity, normalisation, checkpoints.digest(contents))
-    )
-    trainer.run(checkpoint, fingerprint)
-    model = TrainedModel(method, recipe, identity, normalisation, trainer.network)
+    with out_of_memory_advice(device, recipe.batch_size):
+        bank = load_bank(images.train, images.train_masks, normalisation, recipe, device)
+        val_bank = load_bank(images.val, images.val_masks, normalisation, recipe, device)
+        trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
+        if init is not None:
+            _check_init(method, recipe, init)
+            trainer.start_from(init.network.state_dict())
+        contents = {} if bank.classes is None else {"classes": bank.classes}
+        contents |= {} if init is None else init.network.state_dict()
+        fingerprint = repr(
+            (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
+        )
+        trainer.run(checkpoints, fingerprint, name=" ".join(map(str, identity.values())))
+    model = TrainedModel(method, recipe, identity, normalisation, trainer.average)
     if method.segments:
         model.threshold = choose_threshold(
-            (predict_foreground(model, open_image(image)), open_image(mask))
-            for image, mask in zip(images.val, images.val_masks, strict=True)
-            if mask
+            (
+                (predict_probabilities(model, open_image(image)), open_image(mask))
+                for image, mask in zip(images.val, images.val_masks, strict=True)
+                if mask
+            ),
+            recipe.instances,
         )
         logger.info(
             "threshold %.2f gives average precision %.3f on %d validation images",

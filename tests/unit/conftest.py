@@ -110,10 +110,15 @@ def make_recipe() -> Callable[..., Recipe]:
             "schedule": "one_cycle",
             "weights": "last",
             "batch_norm_momentum": 0.1,
+            "freeze_batch_norm": 0.0,
+            "ema_decay": 0.9,
             "masked_fraction": 1 / 16,
             "labelled_share": 0.5,
+            "pseudo_labels": 0.0,
             "loss_normalisation": "labelled_pixels",
             "validation_patches": 4,
+            "instances": "components",
+            "test_time_augmentation": False,
         }
         return Recipe(**values | changes)
 

@@ -98,6 +98,80 @@ def test_truncated_file(tmp_path, share):
         checkpoints.load(path)
 
 
+def test_one_changed_number_is_noticed(tmp_path):
+    """PyTorch alone would read the file, and train on with another weight."""
+    path = tmp_path / "model.pt"
+    checkpoints.save_atomically(CONTENT, path)
+    whole = path.read_bytes()
+    place = whole.index(CONTENT["weights"][1000:1004].numpy().tobytes())
+    path.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
+    assert not torch.equal(torch.load(path)["weights"], CONTENT["weights"])
+    with pytest.raises(ValueError, match=r"model\.pt is damaged"):
+        checkpoints.load(path)
+
+
+# Two generations
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return checkpoints.Checkpoints(tmp_path / "run" / "checkpoint.pt", seconds=0)
+
+
+def test_newest_state_then_the_one_before(pair, caplog):
+    assert pair.load("cpu") is None
+    for step in (1, 2, 3):
+        pair.save({"step": step})
+    assert pair.load("cpu") == {"step": 3}
+    pair.path.write_bytes(b"")
+    assert pair.load("cpu") == {"step": 2}
+    pair.path.unlink()
+    pair.previous.write_bytes(b"")
+    assert pair.load("cpu") is None
+    damaged = [pair.path, pair.previous]
+    assert caplog.messages == [
+        f"{path} is damaged or not a file of tensors: it is ignored" for path in damaged
+    ]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_one_is_whole_whenever_writing_stops(pair, monkeypatch, call):
+    """Before the old file is moved aside, and before the new one takes its place."""
+    pair.save({"step": 1})
+    replace, calls = os.replace, []
+
+    def stop(source, target):
+        calls.append(target)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pair.save({"step": 2})
+    assert pair.load("cpu") == {"step": 1}
+
+
+def test_remove_leaves_nothing(pair):
+    pair.save({"step": 1})
+    pair.save({"step": 2})
+    pair.path.with_name("checkpoint.pt.partial").write_bytes(b"half")
+    pair.remove()
+    assert os.listdir(pair.path.parent) == []
+    pair.remove()
+
+
+def test_due_after_the_interval(tmp_path, monkeypatch):
+    now = [50.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    files = checkpoints.Checkpoints(tmp_path / "c.pt", seconds=60)
+    assert not files.due()
+    now[0] += 60
+    assert files.due()
+    files.save({"step": 1})
+    assert not files.due()
+
+
 @pytest.mark.parametrize(
     "text", ["step\tloss\n1\t0.5\n", "<html>404</html>", "\x80\x02", "a" * 999]
 )

@@ -228,3 +228,35 @@ def test_pixel_size(tmp_path):
     assert read_pixel_size(tmp_path / "b.ome.tif") == pytest.approx((0.5, 0.25))
     tifffile.imwrite(path, PLANE, resolution=(72, 72), resolutionunit="INCH")
     assert read_pixel_size(path) is None
+
+
+# --- piece by piece -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 5), (65, 300), (200, 31)])
+def test_strips_are_the_image(tmp_path, shape, dtype):
+    plane = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    for rows in (64, 128, 256):
+        pieces = (plane[top : top + rows] for top in range(0, shape[0], rows))
+        images.write_strips(tmp_path / "sub" / "a.tif", pieces, shape, dtype, (0.5, 0.25))
+        found = images.open_image(tmp_path / "sub" / "a.tif")
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, plane)
+        assert read_pixel_size(tmp_path / "sub" / "a.tif") == pytest.approx((0.5, 0.25))
+    with Image.open(tmp_path / "sub" / "a.tif") as image:  # which reads uint32 as int32
+        np.testing.assert_array_equal(np.asarray(image).astype(dtype), plane)
+
+
+def test_strips_are_compressed_one_at_a_time(tmp_path):
+    """When a piece is asked for, those before it are in the file."""
+    sizes = []
+    path = tmp_path / "a.tif"
+
+    def pieces():
+        for _ in range(5):
+            sizes.append(path.stat().st_size if path.exists() else 0)
+            yield np.random.default_rng(0).integers(0, 2**16, (64, 2000), np.uint16)
+
+    images.write_strips(path, pieces(), (320, 2000), np.uint16)
+    assert min(np.diff(sizes[1:])) > 100_000

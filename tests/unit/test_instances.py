@@ -2,18 +2,48 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.segmentation import watershed
 
-from denoiseg_flow.instances import THRESHOLDS, Threshold, choose_threshold, label_foreground
+from denoiseg_flow import instances
+from denoiseg_flow.instances import (
+    SEED_LEVEL,
+    THRESHOLDS,
+    Threshold,
+    choose_threshold,
+    grow_seeds,
+    height_above_border,
+    label_foreground,
+    label_instances,
+)
+
+COMPONENTS, WATERSHED = "components", "watershed"
 
 
-def discs(value_inside, value_between, value_outside=0.0):
+def of(foreground, border=0.0):
+    """Probabilities (3, y, x) of the given foreground and border."""
+    foreground, border = np.broadcast_arrays(np.float32(foreground), np.float32(border))
+    return np.stack([1 - foreground - border, foreground, border])
+
+
+def squares(value_inside, value_between):
     """Two squares with a bridge between them: probabilities and their two labels."""
     truth = np.zeros((12, 20), np.int32)
     truth[3:9, 2:8], truth[3:9, 12:18] = 1, 2
-    foreground = np.full(truth.shape, value_outside, np.float32)
+    foreground = np.zeros(truth.shape, np.float32)
     foreground[5:7, 8:12] = value_between
     foreground[truth > 0] = value_inside
-    return foreground, truth
+    return of(foreground), truth
+
+
+def labelled(probabilities, threshold, way):
+    (labels,) = label_instances(probabilities, [threshold], way)
+    return labels
+
+
+# The threshold
 
 
 def test_thresholds_of_the_reference():
@@ -24,50 +54,75 @@ def test_thresholds_of_the_reference():
 @pytest.mark.parametrize("bridge", [0.42, 0.45])
 def test_lowest_threshold_that_cuts_the_bridge_is_chosen(bridge):
     """Below it both squares are one object; a probability at the threshold does not exceed it."""
-    foreground, truth = discs(0.8, bridge)
-    assert choose_threshold([(foreground, truth)]) == Threshold(0.45, 1.0, 1)
+    probabilities, truth = squares(0.8, bridge)
+    assert choose_threshold([(probabilities, truth)], COMPONENTS) == Threshold(0.45, 1.0, 1)
 
 
 def test_threshold_serves_all_images_alike():
     """One image wants more than 0.6, another less than 0.7, a third is right everywhere."""
-    images = [discs(0.9, 0.61), discs(0.69, 0.0), discs(0.95, 0.0)]
-    assert choose_threshold(images) == Threshold(0.65, 1.0, 3)
+    images = [squares(0.9, 0.61), squares(0.69, 0.0), squares(0.95, 0.0)]
+    assert choose_threshold(images, COMPONENTS) == Threshold(0.65, 1.0, 3)
 
 
 def test_best_compromise():
     """No threshold suits both: the mean of 1 and 0 is the best there is."""
-    images = [discs(0.9, 0.7), discs(0.5, 0.0)]
-    chosen = choose_threshold(images)
+    images = [squares(0.9, 0.7), squares(0.5, 0.0)]
+    chosen = choose_threshold(images, COMPONENTS)
     assert chosen == Threshold(0.1, pytest.approx(0.5), 2)
 
 
 def test_probability_must_exceed_the_threshold():
     """At 1.0 nothing is left, even where the network is certain."""
-    foreground, truth = discs(1.0, 0.97)
-    assert choose_threshold([(foreground, truth)]) is not None
-    assert not label_foreground(foreground > THRESHOLDS[-1]).any()
+    probabilities, truth = squares(1.0, 0.97)
+    assert choose_threshold([(probabilities, truth)], COMPONENTS) is not None
+    assert not labelled(probabilities, THRESHOLDS[-1], COMPONENTS).any()
 
 
 def test_images_without_objects_take_no_part():
     """False positives on them at low thresholds must not count."""
-    foreground, truth = discs(0.8, 0.0)
-    empty = (np.full_like(foreground, 0.9), np.zeros_like(truth))
-    assert choose_threshold([(foreground, truth), empty]) == Threshold(0.1, 1.0, 1)
+    probabilities, truth = squares(0.8, 0.0)
+    empty = (np.full_like(probabilities, 0.9), np.zeros_like(truth))
+    assert choose_threshold([(probabilities, truth), empty], COMPONENTS) == Threshold(0.1, 1.0, 1)
 
 
 @pytest.mark.parametrize("truths", [[], [np.zeros((12, 20), int)], [np.full((12, 20), -1)]])
 def test_nothing_to_choose_by(truths):
-    foregrounds = [np.ones((12, 20), np.float32) for _ in truths]
-    assert choose_threshold(zip(foregrounds, truths, strict=True)) is None
+    images = [(of(np.ones((12, 20))), truth) for truth in truths]
+    assert choose_threshold(images, COMPONENTS) is None
 
 
 def test_ignored_pixels_take_no_part():
     """Where the annotator looked away, whatever is predicted is no mistake."""
-    foreground, truth = discs(0.8, 0.0, 0.0)
-    foreground[0, :] = 0.99
-    assert choose_threshold([(foreground, truth)]).average_precision == pytest.approx(2 / 3)
+    probabilities, truth = squares(0.8, 0.0)
+    probabilities[1, 0, :] = 0.99
+    assert choose_threshold(
+        [(probabilities, truth)], COMPONENTS
+    ).average_precision == pytest.approx(2 / 3)
     truth[0, :] = -1
-    assert choose_threshold([(foreground, truth)]).average_precision == 1.0
+    assert choose_threshold([(probabilities, truth)], COMPONENTS).average_precision == 1.0
+
+
+def test_every_way_gets_its_own_threshold():
+    """The watershed needs no high threshold to cut the bridge: it has a seed on either side."""
+    image = squares(0.8, 0.42)
+    assert choose_threshold([image], COMPONENTS) == Threshold(0.45, 1.0, 1)
+    assert choose_threshold([image], WATERSHED) == Threshold(0.1, 1.0, 1)
+
+
+def test_images_are_looked_at_one_at_a_time(monkeypatch):
+    """The next one is made when the one before has been scored at all thresholds."""
+    scored = []
+    monkeypatch.setattr(instances, "average_precision", lambda *_: scored.append(1) or 0.5)
+
+    def images():
+        for number in range(3):
+            assert len(scored) == number * len(THRESHOLDS)
+            yield squares(0.8, 0.0)
+
+    assert choose_threshold(images(), WATERSHED) == Threshold(0.1, 0.5, 3)
+
+
+# Components
 
 
 def test_components_are_connected_by_sides():
@@ -84,3 +139,92 @@ def test_labels_take_as_many_bits_as_they_need(count, dtype):
     assert labels.dtype == dtype
     assert len(np.unique(labels)) == count + 1
     assert labels.max() == count
+
+
+# Watershed
+
+
+def test_closed_form():
+    """A row of pixels: the lowest one goes to the higher of its neighbours, the wall parts."""
+    height = [0.9, 0.8, 0.30, 0.20, 0.35, 0.9, 0.0, 0.4]
+    found = labelled(of([height]), 0.1, WATERSHED)
+    assert found.tolist() == [[1, 1, 1, 2, 2, 2, 0, 0]]
+    assert labelled(of([height]), 0.1, COMPONENTS).tolist() == [[1, 1, 1, 1, 1, 1, 0, 2]]
+
+
+def discs(gap):
+    """Two discs of radius 10 that touch, with a border between them but for a gap."""
+    y, x = np.mgrid[:30, :46]
+    left, right = ((y - 15) ** 2 + (x - centre) ** 2 <= 100 for centre in (13, 33))
+    wall = (left | right) & (abs(x - 23) <= 1)
+    border = np.where(wall & (abs(y - 15) >= gap), 0.8, np.where(wall, 0.3, 0.0))
+    foreground = np.where(left | right, 0.95 - border, 0.0)
+    return of(foreground, border), left | right
+
+
+def test_gap_in_the_border():
+    """The components run together there, and the watershed does not."""
+    probabilities, both = discs(gap=2)
+    assert labelled(probabilities, 0.5, COMPONENTS).max() == 1
+    found = labelled(probabilities, 0.5, WATERSHED)
+    assert found.max() == 2
+    assert np.array_equal(found > 0, probabilities[1] > 0.5)
+    sides = np.where(np.arange(46) < 23, 1, 2)
+    apart = np.arange(46) != 23  # the pixels in the middle are as far from either
+    assert np.array_equal(found[:, apart], ((found > 0) * sides)[:, apart])
+    whole = labelled(probabilities, 0.1, WATERSHED)
+    assert np.array_equal(whole > 0, both & (probabilities[1] > 0.1))
+
+
+def test_foreground_without_a_seed_is_dropped():
+    foreground = np.zeros((9, 20))
+    foreground[2:7, 2:7], foreground[2:7, 12:17] = 0.9, 0.45
+    found = labelled(of(foreground), 0.3, WATERSHED)
+    assert np.array_equal(found, (foreground == 0.9).astype(int))
+    assert labelled(of(foreground), 0.3, COMPONENTS).max() == 2
+
+
+def test_border_makes_no_seed():
+    """Certain foreground, but as certain a border: nothing to begin with."""
+    assert not labelled(of(np.full((4, 4), 0.5), 0.5), 0.3, WATERSHED).any()
+    assert not labelled(of(np.full((4, 4), 0.7), 0.21), 0.3, WATERSHED).any()
+    assert labelled(of(np.full((4, 4), 0.7), 0.19), 0.3, WATERSHED).all()
+
+
+def test_seeds_remain_above_the_threshold():
+    foreground = np.zeros((9, 12))
+    foreground[1:8, 1:8], foreground[4, 4] = 0.6, 0.99
+    found = labelled(of(foreground), 0.95, WATERSHED)
+    assert np.array_equal(found, (foreground > 0).astype(int))
+
+
+@st.composite
+def rough_landscapes(draw):
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    noise = ndimage.gaussian_filter(rng.standard_normal((3, *shape)), (0, 1.5, 1.5))
+    weights = np.exp(draw(st.sampled_from([3, 10, 30])) * noise)
+    return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+@given(rough_landscapes(), st.sampled_from(THRESHOLDS))
+def test_equals_a_plain_watershed(probabilities, threshold):
+    """And every object is in one piece, with one seed."""
+    height = height_above_border(probabilities)
+    seeds, count = ndimage.label(height > SEED_LEVEL)
+    mask = (probabilities[1] > threshold) | (seeds > 0)
+    found = grow_seeds(height, seeds, mask)
+    assert np.array_equal(found, watershed(-height, seeds, mask=mask))
+    assert np.array_equal(found, labelled(probabilities, threshold, WATERSHED))
+    assert np.array_equal(found[seeds > 0], seeds[seeds > 0])
+    assert not found[~mask].any()
+    for number in range(1, count + 1):
+        assert ndimage.label(found == number)[1] == 1
+
+
+def test_labels_at_several_thresholds_are_those_at_each():
+    probabilities, _ = discs(gap=2)
+    for way in (COMPONENTS, WATERSHED):
+        together = label_instances(probabilities, THRESHOLDS, way)
+        for threshold, labels in zip(THRESHOLDS, together, strict=True):
+            assert np.array_equal(labels, labelled(probabilities, threshold, way))

@@ -5,7 +5,12 @@ import pytest
 import torch
 
 from denoiseg_flow.labels import IGNORE
-from denoiseg_flow.losses import CLASS_WEIGHTS, denoising_loss, segmentation_loss
+from denoiseg_flow.losses import (
+    CLASS_WEIGHTS,
+    consistency_loss,
+    denoising_loss,
+    segmentation_loss,
+)
 
 NORMALISATIONS = ["labelled_pixels", "all_pixels"]
 
@@ -106,3 +111,26 @@ def test_no_masked_pixel_costs_nothing():
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(denoised.grad, torch.zeros(1, 4, 4))
+
+
+# Pseudo-labels
+
+
+def test_consistency_is_least_where_both_agree():
+    """The gradient vanishes there: imitating a teacher that is right changes nothing."""
+    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    teacher = logits.softmax(dim=1)
+    student = logits.clone().requires_grad_()
+    loss = consistency_loss(student, teacher)
+    entropy = -(teacher * teacher.log()).sum(dim=1).mean()
+    assert loss.item() == pytest.approx(entropy.item(), rel=1e-5)
+    loss.backward()
+    assert student.grad.abs().max() < 1e-6
+    assert consistency_loss(torch.zeros_like(logits), teacher) > loss
+
+
+def test_no_class_feeds_on_itself():
+    """With the class weights, imitation alone would end in nothing but border."""
+    certain = torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2)  # one patch of each class
+    for teacher in certain.split(1):
+        assert consistency_loss(torch.zeros(1, 3, 2, 2), teacher) == pytest.approx(np.log(3))

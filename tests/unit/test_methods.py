@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict
+from denoiseg_flow.methods import Method, as_dict, method_from_dict, recipe_from_dict
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
@@ -22,17 +22,39 @@ def test_alpha_decides_what_a_method_yields(method, denoises, segments):
 @pytest.mark.parametrize(
     "method, share, expected",
     [
-        (JOINT, 0.25, 0.25),
-        (JOINT, 0.0, 0.0),
-        (JOINT, None, None),
-        (BASELINE, 0.25, 1.0),
-        (BASELINE, None, None),
-        (N2V, 0.25, None),
-        (N2V, None, None),
+        (JOINT, 0.25, 2),
+        (JOINT, 0.0, 0),
+        (JOINT, None, 0),
+        (BASELINE, 0.25, 8),
+        (BASELINE, None, 0),
+        (N2V, 0.25, 0),
+        (N2V, None, 0),
     ],
 )
-def test_batch_share(method, share, expected, make_recipe):
-    assert make_recipe(labelled_share=share).batch_share(method) == expected
+def test_labelled_patches(method, share, expected, make_recipe):
+    assert make_recipe(batch_size=8, labelled_share=share).labelled_patches(method) == expected
+
+
+@pytest.mark.parametrize("share, first", [(0.0, 20), (0.3, 14), (0.99, 0)])
+def test_first_frozen_step(share, first, make_recipe):
+    recipe = make_recipe(epochs=5, steps_per_epoch=4, freeze_batch_norm=share)
+    assert recipe.first_frozen_step == first
+
+
+@pytest.mark.parametrize(
+    "method, weight, share, first",
+    [
+        (JOINT, 1.0, 0.5, 6),
+        (JOINT, 1.0, None, 6),
+        (JOINT, 0.0, 0.5, 20),
+        (JOINT, 1.0, 1.0, 20),
+        (BASELINE, 1.0, 0.5, 20),
+        (N2V, 1.0, 0.5, 20),
+    ],
+)
+def test_first_pseudo_step(method, weight, share, first, make_recipe):
+    recipe = make_recipe(epochs=5, steps_per_epoch=4, pseudo_labels=weight, labelled_share=share)
+    assert recipe.first_pseudo_step(method) == first
 
 
 def test_steps(make_recipe):
@@ -46,7 +68,7 @@ def test_method_round_trip_through_json(method):
 
 def test_recipe_round_trip_through_json(make_recipe):
     recipe = make_recipe(labelled_share=None)
-    assert Recipe(**json.loads(json.dumps(as_dict(recipe)))) == recipe
+    assert recipe_from_dict(json.loads(json.dumps(as_dict(recipe)))) == recipe
 
 
 def test_fields_of_later_versions_are_ignored():

@@ -1,5 +1,7 @@
 """A model and everything needed to use it, in one file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,36 @@ def test_fields_of_later_methods_are_ignored(model, tmp_path):
     method = checkpoints.load(path)["method"]
     rewrite(path, method=method | {"n_planes": 3})
     assert TrainedModel.load(path).method == model.method
+
+
+@pytest.mark.parametrize("field", ["instances", "test_time_augmentation", "freeze_batch_norm"])
+def test_models_of_earlier_versions_do_what_they_did(make_model, make_recipe, tmp_path, field):
+    """Recipes had fewer fields then; what the new ones say was not done."""
+    path = tmp_path / "model.pt"
+    model = make_model()
+    new = make_recipe(instances="watershed", test_time_augmentation=True, freeze_batch_norm=0.5)
+    model.recipe = new
+    model.save(path)
+    recipe = checkpoints.load(path)["recipe"]
+    rewrite(path, recipe={key: recipe[key] for key in recipe if key != field} | {"later": 1})
+    before = {"instances": "components", "test_time_augmentation": False, "freeze_batch_norm": 0}
+    assert TrainedModel.load(path).recipe == replace(new, **{field: before[field]})
+
+
+FIRST_RECIPE = [
+    *("depth", "filters", "patch_size", "batch_size", "epochs", "steps_per_epoch"),
+    *("learning_rate", "schedule", "weights", "batch_norm_momentum", "masked_fraction"),
+    *("labelled_share", "loss_normalisation", "validation_patches"),
+]
+
+
+def test_model_with_the_recipe_of_the_first_version(make_model, make_recipe, tmp_path):
+    path = tmp_path / "model.pt"
+    make_model().save(path)
+    recipe = checkpoints.load(path)["recipe"]
+    rewrite(path, recipe={key: recipe[key] for key in FIRST_RECIPE})
+    loaded = TrainedModel.load(path).recipe
+    assert (loaded.instances, loaded.test_time_augmentation) == ("components", False)
 
 
 def test_damaged_model_is_refused_in_a_sentence(model, tmp_path):

@@ -1,22 +1,29 @@
 """Images of any size, tile by tile: no seams, right scale, right files."""
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import tifffile
 import torch
 from torch import nn
 
+from denoiseg_flow import prediction
 from denoiseg_flow.data import images
 from denoiseg_flow.data.planes import read_pixel_size
-from denoiseg_flow.instances import Threshold, label_foreground
+from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
-from denoiseg_flow.methods import Method
+from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.models import Normalisation
 from denoiseg_flow.prediction import (
     input_folder,
     predict_file,
     predict_folder,
-    predict_foreground,
+    predict_probabilities,
     predict_tiles,
 )
 
@@ -51,6 +58,62 @@ def untiled(model, image):
         output = model.network(torch.from_numpy(padded)[None, None])[0]
     output = output[:, : image.shape[0], : image.shape[1]]
     return (output[0] * std + mean).numpy(), output[1:].softmax(dim=0).numpy()
+
+
+def oriented(model):
+    """The same model with test-time augmentation."""
+    return replace(model, recipe=replace(model.recipe, test_time_augmentation=True))
+
+
+def untiled_oriented(model, image):
+    """Mean over all orientations of the whole image, whose sides are multiples of the stride."""
+    results = []
+    for mirrored, turns in product((False, True), range(4)):
+        view = np.rot90(image[:, ::-1] if mirrored else image, turns).copy()
+        denoised, probabilities = untiled(model, view)
+        result = np.rot90(np.stack([denoised, *probabilities]), -turns, (1, 2))
+        results.append(result[:, :, ::-1] if mirrored else result)
+    mean = np.mean(results, axis=0)
+    return mean[0], mean[1:]
+
+
+@pytest.mark.parametrize("tile", [4, 7, 30, 512])
+@pytest.mark.parametrize("shape", [(64, 64), (36, 52), (4, 40), (32, 4), (4, 4), (88, 12)])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_no_seams_in_any_orientation(make_model, depth, shape, tile):
+    model, image = make_model(depth=depth), draw(shape)
+    denoised, probabilities = stitched(oriented(model), image, tile=tile)
+    whole_denoised, whole_probabilities = untiled_oriented(model, image)
+    data_range = max(float(np.ptp(whole_denoised)), 1.0)
+    assert np.abs(denoised - whole_denoised).max() < 1e-4 * data_range
+    assert np.abs(probabilities - whole_probabilities).max() < 1e-4
+    plain, _ = stitched(model, image, tile=tile)
+    assert np.abs(denoised - plain).max() > 1e-3 * data_range
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (1, 40), (33, 1), (1, 1), (90, 9)])
+def test_no_seams_in_any_orientation_of_any_size(make_model, shape):
+    """Beyond the end of the image lies its mirror image, in whatever orientation."""
+    model, image = oriented(make_model(depth=2)), draw(shape)
+    expected, expected_probabilities = stitched(model, image)
+    denoised, probabilities = stitched(model, image, tile=8)
+    assert np.abs(denoised - expected).max() < 1e-4 * max(float(np.ptp(expected)), 1.0)
+    assert np.abs(probabilities - expected_probabilities).max() < 1e-4
+
+
+def test_turned_image_turned_prediction(make_model):
+    """With test-time augmentation, and not without it."""
+    image = draw((32, 48))
+    plain = make_model(depth=2)
+    for model, equal in ((oriented(plain), True), (plain, False)):
+        denoised, probabilities = stitched(model, image)
+        turned, turned_probabilities = stitched(model, np.rot90(image).copy())
+        for upright, other in (
+            (denoised, turned),
+            (probabilities, turned_probabilities),
+        ):
+            difference = np.rot90(upright, axes=(-2, -1)) - other
+            assert (np.abs(difference).max() < 1e-4 * np.ptp(upright)) == equal
 
 
 @pytest.mark.parametrize("tile", [4, 7, 30, 512])
@@ -138,11 +201,11 @@ def test_intensities_stay_on_the_scale_of_the_input(copying, dtype, mean, std):
     assert denoised == pytest.approx(image.astype(np.float32), abs=max(mean, 255) * 1e-6)
 
 
-def test_foreground_is_the_second_class(copying):
-    image = draw((21, 34))
-    foreground = predict_foreground(copying(), image)
-    assert (foreground.shape, foreground.dtype) == (image.shape, np.float32)
-    assert np.array_equal(foreground > 0.5, image > 100)
+def test_probabilities_of_the_whole_image(copying):
+    image = draw((21, 534))
+    probabilities = predict_probabilities(copying(), image)
+    assert (probabilities.shape, probabilities.dtype) == ((3, *image.shape), np.float32)
+    assert np.array_equal(probabilities[FOREGROUND] > 0.5, image > 100)
 
 
 @pytest.fixture
@@ -169,16 +232,20 @@ def source(tmp_path):
 )
 def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kept, expected):
     model, folder = make_model(method), tmp_path / "predictions"
+    denoised, probabilities = stitched(model, images.open_image(source))
+    if method.segments:
+        model.threshold = Threshold(float(np.median(probabilities[FOREGROUND])), 0.5, 1)
     predict_file(model, source, folder, kept)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert files == {f"{kind}/007.tif" for kind in expected}
-    denoised, probabilities = stitched(model, images.open_image(source))
     for kind in expected:
         path = folder / kind / "007.tif"
         assert read_pixel_size(path) == pytest.approx((0.2, 0.3), rel=1e-5)
         found = tifffile.imread(path)
         if kind == "labels":
-            wanted = label_foreground(probabilities[FOREGROUND] > model.threshold.value)
+            threshold = model.threshold.value
+            (wanted,) = label_instances(probabilities, [threshold], "components")
+            assert wanted.any()
             assert np.array_equal(found, wanted)
             assert found.dtype == np.uint16
         else:
@@ -217,3 +284,122 @@ def test_folder_of_images_or_of_a_run(copying, tmp_path):
         assert sorted(path.name for path in (out / "denoised").iterdir()) == ["a.tif", "c.tif"]
         found = tifffile.imread(out / "denoised/c.tif")
         assert found == pytest.approx(draw((9, 9), 2) + shift, abs=1e-3)
+
+
+# Instances, errors and memory
+
+
+def test_recipe_says_how_instances_are_made(copying, tmp_path):
+    """Two bright squares, and a bridge that is foreground and border alike."""
+
+    class Bridged(Copy):
+        def forward(self, x):
+            # Above the mean: foreground; far above: foreground and border with 0.5 each.
+            logits = 20 * torch.sign(x)
+            border = torch.where(x > 2, logits, -40.0)
+            return torch.cat([x, -logits, logits, border], dim=1)
+
+    image = np.full((20, 40), 50, np.float32)
+    image[5:15, 5:15] = image[5:15, 25:35] = 130
+    image[9:11, 15:25] = 200
+    images.write_image(tmp_path / "a.tif", image)
+    counts = {}
+    for way in ("components", "watershed"):
+        model = copying(BASELINE)
+        model.network, model.recipe = Bridged(), replace(model.recipe, instances=way)
+        predict_file(model, tmp_path / "a.tif", tmp_path / way, False)
+        labels = tifffile.imread(tmp_path / way / "labels/a.tif")
+        assert np.array_equal(labels > 0, image > 100)
+        counts[way] = labels.max()
+    assert counts == {"components": 1, "watershed": 2}
+
+
+@pytest.mark.parametrize("broken", ["predict_tiles", "TiledInstances.write"])
+def test_error_leaves_no_files(copying, source, tmp_path, monkeypatch, broken):
+    started = []
+
+    def fail(*_):
+        started.extend(path for path in (tmp_path / "out").rglob("*.tif"))
+        raise OSError(28, "No space left on device")
+        yield
+
+    monkeypatch.setattr(prediction.TiledInstances, "_bands", fail)
+    if broken == "predict_tiles":
+        monkeypatch.setattr(prediction, "predict_tiles", fail)
+    with pytest.raises(OSError, match="No space left"):
+        predict_file(copying(), source, tmp_path / "out", True)
+    assert started
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np, tifffile, torch
+from torch import nn
+from denoiseg_flow import prediction, tiled_components, tiled_instances
+from denoiseg_flow.data.memory_maps import release
+from denoiseg_flow.instances import Threshold
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import Normalisation, TrainedModel
+
+class Bright(nn.Module):
+    stride, halo = 4, 3
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+    def forward(self, x):
+        return torch.cat([x, -9 * x, 9 * x, -40 * torch.ones_like(x)], dim=1)
+
+given = json.loads(sys.argv[1])
+torch.set_num_threads(1)
+if not given["release"]:
+    for module in (prediction, tiled_components, tiled_instances):
+        module.release = lambda array: None
+model = TrainedModel(
+    Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},
+    Normalisation(0.0, 1.0), Bright(), Threshold(0.5, 1.0, 1),
+)
+peaks = []
+for side in (2400, given["side"]):
+    path = Path(given["folder"], f"{side}.tif")
+    image = tifffile.memmap(path, shape=(side, side), dtype=np.float32, photometric="minisblack")
+    wave = np.sin(np.arange(side) / 7)
+    for y in range(side):
+        image[y] = np.sin(y / 9) + wave - 1
+        if y % 256 == 0:
+            release(image)
+    del image
+    prediction.predict_file(model, path, Path(given["folder"]), False)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+labels = tifffile.imread(Path(given["folder"], "labels", path.name))
+denoised = tifffile.memmap(Path(given["folder"], "denoised", path.name), mode="r")
+print(json.dumps({
+    "growth": 1024 * (peaks[1] - peaks[0]), "objects": int(labels.max()),
+    "wrong": float(((labels > 0) != (denoised > 0)).mean()),
+}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
+@pytest.mark.parametrize(
+    "way, released", [("components", True), ("watershed", True), ("watershed", False)]
+)
+def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, way, released):
+    """Input, denoised image, labels and heights take 4 bytes per pixel each: none is in memory.
+
+    The same measurement without giving back the pages that were used shows that it can tell.
+    """
+    side = 5000
+    recipe = as_dict(make_recipe(instances=way))
+    given = {"side": side, "folder": str(tmp_path), "release": released, "recipe": recipe}
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["wrong"] < 1e-4 and found["objects"] > 1000
+    if released:
+        assert found["growth"] < 4 * side**2
+    else:
+        assert found["growth"] > 12 * side**2

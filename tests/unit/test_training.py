@@ -13,21 +13,30 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import checkpoints, training
+from denoiseg_flow import batch_norm, checkpoints, objective, training
+from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import label_foreground
 from denoiseg_flow.masking import stratified_mask
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
-from denoiseg_flow.prediction import predict_foreground, predict_tiles
+from denoiseg_flow.prediction import predict_probabilities, predict_tiles
 from denoiseg_flow.training import Trainer, train
 from denoiseg_flow.training_images import TrainingImages, measure_normalisation
 
 CPU = torch.device("cpu")
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
-COLUMNS = ["step", "loss", "loss_denoise", "loss_segment", "learning_rate", "val_loss"]
+COLUMNS = [
+    "step",
+    "loss",
+    "loss_denoise",
+    "loss_segment",
+    "loss_pseudo",
+    "learning_rate",
+    "val_loss",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -73,12 +82,11 @@ def identity(method, seed=1):
 
 @pytest.fixture
 def run(files, tmp_path):
-    """Train, with a checkpoint in the folder of the test."""
+    """Train, with checkpoints in the folder of the test."""
 
-    def run(method, recipe, images=files, seed=1, init=None, checkpoint="checkpoint.pt"):
-        return train(
-            method, recipe, identity(method, seed), images, tmp_path / checkpoint, CPU, init
-        )
+    def run(method, recipe, images=files, seed=1, init=None, file="checkpoint.pt", seconds=60):
+        checkpoints = Checkpoints(tmp_path / file, seconds)
+        return train(method, recipe, identity(method, seed), images, checkpoints, CPU, init)
 
     return run
 
@@ -105,7 +113,7 @@ def test_learns_to_segment_unseen_images(run, make_recipe, make_blobs, method):
     assert model.threshold.average_precision > 0.7
     assert model.threshold.n_images == 2
     image, labels = make_blobs(64, seed=99, sigma=20.0)
-    found = label_foreground(predict_foreground(model, image) > model.threshold.value)
+    found = label_foreground(predict_probabilities(model, image)[1] > model.threshold.value)
     assert average_precision(labels, found) > 0.7
 
 
@@ -146,6 +154,12 @@ def test_history(run, make_recipe, joint, schedule):
         assert rates == [recipe.learning_rate] * 5
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_very_short_cycles(run, make_recipe, steps):
+    _, history = run(BASELINE, make_recipe(epochs=steps, steps_per_epoch=1))
+    assert history["step"].tolist() == list(range(1, steps + 1))
+
+
 def test_alpha_weighs_the_losses(run, make_recipe):
     history = run(Method(name="d", target="blind_spot", alpha=0.2), make_recipe())[1]
     total = 0.2 * history["loss_denoise"] + 0.8 * history["loss_segment"]
@@ -166,16 +180,16 @@ def test_batches_are_drawn_as_the_recipe_says(run, make_recipe, joint, files, mo
     drawn = []
 
     class Spy(training.PatchSampler):
-        def __init__(self, bank, patch_size, batch_size, labelled_share):
-            super().__init__(bank, patch_size, batch_size, labelled_share)
-            drawn.append((patch_size, batch_size, labelled_share, bank.labelled.tolist()))
+        def __init__(self, bank, patch_size, batch_size, n_labelled):
+            super().__init__(bank, patch_size, batch_size, n_labelled)
+            drawn.append((patch_size, batch_size, n_labelled, bank.labelled.tolist()))
 
     monkeypatch.setattr(training, "PatchSampler", Spy)
     recipe = make_recipe(patch_size=24, batch_size=6, labelled_share=0.4)
     for method, images in ((joint, files), (BASELINE, files), (N2V, without_masks(files))):
         run(method, recipe, images)
     known = [True, True, True, False, False]
-    assert drawn == [(24, 6, 0.4, known), (24, 6, 1.0, known), (24, 6, None, [False] * 5)]
+    assert drawn == [(24, 6, 2, known), (24, 6, 6, known), (24, 6, 0, [False] * 5)]
 
 
 def test_validation_sees_the_same_blind_spots_every_time(run, make_recipe, monkeypatch):
@@ -186,8 +200,13 @@ def test_validation_sees_the_same_blind_spots_every_time(run, make_recipe, monke
         seen.append(stratified_mask(shape, fraction, generator))
         return seen[-1]
 
-    monkeypatch.setattr(training, "stratified_mask", spy)
-    monkeypatch.setattr(Trainer, "_train_epoch", lambda self: [0.0, 0.0, 0.0])
+    monkeypatch.setattr(objective, "stratified_mask", spy)
+
+    def stand_still(self):
+        self.step += 1
+        return 0.0
+
+    monkeypatch.setattr(Trainer, "_train_step", stand_still)
     _, history = run(N2V, make_recipe(epochs=3))
     assert len(seen) == 3
     assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
@@ -207,7 +226,7 @@ def test_same_seed_same_bits(run, make_recipe, method):
 
 
 def test_initial_weights_follow_the_seed(run, make_recipe, joint, monkeypatch):
-    monkeypatch.setattr(Trainer, "run", lambda self, *_: self.network.eval())
+    monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
     first, again, other = (
         run(joint, make_recipe(), seed=seed)[0].network.head.weight for seed in (1, 1, 2)
     )
@@ -229,24 +248,30 @@ class Power(BaseException):
     """It went off."""
 
 
-def script(monkeypatch, losses, off_at=None):
-    """Make validation losses known beforehand; the power goes off in epoch ``off_at``.
-
-    Returns the list of epochs that were validated.
-    """
-    epochs = []
+def script(monkeypatch, losses):
+    """Make validation losses known beforehand."""
     validate = Trainer._validate
 
     def scripted(self):
-        epoch = len(self.history)
-        if epoch == off_at:
-            raise Power
         validate(self)
-        epochs.append(epoch)
-        return losses[epoch]
+        return losses[len(self.history)]
 
     monkeypatch.setattr(Trainer, "_validate", scripted)
-    return epochs
+
+
+def interrupted(run, monkeypatch, method, recipe, after, **options):
+    """Train with a checkpoint after every step; the power goes off in the step after ``after``."""
+    train_step = Trainer._train_step
+
+    def until_then(self):
+        if self.step == after:
+            raise Power
+        return train_step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", until_then)
+        with pytest.raises(Power):
+            run(method, recipe, seconds=0, **options)
 
 
 # Best in the third epoch, then no progress, so that the rate is halved after epoch 13.
@@ -255,37 +280,39 @@ LOSSES = [0.9, 0.8, 0.3, *(0.5 + 0.01 * epoch for epoch in range(3, 18))]
 
 @pytest.mark.parametrize("weights", ["last", "best"])
 @pytest.mark.parametrize("schedule", ["one_cycle", "reduce_on_plateau"])
-@pytest.mark.parametrize("off_at", [1, 7])
+@pytest.mark.parametrize("after", [3, 14, 29])
 def test_resumed_training_ends_in_the_same_bits(
-    run, make_recipe, joint, monkeypatch, tmp_path, weights, schedule, off_at
+    run, make_recipe, joint, monkeypatch, caplog, weights, schedule, after
 ):
-    recipe = make_recipe(epochs=18, steps_per_epoch=1, weights=weights, schedule=schedule)
-    with monkeypatch.context() as patch:
-        script(patch, LOSSES)
-        whole = run(joint, recipe, checkpoint="whole.pt")
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
-        script(patch, LOSSES, off_at)
-        with pytest.raises(Power):
-            run(joint, recipe)
-    with monkeypatch.context() as patch:
-        epochs = script(patch, LOSSES)
+    """In the midst of an epoch, at its end, and with the statistics of batch norm frozen."""
+    recipe = make_recipe(
+        epochs=18,
+        steps_per_epoch=2,
+        weights=weights,
+        schedule=schedule,
+        freeze_batch_norm=0.3,
+        pseudo_labels=1.0,
+    )
+    script(monkeypatch, LOSSES)
+    whole = run(joint, recipe, file="whole.pt")
+    interrupted(run, monkeypatch, joint, recipe, after)
+    with caplog.at_level(logging.INFO):
         resumed = run(joint, recipe)
-    assert epochs == list(range(off_at, 18))
+    assert f"checkpoint.pt at step {after}" in caplog.text
     assert same(whole, resumed)
-    rates = whole[1]["learning_rate"]
     if schedule == "reduce_on_plateau":
-        assert rates[14:].tolist() == [recipe.learning_rate / 2] * 4
-    # The weights that are kept really are those of the third epoch.
-    short = make_recipe(epochs=18, steps_per_epoch=1, weights="last", schedule=schedule)
-    with monkeypatch.context() as patch:
-        script(patch, LOSSES, off_at=3)
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
-        with pytest.raises(Power):
-            run(joint, short, checkpoint="short.pt")
-    third = checkpoints.load(tmp_path / "short.pt")["network"]
-    final = whole[0].network.state_dict()
-    assert (weights == "best") == all(torch.equal(final[key], third[key]) for key in third)
+        assert whole[1]["learning_rate"][14:].tolist() == [recipe.learning_rate / 2] * 4
+
+
+def test_best_weights_are_those_of_the_best_epoch(run, make_recipe, joint, monkeypatch, tmp_path):
+    recipe = make_recipe(epochs=18, steps_per_epoch=1, weights="best")
+    script(monkeypatch, LOSSES)
+    kept = run(joint, recipe)[0].network.state_dict()
+    interrupted(run, monkeypatch, joint, recipe, after=3, file="third.pt")
+    third = checkpoints.load(tmp_path / "third.pt")["average"]
+    last = run(joint, replace(recipe, weights="last"), file="last.pt")[0].network.state_dict()
+    assert all(torch.equal(kept[key], third[key]) for key in kept)
+    assert not torch.equal(kept["head.weight"], last["head.weight"])
 
 
 KILLED = """
@@ -297,29 +324,38 @@ from denoiseg_flow.methods import Method, Recipe
 
 torch.set_num_threads(1)
 given = json.loads(sys.argv[1])
-training.CHECKPOINT_SECONDS = -1
-replace, calls = os.replace, []
+path = Path(given["checkpoint"])
+replace, written = os.replace, []
 
 def killed_while_writing(source, target):
-    calls.append(target)
-    if len(calls) == 4:
-        os.truncate(source, os.path.getsize(source) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
+    if target == path:
+        written.append(target)
+        if len(written) == given["write"]:
+            os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 
+def train_step(self):
+    if self.step == given["step"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self)
+
+step, training.Trainer._train_step = training.Trainer._train_step, train_step
 checkpoints.os.replace = killed_while_writing
 paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
 training.train(
     Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
-    training_images.TrainingImages(**paths), Path(given["checkpoint"]), torch.device("cpu"),
+    training_images.TrainingImages(**paths), checkpoints.Checkpoints(path, 0), torch.device("cpu"),
 )
 """
 
 
-def test_training_survives_sigkill_while_writing_its_checkpoint(
-    run, make_recipe, joint, files, tmp_path, caplog
+@pytest.mark.parametrize("kill, resumed_at", [({"step": 5}, 5), ({"write": 4}, 3)])
+def test_training_survives_sigkill(
+    run, make_recipe, joint, files, tmp_path, caplog, kill, resumed_at
 ):
-    recipe = make_recipe(epochs=6, weights="best")
+    """Within a step, and while a checkpoint is being written: then the previous one serves."""
+    recipe = make_recipe(epochs=6, weights="best", freeze_batch_norm=0.5)
     checkpoint = tmp_path / "checkpoint.pt"
     names = ("train", "train_masks", "val", "val_masks")
     given = {
@@ -329,52 +365,187 @@ def test_training_survives_sigkill_while_writing_its_checkpoint(
         "checkpoint": str(checkpoint),
         "images": {name: [p and str(p) for p in getattr(files, name)] for name in names},
     }
+    given |= {"step": None, "write": None} | kill
     result = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], timeout=120)
     assert result.returncode == -signal.SIGKILL
-    assert len(checkpoints.load(checkpoint)["history"]) == 3
     with caplog.at_level(logging.INFO):
         resumed = run(joint, recipe)
-    assert f"continuing from {checkpoint} at step 6" in caplog.text
-    assert same(run(joint, recipe, checkpoint="other.pt"), resumed)
+    assert f"at step {resumed_at}" in caplog.text
+    assert same(run(joint, recipe, file="other.pt"), resumed)
 
 
-def interrupted(run, monkeypatch, recipe, method, **options):
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1)
-        script(patch, LOSSES, off_at=2)
-        with pytest.raises(Power):
-            run(method, recipe, **options)
+@pytest.mark.parametrize("damaged, resumed_at", [(1, "at step 2"), (2, None)])
+def test_damaged_checkpoints_are_named_and_ignored(
+    run, make_recipe, joint, monkeypatch, tmp_path, caplog, damaged, resumed_at
+):
+    """The previous one serves, or else the training starts from the beginning."""
+    interrupted(run, monkeypatch, joint, make_recipe(), after=3)
+    files = [tmp_path / "checkpoint.pt", tmp_path / "checkpoint.pt.previous"][:damaged]
+    for path in files:
+        content = bytearray(path.read_bytes())
+        for place in range(len(content) // 2, len(content) // 2 + 200):  # more than any padding
+            content[place] ^= 1
+        path.write_bytes(content)
+    with caplog.at_level(logging.INFO):
+        found = run(joint, make_recipe())
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == [f"{p} is damaged or not a file of tensors: it is ignored" for p in files]
+    assert (resumed_at or "continuing from") in caplog.text or resumed_at is None
+    assert ("continuing from" in caplog.text) == (resumed_at is not None)
+    assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 
-def test_damaged_checkpoint_is_left_aside(run, make_recipe, joint, monkeypatch, tmp_path, caplog):
-    interrupted(run, monkeypatch, make_recipe(), joint)
-    checkpoint = tmp_path / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    found = run(joint, make_recipe())
-    (warning,) = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert str(checkpoint) in warning.getMessage()
-    assert warning.getMessage().endswith("training starts from the beginning")
-    assert same(found, run(joint, make_recipe(), checkpoint="other.pt"))
-
-
-@pytest.mark.parametrize("change", ["seed", "recipe", "method", "images"])
+@pytest.mark.parametrize("change", ["seed", "recipe", "images"])
 def test_checkpoint_of_another_training_is_left_aside(
     run, make_recipe, joint, monkeypatch, tmp_path, caplog, files, change
 ):
     fewer = replace(files, train=files.train[:3], train_masks=files.train_masks[:3])
     others = {"seed": {"seed": 2}, "images": {"images": fewer}}
-    method = replace(joint, alpha=0.4) if change == "method" else joint
     recipe = make_recipe(learning_rate=0.003) if change == "recipe" else make_recipe()
-    interrupted(run, monkeypatch, recipe, method, **others.get(change, {}))
+    interrupted(run, monkeypatch, joint, recipe, after=3, **others.get(change, {}))
     found = run(joint, make_recipe())
     assert f"checkpoint {tmp_path / 'checkpoint.pt'} is of another training" in caplog.text
-    assert same(found, run(joint, make_recipe(), checkpoint="other.pt"))
+    assert same(found, run(joint, make_recipe(), file="other.pt"))
+
+
+def test_checkpoint_of_another_method_or_network_is_refused(
+    run, make_recipe, joint, monkeypatch, tmp_path
+):
+    interrupted(run, monkeypatch, joint, make_recipe(), after=3)
+    path = tmp_path / "checkpoint.pt"
+    before = path.read_bytes()
+    own = "method 'denoiseg' with network 'unet' of depth 1 and 2 filters"
+    for method, recipe, other in (
+        (BASELINE, make_recipe(), "method 'baseline' with network 'unet' of depth 1 and 2 filters"),
+        (
+            joint,
+            make_recipe(depth=2),
+            "method 'denoiseg' with network 'unet' of depth 2 and 2 filters",
+        ),
+    ):
+        assert refusal(run, method, recipe) == (
+            f"checkpoint {path} is of {own}, not of {other}; delete it to train anew"
+        )
+    assert path.read_bytes() == before
 
 
 def test_checkpoints_are_rare(run, make_recipe, tmp_path):
     """Short trainings write none."""
     run(BASELINE, make_recipe())
     assert list(tmp_path.glob("*.pt*")) == []
+
+
+# Averaged weights and pseudo-labels
+
+
+def test_average_follows_the_network(run, make_recipe, monkeypatch):
+    """Step by step, with the decay of the recipe, or faster in the first steps."""
+    seen = []
+    train_step = Trainer._train_step
+
+    def watched(self):
+        seconds = train_step(self)
+        weights = (self.network.head.weight, self.average.head.weight)
+        seen.append([weight.detach().clone() for weight in weights])
+        return seconds
+
+    monkeypatch.setattr(Trainer, "_train_step", watched)
+    model, _ = run(BASELINE, make_recipe(epochs=10, ema_decay=0.3))
+    expected = seen[0][1]
+    for step, (weight, average) in enumerate(seen[1:], start=1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+        assert average.numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    assert torch.equal(model.network.head.weight, seen[-1][1])
+    assert not torch.equal(*seen[-1])
+
+
+def test_without_averaging_the_last_weights_are_kept(run, make_recipe, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(
+        Trainer, "start_from", lambda self, weights: trainers.append(self), raising=True
+    )
+    model, _ = run(BASELINE, make_recipe(ema_decay=0.0), init=run(BASELINE, make_recipe())[0])
+    network = trainers[0].network.state_dict()
+    assert all(
+        torch.equal(network[key], value) for key, value in model.network.state_dict().items()
+    )
+
+
+def test_pseudo_labels_begin_when_the_teacher_has_learned(run, make_recipe, joint, monkeypatch):
+    taught = []
+    call = objective.Objective.__call__
+
+    def spy(self, network, patches, classes, generator, teacher=None):
+        if network.training:
+            taught.append((teacher is not None, teacher is not network))
+        return call(self, network, patches, classes, generator, teacher)
+
+    monkeypatch.setattr(objective.Objective, "__call__", spy)
+    recipe = make_recipe(epochs=5, steps_per_epoch=2, pseudo_labels=2.0)
+    _, history = run(joint, recipe)
+    assert taught == [(False, True)] * 3 + [(True, True)] * 7
+    assert (history["loss_pseudo"] > 0).tolist() == [False, True, True, True, True]
+    total = 0.5 * history["loss_denoise"] + 0.5 * history["loss_segment"] + history["loss_pseudo"]
+    assert history["loss"].to_numpy() == pytest.approx(total.to_numpy(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method, share", [(N2V, 0.5), (BASELINE, 0.5), (Method("d", target="blind_spot", alpha=0.5), 1)]
+)
+def test_no_pseudo_labels_without_patches_to_label(run, make_recipe, files, method, share):
+    images = files if method.segments else without_masks(files)
+    _, history = run(method, make_recipe(pseudo_labels=1.0, labelled_share=share), images)
+    assert (history["loss_pseudo"] == 0).all()
+    assert np.isfinite(history["loss"]).all()
+
+
+# Batch normalisation
+
+
+def test_statistics_are_frozen_for_the_last_steps(run, make_recipe, monkeypatch):
+    """They are measured once, then stay what they are while the weights go on."""
+    seen = []
+    train_step = Trainer._train_step
+
+    def watched(self):
+        seconds = train_step(self)
+        layer = batch_norm.batch_norms(self.network)[0]
+        seen.append((layer.running_mean.clone(), layer.training, layer.weight.detach().clone()))
+        return seconds
+
+    monkeypatch.setattr(Trainer, "_train_step", watched)
+    model, _ = run(
+        BASELINE, make_recipe(epochs=4, steps_per_epoch=2, freeze_batch_norm=0.4, ema_decay=0.0)
+    )
+    assert [training for _, training, _ in seen] == [True] * 5 + [False] * 3
+    means = [mean for mean, _, _ in seen]
+    assert not torch.equal(means[3], means[4])
+    assert torch.equal(means[5], means[7])
+    assert not torch.equal(means[4], means[5])
+    assert not torch.equal(seen[5][2], seen[7][2])
+    kept = batch_norm.batch_norms(model.network)[0].running_mean
+    assert torch.equal(kept, means[7])
+
+
+def test_frozen_statistics_are_those_of_the_training_images(run, make_recipe, monkeypatch):
+    """A first layer that copies its input has the mean and variance of all pixels: 0 and 1."""
+    monkeypatch.setattr(batch_norm, "BATCHES", 400)
+    recipe = make_recipe(epochs=1, steps_per_epoch=2, freeze_batch_norm=0.5, batch_size=16)
+    build = training.build_network
+
+    def copying(*arguments):
+        network = build(*arguments)
+        weight = network.encoder[0][0][0].weight
+        weight.requires_grad_(False).zero_()
+        weight[:, :, 1, 1] = 1
+        return network
+
+    monkeypatch.setattr(training, "build_network", copying)
+    model, _ = run(BASELINE, replace(recipe, labelled_share=None))
+    layer = batch_norm.batch_norms(model.network)[0]
+    assert layer.running_mean.numpy() == pytest.approx(0, abs=0.05)
+    assert layer.running_var.numpy() == pytest.approx(1, rel=0.05)
 
 
 # Mistakes
@@ -403,6 +574,49 @@ def test_loss_that_is_not_finite(run, make_recipe, tmp_path):
     assert text.endswith("steps; lower 'learning_rate' of the recipe (now 1e+30)")
 
 
+def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+    run, make_recipe, joint, monkeypatch, tmp_path
+):
+    train_step = Trainer._train_step
+
+    def diverging(self):
+        seconds = train_step(self)
+        if self.step == 4:
+            self.loss_sums += float("nan")
+        return seconds
+
+    monkeypatch.setattr(Trainer, "_train_step", diverging)
+    assert refusal(run, joint, make_recipe(), seconds=0).startswith("the loss is nan after 4 steps")
+    assert checkpoints.load(tmp_path / "checkpoint.pt")["step"] == 3
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_out_of_memory_names_the_batch_size_to_try(run, make_recipe, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(Trainer, "_train_step", fail)
+    assert refusal(run, BASELINE, make_recipe(batch_size=6)) == (
+        "cpu has too little free memory for batches of 6 patches; set 'batch_size' of the recipe "
+        "to 3, or run fewer jobs at once"
+    )
+
+
+def test_more_patches_than_any_memory_holds(run, make_recipe):
+    """PyTorch's CPU allocator says so in its own way."""
+    text = refusal(run, BASELINE, make_recipe(batch_size=2**42))
+    assert "set 'batch_size' of the recipe to 2199023255552" in text
+
+
+def test_other_errors_are_not_blamed_on_memory(run, make_recipe, monkeypatch):
+    def fail(self):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Trainer, "_train_step", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        run(BASELINE, make_recipe())
+
+
 def no_masks(files, tmp_path):
     return replace(files, val_masks=[None, None])
 
@@ -422,7 +636,7 @@ def test_no_object_to_choose_a_threshold_by(
     run, make_recipe, joint, files, tmp_path, monkeypatch, change
 ):
     """It is said before the training, not after it."""
-    monkeypatch.setattr(Trainer, "run", lambda *_: pytest.fail("trained in vain"))
+    monkeypatch.setattr(Trainer, "run", lambda *_, **__: pytest.fail("trained in vain"))
     for method in (joint, BASELINE):
         assert refusal(run, method, make_recipe(), change(files, tmp_path)) == (
             "no validation image of dataset 'blobs' has an annotated object to choose the "
@@ -442,7 +656,7 @@ def test_no_validation_images(run, make_recipe, files, method):
 
 def test_warm_start_copies_the_weights(run, make_recipe, joint, files, monkeypatch):
     init, _ = run(N2V, make_recipe(), without_masks(files))
-    monkeypatch.setattr(Trainer, "run", lambda self, *_: self.network.eval())
+    monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
     warm, _ = run(replace(joint, init="n2v"), make_recipe(), init=init)
     cold, _ = run(joint, make_recipe())
     expected, found = init.network.state_dict(), warm.network.state_dict()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow import checkpoints
+from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.grid import Run
@@ -21,7 +21,9 @@ def main(snakemake):
         init = snakemake.input.get("init")
         output = Path(snakemake.output.model)
         # Beside the declared outputs, which Snakemake deletes before it repeats a job.
-        checkpoint = output.with_name("checkpoint.pt")
+        checkpoints = Checkpoints(
+            output.with_name("checkpoint.pt"), snakemake.config["checkpoint_seconds"]
+        )
         model, history = train(
             method=method,
             recipe=Recipe(**snakemake.params.recipe),
@@ -33,13 +35,13 @@ def main(snakemake):
                 n_labelled=identity["n_labelled"],
                 segments=method.segments,
             ),
-            checkpoint=checkpoint,
             device=device,
             init=TrainedModel.load(Path(init), device) if init else None,
+            checkpoints=checkpoints,
         )
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
         model.save(output)
-        checkpoints.remove(checkpoint)
+        checkpoints.remove()
 
 
 if "snakemake" in globals():

@@ -7,11 +7,14 @@ sentence that names the file and the way out.
 import errno
 import logging
 import os
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tifffile
+from numpy.typing import DTypeLike
 from scipy import ndimage
 
 from denoiseg_flow.data.planes import UNREADABLE, read_plane
@@ -21,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 BinaryMasks = Literal["warn", "connected_components"]
+
+STRIP_ROWS = 64  # of the strips of an image that is written piece by piece
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32_EXACT = 2**24  # integers up to here survive a trip through float32
@@ -193,6 +198,45 @@ def create_image(
     array = tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
     reserve(path, Path(path).stat().st_size)
     return array
+
+
+def write_strips(
+    path: str | Path,
+    pieces: Iterable[np.ndarray],
+    shape: tuple[int, int],
+    dtype: DTypeLike,
+    pixel_size: tuple[float, float] | None = None,
+) -> None:
+    """Write one plane piece by piece as a tif compressed with zlib, creating its folder.
+
+    Parameters
+    ----------
+    pieces
+        Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom. All but the
+        last have a multiple of ``STRIP_ROWS`` rows.
+    shape
+        (y, x) of the whole plane.
+    pixel_size
+        Height and width of a pixel in micrometres.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path,
+        (
+            zlib.compress(np.ascontiguousarray(piece[top : top + STRIP_ROWS]))
+            for piece in pieces
+            for top in range(0, len(piece), STRIP_ROWS)
+        ),
+        shape=shape,
+        dtype=dtype,
+        rowsperstrip=STRIP_ROWS,
+        compression="zlib",
+        # As tifffile decides by itself for other images: 32-bit offsets end at 4 GB.
+        bigtiff=np.dtype(dtype).itemsize * shape[0] * shape[1] > 2**32 - 2**25,
+        metadata=None,
+        software=False,
+        **_tags(pixel_size),
+    )
 
 
 def reserve(path: str | Path, size: int) -> None:

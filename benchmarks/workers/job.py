@@ -1,0 +1,71 @@
+"""What all workers share: reading a job, reporting its result, and measuring memory.
+
+Only the standard library is used here, because workers run in three environments.
+"""
+
+import json
+import math
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+MIB = 2**20
+
+
+def main(**tasks: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Run the task that the command line names, with the job in the file that it names."""
+    job = json.loads(Path(sys.argv[2]).read_text())
+    report = tasks[sys.argv[1]](job)
+    Path(job["report"]).write_text(json.dumps(report))
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed version of each package."""
+    return {package: version(package) for package in packages}
+
+
+def seconds_since_launch(job: dict[str, Any]) -> float:
+    """Return the age of this process, the start of the interpreter included."""
+    return time.time() - job["launched"]
+
+
+def peak_memory_mib() -> float:
+    """Return the largest resident memory of this process so far, mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+class OwnMemory:
+    """Samples the memory that the system cannot take back: without the pages of mapped files.
+
+    Those count as resident while they are in use, but a system that is short of memory drops them.
+    """
+
+    def __init__(self) -> None:
+        self.peak_mib = math.nan
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "OwnMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        status = Path("/proc/self/status")
+        while status.exists():
+            line = next(
+                text for text in status.read_text().splitlines() if text.startswith("RssAnon")
+            )
+            mib = int(line.split()[1]) / 1024
+            self.peak_mib = max(mib, self.peak_mib)  # in this order NaN loses
+            if self._stop.wait(0.02):
+                break

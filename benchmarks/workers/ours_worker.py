@@ -1,0 +1,177 @@
+"""Jobs of this package."""
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from flops import parameter_count, training_flops
+from job import OwnMemory, main, peak_memory_mib, seconds_since_launch, versions
+
+from denoiseg_flow import configuration
+from denoiseg_flow.checkpoints import Checkpoints
+from denoiseg_flow.data import manifest
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.instances import Threshold
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import Normalisation, TrainedModel
+from denoiseg_flow.networks import build_network
+from denoiseg_flow.prediction import predict_file, predict_folder
+from denoiseg_flow.training import train
+from denoiseg_flow.training_images import TrainingImages
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT_SECONDS = 60  # the default of the workflow
+PEAK_SIDE = 2048  # of the square matrices that the peak is measured with
+
+
+def plan(job: dict[str, Any]) -> tuple[Method, Recipe]:
+    """Return a method and a recipe of the default config, changed as the job says."""
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    config["recipe"] = job["recipe"]
+    configuration.check(config, schema)
+    configuration.fill_defaults(config, schema)
+    grid = Grid(config)
+    return grid.methods[job["method"]], replace(grid.recipe, **job["changes"])
+
+
+def identity(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what a training is known by."""
+    axes = {"dataset": "benchmark", "noise": "as given", "n_labelled": 10, "seed": 1}
+    return axes | {key: job[key] for key in axes if key in job} | {"method": job["method"]}
+
+
+def timed_training(
+    method: Method,
+    recipe: Recipe,
+    job: dict[str, Any],
+    files: TrainingImages,
+    device: torch.device,
+) -> tuple[TrainedModel, float]:
+    """Return a model and the seconds that its whole training took, checkpoints included."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder, "checkpoint.pt"), CHECKPOINT_SECONDS)
+        started = time.perf_counter()
+        model, _ = train(
+            method=method,
+            recipe=recipe,
+            identity=identity(job),
+            images=files,
+            checkpoints=checkpoints,
+            device=device,
+        )
+        return model, time.perf_counter() - started
+
+
+def throughput(job: dict[str, Any]) -> dict[str, Any]:
+    """Patches per second of `train`, from two trainings that differ only in their length.
+
+    Whatever happens once per training cancels out: reading images, the validation at the end of
+    the only epoch, the choice of the threshold.
+    """
+    device = select_device(job["device"], job["threads"])
+    method, recipe = plan(job)
+    names = sorted(path.name for path in Path(job["images"], "images").iterdir())
+    images = [Path(job["images"], "images", name) for name in names]
+    masks = [Path(job["images"], "masks", name) for name in names]
+    revealed = [mask if number < 10 else None for number, mask in enumerate(masks[1:])]
+    files = TrainingImages(images[1:], revealed, images[:1], masks[:1])
+    if not method.segments:
+        files = TrainingImages(images[1:], [None] * len(revealed), images[:1], [None])
+
+    def seconds(steps: int) -> float:
+        once = replace(recipe, epochs=1, steps_per_epoch=steps, validation_patches=1)
+        return timed_training(method, once, job, files, device)[1]
+
+    seconds(job["warm_up"])
+    start_up = seconds_since_launch(job)
+    steps = job["warm_up"] + job["steps"]
+    before, long, after = (seconds(count) for count in (job["warm_up"], steps, job["warm_up"]))
+    # The faster of two short ones: a disturbed short training would make the steps look cheap.
+    short = min(before, after)
+    network = build_network(method.network, recipe.depth, recipe.filters)
+    return {
+        "patches_per_second": job["steps"] * recipe.batch_size / (long - short),
+        "seconds_short_long_short": [before, long, after],
+        "start_up_seconds": start_up,
+        "parameters": parameter_count(network),
+        "flops_per_patch": training_flops(network, recipe.patch_size),
+        "versions": versions("denoiseg-flow", "torch"),
+    }
+
+
+def peak(job: dict[str, Any]) -> dict[str, Any]:
+    """GFLOP/s of a float32 matrix product, the best of several."""
+    device = select_device(job["device"], job["threads"])
+    a, b = torch.randn(2, PEAK_SIDE, PEAK_SIDE, device=device)
+
+    def seconds() -> float:
+        started = time.perf_counter()
+        product = a @ b
+        product[0, 0].item()  # waits for the device
+        return time.perf_counter() - started
+
+    return {"gflops": 2e-9 * PEAK_SIDE**3 / min(seconds() for _ in range(job["repeats"]))}
+
+
+def train_once(job: dict[str, Any]) -> dict[str, Any]:
+    """One training on prepared data, timed as a whole, and its predictions of the test images."""
+    device = select_device(job["device"], job["threads"])
+    method, recipe = plan(job)
+    split = manifest.read(Path(job["split"]))
+    files = TrainingImages.of_split(
+        split=split,
+        images=Path(job["noisy"]),
+        masks=Path(job["masks"]),
+        n_labelled=job["n_labelled"],
+        segments=method.segments,
+    )
+    model, seconds = timed_training(method, recipe, job, files, device)
+    if job["predictions"]:
+        test = split.loc[split["subset"] == "test", "image"]
+        predict_folder(model, Path(job["noisy"]), test, Path(job["predictions"]), False)
+    return {
+        "seconds": seconds,
+        "steps": recipe.steps,
+        "versions": versions("denoiseg-flow", "torch"),
+    }
+
+
+def predict(job: dict[str, Any]) -> dict[str, Any]:
+    """Prediction of one tif file by a joint model with random weights."""
+    device = select_device(job["device"], job["threads"])
+    method, recipe = plan(job)
+    torch.manual_seed(0)
+    model = TrainedModel(
+        method=method,
+        recipe=recipe,
+        identity=identity(job),
+        normalisation=Normalisation(128.0, 30.0),
+        network=build_network(method.network, recipe.depth, recipe.filters).to(device).eval(),
+        threshold=Threshold(0.5, 0.0, 1),
+    )
+    with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
+        predict_file(model, Path(job["small_image"]), Path(folder), False)
+        start_up, before = seconds_since_launch(job), peak_memory_mib()
+        started = time.perf_counter()
+        with OwnMemory() as own:
+            predict_file(model, Path(job["image"]), Path(folder), False)
+        seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "start_up_seconds": start_up,
+        "start_memory_mib": before,
+        "peak_memory_mib": peak_memory_mib(),
+        "own_memory_mib": own.peak_mib,
+        "parameters": parameter_count(model.network),
+        "versions": versions("denoiseg-flow", "torch"),
+    }
+
+
+if __name__ == "__main__":
+    main(throughput=throughput, peak=peak, train=train_once, predict=predict)

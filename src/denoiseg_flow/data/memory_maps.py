@@ -1,0 +1,35 @@
+"""Arrays that lie in files, so that they may be larger than the memory."""
+
+import math
+import mmap
+import tempfile
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from denoiseg_flow.data.images import reserve
+
+
+def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+    """Return an array of zeros in a nameless temporary file (in TMPDIR).
+
+    Raises
+    ------
+    OSError
+        If there is not enough space for it.
+    """
+    with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
+        reserve(file.name, math.prod(shape) * np.dtype(dtype).itemsize)
+        # The map outlives the name of the file, and the file is gone with the process.
+        return np.memmap(file.name, dtype, "r+", shape=shape)
+
+
+def release(array: np.ndarray | None) -> None:
+    """Give back the memory that a memory-mapped array takes; its values stay in the file.
+
+    Every page that was read or written counts as memory of the process until then. Does nothing
+    to other arrays.
+    """
+    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
+    if mapped and hasattr(mmap, "MADV_DONTNEED"):
+        array.base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,73 @@
+"""How far a training is: in the log of the job, and as a bar where somebody watches."""
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts the steps of one training.
+
+    Parameters
+    ----------
+    name
+        What the bar is labelled with.
+    steps, done
+        Steps of the whole training, and how many of them were done before it was interrupted.
+    batch_size
+        Patches in a step.
+    """
+
+    def __init__(self, name: str, steps: int, done: int, batch_size: int) -> None:
+        self.steps = steps
+        self.step = self.first = done
+        self.batch_size = batch_size
+        self.sampling_seconds = 0.0
+        self._started = time.monotonic()
+        # disable=None: no bar unless standard error is a terminal.
+        self._bar = tqdm(
+            total=steps,
+            initial=done,
+            desc=name,
+            unit="step",
+            leave=False,
+            disable=None,
+            file=sys.stderr,
+        )
+
+    def advance(self, sampling_seconds: float) -> None:
+        """One more step is done, of which this time was spent on drawing its patches."""
+        self.step += 1
+        self.sampling_seconds += sampling_seconds
+        self._bar.update()
+
+    def report(self, loss: float, val_loss: float) -> None:
+        """Write step, losses, throughput and the time left to the log."""
+        seconds_per_step = self._seconds() / max(self.step - self.first, 1)
+        self._bar.set_postfix(loss=f"{loss:.4f}")
+        logger.info(
+            "step %d of %d, loss %.4f, validation %.4f, %.0f patches/s, %.0f s left",
+            self.step,
+            self.steps,
+            loss,
+            val_loss,
+            self.batch_size / seconds_per_step,
+            seconds_per_step * (self.steps - self.step),
+        )
+
+    def close(self) -> None:
+        """Remove the bar, and log what the training took."""
+        self._bar.close()
+        logger.info(
+            "%d steps in %.0f s, %.1f %% of the time for drawing patches",
+            self.step - self.first,
+            self._seconds(),
+            100 * self.sampling_seconds / self._seconds(),
+        )
+
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._started, 1e-9)

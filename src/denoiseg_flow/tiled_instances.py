@@ -1,0 +1,82 @@
+"""Instance labels of images of any size, from probabilities that arrive tile by tile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from denoiseg_flow.data.images import write_strips
+from denoiseg_flow.data.memory_maps import release, temporary_map
+from denoiseg_flow.instances import SEED_LEVEL, grow_seeds, height_above_border, label_type
+from denoiseg_flow.labels import FOREGROUND
+from denoiseg_flow.tiled_components import TiledComponents
+from denoiseg_flow.tiles import spans, within
+
+# Side of the tiles, in pixels, in which objects grow from their seeds.
+TILE = 1024
+
+# How far, in pixels, a tile sees beyond its edges while objects grow. It limits the rim that an
+# object may have around its seed, not the object: seeds are numbered for the whole image, and
+# fill most of their objects.
+MARGIN = 128
+
+
+class TiledInstances:
+    """Collect the probabilities of an image and write its labels.
+
+    The labels are those of :func:`instances.label_instances`, numbered in raster order of the
+    first pixels of components or seeds. What grows with the image, 4 bytes per pixel for
+    components and 8 for the watershed, lies in temporary files.
+
+    Parameters
+    ----------
+    shape
+        (y, x) of the whole image.
+    instances
+        ``"components"`` or ``"watershed"``.
+    threshold
+        Of the probability of the foreground.
+    """
+
+    def __init__(self, shape: tuple[int, int], instances: str, threshold: float) -> None:
+        self._shape = shape
+        self._threshold = threshold
+        self._components = TiledComponents(shape)
+        # For the watershed: p(foreground) - p(border), and minus infinity outside of the mask.
+        self._height = temporary_map(shape, np.float32) if instances == "watershed" else None
+
+    def add(self, place: tuple[slice, slice], probabilities: np.ndarray) -> None:
+        """Add the probabilities (3, y, x) of a tile; together, tiles cover each pixel once."""
+        foreground = probabilities[FOREGROUND] > self._threshold
+        if self._height is None:
+            self._components.add(place, foreground)
+            return
+        height = height_above_border(probabilities)
+        seeds = height > SEED_LEVEL
+        self._components.add(place, seeds)
+        self._height[place] = np.where(foreground | seeds, height, -np.inf)
+        release(self._height)
+
+    def write(self, path: Path, pixel_size: tuple[float, float] | None) -> None:
+        """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
+        dtype = label_type(self._components.merge())
+        write_strips(path, self._bands(dtype), self._shape, dtype, pixel_size)
+
+    def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:
+        """Yield the labels from top to bottom, in pieces as wide as the image."""
+        height, width = self._shape
+        for rows, seen_rows in spans(height, TILE, MARGIN):
+            band = np.empty((rows.stop - rows.start, width), dtype)
+            for columns, seen_columns in spans(width, TILE, MARGIN):
+                if self._height is None:
+                    band[:, columns] = self._components.read((rows, columns))
+                    continue
+                seen = self._grow((seen_rows, seen_columns))
+                band[:, columns] = seen[within(rows, seen_rows), within(columns, seen_columns)]
+            yield band
+
+    def _grow(self, place: tuple[slice, slice]) -> np.ndarray:
+        seeds, height = self._components.read(place), self._height[place]
+        labels = grow_seeds(height, seeds, height > -np.inf)
+        release(self._height)
+        return labels

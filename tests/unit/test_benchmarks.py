@@ -1,0 +1,131 @@
+"""The logic of the benchmarks, without the systems that they measure."""
+
+import importlib
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.networks import build_network
+
+
+@pytest.fixture
+def load(root, monkeypatch):
+    """Import a module of the benchmarks, whose scripts find each other in their own folders."""
+    known = set(sys.modules)
+    monkeypatch.syspath_prepend(root / "benchmarks" / "workers")
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    yield importlib.import_module
+    for name in set(sys.modules) - known:
+        if str(root / "benchmarks") in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("filters", [2, 3])
+def test_flops_of_the_unet_follow_from_its_layers(load, filters):
+    """Depth 1: three pairs of 3x3 convolutions, the middle one at half the side, and a 1x1 head."""
+    f, pixels = filters, 16 * 16
+    down = 9 * (1 * f + f * f) * pixels
+    middle = 9 * (f * 2 * f + 2 * f * f) * pixels // 4
+    up = 9 * (2 * f * f + f * f) * pixels
+    head = f * 4 * pixels
+    network = build_network("unet", depth=1, filters=filters)
+    assert load("flops").training_flops(network, 16) == 6 * (down + middle + up + head)
+
+
+def test_flops_count_groups_and_leave_the_network_alone(load):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, groups=2))
+    assert load("flops").training_flops(network, 6) == 6 * (4 * 9 * 16 + 4 * 2 * 16)
+    assert network.training
+    assert network[1].num_batches_tracked == 0
+    assert torch.equal(network[1].running_mean, torch.zeros(4))
+
+
+def test_every_second_round_runs_backwards(load):
+    order = list(load("rounds").alternate(["a", "b", "c"], 3))
+    assert order == [(n, x) for n, names in [(1, "abc"), (2, "cba"), (3, "abc")] for x in names]
+
+
+def test_spread_is_median_and_range(load):
+    assert load("rounds").spread([3, 1, 1200]) == "3.0 (1.0 to 1,200.0)"
+
+
+def test_snapshots_are_the_best_weights_of_earlier_epochs(load):
+    snapshots = load("snapshots").Snapshots([3.0, 1.0, 2.0])
+    snapshots.after_epoch(0.8, 10, 5.0, "first")
+    snapshots.after_epoch(1.6, 20, 7.0, "worse")
+    snapshots.after_epoch(2.4, 30, 4.0, "better, but after minute 2")
+    assert not snapshots.complete
+    snapshots.after_epoch(3.2, 40, 1.0, "after minute 3")
+    assert snapshots.complete
+    assert [(s.point, s.minutes, s.step, s.weights) for s in snapshots.taken] == [
+        (1.0, 1.0, 10, "first"),
+        (2.0, 2.0, 20, "first"),
+        (3.0, 3.0, 30, "better, but after minute 2"),
+    ]
+
+
+def test_points_before_the_first_validation_get_the_first_weights_and_their_time(load):
+    snapshots = load("snapshots").Snapshots([1.0, 2.0, 9.0])
+    snapshots.after_epoch(1.5, 10, 5.0, "first")
+    snapshots.after_epoch(2.5, 20, float("nan"), "diverged")
+    snapshots.finish(2.5)
+    assert [(s.point, s.minutes, s.weights) for s in snapshots.taken] == [
+        (1.0, 1.5, "first"),
+        (2.0, 2.0, "first"),
+        (9.0, 2.5, "first"),
+    ]
+
+
+def test_pace_fills_the_budget_and_never_exceeds_it(load):
+    pace = load("pace").Pace.of_two((40, 12.0), (240, 52.0))
+    assert (pace.overhead_seconds, pace.seconds_per_step) == (pytest.approx(4.0), 0.2)
+    steps = 8 * pace.steps_per_epoch(1.0, epochs=8)
+    assert 55 < pace.overhead_seconds + steps * pace.seconds_per_step <= 60
+    assert pace.steps_per_epoch(0.05, epochs=8) == 0
+
+
+def test_record_is_a_csv_and_a_table_with_notes(load, tmp_path):
+    record = load("record")
+    body = record.markdown_table(["system", "speed"], [("ours", 2), ("theirs", 1)])
+    assert body == "| system | speed |\n| :-- | --: |\n| ours | 2 |\n| theirs | 1 |"
+    rows = pd.DataFrame({"system": ["ours"], "speed": [1 / 3]})
+    record.write(tmp_path / "new" / "speed", "Speed", rows, body, ["theirs was left out."])
+    assert (tmp_path / "new" / "speed.csv").read_text() == "system,speed\nours,0.333333\n"
+    text = (tmp_path / "new" / "speed.md").read_text()
+    assert text == f"# Speed\n\n{body}\n\n- theirs was left out.\n"
+
+
+def test_a_missing_peer_is_left_out_and_said_so(load, tmp_path):
+    systems = load("systems")
+    options = systems.parser("test")
+    systems.add_peers(options, "reference")
+    assert systems.peer_python(options.parse_args([]), "reference")[1] == [
+        "reference was left out: no --reference-python was given."
+    ]
+    there = tmp_path / "python"
+    given = options.parse_args(["--reference-python", str(there)])
+    assert systems.peer_python(given, "reference")[0] is None
+    there.symlink_to(sys.executable)
+    assert systems.peer_python(given, "reference") == (there, [])
+
+
+def test_runs_of_the_full_grid_are_counted_by_what_they_cost(load, config):
+    grid_cost = load("grid_cost")
+    full = grid_cost.jobs(Grid(config))
+    # 2 noises x 2 seeds, and 2 label counts for all but n2v; the warm start trains like the other.
+    assert full == {"n2v": 4, "baseline": 8, "sequential": 8, "denoiseg": 16}
+    costs = pd.DataFrame(
+        {
+            "rule": "train",
+            "method": ["n2v", "denoiseg"],
+            "n_jobs": [1, 2],
+            "median_seconds": [3600.0, 900.0],
+            "total_hours": [1.0, 0.5],
+        }
+    )
+    np.testing.assert_allclose(grid_cost.extrapolate(costs, full)["full_core_hours"], [4, 4])
