@@ -39,7 +39,8 @@ def select_device(name: str, threads: int) -> torch.device:
     else:
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    logger.info("computing on %s with %d CPU thread(s)", device, threads)
+    fallback = "no usable GPU found: " if name == "auto" and not available else ""
+    logger.info("%scomputing on %s with %d CPU thread(s)", fallback, device, threads)
     return device
 
 

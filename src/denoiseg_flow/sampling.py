@@ -1,5 +1,6 @@
 """Training patches: random crops of images of any size, cut on the training device."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,13 @@ import torch
 
 from denoiseg_flow.data.memory_maps import temporary_map
 from denoiseg_flow.labels import IGNORE
+from denoiseg_flow.models import Normalisation
 
 # Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
 RESIDENT_BYTES = 2 * 2**30
+
+# Pixels that are looked at together while mean and standard deviation are measured.
+CHUNK = 2**22
 
 
 @dataclass
@@ -50,7 +55,7 @@ class ImageBank:
         Parameters
         ----------
         images
-            Float32 arrays (y, x), already normalised.
+            Float32 arrays (y, x).
         classes
             For each image its class codes (y, x), or None if it is not annotated.
         shapes
@@ -76,6 +81,21 @@ class ImageBank:
             widths=torch.from_numpy(widths.copy()).to(device),
             labelled=labelled.to(device),
         )
+
+    def measure(self) -> Normalisation:
+        """Return mean and standard deviation over all pixels."""
+        total = squares = 0.0
+        for part in self.pixels.split(CHUNK):
+            values = part.double()
+            total += float(values.sum())
+            squares += float(values.square().sum())
+        mean = total / len(self.pixels)
+        variance = squares / len(self.pixels) - mean**2
+        return Normalisation(mean, math.sqrt(max(variance, 1e-12)))
+
+    def normalise(self, normalisation: Normalisation) -> None:
+        """Change all pixels as :meth:`Normalisation.apply` does, in place."""
+        self.pixels.sub_(normalisation.mean).div_(normalisation.std)
 
     def gather(
         self, index: torch.Tensor, y: torch.Tensor, x: torch.Tensor

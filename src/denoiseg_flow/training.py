@@ -28,7 +28,6 @@ from denoiseg_flow.training_images import (
     TrainingImages,
     check_validation,
     load_bank,
-    measure_normalisation,
 )
 
 logger = logging.getLogger(__name__)
@@ -298,10 +297,12 @@ def train(
         loss is not finite, or the device has too little memory.
     """
     check_validation(method, images, identity["dataset"])
-    normalisation = measure_normalisation(images.train)
     with out_of_memory_advice(device, recipe.batch_size):
-        bank = load_bank(images.train, images.train_masks, normalisation, recipe, device)
-        val_bank = load_bank(images.val, images.val_masks, normalisation, recipe, device)
+        bank = load_bank(images.train, images.train_masks, recipe, device)
+        val_bank = load_bank(images.val, images.val_masks, recipe, device)
+        normalisation = bank.measure()
+        bank.normalise(normalisation)
+        val_bank.normalise(normalisation)
         trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
         if init is not None:
             _check_init(method, recipe, init)

@@ -1,6 +1,5 @@
-"""The images that a training reads: chosen, checked, normalised, and brought to the device."""
+"""The images that a training reads: chosen, checked, and brought to the device."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from denoiseg_flow.data.manifest import labelled_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation
 from denoiseg_flow.prediction import input_folder
 from denoiseg_flow.sampling import ImageBank
 
@@ -74,22 +72,9 @@ class TrainingImages:
         )
 
 
-def measure_normalisation(files: Sequence[Path]) -> Normalisation:
-    """Return mean and standard deviation over all pixels of the files, one file at a time."""
-    count, total, squares = 0, 0.0, 0.0
-    for path in files:
-        image = np.asarray(open_image(path), dtype=np.float64)
-        count += image.size
-        total += float(image.sum())
-        squares += float(np.square(image).sum())
-    mean = total / count
-    return Normalisation(mean, math.sqrt(max(squares / count - mean**2, 1e-12)))
-
-
 def load_bank(
     images: Sequence[Path],
     masks: Sequence[Path | None],
-    normalisation: Normalisation,
     recipe: Recipe,
     device: torch.device,
 ) -> ImageBank:
@@ -108,7 +93,7 @@ def load_bank(
                 f"set 'patch_size' of the recipe (now {recipe.patch_size}) to {min(shape)} or less"
             )
     return ImageBank.load(
-        (normalisation.apply(open_image(path)) for path in images),
+        (open_image(path).astype(np.float32) for path in images),
         (None if mask is None else encode_classes(open_image(mask)) for mask in masks),
         shapes,
         device,

@@ -1,5 +1,7 @@
 """Which device computes."""
 
+import logging
+
 import pytest
 import torch
 
@@ -36,6 +38,16 @@ def test_cuda_needs_a_gpu(gpu):
 
 def test_auto_takes_a_gpu_if_there_is_one(gpu):
     assert select_device("auto", 1).type == ("cuda" if gpu else "cpu")
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_log_says_what_is_used(gpu, name, caplog):
+    """And that it is not what one may have hoped for."""
+    caplog.set_level(logging.INFO)
+    device = select_device(name, 1)
+    missed = name == "auto" and not gpu
+    start = "no usable GPU found: computing" if missed else "computing"
+    assert caplog.messages == [f"{start} on {device.type} with 1 CPU thread(s)"]
 
 
 def test_cpu_is_cpu(gpu):

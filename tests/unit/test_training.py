@@ -13,7 +13,7 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import batch_norm, checkpoints, objective, training
+from denoiseg_flow import batch_norm, checkpoints, objective, sampling, training
 from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
@@ -23,7 +23,7 @@ from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
 from denoiseg_flow.prediction import predict_probabilities, predict_tiles
 from denoiseg_flow.training import Trainer, train
-from denoiseg_flow.training_images import TrainingImages, measure_normalisation
+from denoiseg_flow.training_images import TrainingImages, load_bank
 
 CPU = torch.device("cpu")
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
@@ -686,23 +686,30 @@ def test_warm_start_needs_the_same_network(run, make_recipe, joint, files, size)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_normalisation_is_that_of_all_pixels(tmp_path, dtype):
+def test_images_are_normalised_over_all_their_pixels(tmp_path, make_recipe, monkeypatch, dtype):
+    """In the bank as in prediction, also where the pixels are measured in several parts."""
+    monkeypatch.setattr(sampling, "CHUNK", 100)
     rng = np.random.default_rng(0)
-    planes = [rng.uniform(0, 255, shape).astype(dtype) for shape in ((20, 30), (5, 7), (40, 8))]
+    planes = [rng.uniform(0, 255, shape).astype(dtype) for shape in ((20, 30), (18, 17), (40, 18))]
     planes[0] += 3
     paths = [tmp_path / f"{number}.tif" for number in range(3)]
     for path, plane in zip(paths, planes, strict=True):
         tifffile.imwrite(path, plane)
+    bank = load_bank(paths, [None] * 3, make_recipe(), CPU)
+    found = bank.measure()
     pixels = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
-    found = measure_normalisation(paths)
     assert found.mean == pytest.approx(pixels.mean(), rel=1e-12)
     assert found.std == pytest.approx(pixels.std(), rel=1e-9)
+    bank.normalise(found)
+    wanted = np.concatenate([found.apply(plane).ravel() for plane in planes])
+    assert np.array_equal(bank.pixels.numpy(), wanted)
 
 
-def test_constant_images_do_not_divide_by_zero(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.full((8, 8), 7, np.uint8))
-    normalisation = measure_normalisation([tmp_path / "a.tif"])
-    assert np.array_equal(normalisation.apply(np.full((2, 2), 7)), np.zeros((2, 2)))
+def test_constant_images_do_not_divide_by_zero(tmp_path, make_recipe):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((16, 16), 7, np.uint8))
+    bank = load_bank([tmp_path / "a.tif"], [None], make_recipe(), CPU)
+    bank.normalise(bank.measure())
+    assert not bank.pixels.any()
 
 
 @pytest.fixture
