@@ -14,7 +14,7 @@ import tifffile
 import torch
 import torchmetrics  # noqa: F401  looks for torchvision, and must not find the stand-in
 from flops import parameter_count, training_flops
-from job import OwnMemory, main, peak_memory_mib, seconds_since_launch, versions
+from job import main, seconds_since_launch, timed_prediction, versions
 
 if find_spec("torchvision") is None:
     # CAREamics imports it for its variational networks, and allows no version that goes with
@@ -109,18 +109,9 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
             )
             tifffile.imwrite(f"{folder}/denoised.tif", np.squeeze(denoised[0]))
 
-        predict_file(job["small_image"])
-        start_up, before = seconds_since_launch(job), peak_memory_mib()
-        started = time.perf_counter()
-        with OwnMemory() as own:
-            predict_file(job["image"])
-        seconds = time.perf_counter() - started
+        measured = timed_prediction(job, predict_file)
     return {
-        "seconds": seconds,
-        "start_up_seconds": start_up,
-        "start_memory_mib": before,
-        "peak_memory_mib": peak_memory_mib(),
-        "own_memory_mib": own.peak_mib,
+        **measured,
         "parameters": parameter_count(careamist.model.model),
         "versions": versions("careamics", "torch"),
     }

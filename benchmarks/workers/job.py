@@ -69,3 +69,19 @@ class OwnMemory:
             self.peak_mib = max(mib, self.peak_mib)  # in this order NaN loses
             if self._stop.wait(0.02):
                 break
+
+
+def timed_prediction(job: dict[str, Any], predict: Callable[[str], None]) -> dict[str, float]:
+    """Predict a small image, so that everything is loaded, then measure the image of the job."""
+    predict(job["small_image"])
+    start_up, before = seconds_since_launch(job), peak_memory_mib()
+    started = time.perf_counter()
+    with OwnMemory() as own:
+        predict(job["image"])
+    return {
+        "seconds": time.perf_counter() - started,
+        "start_up_seconds": start_up,
+        "start_memory_mib": before,
+        "peak_memory_mib": peak_memory_mib(),
+        "own_memory_mib": own.peak_mib,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 from flops import parameter_count, training_flops
-from job import OwnMemory, main, peak_memory_mib, seconds_since_launch, versions
+from job import main, seconds_since_launch, timed_prediction, versions
 
 from denoiseg_flow import configuration
 from denoiseg_flow.checkpoints import Checkpoints
@@ -156,18 +156,11 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
         threshold=Threshold(0.5, 0.0, 1),
     )
     with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
-        predict_file(model, Path(job["small_image"]), Path(folder), False)
-        start_up, before = seconds_since_launch(job), peak_memory_mib()
-        started = time.perf_counter()
-        with OwnMemory() as own:
-            predict_file(model, Path(job["image"]), Path(folder), False)
-        seconds = time.perf_counter() - started
+        measured = timed_prediction(
+            job, lambda path: predict_file(model, Path(path), Path(folder), False)
+        )
     return {
-        "seconds": seconds,
-        "start_up_seconds": start_up,
-        "start_memory_mib": before,
-        "peak_memory_mib": peak_memory_mib(),
-        "own_memory_mib": own.peak_mib,
+        **measured,
         "parameters": parameter_count(model.network),
         "versions": versions("denoiseg-flow", "torch"),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tifffile
-from job import OwnMemory, main, peak_memory_mib, seconds_since_launch, versions
+from job import main, seconds_since_launch, timed_prediction, versions
 from snapshots import Snapshots
 
 np.prod = np.prod  # gone in NumPy 1.26, and used by the package
@@ -216,18 +216,9 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
             tifffile.imwrite(f"{folder}/denoised.tif", output[..., 0].astype(np.float32))
             tifffile.imwrite(f"{folder}/labels.tif", labels.astype(np.uint32), compression="zlib")
 
-        predict_file(job["small_image"])
-        start_up, before = seconds_since_launch(job), peak_memory_mib()
-        started = time.perf_counter()
-        with OwnMemory() as own:
-            predict_file(job["image"])
-        seconds = time.perf_counter() - started
+        measured = timed_prediction(job, predict_file)
     return {
-        "seconds": seconds,
-        "start_up_seconds": start_up,
-        "start_memory_mib": before,
-        "peak_memory_mib": peak_memory_mib(),
-        "own_memory_mib": own.peak_mib,
+        **measured,
         "parameters": trained_values(model),
         "versions": versions("denoiseg", "tensorflow-cpu"),
     }
