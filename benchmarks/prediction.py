@@ -122,7 +122,7 @@ def main() -> None:
         f"on {options.device}; median (lowest to highest) of {options.rounds} rounds in "
         "alternation. Reading the tif and writing the results counts; start-up does not.",
         "ours and reference write the denoised image and labels, careamics the denoised image.",
-        "Peak memory is the largest resident set (getrusage). It holds pages of mapped files, "
+        "Peak memory is the largest resident set. It holds pages of mapped files, "
         "which the system takes back when it needs them; the next column is without them, sampled "
         "every 20 ms. Before prediction: what the libraries and a small image had taken.",
         *missing,

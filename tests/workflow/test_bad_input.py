@@ -234,6 +234,7 @@ def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_pat
             **{"dataset": "mine", "noise": "n0", "method": "denoiseg"},
             **{"n_labelled": "1", "seed": "1"},
         },
+        config=config,
     )
     assert "40x48, smaller than the training patch" in screen
     assert "'patch_size'" in screen and "40 or less" in screen
