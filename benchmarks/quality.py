@@ -52,7 +52,12 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--noise", default="n20", help="level, as config/config.yaml names it")
     options.add_argument("--n-labelled", type=int, nargs="+", default=[10])
     options.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3], help="seeds")
-    options.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 3, 5, 10, 20, 30])
+    options.add_argument(
+        "--minutes", type=float, nargs="+", default=[1, 2, 3, 5, 10], help="of ours"
+    )
+    options.add_argument(
+        "--reference-minutes", type=float, nargs="+", default=[1, 2, 3, 5, 10, 20, 30]
+    )
     options.add_argument("--method", default="denoiseg", help="of config/config.yaml, for ours")
     options.add_argument("--recipe", default="fast", help="of config/config.yaml, for ours")
     options.add_argument("--depth", type=int, default=2)
@@ -70,7 +75,7 @@ def read_options() -> argparse.Namespace:
 
 def keep_settings(options: argparse.Namespace) -> None:
     """Refuse to mix parts that were measured differently."""
-    free = {"out", "reference_python", "n_labelled", "draws", "minutes"}
+    free = {"out", "reference_python", "n_labelled", "draws", "minutes", "reference_minutes"}
     settings = {key: str(value) for key, value in vars(options).items() if key not in free}
     path = options.out / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:
@@ -195,7 +200,7 @@ def measure_reference(
             "noisy": str(data.noisy),
             "masks": str(data.masks),
             "seed": draw,
-            "points": options.minutes,
+            "points": options.reference_minutes,
             "depth": options.depth,
             "filters": options.filters,
             "batch_size": options.reference_batch,
@@ -259,7 +264,7 @@ def parts(options: argparse.Namespace, data: Data, reference: Path | None) -> pd
         for draw in options.draws:
             where = (options, data, draw, n_labelled)
             if reference:
-                name = "-".join(f"{minutes:g}" for minutes in options.minutes)
+                name = "-".join(f"{minutes:g}" for minutes in options.reference_minutes)
                 part(
                     REFERENCE, n_labelled, draw, name,
                     lambda where=where: measure_reference(*where, reference),

@@ -7,10 +7,11 @@ components
     Connected regions of p(foreground) > threshold. As in the reference implementation of DenoiSeg
     (Buchholz, Prakash et al. 2020).
 watershed
-    Seeds are the connected regions of p(foreground) - p(border) > ``SEED_LEVEL``: the inner parts
-    of objects, apart even where two objects touch and their foreground is connected. From there
-    the objects grow, the most certain pixels first, until they meet each other or the end of
-    p(foreground) > threshold. Foreground without a seed is dropped; seeds always remain.
+    Seeds are the peaks of p(foreground) - p(border): the inner parts of objects, apart even where
+    two objects touch and their foreground is connected. A peak counts if one must descend by
+    more than ``PROMINENCE`` from it to reach a higher one, so that an object whose inside is uneven
+    keeps a single seed. From there the objects grow, the most certain pixels first, until they meet
+    each other or the end of p(foreground) > threshold. Foreground without a seed is dropped.
 
 Regions are connected by the sides of pixels, not by their corners.
 """
@@ -28,8 +29,12 @@ from denoiseg_flow.metrics import average_precision
 # The reference implementation tries these on the validation images.
 THRESHOLDS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
 
-# Pixels with a larger p(foreground) - p(border) are seeds of the watershed.
-SEED_LEVEL = 0.5
+# Seeds of the watershed, in units of p(foreground) - p(border): pixels of seeds lie above this
+# level, their peaks rise by the prominence above it and above the saddles to higher peaks, and
+# heights are rounded down to steps.
+SEED_LEVEL = 0.3
+PROMINENCE = 0.3
+STEP = 0.05
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
@@ -59,6 +64,36 @@ def height_above_border(probabilities: np.ndarray) -> np.ndarray:
     It is high inside of objects, and low between them and around them.
     """
     return probabilities[FOREGROUND] - probabilities[BORDER]
+
+
+def find_seeds(height: np.ndarray) -> np.ndarray:
+    """Return the pixels (y, x) of the seeds, bool; different seeds do not touch.
+
+    A seed is what stays connected around a peak down to ``PROMINENCE`` below it, if no higher peak
+    is part of it by then: the h-maxima of mathematical morphology (Soille 2003), of heights that
+    are rounded down to a multiple of ``STEP``.
+
+    Parameters
+    ----------
+    height
+        (y, x), see :func:`height_above_border`; may be minus infinity.
+    """
+    steps = np.floor((np.maximum(height, -1) - SEED_LEVEL) / STEP).astype(np.int8)
+    rise = round(PROMINENCE / STEP)
+    seeds = np.zeros(height.shape, bool)
+    for level in range(int(steps.max(initial=0)) - rise + 1):
+        regions, count = ndimage.label(steps >= level)
+        peaks = np.zeros(1 + count, bool)
+        peaks[regions[steps >= level + rise]] = True
+        peaks[regions[steps > level + rise]] = False  # seeds of a higher level lie inside
+        peaks[0] = False
+        seeds |= peaks[regions]
+    return seeds
+
+
+def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
+    """Return where objects may grow, (y, x), bool: no threshold is so high that it cuts seeds."""
+    return (foreground > threshold) | (height >= SEED_LEVEL)
 
 
 def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -103,9 +138,9 @@ def label_instances(
             yield label_foreground(foreground > threshold)
         return
     height = height_above_border(probabilities)
-    seeds, _ = ndimage.label(height > SEED_LEVEL)
+    seeds, _ = ndimage.label(find_seeds(height))
     for threshold in thresholds:
-        yield grow_seeds(height, seeds, (foreground > threshold) | (seeds > 0))
+        yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,23 @@ import numpy as np
 
 from denoiseg_flow.data.images import write_strips
 from denoiseg_flow.data.memory_maps import release, temporary_map
-from denoiseg_flow.instances import SEED_LEVEL, grow_seeds, height_above_border, label_type
+from denoiseg_flow.instances import (
+    find_seeds,
+    grow_seeds,
+    height_above_border,
+    label_type,
+    watershed_mask,
+)
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.tiled_components import TiledComponents
 from denoiseg_flow.tiles import spans, within
 
-# Side of the tiles, in pixels, in which objects grow from their seeds.
+# Side of the tiles, in pixels, in which seeds are found and objects grow from them.
 TILE = 1024
 
-# How far, in pixels, a tile sees beyond its edges while objects grow. It limits the rim that an
-# object may have around its seed, not the object: seeds are numbered for the whole image, and
-# fill most of their objects.
+# How far, in pixels, a tile sees beyond its edges meanwhile. It limits the rim that an object may
+# have around its seed and how far the peaks in an object may lie apart, not the object: seeds are
+# numbered for the whole image, and fill most of their objects.
 MARGIN = 128
 
 
@@ -47,20 +53,29 @@ class TiledInstances:
 
     def add(self, place: tuple[slice, slice], probabilities: np.ndarray) -> None:
         """Add the probabilities (3, y, x) of a tile; together, tiles cover each pixel once."""
-        foreground = probabilities[FOREGROUND] > self._threshold
+        foreground = probabilities[FOREGROUND]
         if self._height is None:
-            self._components.add(place, foreground)
+            self._components.add(place, foreground > self._threshold)
             return
         height = height_above_border(probabilities)
-        seeds = height > SEED_LEVEL
-        self._components.add(place, seeds)
-        self._height[place] = np.where(foreground | seeds, height, -np.inf)
+        mask = watershed_mask(foreground, height, self._threshold)
+        self._height[place] = np.where(mask, height, -np.inf)
         release(self._height)
 
     def write(self, path: Path, pixel_size: tuple[float, float] | None) -> None:
         """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
+        if self._height is not None:
+            self._find_seeds(self._height)
         dtype = label_type(self._components.merge())
         write_strips(path, self._bands(dtype), self._shape, dtype, pixel_size)
+
+    def _find_seeds(self, height: np.ndarray) -> None:
+        for rows, seen_rows in spans(self._shape[0], TILE, MARGIN):
+            for columns, seen_columns in spans(self._shape[1], TILE, MARGIN):
+                seeds = find_seeds(height[seen_rows, seen_columns])
+                release(height)
+                kept = within(rows, seen_rows), within(columns, seen_columns)
+                self._components.add((rows, columns), seeds[kept])
 
     def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:
         """Yield the labels from top to bottom, in pieces as wide as the image."""

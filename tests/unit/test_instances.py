@@ -5,18 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from denoiseg_flow import instances
 from denoiseg_flow.instances import (
+    PROMINENCE,
     SEED_LEVEL,
+    STEP,
     THRESHOLDS,
     Threshold,
     choose_threshold,
+    find_seeds,
     grow_seeds,
     height_above_border,
     label_foreground,
     label_instances,
+    watershed_mask,
 )
 
 COMPONENTS, WATERSHED = "components", "watershed"
@@ -152,6 +157,20 @@ def test_closed_form():
     assert labelled(of([height]), 0.1, COMPONENTS).tolist() == [[1, 1, 1, 1, 1, 1, 0, 2]]
 
 
+@pytest.mark.parametrize(
+    "height, expected",
+    [
+        ([0.96, 0.66, 0.91, 0.0], [1, 1, 1, 0]),  # the lower peak rises by 0.25 only
+        ([0.96, 0.56, 0.91, 0.0], [1, 0, 2, 0]),
+        ([0.58, 0.32, 0.0, 0.62, 0.41, 0.61], [0, 0, 0, 1, 1, 1]),  # the first is too low
+    ],
+)
+def test_a_seed_must_rise_above_the_saddle(height, expected):
+    """Uneven insides stay in one piece, and what is left of the seed ends 0.3 below its peak."""
+    seeds, _ = ndimage.label(find_seeds(np.array([height])))
+    assert seeds.tolist() == [expected]
+
+
 def discs(gap):
     """Two discs of radius 10 that touch, with a border between them but for a gap."""
     y, x = np.mgrid[:30, :46]
@@ -187,8 +206,8 @@ def test_foreground_without_a_seed_is_dropped():
 def test_border_makes_no_seed():
     """Certain foreground, but as certain a border: nothing to begin with."""
     assert not labelled(of(np.full((4, 4), 0.5), 0.5), 0.3, WATERSHED).any()
-    assert not labelled(of(np.full((4, 4), 0.7), 0.21), 0.3, WATERSHED).any()
-    assert labelled(of(np.full((4, 4), 0.7), 0.19), 0.3, WATERSHED).all()
+    assert not labelled(of(np.full((4, 4), 0.7), 0.11), 0.3, WATERSHED).any()
+    assert labelled(of(np.full((4, 4), 0.7), 0.09), 0.3, WATERSHED).all()
 
 
 def test_seeds_remain_above_the_threshold():
@@ -207,12 +226,23 @@ def rough_landscapes(draw):
     return (weights / weights.sum(axis=0)).astype(np.float32)
 
 
+@given(rough_landscapes())
+def test_seeds_are_h_maxima(probabilities):
+    """As scikit-image finds them by morphological reconstruction."""
+    height = height_above_border(probabilities)
+    rise = round(PROMINENCE / STEP)
+    steps = np.pad(np.floor((height - SEED_LEVEL) / STEP), 1, constant_values=-100)
+    cut = reconstruction(steps - rise, steps, footprint=ndimage.generate_binary_structure(2, 1))
+    expected = local_maxima(cut, connectivity=1) & (cut >= 0)
+    assert np.array_equal(find_seeds(height), expected[1:-1, 1:-1])
+
+
 @given(rough_landscapes(), st.sampled_from(THRESHOLDS))
 def test_equals_a_plain_watershed(probabilities, threshold):
     """And every object is in one piece, with one seed."""
     height = height_above_border(probabilities)
-    seeds, count = ndimage.label(height > SEED_LEVEL)
-    mask = (probabilities[1] > threshold) | (seeds > 0)
+    seeds, count = ndimage.label(find_seeds(height))
+    mask = watershed_mask(probabilities[1], height, threshold)
     found = grow_seeds(height, seeds, mask)
     assert np.array_equal(found, watershed(-height, seeds, mask=mask))
     assert np.array_equal(found, labelled(probabilities, threshold, WATERSHED))

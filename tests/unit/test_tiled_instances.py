@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
 from denoiseg_flow.data.planes import read_pixel_size
-from denoiseg_flow.instances import SEED_LEVEL, height_above_border, label_instances
+from denoiseg_flow.instances import find_seeds, height_above_border, label_instances
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.tiled_instances import TiledInstances
 from denoiseg_flow.tiles import spans
@@ -125,7 +125,7 @@ def test_object_much_larger_than_tile_and_margin_is_one(labels_of, monkeypatch):
 def test_numbers_follow_the_seeds_in_raster_order(labels_of, small_tiles):
     probabilities = blurred(nuclei((200, 150)))
     found = labels_of(probabilities, "watershed", 0.3)
-    seeds, count = ndimage.label(height_above_border(probabilities) > SEED_LEVEL)
+    seeds, count = ndimage.label(find_seeds(height_above_border(probabilities)))
     assert np.array_equal(found[seeds > 0], seeds[seeds > 0])
     assert np.array_equal(np.unique(found), np.arange(count + 1))
 
