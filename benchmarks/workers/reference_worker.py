@@ -101,7 +101,11 @@ def throughput(job: dict[str, Any]) -> dict[str, Any]:
     limit_threads(job)
     names = sorted(path.stem for path in Path(job["images"], "images").iterdir())
     folders = Path(job["images"], "images"), Path(job["images"], "masks")
+    steps = job["warm_up"] + job["steps"]
     x, y = load_patches(names[1:], names[1:11], *folders)
+    # Its generator shows each patch once per epoch, and all steps have to lie in one.
+    copies = -(-steps * job["batch_size"] // len(x))
+    x, y = np.tile(x, (copies, 1, 1, 1)), np.tile(y, (copies, 1, 1, 1))
     validation = load_patches(names[:1], names[:1], *folders)
     stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +113,6 @@ def throughput(job: dict[str, Any]) -> dict[str, Any]:
         model = build(x, job, folder, n2v_patch_shape=shape)
         model.prepare_for_training()
         model.callbacks.append(stopwatch)
-        steps = job["warm_up"] + job["steps"]
         model.train(x, y, validation, epochs=1, steps_per_epoch=steps)
     times = stopwatch.times
     return {

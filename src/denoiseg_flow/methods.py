@@ -9,7 +9,7 @@ from typing import Any
 
 # Snakemake watches the scripts, not the package behind them: raise this number when the result of
 # a training or prediction may change, and finished runs are repeated.
-REVISION = 3
+REVISION = 4
 
 NOISY = "noisy"  # the value of `input` that means: the noisy images themselves
 
@@ -95,6 +95,9 @@ class Recipe:
         ``"labelled_pixels"`` or ``"all_pixels"``, see :func:`losses.segmentation_loss`.
     validation_patches
         How many patches the validation loss is computed on, at most.
+    preserve_mean
+        Whether the denoised image is shifted to the mean of the noisy one: noise of mean zero
+        leaves that mean as it is, and the network's own misses it by a little.
     instances
         How objects are made of probabilities: ``"components"`` or ``"watershed"``, see
         :mod:`instances`.
@@ -119,6 +122,7 @@ class Recipe:
     pseudo_labels: float
     loss_normalisation: str
     validation_patches: int
+    preserve_mean: bool
     instances: str
     test_time_augmentation: bool
 
@@ -161,6 +165,7 @@ _BEFORE = {
     "freeze_batch_norm": 0.0,
     "ema_decay": 0.0,
     "pseudo_labels": 0.0,
+    "preserve_mean": False,
     "instances": "components",
     "test_time_augmentation": False,
 }

@@ -118,6 +118,7 @@ def make_recipe() -> Callable[..., Recipe]:
             "loss_normalisation": "labelled_pixels",
             "validation_patches": 4,
             "instances": "components",
+            "preserve_mean": False,
             "test_time_augmentation": False,
         }
         return Recipe(**values | changes)

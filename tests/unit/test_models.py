@@ -74,18 +74,30 @@ def test_fields_of_later_methods_are_ignored(model, tmp_path):
     assert TrainedModel.load(path).method == model.method
 
 
-@pytest.mark.parametrize("field", ["instances", "test_time_augmentation", "freeze_batch_norm"])
+BEFORE = {
+    "instances": "components",
+    "test_time_augmentation": False,
+    "freeze_batch_norm": 0.0,
+    "preserve_mean": False,
+}
+
+
+@pytest.mark.parametrize("field", list(BEFORE))
 def test_models_of_earlier_versions_do_what_they_did(make_model, make_recipe, tmp_path, field):
     """Recipes had fewer fields then; what the new ones say was not done."""
     path = tmp_path / "model.pt"
     model = make_model()
-    new = make_recipe(instances="watershed", test_time_augmentation=True, freeze_batch_norm=0.5)
+    new = make_recipe(
+        instances="watershed",
+        test_time_augmentation=True,
+        freeze_batch_norm=0.5,
+        preserve_mean=True,
+    )
     model.recipe = new
     model.save(path)
     recipe = checkpoints.load(path)["recipe"]
     rewrite(path, recipe={key: recipe[key] for key in recipe if key != field} | {"later": 1})
-    before = {"instances": "components", "test_time_augmentation": False, "freeze_batch_norm": 0}
-    assert TrainedModel.load(path).recipe == replace(new, **{field: before[field]})
+    assert TrainedModel.load(path).recipe == replace(new, **{field: BEFORE[field]})
 
 
 FIRST_RECIPE = [

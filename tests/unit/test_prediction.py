@@ -253,6 +253,23 @@ def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kep
             assert np.array_equal(found, denoised if kind == "denoised" else probabilities)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype):
+    """Over the whole image, by the same shift in all of its tiles."""
+    monkeypatch.setattr(prediction, "TILE", 32)
+    noisy = draw((70, 90)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", noisy)
+    model, found = make_model(N2V), {}
+    for preserve in (False, True):
+        recipe = replace(model.recipe, preserve_mean=preserve)
+        folder = tmp_path / str(preserve)
+        predict_file(replace(model, recipe=recipe), tmp_path / "a.tif", folder, False)
+        found[preserve] = tifffile.imread(folder / "denoised" / "a.tif")
+    assert abs(found[False].mean(dtype=float) - noisy.mean(dtype=float)) > 1
+    assert found[True].mean(dtype=float) == pytest.approx(noisy.mean(dtype=float), abs=1e-4)
+    assert np.ptp(found[True] - found[False]) < 1e-3
+
+
 def test_many_objects_need_32_bits(copying, tmp_path):
     """More than 65,535 single bright pixels."""
     image = np.full((514, 514), 90, np.float32)
@@ -349,7 +366,7 @@ class Bright(nn.Module):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
     def forward(self, x):
-        return torch.cat([x, -9 * x, 9 * x, -40 * torch.ones_like(x)], dim=1)
+        return torch.cat([x, -90 * x, 90 * x, -400 * torch.ones_like(x)], dim=1)
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
@@ -393,7 +410,7 @@ def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, way, release
     The same measurement without giving back the pages that were used shows that it can tell.
     """
     side = 5000
-    recipe = as_dict(make_recipe(instances=way))
+    recipe = as_dict(make_recipe(instances=way, preserve_mean=True))
     given = {"side": side, "folder": str(tmp_path), "release": released, "recipe": recipe}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True
