@@ -366,7 +366,7 @@ class Bright(nn.Module):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
     def forward(self, x):
-        return torch.cat([x, -90 * x, 90 * x, -400 * torch.ones_like(x)], dim=1)
+        return torch.cat([x, -9e3 * x, 9e3 * x, -4e4 * torch.ones_like(x)], dim=1)
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
