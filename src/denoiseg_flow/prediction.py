@@ -143,29 +143,33 @@ def _predict_into(paths: Mapping[str, Path], model: TrainedModel, source: Path) 
         probabilities = create_image(paths["probabilities"], (3, *image.shape), pixel_size)
     if "labels" in paths:
         instances = TiledInstances(image.shape, model.recipe.instances, model.threshold.value)
-    lost = 0.0  # sum over all pixels of what denoising took away
     for tile in predict_tiles(model, image):
         if denoised is not None:
             denoised[tile.place] = tile.denoised
             release(denoised)
-            lost += float((image[tile.place] - tile.denoised).sum(dtype=np.float64))
-            release(image)
         if probabilities is not None:
             probabilities[:, *tile.place] = tile.probabilities
             release(probabilities)
         if instances is not None:
             instances.add(tile.place, tile.probabilities)
     if denoised is not None and model.recipe.preserve_mean:
-        _shift(denoised, lost / denoised.size)
+        _preserve_mean(denoised, image)
     if instances is not None:
         instances.write(paths["labels"], pixel_size)
 
 
-def _shift(image: np.ndarray, offset: float) -> None:
-    """Add a constant to an image that may be memory-mapped, in place."""
-    for rows, _ in spans(len(image), TILE, 0):
-        image[rows] += np.float32(offset)
+def _preserve_mean(denoised: np.ndarray, image: np.ndarray) -> None:
+    """Shift the denoised image as a whole to the mean of the noisy one; both may be mapped."""
+    strips = [rows for rows, _ in spans(len(image), TILE, 0)]
+    lost = 0.0  # sum over all pixels of what denoising took away
+    for rows in strips:
+        lost += float((image[rows] - denoised[rows]).sum(dtype=np.float64))
         release(image)
+        release(denoised)
+    offset = np.float32(lost / image.size)
+    for rows in strips:
+        denoised[rows] += offset
+        release(denoised)
 
 
 def input_folder(path: Path) -> Path:

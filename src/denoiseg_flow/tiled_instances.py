@@ -65,15 +65,15 @@ class TiledInstances:
     def write(self, path: Path, pixel_size: tuple[float, float] | None) -> None:
         """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
         if self._height is not None:
-            self._find_seeds(self._height)
+            self._find_seeds()
         dtype = label_type(self._components.merge())
         write_strips(path, self._bands(dtype), self._shape, dtype, pixel_size)
 
-    def _find_seeds(self, height: np.ndarray) -> None:
+    def _find_seeds(self) -> None:
         for rows, seen_rows in spans(self._shape[0], TILE, MARGIN):
             for columns, seen_columns in spans(self._shape[1], TILE, MARGIN):
-                seeds = find_seeds(height[seen_rows, seen_columns])
-                release(height)
+                seeds = find_seeds(self._height[seen_rows, seen_columns])
+                release(self._height)
                 kept = within(rows, seen_rows), within(columns, seen_columns)
                 self._components.add((rows, columns), seeds[kept])
 
