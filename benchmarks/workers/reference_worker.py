@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tifffile
+from denoiseg.models import DenoiSeg, DenoiSegConfig
+from denoiseg.utils.compute_precision_threshold import compute_labels
+from denoiseg.utils.denoiseg_data_preprocessing import extract_patches
+from denoiseg.utils.misc_utils import augment_data
+from denoiseg.utils.seg_utils import convert_to_oneHot
 from job import main, seconds_since_launch, timed_prediction, versions
 from snapshots import Snapshots
-
-np.prod = np.prod  # gone in NumPy 1.26, and used by the package
-
-from denoiseg.models import DenoiSeg, DenoiSegConfig  # noqa: E402
-from denoiseg.utils.compute_precision_threshold import compute_labels  # noqa: E402
-from denoiseg.utils.denoiseg_data_preprocessing import extract_patches  # noqa: E402
-from denoiseg.utils.misc_utils import augment_data  # noqa: E402
-from denoiseg.utils.seg_utils import convert_to_oneHot  # noqa: E402
 
 PATCH = 128  # what images are cut into; the package trains on 64x64 crops of these
 EPOCH_STEPS = 400  # in an epoch by default; ReduceLROnPlateau counts its patience in epochs
