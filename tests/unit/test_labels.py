@@ -2,6 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from skimage.segmentation import find_boundaries
 
 from denoiseg_flow.labels import BACKGROUND, BORDER, FOREGROUND, IGNORE, encode_classes
 
@@ -30,6 +34,16 @@ def test_border_wins_where_objects_touch():
     truth = labels(".......", ".111222", ".111222", ".......")
     expected = classes(".bbbbbb", "bffbbff", "bffbbff", ".bbbbbb")
     assert np.array_equal(encode_classes(truth), expected)
+
+
+@given(
+    hnp.arrays(
+        np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)
+    )
+)
+def test_border_is_that_of_scikit_image(truth):
+    border = find_boundaries(truth, mode="outer")
+    assert np.array_equal(encode_classes(truth) == BORDER, border)
 
 
 def test_same_label_has_no_border_inside():
