@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,19 @@ class Checkpoints:
         save_atomically(state, self.path)
         self._saved = time.monotonic()
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return the newest state that can be read, or None; damaged files are named in the log."""
+    def load(self, device: torch.device, keys: Set[str]) -> dict[str, Any] | None:
+        """Return the newest state that has all ``keys``, or None; others are named in the log."""
         for path in (self.path, self.previous):
             try:
-                return load(path, device)
+                state = load(path, device)
             except FileNotFoundError:
                 continue
             except ValueError as error:
                 logger.warning("%s: it is ignored", error)
+                continue
+            if keys <= state.keys():
+                return state
+            logger.warning("%s is of another version of the workflow: it is ignored", path)
         return None
 
     def remove(self) -> None:

@@ -35,7 +35,8 @@ def select_device(name: str, threads: int) -> torch.device:
         )
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
     if device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
+        # The same as use_deterministic_algorithms(True), which imports the compiler as well.
+        torch.set_deterministic_debug_mode("error")
         # It would fill all new memory, to tell those who read it unwritten: 5 % of a training.
         torch.utils.deterministic.fill_uninitialized_memory = False
     else:

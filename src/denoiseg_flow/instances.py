@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from skimage.segmentation import watershed
+import scipy
+import skimage as ski
 
 from denoiseg_flow.labels import BORDER, FOREGROUND
 from denoiseg_flow.metrics import average_precision
@@ -54,7 +54,7 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
     -------
     Labels (y, x), 0 background, in raster order; uint16 while they fit, else uint32.
     """
-    labels, count = ndimage.label(foreground)
+    labels, count = scipy.ndimage.label(foreground)
     return labels.astype(label_type(count))
 
 
@@ -82,7 +82,7 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     rise = round(PROMINENCE / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
-        regions, count = ndimage.label(steps >= level)
+        regions, count = scipy.ndimage.label(steps >= level)
         peaks = np.zeros(1 + count, bool)
         peaks[regions[steps >= level + rise]] = True
         peaks[regions[steps > level + rise]] = False  # seeds of a higher level lie inside
@@ -113,8 +113,8 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
     Labels (y, x), int32, with the numbers of the seeds.
     """
     # Flooding begins at the rims. What lies inside of a seed would only make its queue longer.
-    inside = ndimage.binary_erosion(seeds > 0)
-    grown = watershed(-height, seeds, mask=mask & ~inside)
+    inside = scipy.ndimage.binary_erosion(seeds > 0)
+    grown = ski.segmentation.watershed(-height, seeds, mask=mask & ~inside)
     return np.where(inside, seeds, grown)
 
 
@@ -138,7 +138,7 @@ def label_instances(
             yield label_foreground(foreground > threshold)
         return
     height = height_above_border(probabilities)
-    seeds, _ = ndimage.label(find_seeds(height))
+    seeds, _ = scipy.ndimage.label(find_seeds(height))
     for threshold in thresholds:
         yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))
 

@@ -1,31 +1,47 @@
 """Instance labels as the three classes that the networks learn: background, foreground, border."""
 
-import numpy as np
-from skimage.segmentation import find_boundaries
+import torch
 
 BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
 IGNORE = -1
 
+# Slices that put the pixels of an image on their neighbours, each pair of pixels once.
+ALL, FIRST, LAST = slice(None), slice(-1), slice(1, None)
+SIDES = (((LAST, ALL), (FIRST, ALL)), ((ALL, LAST), (ALL, FIRST)))
+CORNERS = (((LAST, LAST), (FIRST, FIRST)), ((LAST, FIRST), (FIRST, LAST)))
 
-def encode_classes(labels: np.ndarray) -> np.ndarray:
+
+def encode_classes(labels: torch.Tensor) -> torch.Tensor:
     """Return the class of every pixel.
 
     The border is the outer boundary of every object, and wins over the foreground where objects
-    touch (DenoiSeg, Buchholz, Prakash et al. 2020). Pixels with a negative label are unknown to
-    the annotator and become ``IGNORE``: neither the loss nor a score counts them.
+    touch (DenoiSeg, Buchholz, Prakash et al. 2020): the pixels of scikit-image's
+    ``find_boundaries(mode="outer")``. Pixels with a negative label are unknown to the annotator
+    and become ``IGNORE``: neither the loss nor a score counts them.
 
     Parameters
     ----------
     labels
-        Instance labels (y, x): 0 background, positive objects, negative ignored.
+        Instance labels (y, x), signed integers: 0 background, positive objects, negative ignored.
 
     Returns
     -------
-    int8 array (y, x) of ``BACKGROUND``, ``FOREGROUND``, ``BORDER`` and ``IGNORE``.
+    int8 tensor (y, x) of ``BACKGROUND``, ``FOREGROUND``, ``BORDER`` and ``IGNORE``, on the device
+    of the labels.
     """
-    # In 64 bits find_boundaries rounds through floats and takes every object pixel for border.
-    objects = np.maximum(labels, 0).astype(np.int32)
-    classes = np.where(objects > 0, FOREGROUND, BACKGROUND).astype(np.int8)
-    classes[find_boundaries(objects, mode="outer")] = BORDER
+    objects = labels.clamp(min=0)
+    # Border is what differs from a pixel beside it, and has an object other than its own at a side
+    # or at a corner.
+    differs, meets = torch.zeros((2, *labels.shape), dtype=torch.bool, device=labels.device)
+    for one, other in SIDES:
+        change = objects[one] != objects[other]
+        differs[one] |= change
+        differs[other] |= change
+    for one, other in SIDES + CORNERS:
+        change = objects[one] != objects[other]
+        meets[one] |= change & (objects[other] > 0)
+        meets[other] |= change & (objects[one] > 0)
+    classes = torch.where(objects > 0, FOREGROUND, BACKGROUND).to(torch.int8)
+    classes[differs & meets] = BORDER
     classes[labels < 0] = IGNORE
     return classes

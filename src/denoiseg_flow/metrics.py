@@ -41,8 +41,8 @@ SSIM
 from __future__ import annotations
 
 import numpy as np
+import skimage as ski
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 
 from denoiseg_flow.overlap import object_overlap
 
@@ -143,7 +143,9 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
     if min(truth.shape) < _SSIM_WINDOW or not data_range > 0:
         return float("nan")
     return float(
-        structural_similarity(truth, prediction, win_size=_SSIM_WINDOW, data_range=data_range)
+        ski.metrics.structural_similarity(
+            truth, prediction, win_size=_SSIM_WINDOW, data_range=data_range
+        )
     )
 
 

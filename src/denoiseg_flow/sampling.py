@@ -47,7 +47,7 @@ class ImageBank:
     def load(
         cls,
         images: Iterable[np.ndarray],
-        classes: Iterable[np.ndarray | None],
+        classes: Iterable[torch.Tensor | None],
         shapes: Sequence[tuple[int, int]],
         device: torch.device,
     ) -> "ImageBank":
@@ -58,7 +58,7 @@ class ImageBank:
         images
             Float32 arrays (y, x).
         classes
-            For each image its class codes (y, x), or None if it is not annotated.
+            For each image its class codes (y, x) on the device, or None if it is not annotated.
         shapes
             (y, x) of each image.
         """
@@ -71,7 +71,7 @@ class ImageBank:
             place = slice(int(offsets[index]), int(offsets[index + 1]))
             pixels[place] = torch.from_numpy(np.ascontiguousarray(image).ravel()).to(device)
             if annotation is not None:
-                codes[place] = torch.from_numpy(annotation.ravel()).to(device)
+                codes[place] = annotation.ravel()
                 labelled[index] = True
         heights, widths = np.array(shapes).T
         return cls(

@@ -1,9 +1,7 @@
 """Connected components of an image that is too large to be labelled at once."""
 
 import numpy as np
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import scipy
 
 from denoiseg_flow.data.memory_maps import release, temporary_map
 from denoiseg_flow.tiles import spans
@@ -44,7 +42,7 @@ class TiledComponents:
         mask
             (y, x), bool.
         """
-        parts, count = ndimage.label(mask)
+        parts, count = scipy.ndimage.label(mask)
         parts[mask] += self._n_parts
         self._n_parts += count
         self._parts[place] = parts
@@ -54,8 +52,12 @@ class TiledComponents:
         """Join what touches across seams and return the number of components."""
         pairs, first = self._scan()
         n_nodes = len(first)
-        touching = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(n_nodes, n_nodes))
-        n_components, component = connected_components(touching, directed=False)
+        touching = scipy.sparse.coo_array(
+            (np.ones(pairs.shape[1], bool), pairs), shape=(n_nodes, n_nodes)
+        )
+        n_components, component = scipy.sparse.csgraph.connected_components(
+            touching, directed=False
+        )
         begin = np.full(n_components, np.iinfo(np.int64).max)
         np.minimum.at(begin, component, first)
         rank = np.empty(n_components, np.int32)

@@ -20,6 +20,7 @@ from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.networks import build_network
 from denoiseg_flow.objective import Objective, as_input
+from denoiseg_flow.optimiser import Adam
 from denoiseg_flow.prediction import predict_probabilities
 from denoiseg_flow.progress import Progress
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
@@ -74,9 +75,7 @@ class Trainer:
         self.network = network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
         self.objective = Objective(method, recipe)
-        self.optimiser = torch.optim.Adam(
-            self.network.parameters(), lr=recipe.learning_rate, fused=True
-        )
+        self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
         self.schedule = make_schedule(recipe, self.optimiser)
         self.sampler = PatchSampler(
             bank, recipe.patch_size, recipe.batch_size, recipe.labelled_patches(method)
@@ -240,7 +239,7 @@ class Trainer:
         )
 
     def _resume(self, checkpoints: Checkpoints, fingerprint: str) -> None:
-        state = checkpoints.load(self.device)
+        state = checkpoints.load(self.device, self._state(fingerprint).keys())
         if state is None:
             return
         if state["made_by"] != self._made_by():

@@ -94,10 +94,14 @@ def load_bank(
             )
     return ImageBank.load(
         (open_image(path).astype(np.float32) for path in images),
-        (None if mask is None else encode_classes(open_image(mask)) for mask in masks),
+        (None if mask is None else encode_classes(_read_mask(mask, device)) for mask in masks),
         shapes,
         device,
     )
+
+
+def _read_mask(path: Path, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(open_image(path).astype(np.int32)).to(device)
 
 
 def check_validation(method: Method, images: TrainingImages, dataset: str) -> None:

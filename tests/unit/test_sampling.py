@@ -37,7 +37,8 @@ def code(image):
 def make_bank(shapes=SHAPES, labelled=LABELLED):
     images = numbered(shapes)
     classes = [
-        code(image) if known else None for image, known in zip(images, labelled, strict=True)
+        torch.from_numpy(code(image)) if known else None
+        for image, known in zip(images, labelled, strict=True)
     ]
     return ImageBank.load(iter(images), iter(classes), shapes, torch.device("cpu"))
 
@@ -159,7 +160,7 @@ def test_the_bank_copies_what_it_reads(rng):
     image = numbered([(12, 16)])[0]
     view = image.T
     view.flags.writeable = False
-    bank = ImageBank.load([view], [code(view)], [view.shape], torch.device("cpu"))
+    bank = ImageBank.load([view], [torch.from_numpy(code(view))], [view.shape], torch.device("cpu"))
     expected = view.copy()
     image[:] = -1
     assert np.array_equal(bank.pixels.reshape(16, 12).numpy(), expected)

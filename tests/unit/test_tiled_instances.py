@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tifffile
+import torch
 from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
@@ -15,7 +16,7 @@ from denoiseg_flow.tiles import spans
 
 def blurred(labels, sigma=1.5, noise=0.1):
     """Probabilities like those of a network that is not quite certain of the classes."""
-    classes = encode_classes(labels)
+    classes = encode_classes(torch.from_numpy(labels)).numpy()
     rng = np.random.default_rng(0)
     logits = np.stack(
         [

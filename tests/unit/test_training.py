@@ -395,6 +395,16 @@ def test_damaged_checkpoints_are_named_and_ignored(
     assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 
+def test_checkpoint_of_another_version_is_named_and_ignored(
+    run, make_recipe, joint, tmp_path, caplog
+):
+    path = tmp_path / "checkpoint.pt"
+    checkpoints.save_atomically({"step": 3, "weights": {}}, path)
+    found = run(joint, make_recipe())
+    assert f"{path} is of another version of the workflow: it is ignored" in caplog.text
+    assert same(found, run(joint, make_recipe(), file="other.pt"))
+
+
 @pytest.mark.parametrize("change", ["seed", "recipe", "images"])
 def test_checkpoint_of_another_training_is_left_aside(
     run, make_recipe, joint, monkeypatch, tmp_path, caplog, files, change

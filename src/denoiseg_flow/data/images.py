@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 import tifffile
 from numpy.typing import DTypeLike
-from scipy import ndimage
 
 from denoiseg_flow.data.planes import UNREADABLE, read_plane
 from denoiseg_flow.errors import InputError
@@ -306,7 +306,7 @@ def check_mask(plane: np.ndarray, name: str, binary_masks: BinaryMasks = "warn")
     labels = plane.astype(np.int32)
     if high not in (1, 255) or not np.isin(labels, (0, high)).all():
         return labels
-    components, n_components = ndimage.label(labels, np.ones((3, 3)))
+    components, n_components = scipy.ndimage.label(labels, np.ones((3, 3)))
     if binary_masks == "connected_components":
         return components.astype(np.int32)
     if n_components > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
@@ -144,10 +144,10 @@ def _scene(size: int, n_nuclei: int, rng: np.random.Generator) -> tuple[np.ndarr
         )
     mask = _tidy(mask)
     nuclei[mask == 0] = 0
-    haze = ndimage.gaussian_filter(nuclei, 10)
+    haze = scipy.ndimage.gaussian_filter(nuclei, 10)
     scene = rng.uniform(5, 18) + nuclei + 0.12 * haze
     scene *= _illumination(size, rng)
-    clean = CAMERA_OFFSET + ndimage.gaussian_filter(scene, rng.uniform(0.8, 1.4))
+    clean = CAMERA_OFFSET + scipy.ndimage.gaussian_filter(scene, rng.uniform(0.8, 1.4))
     return np.minimum(clean, 245).astype(np.float32), mask
 
 
@@ -216,7 +216,7 @@ def _texture(size: int, scales: tuple[float, ...], rng: np.random.Generator) -> 
     """Return filtered noise of mean 0 and standard deviation 1."""
     field = np.zeros((size, size))
     for scale in scales:
-        layer = ndimage.gaussian_filter(rng.standard_normal((size, size)), scale)
+        layer = scipy.ndimage.gaussian_filter(rng.standard_normal((size, size)), scale)
         field += layer / layer.std()
     return (field - field.mean()) / field.std()
 
@@ -234,10 +234,10 @@ def _tidy(mask: np.ndarray) -> np.ndarray:
     """Keep the largest piece of every nucleus, drop the tiny ones, and number from 1."""
     tidy = np.zeros_like(mask)
     n_kept = 0
-    for label, window in enumerate(ndimage.find_objects(mask), start=1):
+    for label, window in enumerate(scipy.ndimage.find_objects(mask), start=1):
         if window is None:
             continue
-        pieces, n_pieces = ndimage.label(mask[window] == label)
+        pieces, n_pieces = scipy.ndimage.label(mask[window] == label)
         sizes = np.bincount(pieces.ravel(), minlength=n_pieces + 1)[1:]
         if sizes.max() >= SMALLEST_NUCLEUS:
             n_kept += 1

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+import skimage as ski
 from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from skimage.segmentation import find_boundaries
 
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
@@ -95,7 +95,7 @@ def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     ], axis=1))  # fmt: skip
     palette[:, 3] = np.where(values > 0, 0.55, 0.0)
     painted = palette[index.reshape(labels.shape)]
-    painted[find_boundaries(np.maximum(labels, 0), mode="inner"), 3] = 1.0
+    painted[ski.segmentation.find_boundaries(np.maximum(labels, 0), mode="inner"), 3] = 1.0
     return painted
 
 
@@ -192,5 +192,5 @@ def _errors(
         rgb = np.array(to_rgb(colour))
         inside = labels > 0
         picture[inside] = picture[inside] * (1 - fill) + rgb * fill
-        picture[find_boundaries(labels, mode="thick")] = rgb
+        picture[ski.segmentation.find_boundaries(labels, mode="thick")] = rgb
     return picture
