@@ -305,10 +305,10 @@ def main() -> None:
     """Measure and write ``quality.csv``, ``quality.md`` and the figure ``quality.svg``."""
     options = read_options()
     keep_settings(options)
+    notes = record.machine(options.threads)
     data = Data(options)
     data.prepare(options)
     reference, missing = peer_python(options, REFERENCE)
-    notes = record.machine(options.threads)
     table = parts(options, data, reference)
     software = table.groupby("system", sort=False)["software"].first()
     notes += [f"{name}: {text}." for name, text in software.items()]
