@@ -6,9 +6,12 @@ BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
 IGNORE = -1
 
 # Slices that put the pixels of an image on their neighbours, each pair of pixels once.
-ALL, FIRST, LAST = slice(None), slice(-1), slice(1, None)
-SIDES = (((LAST, ALL), (FIRST, ALL)), ((ALL, LAST), (ALL, FIRST)))
-CORNERS = (((LAST, LAST), (FIRST, FIRST)), ((LAST, FIRST), (FIRST, LAST)))
+ALL, BUT_FIRST, BUT_LAST = slice(None), slice(1, None), slice(-1)
+SIDES = (((BUT_FIRST, ALL), (BUT_LAST, ALL)), ((ALL, BUT_FIRST), (ALL, BUT_LAST)))
+CORNERS = (
+    ((BUT_FIRST, BUT_FIRST), (BUT_LAST, BUT_LAST)),
+    ((BUT_FIRST, BUT_LAST), (BUT_LAST, BUT_FIRST)),
+)
 
 
 def encode_classes(labels: torch.Tensor) -> torch.Tensor:

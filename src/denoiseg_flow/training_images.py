@@ -101,6 +101,7 @@ def load_bank(
 
 
 def _read_mask(path: Path, device: torch.device) -> torch.Tensor:
+    # A copy: PyTorch takes no memory map that is read-only, and hardly computes with uint16.
     return torch.from_numpy(open_image(path).astype(np.int32)).to(device)
 
 

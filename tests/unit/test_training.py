@@ -15,9 +15,10 @@ import torch
 
 from denoiseg_flow import batch_norm, checkpoints, objective, sampling, training
 from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.images import open_image, write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import label_foreground
+from denoiseg_flow.labels import BORDER, FOREGROUND
 from denoiseg_flow.masking import stratified_mask
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
@@ -720,6 +721,19 @@ def test_constant_images_do_not_divide_by_zero(tmp_path, make_recipe):
     bank = load_bank([tmp_path / "a.tif"], [None], make_recipe(), CPU)
     bank.normalise(bank.measure())
     assert not bank.pixels.any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_masks_come_as_read_only_maps(make_recipe, tmp_path, dtype):
+    labels = np.zeros((48, 48), dtype)
+    labels[20, 20] = 300
+    write_image(tmp_path / "mask.tif", labels)
+    write_image(tmp_path / "image.tif", np.ones((48, 48), np.float32))
+    bank = load_bank([tmp_path / "image.tif"], [tmp_path / "mask.tif"], make_recipe(), CPU)
+    classes = bank.classes.reshape(48, 48)
+    assert int((classes == FOREGROUND).sum()) == 1
+    assert int((classes == BORDER).sum()) == 4
+    assert np.array_equal(open_image(tmp_path / "mask.tif"), labels)
 
 
 @pytest.fixture
