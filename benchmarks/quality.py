@@ -73,10 +73,19 @@ def read_options() -> argparse.Namespace:
     return options.parse_args()
 
 
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return a recipe as it stands in config/config.yaml."""
+    recipes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["recipes"]
+    if name not in recipes:
+        raise SystemExit(f"there is no recipe '{name}'; give --recipe one of {', '.join(recipes)}")
+    return recipes[name]
+
+
 def keep_settings(options: argparse.Namespace) -> None:
     """Refuse to mix parts that were measured differently."""
     free = {"out", "reference_python", "n_labelled", "draws", "minutes", "reference_minutes"}
     settings = {key: str(value) for key, value in vars(options).items() if key not in free}
+    settings["recipe"] = str(read_recipe(options.recipe))
     path = options.out / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:
         changed = [key for key in settings if found.get(key) != settings[key]]
@@ -137,9 +146,7 @@ class Data:
 def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> tuple[Pace, int]:
     """Return the pace of our training and the epochs of the recipe; measured once, then read."""
     path = options.out / "parts" / f"pace_gt{n_labelled}.json"
-    epochs = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["recipes"][
-        options.recipe
-    ]["epochs"]
+    epochs = read_recipe(options.recipe)["epochs"]
     if not path.exists():
         trainings = []
         for steps in PROBE_STEPS:
