@@ -11,10 +11,8 @@ from pathlib import Path
 import pandas as pd
 import record
 import yaml
-from snakemake.utils import update_config
-from systems import ROOT, parser, run_workflow
+from systems import parser, read_config, run_workflow
 
-from denoiseg_flow import configuration
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import Method
 
@@ -41,17 +39,6 @@ def read_options() -> argparse.Namespace:
         help="result of throughput.py, for the reference's time per step",
     )
     return options.parse_args()
-
-
-def read_grid(name: str) -> Grid:
-    """Return the grid of a config of the repository."""
-    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    config: dict = {}
-    for file in ("config.yaml", name):
-        update_config(config, yaml.safe_load((ROOT / "config" / file).read_text()))
-    configuration.check(config, schema)
-    configuration.fill_defaults(config, schema)
-    return Grid(config)
 
 
 def kind(method: Method) -> str:
@@ -133,7 +120,7 @@ def reference_hours(options: argparse.Namespace, runs: int) -> list[tuple[str, s
 def main() -> None:
     """Measure and write ``grid_cost.csv`` and ``grid_cost.md``."""
     options = read_options()
-    full = jobs(read_grid(FULL_GRID))
+    full = jobs(Grid(read_config(FULL_GRID)))
     notes = record.machine(options.threads)
     table = extrapolate(run_reduced_grid(options, sorted(full, reverse=True)), full)
     rows = [

@@ -22,12 +22,12 @@ from pace import Pace
 from systems import (
     OURS,
     REFERENCE,
-    ROOT,
     System,
     add_peers,
     ours,
     parser,
     peer_python,
+    read_config,
     run,
     run_workflow,
 )
@@ -74,8 +74,8 @@ def read_options() -> argparse.Namespace:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """Return a recipe as it stands in config/config.yaml."""
-    recipes = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["recipes"]
+    """Return a recipe of config/config.yaml with all its defaults."""
+    recipes = read_config()["recipes"]
     if name not in recipes:
         raise SystemExit(f"there is no recipe '{name}'; give --recipe one of {', '.join(recipes)}")
     return recipes[name]
@@ -143,10 +143,9 @@ class Data:
         return {column: float(means[metric]) for metric, column in METRICS.items()}
 
 
-def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> tuple[Pace, int]:
-    """Return the pace of our training and the epochs of the recipe; measured once, then read."""
+def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> Pace:
+    """Return the pace of our training; measured once, then read."""
     path = options.out / "parts" / f"pace_gt{n_labelled}.json"
-    epochs = read_recipe(options.recipe)["epochs"]
     if not path.exists():
         trainings = []
         for steps in PROBE_STEPS:
@@ -155,7 +154,7 @@ def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> tu
             trainings.append((report["steps"], report["seconds"]))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(Pace.of_two(*trainings))))
-    return Pace(**json.loads(path.read_text())), epochs
+    return Pace(**json.loads(path.read_text()))
 
 
 def our_job(
@@ -184,8 +183,8 @@ def measure_ours(
     options: argparse.Namespace, data: Data, draw: int, n_labelled: int, budget: float
 ) -> list[dict[str, Any]]:
     """One training of our own per time point, because its schedule ends with it."""
-    pace, epochs = measure_pace(options, data, n_labelled)
-    steps = pace.steps_per_epoch(budget, epochs)
+    pace = measure_pace(options, data, n_labelled)
+    steps = pace.steps_per_epoch(budget, read_recipe(options.recipe)["epochs"])
     if not steps:
         print(f"ours, {budget:g} minutes: no step fits", file=sys.stderr)
         return []

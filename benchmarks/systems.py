@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+from snakemake.utils import update_config
+
+from denoiseg_flow import configuration
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = Path(__file__).resolve().parent / "workers"
 OURS, REFERENCE, CAREAMICS = "ours", "reference", "careamics"
@@ -105,6 +110,17 @@ def run(
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise SystemExit(f"{tail}\n\n{task} of '{system.name}' failed; its output is in {log}")
         return json.loads(report.read_text())
+
+
+def read_config(*names: str) -> dict[str, Any]:
+    """Return the default config, changed by others of ``config/``, with all its defaults."""
+    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+    config: dict[str, Any] = {}
+    for name in ("config.yaml", *names):
+        update_config(config, yaml.safe_load((ROOT / "config" / name).read_text()))
+    configuration.check(config, schema)
+    configuration.fill_defaults(config, schema)
+    return config
 
 
 def run_workflow(study: Path, config: Path, cores: int, targets: list[str]) -> None:
