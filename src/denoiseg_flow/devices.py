@@ -50,9 +50,10 @@ def select_device(name: str, threads: int) -> torch.device:
 def mixed_precision(device: torch.device) -> AbstractContextManager:
     """Return the context that networks are trained in: bfloat16 where a GPU computes in it.
 
-    Weights, optimiser and losses stay in float32, and so does prediction.
+    Weights, optimiser and losses stay in float32, and so does prediction. Older GPUs only emulate
+    bfloat16, slower than they compute in float32.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
 

@@ -33,10 +33,12 @@ def segmentation_loss(
         vanishes. ``"labelled_pixels"`` divides by the number of annotated pixels, which keeps the
         balance of the two losses at any number of annotated images.
     """
+    # Made on the device: copied there from a list, they would stop the host at every step.
+    weights = torch.cat([logits.new_full((1,), weight) for weight in CLASS_WEIGHTS])
     total = functional.cross_entropy(
         logits,
         classes,
-        weight=logits.new_tensor(CLASS_WEIGHTS),
+        weight=weights,
         ignore_index=IGNORE,
         reduction="sum",
     )

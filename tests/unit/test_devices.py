@@ -1,11 +1,13 @@
 """Which device computes."""
 
 import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from denoiseg_flow.devices import select_device
+from denoiseg_flow.devices import mixed_precision, select_device
 from denoiseg_flow.errors import InputError
 
 
@@ -64,3 +66,23 @@ def test_cpu_results_are_reproducible():
 def test_takes_the_threads_of_the_job(threads):
     select_device("cpu", threads)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("major, expected", [(7, False), (8, True)])
+def test_bfloat16_only_where_a_gpu_computes_in_it(monkeypatch, major, expected):
+    """Compute capability 7 and below has none, but PyTorch would emulate it."""
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=major, minor=0)
+    )
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
+    context = mixed_precision(torch.device("cuda"))
+    assert isinstance(context, torch.autocast) == expected
+    if expected:
+        assert context.fast_dtype == torch.bfloat16
+
+
+def test_cpu_trains_in_float32():
+    assert isinstance(mixed_precision(torch.device("cpu")), nullcontext)

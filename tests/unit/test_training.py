@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from denoiseg_flow import batch_norm, checkpoints, objective, sampling, training
 from denoiseg_flow.checkpoints import Checkpoints
@@ -191,6 +192,67 @@ def test_batches_are_drawn_as_the_recipe_says(run, make_recipe, joint, files, mo
         run(method, recipe, images)
     known = [True, True, True, False, False]
     assert drawn == [(24, 6, 2, known), (24, 6, 6, known), (24, 6, 0, [False] * 5)]
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts what would stop the host of a GPU: reading numbers there, or copying some to it."""
+
+    KINDS = ("lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.")
+        # A boolean index has as many entries as only the GPU knows.
+        by_mask = name.startswith("index") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or name.startswith(self.KINDS):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_waits_are_seen():
+    tensor = torch.rand(3)
+    for wait in (
+        lambda: float(tensor[0]),
+        lambda: tensor.nonzero(),
+        lambda: tensor[tensor > 0.5],
+        lambda: tensor.new_tensor([1.0, 2.0]),
+    ):
+        with HostWaits() as waits:
+            wait()
+        assert waits.found
+
+
+@pytest.mark.parametrize("normalisation", ["labelled_pixels", "all_pixels"])
+@pytest.mark.parametrize(
+    "method", [N2V, BASELINE, Method(name="d", target="blind_spot", alpha=0.5)]
+)
+def test_no_step_waits_for_a_gpu(run, make_recipe, files, monkeypatch, method, normalisation):
+    """Frozen statistics and pseudo-labels included; between epochs there may be waiting."""
+    step, found = Trainer._train_step, []
+
+    def watched(trainer):
+        if trainer.step == 0:
+            return step(trainer)  # the optimiser makes its state
+        with HostWaits() as waits:
+            seconds = step(trainer)
+        found.append(waits.found)
+        return seconds
+
+    monkeypatch.setattr(Trainer, "_train_step", watched)
+    recipe = make_recipe(
+        steps_per_epoch=10,
+        epochs=1,
+        freeze_batch_norm=0.3,
+        pseudo_labels=0.5,
+        loss_normalisation=normalisation,
+    )
+    run(method, recipe, files if method.segments else without_masks(files))
+    assert found == [[]] * 9
 
 
 def test_validation_sees_the_same_blind_spots_every_time(run, make_recipe, monkeypatch):
