@@ -206,7 +206,7 @@ class HostWaits(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = str(function).removeprefix("aten.")
         # A boolean index has as many entries as only the GPU knows.
-        by_mask = name.startswith("index") and any(
+        by_mask = name.startswith(("index.", "index_put")) and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         if by_mask or name.startswith(self.KINDS):
