@@ -12,7 +12,18 @@ import pandas as pd
 import record
 import tifffile
 from rounds import alternate, spread
-from systems import CAREAMICS, REFERENCE, System, add_peers, ours, parser, peer_python, run
+from systems import (
+    CAREAMICS,
+    REFERENCE,
+    System,
+    add_peers,
+    ours,
+    parser,
+    peer_python,
+    read_method,
+    read_recipe,
+    run,
+)
 
 PEER_LIMIT = 4096  # pixels; the peers hold whole images in memory
 BAND = 512  # rows that the image is written by
@@ -34,7 +45,7 @@ def read_options() -> argparse.Namespace:
 
 def choose_systems(options: argparse.Namespace) -> tuple[list[System], list[str]]:
     """Return the rows of the table, and sentences on those that are missing."""
-    systems, notes = [ours("ours denoiseg", method="denoiseg")], []
+    systems, notes = [ours("ours denoiseg", method=read_method("denoiseg"))], []
     if options.side > PEER_LIMIT:
         return systems, [f"The peers were left out: the side is above {PEER_LIMIT} pixels."]
     for peer, name in [(REFERENCE, "reference denoiseg"), (CAREAMICS, "careamics n2v")]:
@@ -71,8 +82,7 @@ def measure(options: argparse.Namespace, systems: list[System]) -> pd.DataFrame:
             "batch_size": 16,
             "masked_fraction": 1 / 64,
             "device": options.device,
-            "recipe": "fast",
-            "changes": shape,
+            "recipe": read_recipe("fast") | shape,
             **shape,
         }
         for number, system in alternate(systems, options.rounds):

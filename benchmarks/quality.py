@@ -27,7 +27,8 @@ from systems import (
     ours,
     parser,
     peer_python,
-    read_config,
+    read_method,
+    read_recipe,
     run,
     run_workflow,
 )
@@ -73,18 +74,11 @@ def read_options() -> argparse.Namespace:
     return options.parse_args()
 
 
-def read_recipe(name: str) -> dict[str, Any]:
-    """Return a recipe of config/config.yaml with all its defaults."""
-    recipes = read_config()["recipes"]
-    if name not in recipes:
-        raise SystemExit(f"there is no recipe '{name}'; give --recipe one of {', '.join(recipes)}")
-    return recipes[name]
-
-
 def keep_settings(options: argparse.Namespace) -> None:
     """Refuse to mix parts that were measured differently."""
     free = {"out", "reference_python", "n_labelled", "draws", "minutes", "reference_minutes"}
     settings = {key: str(value) for key, value in vars(options).items() if key not in free}
+    settings["method"] = str(read_method(options.method))
     settings["recipe"] = str(read_recipe(options.recipe))
     path = options.out / "settings.json"
     if path.exists() and (found := json.loads(path.read_text())) != settings:
@@ -161,6 +155,11 @@ def our_job(
     options: argparse.Namespace, data: Data, draw: int, n_labelled: int, steps_per_epoch: int
 ) -> dict[str, Any]:
     """Return the job of one of our trainings."""
+    changes = {
+        "depth": options.depth,
+        "filters": options.filters,
+        "steps_per_epoch": steps_per_epoch,
+    }
     return {
         "split": str(data.split_file(draw)),
         "noisy": str(data.noisy),
@@ -168,14 +167,9 @@ def our_job(
         "noise": options.noise,
         "n_labelled": n_labelled,
         "seed": draw,
-        "method": options.method,
-        "recipe": options.recipe,
+        "method": read_method(options.method),
+        "recipe": read_recipe(options.recipe) | changes,
         "device": options.device,
-        "changes": {
-            "depth": options.depth,
-            "filters": options.filters,
-            "steps_per_epoch": steps_per_epoch,
-        },
     }
 
 
@@ -316,6 +310,8 @@ def main() -> None:
     data.prepare(options)
     reference, missing = peer_python(options, REFERENCE)
     table = parts(options, data, reference)
+    if table.empty:
+        raise SystemExit("nothing was measured: no step fits into --minutes; give more")
     software = table.groupby("system", sort=False)["software"].first()
     notes += [f"{name}: {text}." for name, text in software.items()]
     notes += [

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import yaml
 from snakemake.utils import update_config
 
 from denoiseg_flow import configuration
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.methods import as_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = Path(__file__).resolve().parent / "workers"
@@ -121,6 +123,25 @@ def read_config(*names: str) -> dict[str, Any]:
     configuration.check(config, schema)
     configuration.fill_defaults(config, schema)
     return config
+
+
+def read_method(name: str) -> dict[str, Any]:
+    """Return a method of config/config.yaml with all its defaults."""
+    methods = Grid(read_config()).methods
+    _check_known("method", name, methods)
+    return as_dict(methods[name])
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Return a recipe of config/config.yaml with all its defaults."""
+    recipes = read_config()["recipes"]
+    _check_known("recipe", name, recipes)
+    return recipes[name]
+
+
+def _check_known(kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise SystemExit(f"there is no {kind} '{name}'; give --{kind} one of {', '.join(known)}")
 
 
 def run_workflow(study: Path, config: Path, cores: int, targets: list[str]) -> None:

@@ -11,7 +11,18 @@ from pathlib import Path
 import pandas as pd
 import record
 from rounds import alternate, spread
-from systems import CAREAMICS, REFERENCE, System, add_peers, ours, parser, peer_python, run
+from systems import (
+    CAREAMICS,
+    REFERENCE,
+    System,
+    add_peers,
+    ours,
+    parser,
+    peer_python,
+    read_method,
+    read_recipe,
+    run,
+)
 
 from denoiseg_flow.data import simulator
 
@@ -53,7 +64,7 @@ def read_options() -> argparse.Namespace:
 
 def choose_systems(options: argparse.Namespace) -> tuple[list[System], list[str]]:
     """Return the rows of the table, and sentences on those that are missing."""
-    systems = [ours(f"ours {method}", method=method) for method in ("denoiseg", "n2v")]
+    systems = [ours(f"ours {name}", method=read_method(name)) for name in ("denoiseg", "n2v")]
     python, notes = peer_python(options, REFERENCE)
     if python:
         systems.append(System("reference denoiseg", REFERENCE, python, {}))
@@ -81,8 +92,7 @@ def measure(options: argparse.Namespace, systems: list[System]) -> pd.DataFrame:
                 "warm_up": options.warm_up,
                 "steps": options.steps,
                 "device": options.device,
-                "recipe": options.recipe,
-                "changes": shape | PLAIN,
+                "recipe": read_recipe(options.recipe) | shape | PLAIN,
                 "masked_fraction": MASKED,
                 **shape,
             }

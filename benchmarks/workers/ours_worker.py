@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from flops import parameter_count, training_flops
 from job import main, seconds_since_launch, timed_prediction, versions
 
-from denoiseg_flow import configuration
 from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
-from denoiseg_flow.grid import Grid
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel
@@ -24,26 +21,19 @@ from denoiseg_flow.prediction import predict_file, predict_folder
 from denoiseg_flow.training import train
 from denoiseg_flow.training_images import TrainingImages
 
-ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT_SECONDS = 60  # the default of the workflow
 PEAK_SIDE = 2048  # of the square matrices that the peak is measured with
 
 
 def plan(job: dict[str, Any]) -> tuple[Method, Recipe]:
-    """Return a method and a recipe of the default config, changed as the job says."""
-    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
-    config["recipe"] = job["recipe"]
-    configuration.check(config, schema)
-    configuration.fill_defaults(config, schema)
-    grid = Grid(config)
-    return grid.methods[job["method"]], replace(grid.recipe, **job["changes"])
+    """Return the method and the recipe of a job."""
+    return Method(**job["method"]), Recipe(**job["recipe"])
 
 
 def identity(job: dict[str, Any]) -> dict[str, Any]:
     """Return what a training is known by."""
     axes = {"dataset": "benchmark", "noise": "as given", "n_labelled": 10, "seed": 1}
-    return axes | {key: job[key] for key in axes if key in job} | {"method": job["method"]}
+    return axes | {key: job[key] for key in axes if key in job} | {"method": job["method"]["name"]}
 
 
 def timed_training(

@@ -89,22 +89,28 @@ def test_pace_fills_the_budget_and_never_exceeds_it(load):
     assert pace.steps_per_epoch(0.05, epochs=8) == 0
 
 
-def test_results_of_another_recipe_are_not_mixed(load, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind, change", [("recipe", "learning_rate"), ("method", "alpha")])
+def test_results_of_another_recipe_or_method_are_not_mixed(
+    load, tmp_path, monkeypatch, kind, change
+):
+    """Their names may be the same."""
     quality = load("quality")
     folders = ["--images", "images", "--masks", "masks", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["quality.py", *folders])
     options = quality.read_options()
     quality.keep_settings(options)
     quality.keep_settings(options)
-    recipe = quality.read_recipe("fast")
-    monkeypatch.setattr(quality, "read_recipe", lambda name: recipe | {"learning_rate": 1})
-    with pytest.raises(SystemExit, match="holds results with another recipe; name another folder"):
+    read = getattr(quality, f"read_{kind}")
+    monkeypatch.setattr(quality, f"read_{kind}", lambda name: read(name) | {change: 1})
+    with pytest.raises(SystemExit, match=f"results with another {kind}; name another folder"):
         quality.keep_settings(options)
 
 
-def test_an_unknown_recipe_is_named(load):
+def test_what_the_config_lacks_is_named(load):
     with pytest.raises(SystemExit, match="no recipe 'slow'; give --recipe one of fast, demo"):
-        load("quality").read_recipe("slow")
+        load("systems").read_recipe("slow")
+    with pytest.raises(SystemExit, match="no method 'n3v'; give --method one of n2v, baseline"):
+        load("systems").read_method("n3v")
 
 
 def test_record_is_a_csv_and_a_table_with_notes(load, tmp_path):
