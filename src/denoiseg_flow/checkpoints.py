@@ -81,6 +81,13 @@ class Checkpoints:
         self.previous = path.with_name(path.name + ".previous")
         self.seconds = seconds
         self._saved = time.monotonic()
+        self._others: list[Checkpoints] = []
+
+    def beside(self, name: str) -> "Checkpoints":
+        """Return those of another training that belongs to the same job."""
+        path = self.path.with_name(f"{self.path.stem}_{name}{self.path.suffix}")
+        self._others.append(Checkpoints(path, self.seconds))
+        return self._others[-1]
 
     def due(self) -> bool:
         """Return whether it is time for the next one."""
@@ -109,6 +116,8 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Remove both files, and what a killed process left of a third."""
+        """Remove both files, what a killed process left of a third, and those of the others."""
         for path in (self.path, self.previous, _partial(self.path)):
             path.unlink(missing_ok=True)
+        for other in self._others:
+            other.remove()

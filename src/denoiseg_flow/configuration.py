@@ -28,7 +28,8 @@ def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     for error in Draft202012Validator(schema).iter_errors(config):
         if error.validator == "type" and isinstance(error.instance, str):
             value = _value_of(error.instance)
-            if Draft202012Validator(error.schema).is_valid(value):
+            # A number out of range is a number too: what is wrong with it is said by the check.
+            if Draft202012Validator({"type": error.validator_value}).is_valid(value):
                 *parents, last = error.absolute_path
                 holder = config
                 for step in parents:

@@ -1,12 +1,19 @@
 """From the config to the runs of the grid: pure functions of plain values, without torch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from denoiseg_flow.classical import DENOISERS, HOW_TO_INSTALL_BM3D, is_available
+from denoiseg_flow.data.datasets import has_clean_truth, has_masks
 from denoiseg_flow.data.manifest import SUBSETS
+from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.method_checks import check_method, check_size, look_up, needed_methods
 from denoiseg_flow.methods import NOISY, Method, Recipe
+
+# Data sets of the DenoiSeg paper, whose tables have a form of their own.
+_DENOISEG = {"dsb", "flywing", "mouse"}
 
 
 @dataclass(frozen=True, order=True)
@@ -46,8 +53,8 @@ class Grid:
     ----------
     methods
         Every defined method by name.
-    recipe
-        The recipe by which all runs are trained.
+    recipes
+        Every defined recipe by name.
     runs
         Every run, in the order of the config, those that others build on included.
 
@@ -66,22 +73,19 @@ class Grid:
             ("methods", "methods"),
         ]:
             for name in axes[axis]:
-                _look_up(config[section], name, axis.removesuffix("s"), f"grid.{axis}")
-        _look_up(config["recipes"], config["recipe"], "recipe", "recipe")
-        self.recipe = Recipe(**config["recipes"][config["recipe"]])
-        if self.recipe.patch_size % 2**self.recipe.depth:
-            raise InputError(
-                f"config key 'recipes.{config['recipe']}.patch_size' is {self.recipe.patch_size}, "
-                f"but depth {self.recipe.depth} needs a multiple of {2**self.recipe.depth}"
-            )
+                look_up(config[section], name, axis.removesuffix("s"), f"grid.{axis}")
+        look_up(config["recipes"], config["recipe"], "recipe", "recipe")
+        self.recipes = {name: Recipe(**fields) for name, fields in config["recipes"].items()}
         self.methods = {
             name: Method(name=name, **{key: fields[key] for key in fields if key != "published"})
             for name, fields in config["methods"].items()
         }
-        _look_up(self.methods, axes["reference"], "method", "grid.reference")
+        look_up(self.methods, axes["reference"], "method", "grid.reference")
         for method in self.methods.values():
-            self._check(method)
+            check_method(method, self.methods)
+            self.recipe_of(method)
         self.runs = list(dict.fromkeys(self._expand()))
+        self._check_runs()
 
     @property
     def method_names(self) -> list[str]:
@@ -92,6 +96,20 @@ class Grid:
     def scored_runs(self) -> list[Run]:
         """The runs that the tables show: those of methods that the grid selects."""
         return [run for run in self.runs if run.method in self.method_names]
+
+    def recipe_of(self, method: Method) -> Recipe:
+        """Return the recipe that a method is trained by."""
+        name = method.recipe or self.config["recipe"]
+        return look_up(self.recipes, name, "recipe", f"methods.{method.name}.recipe")
+
+    def noise_level(self, method: str, noise: str) -> dict[str, Any] | None:
+        """Return a noise level for a method that may know it, None for the others.
+
+        It may know it to draw a second noisy copy, or to be told how strong the noise is.
+        """
+        chosen = self.methods[method]
+        told = chosen.target == "second_noisy" or chosen.noise_sigma == "known"
+        return self.config["noises"][noise] if told else None
 
     def upstream(self, run: Run) -> list[Run]:
         """Return the runs that ``run`` needs first."""
@@ -105,6 +123,10 @@ class Grid:
         """Return the run whose weights ``run`` starts from, or None."""
         return self._run_beside(run, self.methods[run.method].init)
 
+    def own_subsets(self, method: str) -> list[str]:
+        """Return the subsets on whose images a method trains one network each: mostly none."""
+        return self.predicted_subsets(method) if self.methods[method].each_image else []
+
     def predicted_subsets(self, method: str) -> list[str]:
         """Return which subsets a method predicts: all, where another method trains on them."""
         feeds_others = any(self.methods[run.method].input == method for run in self.runs)
@@ -112,20 +134,30 @@ class Grid:
 
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
-        spec = self.config["datasets"][dataset]
-        made = spec["source"] == "simulate" or spec.get("format") == "denoiseg_npz"
-        return made or bool(spec.get("clean"))
+        return has_clean_truth(self.config["datasets"], dataset)
+
+    @property
+    def n_labelled(self) -> dict[str, int]:
+        """How many annotated training images the runs of each data set need."""
+        return {
+            dataset: max(run.n_labelled for run in self.runs if run.dataset == dataset)
+            for dataset in self.config["grid"]["datasets"]
+        }
 
     @property
     def tables(self) -> list[str]:
         """Names of the tables that this study can fill."""
         axes = self.config["grid"]
-        truth = any(self.has_clean_truth(dataset) for dataset in axes["datasets"])
+        scored = [(run.dataset, self.methods[run.method]) for run in self.scored_runs]
         possible = {
-            "segmentation": any(self.methods[name].segments for name in self.method_names),
-            "denoising": truth and any(self.methods[name].denoises for name in self.method_names),
+            "segmentation": any(method.segments for _, method in scored),
+            "denoising": any(
+                method.denoises and self.has_clean_truth(dataset) for dataset, method in scored
+            ),
+            "self_supervision": any(method.hides_grid for _, method in scored),
+            "paper": self.config["paper"] is not None,
             "paired": axes["reference"] in self.method_names and len(self.method_names) > 1,
-            "published": bool(self.published_datasets),
+            "published": bool(_DENOISEG & set(self.published_datasets.values())),
         }
         return [name for name, wanted in possible.items() if wanted]
 
@@ -134,22 +166,64 @@ class Grid:
         """What :func:`comparison.comparison_tables` needs to know, as plain values."""
         return {
             "tables": self.tables,
+            "paper": self.config["paper"],
             "methods": self.method_names,
-            "noises": list(self.config["grid"]["noises"]),
+            "noises": self.noise_descriptions,
+            "noise_sigmas": self.noise_sigmas,
             "reference": self.config["grid"]["reference"],
             "published_datasets": self.published_datasets,
             "published_methods": self.published_methods,
         }
 
+    @property
+    def noise_descriptions(self) -> dict[str, str]:
+        """The noise levels of the grid, each with its kind and parameters in words."""
+        levels = self.config["noises"]
+        return {name: describe(levels[name]) for name in self.config["grid"]["noises"]}
+
+    @property
+    def calibrated_denoisers(self) -> dict[str, str]:
+        """The methods of the grid whose parameter is chosen, and which denoiser each of them is."""
+        methods = [self.methods[name] for name in self.method_names]
+        return {method.name: method.classical for method in methods if method.calibrated}
+
+    @property
+    def noise_sigmas(self) -> dict[str, str]:
+        """Where those classical denoisers of the grid that need it know the noise level from."""
+        methods = [self.methods[name] for name in self.method_names]
+        return {
+            method.name: method.noise_sigma
+            for method in methods
+            if method.classical and DENOISERS[method.classical].needs_noise
+        }
+
     def figures(self, dataset: str) -> list[str]:
         """Names of the figures that this study can draw for a dataset."""
-        tables = self.tables
+        runs = [run for run in self.scored_runs if run.dataset == dataset]
+        methods = [self.methods[name] for name in dict.fromkeys(run.method for run in runs)]
         possible = {
-            "label_curves": "segmentation" in tables,
-            "denoising_levels": "denoising" in tables and self.has_clean_truth(dataset),
-            "training_curves": True,
+            "label_curves": any(method.segments for method in methods),
+            "denoising_levels": self.has_clean_truth(dataset)
+            and any(method.denoises for method in methods),
+            "training_curves": any(not method.classical for method in methods),
+            "calibration": any(method.calibrated for method in methods),
+            "training_sizes": next(iter(self.training_sizes(dataset)), None) == dataset
+            and self.has_clean_truth(dataset),
         }
         return [name for name, wanted in possible.items() if wanted]
+
+    def training_sizes(self, dataset: str) -> dict[str, int]:
+        """Return the data sets of the grid that differ in the number of training images only.
+
+        ``dataset`` is one of them; the values are these numbers. Empty if there are no others.
+        """
+        datasets = self.config["datasets"]
+        family = {
+            name: datasets[name]["n_train"]
+            for name in self.config["grid"]["datasets"]
+            if datasets[name].get("n_train") and datasets[name]["of"] == datasets[dataset].get("of")
+        }
+        return family if len(family) > 1 else {}
 
     @property
     def published_datasets(self) -> dict[str, str]:
@@ -165,9 +239,11 @@ class Grid:
 
     def example_runs(self, dataset: str, noise: str) -> list[Run]:
         """Return one run of every method: first label count and first seed of the config."""
-        axes = self.config["grid"]
-        n_labelled, seed = axes["n_labelled"][0], axes["seeds"][0]
-        return [self._run(dataset, noise, name, n_labelled, seed) for name in self.method_names]
+        first = {}
+        for run in self.scored_runs:
+            if (run.dataset, run.noise) == (dataset, noise):
+                first.setdefault(run.method, run)
+        return list(first.values())
 
     def showcase_run(self, dataset: str, noise: str) -> Run:
         """Return the run whose results the report shows image by image."""
@@ -192,7 +268,10 @@ class Grid:
         for dataset in axes["datasets"]:
             for noise in axes["noises"]:
                 for method in axes["methods"]:
-                    for n_labelled in axes["n_labelled"]:
+                    counts = axes["n_labelled"] if self._uses_labels(method) else [0]
+                    if counts != [0] and not has_masks(self.config["datasets"], dataset):
+                        continue  # there is nothing to learn segmentation from
+                    for n_labelled in counts:
                         for seed in axes["seeds"]:
                             run = self._run(dataset, noise, method, n_labelled, seed)
                             yield from self._with_upstream(run)
@@ -213,57 +292,51 @@ class Grid:
 
     def _uses_labels(self, name: str) -> bool:
         method = self.methods[name]
-        return method.segments or any(map(self._uses_labels, self._needed(method)))
+        return method.segments or any(map(self._uses_labels, needed_methods(method, self.methods)))
 
-    def _needed(self, method: Method) -> list[str]:
-        """Names of the methods that a method builds on, as far as they are defined."""
-        return [name for name in (method.input, method.init) if name in self.methods]
-
-    def _check(self, method: Method) -> None:
-        key = f"methods.{method.name}"
-        if method.denoises and method.target == "none":
-            raise InputError(
-                f"config key '{key}' has alpha {method.alpha} but nothing to learn denoising from; "
-                "set 'target: blind_spot', or 'alpha: 0' to segment only"
-            )
-        if not method.denoises and method.target != "none":
-            raise InputError(
-                f"config key '{key}' has target '{method.target}' but alpha 0, so that nothing "
-                "would be denoised; set alpha above 0, or 'target: none'"
-            )
-        if method.input != NOISY:
-            source = _look_up(self.methods, method.input, "method", f"{key}.input")
-            if not source.denoises:
+    def _check_runs(self) -> None:
+        """Whether recipes, data and noise levels have what the methods in use need."""
+        for name in dict.fromkeys(run.method for run in self.runs):
+            method = self.methods[name]
+            key = f"recipes.{method.recipe or self.config['recipe']}"
+            check_size(method, self.methods, self.recipe_of, key)
+        axes = self.config["grid"]
+        learning = [name for name in axes["methods"] if self._uses_labels(name)]
+        for dataset in axes["datasets"]:
+            masks = has_masks(self.config["datasets"], dataset)
+            if masks and learning and not axes["n_labelled"]:
                 raise InputError(
-                    f"config key '{key}.input' names '{source.name}', which does not denoise "
-                    "(alpha 0); name a method with alpha above 0"
+                    f"config key 'grid.n_labelled' is missing, but method '{learning[0]}' learns "
+                    "from annotated images; say how many, such as [4]"
                 )
-        if method.init is not None:
-            _look_up(self.methods, method.init, "method", f"{key}.init")
-        self._check_ends(method)
-
-    def _check_ends(self, method: Method) -> None:
-        """Methods that build on each other must not form a circle."""
-        waiting, seen = [method.name], []
-        while waiting:
-            current = self.methods[waiting.pop()]
-            seen.append(current.name)
-            needed = self._needed(current)
-            if method.name in needed:
+            if not masks and learning == axes["methods"]:
                 raise InputError(
-                    f"config key 'methods.{method.name}' builds on itself, through "
-                    f"{' and '.join(seen)}; change 'input' or 'init' of one of them"
+                    f"dataset '{dataset}' has no masks, but all methods of grid.methods learn from "
+                    f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises"
                 )
-            waiting += [name for name in needed if name not in seen]
-
-
-def _look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
-    if name not in section:
-        raise InputError(
-            f"unknown {kind} '{name}'; available: {_listed(section)} (config key {key})"
-        )
-    return section[name]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+        places = dict.fromkeys((run.dataset, run.noise, run.method) for run in self.runs)
+        for dataset, noise, name in places:
+            method, level = self.methods[name], self.config["noises"][noise]
+            if method.target == "clean" and not self.has_clean_truth(dataset):
+                raise InputError(
+                    f"config key 'methods.{name}.target' is 'clean', but dataset '{dataset}' has "
+                    f"no clean images; set 'datasets.{dataset}.clean', or leave {name} out of "
+                    "grid.methods"
+                )
+            if method.target == "second_noisy" and not draws_noise(level):
+                raise InputError(
+                    f"config key 'methods.{name}.target' is 'second_noisy', but noise level "
+                    f"'{noise}' adds no noise, so that there is no second copy to draw; leave "
+                    f"{name} out of grid.methods, or {noise} out of grid.noises"
+                )
+            if method.noise_sigma == "known" and standard_deviation(level) is None:
+                raise InputError(
+                    f"config key 'methods.{name}.noise_sigma' is 'known', but noise level "
+                    f"'{noise}' ({describe(level)}) has no single standard deviation; write "
+                    "'noise_sigma: estimated'"
+                )
+            if method.classical and not is_available(method.classical):
+                raise InputError(
+                    f"config key 'methods.{name}.classical' is '{method.classical}', but that "
+                    f"package is not installed; {HOW_TO_INSTALL_BM3D}"
+                )

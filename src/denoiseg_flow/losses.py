@@ -10,9 +10,14 @@ CLASS_WEIGHTS = (1.0, 1.0, 5.0)
 
 
 def denoising_loss(
-    denoised: torch.Tensor, target: torch.Tensor, mask: torch.Tensor
+    denoised: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the mean squared error over the pixels of ``mask``, all tensors (batch, y, x)."""
+    """Return the mean squared error over the pixels of ``mask``, all tensors (batch, y, x).
+
+    None stands for all pixels.
+    """
+    if mask is None:
+        return (denoised - target).square().mean()
     return ((denoised - target).square() * mask).sum() / mask.sum().clamp(min=1)
 
 

@@ -1,82 +1,236 @@
-"""Blind spots: which pixels are hidden from the network, and what stands in their place."""
+"""Blind spots: which pixels are hidden from the network, and what stands in their place.
 
-from collections.abc import Callable
+Hidden pixels are kept as *places*: flat indices into a patch, as many in each patch of a batch,
+with the number of its pixels standing for "none". A list of the hidden pixels alone would have a
+length that only a GPU knows, and asking for it would stop the host at every step.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn import functional
 
-# Side of the square that a replacement pixel is drawn from (DenoiSeg and the n2v package).
-NEIGHBOURHOOD = 11
+from denoiseg_flow.methods import Method
 
 
-def stratified_mask(
-    shape: tuple[int, int, int], fraction: float, generator: torch.Generator
+def hide(
+    patches: torch.Tensor,
+    method: Method,
+    fraction: float,
+    structure: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hide pixels as Noise2Void and its successors do (all maskings but the grids).
+
+    Parameters
+    ----------
+    patches
+        (batch, y, x) or (batch, z, y, x), float.
+    fraction
+        Share of pixels that the network does not see as they are, those of struct masks included.
+    structure
+        From :func:`struct_offsets`, on the device of the patches.
+
+    Returns
+    -------
+    The patches with replaced pixels, and the boolean mask, of the same shape, of the pixels that
+    the loss looks at: of each struct mask the one in its centre (structN2V, Broaddus et al. 2020).
+    """
+    places = stratified_places(tuple(patches.shape), fraction / len(structure), generator)
+    hidden = _shifted(places, structure, patches.shape[1:]).flatten(1)
+    replace = REPLACEMENTS[method.masking]
+    values = replace(patches, hidden, method.neighbourhood, generator)
+    flat = functional.pad(patches.flatten(1), (0, 1)).scatter(1, hidden, values)
+    return flat[:, :-1].view_as(patches), as_mask(places, patches.shape)
+
+
+def stratified_places(
+    shape: Sequence[int], fraction: float, generator: torch.Generator
 ) -> torch.Tensor:
     """Choose one pixel in every cell of a regular grid (Noise2Void, Krull et al. 2019).
 
     Parameters
     ----------
     shape
-        (batch, y, x) of the patches.
+        (batch, y, x) or (batch, z, y, x) of the patches.
     fraction
-        Wanted fraction of masked pixels. Cells are squares of ``1 / fraction`` pixels, to the
-        nearest whole side; a random phase per patch lets every position be masked, also beside
-        the patch border, where cells are cut.
+        Wanted share of chosen pixels, in any number of dimensions. Cells have a volume of
+        ``1 / fraction`` on average: where a side is no whole number, some cells are a pixel longer
+        than others. A random phase for each patch lets every position be chosen equally often,
+        also beside the border, where cells are cut.
 
     Returns
     -------
-    Boolean tensor of the given shape.
+    (batch, cells), int64: the places; cells whose pixel lies outside of the patch have none.
     """
-    batch, height, width = shape
+    batch, *sizes = shape
     device = generator.device
-    side = max(1, round(fraction**-0.5))
-    rows, columns = -(-height // side) + 1, -(-width // side) + 1
-
-    def draw(count: int, size: tuple[int, ...]) -> torch.Tensor:
-        return torch.randint(count, size, generator=generator, device=device)
-
-    phase_y, phase_x = draw(side, (batch, 1, 1)), draw(side, (batch, 1, 1))
-    y = torch.arange(rows, device=device)[:, None] * side - phase_y  # (batch, rows, 1)
-    x = torch.arange(columns, device=device) * side - phase_x  # (batch, 1, columns)
-    y = y + draw(side, (batch, rows, columns))
-    x = x + draw(side, (batch, rows, columns))
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    # Pixels outside the patch are written to an extra element that is cut off again.
-    flat = torch.where(inside, y * width + x, height * width).flatten(1)
-    mask = torch.zeros(batch, height * width + 1, dtype=torch.bool, device=device)
-    mask.scatter_(1, flat, True)
-    return mask[:, :-1].unflatten(1, (height, width))
+    side = fraction ** (-1 / len(sizes))
+    counts = [math.ceil(size / side) + 1 for size in sizes]
+    place = torch.zeros(batch, *counts, dtype=torch.int64, device=device)
+    inside = torch.ones_like(place, dtype=torch.bool)
+    for axis, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        phase = side * torch.rand(batch, 1, generator=generator, device=device)
+        edges = (torch.arange(count + 1, device=device) * side - phase).floor().long()
+        along = [batch, *(count if other == axis else 1 for other in range(len(sizes)))]
+        low, length = edges[:, :-1].view(along), edges.diff(dim=1).view(along)
+        share = torch.rand(place.shape, generator=generator, device=device)
+        position = low + torch.minimum((share * length).long(), length - 1)
+        inside &= (position >= 0) & (position < size)
+        place = place * size + position
+    return torch.where(inside, place, math.prod(sizes)).flatten(1)
 
 
-def replace_uniform(
-    patches: torch.Tensor, mask: torch.Tensor, generator: torch.Generator
+def as_mask(places: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return the boolean mask of ``shape`` (batch, ...) that is true at ``places``."""
+    mask = torch.zeros(shape[0], math.prod(shape[1:]) + 1, dtype=torch.bool, device=places.device)
+    mask.scatter_(1, places, True)
+    return mask[:, :-1].view(*shape)
+
+
+def struct_offsets(struct_mask: Sequence[Sequence[int]] | None) -> torch.Tensor:
+    """Return the pixels of a struct mask as offsets from its centre: (pixels, 2), int64."""
+    mask = torch.tensor([[1]] if struct_mask is None else struct_mask)
+    return mask.nonzero() - torch.tensor(mask.shape) // 2
+
+
+def _shifted(places: torch.Tensor, offsets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Return (batch, places, offsets): the places so far off; none where that is outside."""
+    rest, shifted = places, torch.zeros_like(places)[..., None]
+    inside = (places < math.prod(sizes))[..., None]
+    stride = 1
+    for axis in reversed(range(len(sizes))):
+        position = (rest % sizes[axis])[..., None] + offsets[:, axis]
+        inside = inside & (position >= 0) & (position < sizes[axis])
+        shifted = shifted + position * stride
+        rest, stride = rest // sizes[axis], stride * sizes[axis]
+    return torch.where(inside, shifted, stride)
+
+
+def _neighbours(
+    patches: torch.Tensor, places: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values around each place, (batch, places, neighbours), and which may be used.
+
+    Those that are hidden themselves may not: through them, a true value would reach the network
+    in the place of another.
+    """
+    sizes = patches.shape[1:]
+    reach = torch.arange(side, device=places.device) - side // 2
+    offsets = torch.cartesian_prod(*[reach] * len(sizes))
+    around = _shifted(places, offsets, sizes)
+    values = functional.pad(patches.flatten(1), (0, 1))
+    # One more element, which stands for the places outside of the patch.
+    usable = functional.pad(~as_mask(places, patches.shape).flatten(1), (0, 1))
+    flat = around.flatten(1)
+    return values.gather(1, flat).view(around.shape), usable.gather(1, flat).view(around.shape)
+
+
+def _uniform(
+    patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Replace every masked pixel by a random pixel of its neighbourhood (Krull et al. 2019).
+    """A random pixel of the neighbourhood, cut at the patch border (Krull et al. 2019).
 
-    The neighbourhood is cut at the patch border, and holds the pixel itself, as in the reference
-    implementation (``uniform_withCP``). A replacement is drawn for every pixel and used where the
-    mask says so: a list of the masked ones would have a length that only a GPU knows, and asking
-    for it would stop the host at every step.
+    The neighbourhood holds the pixel itself and other hidden ones, as published
+    (``uniform_withCP`` of the n2v package), so that one in ``side**2`` hidden pixels stays.
+    """
+    source, rest, stride = torch.zeros_like(places), places, 1
+    for size in reversed(patches.shape[1:]):
+        position = rest % size
+        low = (position - side // 2).clamp(min=0)
+        count = (position + side // 2).clamp(max=size - 1) - low + 1
+        share = torch.rand(places.shape, generator=generator, device=places.device)
+        source += (low + torch.minimum((share * count).long(), count - 1)) * stride
+        rest, stride = rest // size, stride * size
+    return patches.flatten(1).gather(1, source)
+
+
+def _uniform_without_centre(
+    patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
+) -> torch.Tensor:
+    """A random pixel of the neighbourhood that is not hidden."""
+    values, usable = _neighbours(patches, places, side)
+    lot = torch.rand(values.shape, generator=generator, device=values.device) * usable
+    chosen = lot.argmax(dim=-1, keepdim=True)
+    return torch.where(usable, values, 0).gather(-1, chosen).squeeze(-1)
+
+
+def _mean(
+    patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
+) -> torch.Tensor:
+    """The mean of the pixels of the neighbourhood that are not hidden."""
+    values, usable = _neighbours(patches, places, side)
+    return torch.where(usable, values, 0).sum(dim=-1) / usable.sum(dim=-1).clamp(min=1)
+
+
+def _median(
+    patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
+) -> torch.Tensor:
+    """The median of the pixels of the neighbourhood that are not hidden (N2V2)."""
+    values, usable = _neighbours(patches, places, side)
+    ordered = torch.where(usable, values, math.inf).sort(dim=-1).values
+    count = usable.sum(dim=-1, keepdim=True).clamp(min=1)
+    middle = (ordered.gather(-1, (count - 1) // 2) + ordered.gather(-1, count // 2)) / 2
+    return torch.where(usable.any(dim=-1), middle.squeeze(-1), 0)
+
+
+def _gaussian(
+    patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
+) -> torch.Tensor:
+    """A draw from the normal distribution that fits the neighbourhood (pixels not hidden)."""
+    values, usable = _neighbours(patches, places, side)
+    count = usable.sum(dim=-1).clamp(min=1)
+    values = torch.where(usable, values, 0)
+    mean = values.sum(dim=-1) / count
+    variance = (values.square().sum(dim=-1) / count - mean.square()).clamp(min=0)
+    draw = torch.randn(places.shape, generator=generator, device=places.device)
+    return mean + variance.sqrt() * draw
+
+
+Replacement = Callable[[torch.Tensor, torch.Tensor, int, torch.Generator], torch.Tensor]
+
+# What stands at hidden pixels: patches (batch, ...), places (batch, places) and the side of the
+# neighbourhood to values (batch, places). Patches have mean 0, which stands where a neighbourhood
+# has no pixel to offer.
+REPLACEMENTS: dict[str, Replacement] = {
+    "uniform": _uniform,
+    "uniform_without_centre": _uniform_without_centre,
+    "mean": _mean,
+    "median": _median,
+    "gaussian": _gaussian,
+}
+
+
+def grid_mask(y: torch.Tensor, x: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Tensor:
+    """Return which pixels belong to a subset of the grid partition (Noise2Self).
 
     Parameters
     ----------
-    patches, mask
-        (batch, y, x), float and boolean.
+    y, x
+        (batch, y, x), int64: the position of each pixel in its image.
+    grid
+        Distance of the pixels of a subset; there are ``grid**2`` subsets.
+    subset
+        (batch,), int64: which one, of each patch.
     """
-    _, height, width = patches.shape
-    device = patches.device
-
-    def neighbours(size: int) -> torch.Tensor:
-        """Along one axis, for every pixel of the batch: (batch, y, x), or with x and y swapped."""
-        position = torch.arange(size, device=device)
-        low = (position - NEIGHBOURHOOD // 2).clamp(min=0)
-        count = (position + NEIGHBOURHOOD // 2).clamp(max=size - 1) - low + 1
-        shape = (len(patches), height * width // size, size)
-        share = torch.rand(shape, generator=generator, device=device)
-        return low + torch.minimum((share * count).long(), count - 1)
-
-    y, x = neighbours(height).mT, neighbours(width)
-    source = (y * width + x).flatten(1)
-    return torch.where(mask, patches.flatten(1).gather(1, source).view(patches.shape), patches)
+    return (y % grid) * grid + x % grid == subset[:, None, None]
 
 
-MASKINGS: dict[str, Callable[..., torch.Tensor]] = {"uniform": replace_uniform}
+def fill_grid(patches: torch.Tensor, mask: torch.Tensor, masking: str) -> torch.Tensor:
+    """Return patches (batch, y, x) with interpolated pixels, or 0, where the mask is true.
+
+    A pixel is interpolated from its eight neighbours, the near ones with twice the weight, as in
+    Noise2Self's own code. None of them belongs to the same subset. Beyond the border, the image
+    is mirrored.
+    """
+    if masking == "grid_zero":
+        return torch.where(mask, 0, patches)
+    ring = patches.new_full((1, 1, 3, 3), 1 / 12)
+    # Not assigned: a number from the host would stop it at every step.
+    ring[..., 1, :].fill_(1 / 6)
+    ring[..., 1].fill_(1 / 6)
+    ring[..., 1, 1].zero_()
+    padded = functional.pad(patches[:, None], (1, 1, 1, 1), mode="reflect")
+    means = functional.conv2d(padded, ring)[:, 0]
+    return torch.where(mask, means, patches)

@@ -3,13 +3,13 @@
 Nothing here needs torch, so that the workflow can plan its jobs without loading it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 # Snakemake watches the scripts, not the package behind them: raise this number when the result of
 # a training or prediction may change, and finished runs are repeated.
-REVISION = 4
+REVISION = 5
 
 NOISY = "noisy"  # the value of `input` that means: the noisy images themselves
 
@@ -26,34 +26,79 @@ class Method:
         ``"noisy"``, or the name of the method whose denoised images this one reads.
     target
         What the denoising half is trained towards: ``"blind_spot"`` (the noisy image itself, at
-        hidden pixels) or ``"none"``.
+        hidden pixels), ``"second_noisy"`` (another draw of the noise, Noise2Noise), ``"clean"``
+        (supervised), or ``"none"``.
     masking
-        How hidden pixels are replaced.
+        How hidden pixels are chosen and replaced: the name of one of
+        :data:`masking.REPLACEMENTS`, at random pixels, or ``"grid_interpolate"`` or
+        ``"grid_zero"``, at the pixels of a regular grid (Noise2Self).
+    neighbourhood
+        Side in pixels of the square that replacements are taken from; odd.
+    struct_mask
+        Rows of 0 and 1, an odd number of both rows and columns: which pixels around a hidden one
+        are hidden with it (structN2V); None hides single pixels.
+    grid
+        Distance in pixels of the pixels that a grid masking hides together.
+    mask_channel
+        Whether the network reads the mask of hidden pixels as a second channel.
     network
         Name of the network.
     alpha
         Weight of the denoising loss, 1 - alpha that of the segmentation loss.
     init
         Name of the method whose weights training starts from, or None.
+    recipe
+        The entry of the config section ``recipes`` that it is trained by; None: the study's.
+    each_image
+        Whether every image gets a network of its own, trained on that image alone.
+    classical
+        Name of a denoiser that is not trained (:data:`classical.DENOISERS`), or None. It stands
+        for itself: targets, networks and losses do not apply.
+    parameter
+        Of a classical denoiser: its parameter, or candidates of which the self-supervised loss
+        chooses one; None stands for the default candidates.
+    noise_sigma
+        Where a classical denoiser has the standard deviation of the noise from: ``"estimated"``
+        from each image, or ``"known"`` from the noise level.
     """
 
     name: str
     input: str = NOISY
     target: str = "none"
     masking: str = "uniform"
+    neighbourhood: int = 11
+    struct_mask: Sequence[Sequence[int]] | None = None
+    grid: int = 4
+    mask_channel: bool = False
     network: str = "unet"
     alpha: float = 0.0
     init: str | None = None
+    recipe: str | None = None
+    each_image: bool = False
+    classical: str | None = None
+    parameter: float | Sequence[float] | None = None
+    noise_sigma: str = "estimated"
 
     @property
     def denoises(self) -> bool:
         """Whether the method yields denoised images."""
-        return self.alpha > 0
+        return self.classical is not None or self.alpha > 0
 
     @property
     def segments(self) -> bool:
         """Whether the method yields instance labels, and so depends on the annotated images."""
-        return self.alpha < 1
+        return self.classical is None and self.alpha < 1
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the self-supervised loss chooses the parameter of a classical denoiser."""
+        single = isinstance(self.parameter, int | float)
+        return self.classical is not None and self.classical != "raw" and not single
+
+    @property
+    def hides_grid(self) -> bool:
+        """Whether the pixels of a regular grid are hidden, so that J-invariant inference exists."""
+        return self.target == "blind_spot" and self.masking.startswith("grid_")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,22 @@ SSIM
     window, K1 = 0.01, K2 = 0.03, sample covariance; data range = range of the truth. NaN for
     images smaller than the window.
 
+MSE
+    Mean squared error, in squared grey levels.
+checkerboard
+    Share of the residual (prediction - truth) that alternates from pixel to pixel: the mean power
+    of its spatial frequencies at which a row or column of pixels alternates (Nyquist frequency,
+    1/2 per pixel, to within a sixteenth, along y or x), over the mean power at all frequencies. 1
+    for white noise; the checkerboard patterns of Noise2Void (Hoeck et al. 2022) raise it above
+    that of the same network without them. NaN for a residual of zero.
+
 ``PSNR_noisy`` and ``SSIM_noisy`` are PSNR and SSIM of the noisy input instead of a prediction.
+
+Without a truth, for methods that predict every pixel while it is hidden (J-invariant inference,
+Batson & Royer 2019): ``loss_self_supervised`` is the mean squared difference of that prediction
+from the noisy image, which noise that is independent from pixel to pixel makes larger than its
+true error, ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and
+``SSIM_j_invariant`` are PSNR and SSIM of that prediction.
 """
 
 from __future__ import annotations
@@ -65,9 +80,18 @@ DEFINITIONS = {
     "PSNR_scale_invariant": "PSNR_scale_invariant (dB) maps the prediction onto the clean image by "
     "the best affine fit first, and uses the range of the clean image",
     "SSIM": "SSIM uses a uniform 7 x 7 window and the range of the clean image",
+    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR where each pixel is predicted while hidden",
+    "SSIM_j_invariant": "SSIM_j_invariant is SSIM where each pixel is predicted while hidden",
+    "MSE": "MSE is the mean squared error",
+    "MSE_j_invariant": "MSE_j_invariant is MSE where each pixel is predicted while hidden",
+    "loss_self_supervised": "loss_self_supervised is the mean squared difference of such a "
+    "prediction from the noisy image: the error and the variance of the noise",
+    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency over its "
+    "mean power: 1 for white noise, more where pixels alternate",
 }
 
 _SSIM_WINDOW = 7
+_NYQUIST = 7 / 16  # 1 / pixels; frequencies above it count as alternating
 
 
 def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> float:
@@ -147,6 +171,28 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
             truth, prediction, win_size=_SSIM_WINDOW, data_range=data_range
         )
     )
+
+
+def mse(truth: NDArray, prediction: NDArray) -> float:
+    """Return the mean squared error, in squared grey levels."""
+    truth, prediction = _as_float(truth, prediction)
+    return float(np.mean((truth - prediction) ** 2))
+
+
+def checkerboard(truth: NDArray, prediction: NDArray) -> float:
+    """Return how much of the residual alternates from pixel to pixel; see above.
+
+    The residual is windowed (Hann) first, so that its jump from one border to the other does not
+    count as a high frequency.
+    """
+    truth, prediction = _as_float(truth, prediction)
+    height, width = truth.shape
+    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
+    power = np.abs(np.fft.fft2((prediction - truth) * window)) ** 2
+    nyquist = (np.abs(np.fft.fftfreq(height)) > _NYQUIST)[:, None] | (
+        np.abs(np.fft.fftfreq(width)) > _NYQUIST
+    )
+    return float(power[nyquist].mean() / power.mean()) if power.any() else float("nan")
 
 
 def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:

@@ -14,7 +14,8 @@ from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, recipe_from_dict
 from denoiseg_flow.networks import build_network
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 is 2 without models of single images and classical denoisers
 
 
 @dataclass(frozen=True)
@@ -52,48 +53,127 @@ class TrainedModel:
     network: nn.Module
     threshold: Threshold | None = None
 
+    def for_image(self, name: str) -> "TrainedModel":
+        """Return the model that predicts the image of that name: this one."""
+        return self
+
     def save(self, path: Path) -> None:
         """Write the model to ``path``."""
-        content = {
-            "format": FORMAT,
-            "software": f"denoiseg-flow {__version__}",
-            "method": as_dict(self.method),
-            "recipe": as_dict(self.recipe),
-            "identity": self.identity,
-            "normalisation": asdict(self.normalisation),
-            "threshold": asdict(self.threshold) if self.threshold else None,
-            "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
-        }
+        content = _header(self) | self.part()
+        content["recipe"] = as_dict(self.recipe)
+        content["threshold"] = asdict(self.threshold) if self.threshold else None
         checkpoints.save_atomically(content, path)
 
-    @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> "TrainedModel":
-        """Read a model.
+    def part(self) -> dict[str, Any]:
+        """Return what a training found, as tensors on the CPU and plain values."""
+        return {
+            "normalisation": asdict(self.normalisation),
+            "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
+        }
 
-        Raises
-        ------
-        InputError
-            If the file is damaged, or was written by a newer version of the package.
-        """
-        try:
-            content = checkpoints.load(path, device)
-        except ValueError as error:
-            raise InputError(f"{error}; delete it and run the workflow again") from error
-        if content.get("format") != FORMAT:
+
+@dataclass
+class ImageModels:
+    """The models of a method that trains a network on each image alone, by the image's name."""
+
+    method: Method
+    recipe: Recipe
+    identity: dict[str, Any]
+    models: dict[str, TrainedModel]
+
+    def for_image(self, name: str) -> TrainedModel:
+        """Return the model that was trained on the image of that name."""
+        if name not in self.models:
             raise InputError(
-                f"model {path} has format {content.get('format')}, but this version of "
-                f"denoiseg-flow reads format {FORMAT}; install the version that wrote it"
+                f"method '{self.method.name}' has a network for each image it was trained on, and "
+                f"'{name}' is none of them; train again with that image"
             )
-        method = method_from_dict(content["method"])
-        recipe = recipe_from_dict(content["recipe"])
-        network = build_network(method.network, recipe.depth, recipe.filters)
-        network.load_state_dict(content["weights"])
-        threshold = content["threshold"]
-        return cls(
-            method=method,
-            recipe=recipe,
-            identity=content["identity"],
-            normalisation=Normalisation(**content["normalisation"]),
-            network=network.to(device).eval(),
-            threshold=Threshold(**threshold) if threshold else None,
+        return self.models[name]
+
+    def save(self, path: Path) -> None:
+        """Write all of them to ``path``."""
+        content = _header(self) | {"recipe": as_dict(self.recipe)}
+        content["images"] = {name: model.part() for name, model in self.models.items()}
+        checkpoints.save_atomically(content, path)
+
+
+@dataclass
+class ClassicalModel:
+    """A classical denoiser with its parameter.
+
+    Attributes
+    ----------
+    parameter
+        See :data:`classical.DENOISERS`.
+    noise_sigma
+        Standard deviation of the noise in grey levels; None: estimated from each image.
+    """
+
+    method: Method
+    identity: dict[str, Any]
+    parameter: float | None
+    noise_sigma: float | None
+
+    def for_image(self, name: str) -> "ClassicalModel":
+        """Return the model that predicts the image of that name: this one."""
+        return self
+
+    def save(self, path: Path) -> None:
+        """Write the model to ``path``."""
+        found = {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
+        checkpoints.save_atomically(_header(self) | found, path)
+
+
+AnyModel = TrainedModel | ImageModels | ClassicalModel
+
+
+def _header(model: AnyModel) -> dict[str, Any]:
+    """What every model file tells of itself."""
+    return {
+        "format": FORMAT,
+        "software": f"denoiseg-flow {__version__}",
+        "method": as_dict(model.method),
+        "identity": model.identity,
+    }
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
+    """Read a model of any kind.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or was written by a newer version of the package.
+    """
+    try:
+        content = checkpoints.load(path, device)
+    except ValueError as error:
+        raise InputError(f"{error}; delete it and run the workflow again") from error
+    if content.get("format") not in READABLE:
+        raise InputError(
+            f"model {path} has format {content.get('format')}, but this version of "
+            f"denoiseg-flow reads format {FORMAT}; install the version that wrote it"
         )
+    method, identity = method_from_dict(content["method"]), content["identity"]
+    if method.classical:
+        return ClassicalModel(method, identity, content["parameter"], content["noise_sigma"])
+    recipe = recipe_from_dict(content["recipe"])
+
+    def model(part: dict[str, Any]) -> TrainedModel:
+        network = new_network(method, recipe)
+        network.load_state_dict(part["weights"])
+        normalisation = Normalisation(**part["normalisation"])
+        return TrainedModel(method, recipe, identity, normalisation, network.to(device).eval())
+
+    if method.each_image:
+        models = {name: model(part) for name, part in content["images"].items()}
+        return ImageModels(method, recipe, identity, models)
+    trained = model(content)
+    if content["threshold"]:
+        trained.threshold = Threshold(**content["threshold"])
+    return trained
+
+
+def new_network(method: Method, recipe: Recipe) -> nn.Module:
+    """Return a new network of a method, of the size that the recipe tells."""
+    return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel)

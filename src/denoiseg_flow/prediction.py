@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from denoiseg_flow.data.images import create_image, open_image
+from denoiseg_flow.classical import denoise
+from denoiseg_flow.data.images import create_image, open_image, write_image
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.planes import read_pixel_size
-from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.masking import fill_grid, grid_mask
+from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel
+from denoiseg_flow.networks import as_input
 from denoiseg_flow.tiled_instances import TiledInstances
 from denoiseg_flow.tiles import spans, within
 
@@ -31,12 +33,15 @@ class PredictedTile:
         Row and column slices in the image.
     denoised
         (y, x) float32 on the scale of the input.
+    j_invariant
+        The same, each pixel predicted while it was hidden; None for methods that hide no grid.
     probabilities
         (3, y, x) float32: background, foreground, border.
     """
 
     place: tuple[slice, slice]
     denoised: np.ndarray
+    j_invariant: np.ndarray | None
     probabilities: np.ndarray
 
 
@@ -46,22 +51,41 @@ def _reflected(span: slice, size: int) -> np.ndarray:
     return np.minimum(index, 2 * size - 2 - index) if size > 1 else np.zeros_like(index)
 
 
-def _apply(
-    network: nn.Module, x: torch.Tensor, symmetries: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the denoised image (y, x) and the probabilities (3, y, x) of ``x`` (1, 1, y, x).
+def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the denoised image (y, x) and the probabilities (3, y, x) of ``x`` (y, x).
 
-    With ``symmetries``, both are means over the eight orientations of the square, turned back.
+    Where the recipe asks for test-time augmentation, both are means over the eight orientations of
+    the square, turned back.
     """
+    symmetries = model.recipe.test_time_augmentation
     denoised, probabilities = [], []
     for mirrored, turns in product((False, True), range(4)) if symmetries else [(False, 0)]:
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-        output = network(view.contiguous(memory_format=torch.channels_last))[0]  # (4, y, x)
-        output = torch.rot90(output, -turns, (-2, -1))
+        output = model.network(as_input(view[None], None, model.method.mask_channel))[0]
+        output = torch.rot90(output, -turns, (-2, -1))  # (4, y, x)
         output = output.flip(-1) if mirrored else output
         denoised.append(output[0])
         probabilities.append(output[1:].softmax(dim=0))
     return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
+
+
+def _apply_j_invariant(
+    model: TrainedModel, x: torch.Tensor, rows: np.ndarray, columns: np.ndarray
+) -> torch.Tensor:
+    """Return the denoised image (y, x) of ``x`` (y, x), one subset of the grid after the other.
+
+    ``rows`` and ``columns`` tell where in the image each pixel of ``x`` lies, so that the mirrored
+    copies of a hidden pixel beyond the border are hidden with it.
+    """
+    method = model.method
+    y = torch.from_numpy(rows).to(x.device)[:, None].expand(x.shape)[None]
+    x_place = torch.from_numpy(columns).to(x.device).expand(x.shape)[None]
+    denoised = torch.empty_like(x)
+    for subset in range(method.grid**2):
+        mask = grid_mask(y, x_place, method.grid, torch.tensor([subset], device=x.device))
+        hidden = as_input(fill_grid(x[None], mask, method.masking), mask, method.mask_channel)
+        denoised = torch.where(mask[0], model.network(hidden)[0, 0], denoised)
+    return denoised
 
 
 @torch.inference_mode()
@@ -81,21 +105,25 @@ def predict_tiles(
     tile
         Side of the kept part of a tile in pixels.
     """
-    network = model.network
+    network, scale = model.network, model.normalisation
     device = next(network.parameters()).device
     height, width = image.shape
-    for rows, computed_rows in spans(height, tile, network.halo, network.stride):
-        for columns, computed_columns in spans(width, tile, network.halo, network.stride):
-            region = image[
-                np.ix_(_reflected(computed_rows, height), _reflected(computed_columns, width))
-            ]
+    halo = network.halo + model.method.hides_grid  # interpolation looks one pixel farther
+    for rows, computed_rows in spans(height, tile, halo, network.stride):
+        for columns, computed_columns in spans(width, tile, halo, network.stride):
+            places = _reflected(computed_rows, height), _reflected(computed_columns, width)
+            region = image[np.ix_(*places)]
             release(image)
-            x = torch.from_numpy(model.normalisation.apply(region))[None, None].to(device)
-            denoised, probabilities = _apply(network, x, model.recipe.test_time_augmentation)
+            x = torch.from_numpy(scale.apply(region)).to(device)  # (y, x)
+            denoised, probabilities = _apply(model, x)
+            j_invariant = None
             kept = within(rows, computed_rows), within(columns, computed_columns)
+            if model.method.hides_grid:
+                j_invariant = scale.undo(_apply_j_invariant(model, x, *places)[kept].cpu().numpy())
             yield PredictedTile(
                 place=(rows, columns),
-                denoised=model.normalisation.undo(denoised[kept].cpu().numpy()),
+                denoised=scale.undo(denoised[kept].cpu().numpy()),
+                j_invariant=j_invariant,
                 probabilities=probabilities[:, *kept].cpu().numpy(),
             )
 
@@ -111,9 +139,11 @@ def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
 def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabilities: bool) -> None:
     """Predict one tif file and write what the model yields.
 
-    Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise, and
-    ``labels/<name>`` (uint16 or uint32) and, if asked for, ``probabilities/<name>`` (3, y, x;
-    float32) for models that segment. All of them, or none if there is an error.
+    Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise,
+    ``j_invariant/<name>`` (the same, each pixel predicted while it was hidden) for those that hide
+    the pixels of a grid, ``labels/<name>`` (uint16 or uint32) and, if asked for,
+    ``probabilities/<name>`` (3, y, x; float32) for models that segment. All of them, or none if
+    there is an error.
 
     Memory is bounded by the tile and the number of objects, not by the image, if that is an
     uncompressed tif. See :class:`~denoiseg_flow.tiled_instances.TiledInstances` for what is kept
@@ -122,6 +152,7 @@ def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabili
     method = model.method
     kinds = {
         "denoised": method.denoises,
+        "j_invariant": method.hides_grid,
         "probabilities": method.segments and save_probabilities,
         "labels": method.segments,
     }
@@ -136,24 +167,24 @@ def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabili
 
 def _predict_into(paths: Mapping[str, Path], model: TrainedModel, source: Path) -> None:
     image, pixel_size = open_image(source), read_pixel_size(source)
-    denoised = probabilities = instances = None
-    if "denoised" in paths:
-        denoised = create_image(paths["denoised"], image.shape, pixel_size)
-    if "probabilities" in paths:
-        probabilities = create_image(paths["probabilities"], (3, *image.shape), pixel_size)
+    shapes = {"probabilities": (3, *image.shape)}
+    arrays = {
+        kind: create_image(paths[kind], shapes.get(kind, image.shape), pixel_size)
+        for kind in ("denoised", "j_invariant", "probabilities")
+        if kind in paths
+    }
+    instances = None
     if "labels" in paths:
         instances = TiledInstances(image.shape, model.recipe.instances, model.threshold.value)
     for tile in predict_tiles(model, image):
-        if denoised is not None:
-            denoised[tile.place] = tile.denoised
-            release(denoised)
-        if probabilities is not None:
-            probabilities[:, *tile.place] = tile.probabilities
-            release(probabilities)
+        for kind, array in arrays.items():
+            array[..., *tile.place] = getattr(tile, kind)
+            release(array)
         if instances is not None:
             instances.add(tile.place, tile.probabilities)
-    if denoised is not None and model.recipe.preserve_mean:
-        _preserve_mean(denoised, image)
+    # Noise of mean zero is what the other targets take for granted; clean images are the truth.
+    if "denoised" in arrays and model.recipe.preserve_mean and model.method.target != "clean":
+        _preserve_mean(arrays["denoised"], image)
     if instances is not None:
         instances.write(paths["labels"], pixel_size)
 
@@ -178,7 +209,7 @@ def input_folder(path: Path) -> Path:
 
 
 def predict_folder(
-    model: TrainedModel,
+    model: AnyModel,
     images: Path,
     names: Iterable[str],
     folder: Path,
@@ -188,9 +219,23 @@ def predict_folder(
 
     Parameters
     ----------
+    model
+        Of any kind; a classical denoiser keeps the whole image in memory.
     images
         See :func:`input_folder`.
     """
     source = input_folder(images)
     for name in names:
-        predict_file(model, source / f"{name}.tif", folder, save_probabilities)
+        path, chosen = source / f"{name}.tif", model.for_image(name)
+        if isinstance(chosen, ClassicalModel):
+            _denoise_file(chosen, path, folder)
+        else:
+            predict_file(chosen, path, folder, save_probabilities)
+
+
+def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
+    """Write what a classical denoiser makes of one image to ``denoised/<name>``."""
+    denoised = denoise(
+        model.method.classical, open_image(source), model.parameter, model.noise_sigma
+    )
+    write_image(folder / "denoised" / source.name, denoised, pixel_size=read_pixel_size(source))

@@ -124,6 +124,19 @@ FIGURES = {
         "Training",
         "One thin line per run. Losses of methods with different targets are not on one scale.",
     ),
+    "training_sizes": (
+        "Denoising against the number of training images",
+        "SSIM and PSNR on the same test images. Points are means over seeds, bands ± the standard "
+        "error of the mean.",
+    ),
+    "calibration": (
+        "Calibration without clean images",
+        "Mean squared error of classical denoisers against their parameter, on validation images, "
+        "minima marked: against the noisy image, which can be measured without a clean one, and "
+        "against the clean image. A denoiser that does not read the pixel it predicts (donut "
+        "median) has both minima at the same place, apart by the variance of the noise; others are "
+        "judged at hidden pixels (dotted). The number beside an arrow is its length.",
+    ),
     "panel": (
         "Results side by side",
         "The test image that is the median in quality over the methods shown, with the first label "
@@ -143,6 +156,35 @@ CITATIONS = (
         "CVPR 2019.",
         "https://arxiv.org/abs/1811.10980",
         "blind-spot training on noisy images alone",
+    ),
+    Citation(
+        "Höck, Buchholz, Brachmann, Jug, Freytag: N2V2 - fixing Noise2Void checkerboard artifacts "
+        "with modified sampling strategies and a tweaked network architecture. ECCV Workshops "
+        "2022.",
+        "https://arxiv.org/abs/2211.08512",
+        "blind spots filled by medians, and the U-Net with blurred pooling",
+    ),
+    Citation(
+        "Broaddus, Krull, Weigert, Schmidt, Myers: Removing structured noise with self-supervised "
+        "blind-spot networks. ISBI 2020.",
+        "https://doi.org/10.1109/ISBI45749.2020.9098336",
+        "blind masks for correlated noise",
+    ),
+    Citation(
+        "Batson, Royer: Noise2Self: blind denoising by self-supervision. ICML 2019.",
+        "https://arxiv.org/abs/1901.11365",
+        "grids of hidden pixels, J-invariant prediction and the calibration of classical denoisers",
+    ),
+    Citation(
+        "Lehtinen et al.: Noise2Noise: learning image restoration without clean data. ICML 2018.",
+        "https://arxiv.org/abs/1803.04189",
+        "training towards a second noisy copy",
+    ),
+    Citation(
+        "Gondara: Medical image denoising using convolutional denoising autoencoders. ICDM "
+        "Workshops 2016.",
+        "https://arxiv.org/abs/1608.04667",
+        "the denoising autoencoder",
     ),
     Citation(
         "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
@@ -194,6 +236,7 @@ def build_report(data: ReportData) -> str:
     return environment.get_template("report.html.j2").render(
         data=data,
         settings=_by_setting(data.verdicts),
+        metric=data.verdicts[0].metric if data.verdicts else "",
         tables=[(table, Markup(table.html)) for table in data.tables],
         run_times=Markup(data.run_times.html) if data.run_times else None,
         figures=[(figure, _figure_uri(figure.image)) for figure in data.figures],
@@ -219,6 +262,9 @@ def _comparison(example: Example) -> _Comparison:
     if example.denoised is not None:
         uri = _grey_uri(centre_crop(example.denoised, _SLIDER_SIDE), window)
         layers.append(_Layer("denoised", f"{example.name}, denoised", uri, overlay=False))
+    if example.clean is not None and example.denoised is not None:
+        uri = _grey_uri(centre_crop(example.clean, _SLIDER_SIDE), window)
+        layers.append(_Layer("clean", f"{example.name}, clean", uri, overlay=False))
     for name, labels in (
         ("predicted instances", example.labels),
         ("annotated instances", example.truth),

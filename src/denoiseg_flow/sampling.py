@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,24 @@ RESIDENT_BYTES = 2 * 2**30
 CHUNK = 2**18
 
 
+class Batch(NamedTuple):
+    """Patches of images, all of shape (batch, y, x)."""
+
+    patches: torch.Tensor
+    """float32, normalised."""
+    classes: torch.Tensor | None
+    """int64, or None where no image is annotated."""
+    targets: torch.Tensor | None
+    """float32, normalised like the patches: what denoising them should give; None: themselves."""
+    y: torch.Tensor
+    x: torch.Tensor
+    """int64: where each pixel lies in its image."""
+
+    def part(self, place: slice) -> "Batch":
+        """Return some of the patches."""
+        return Batch(*(None if values is None else values[place] for values in self))
+
+
 @dataclass
 class ImageBank:
     """Images of different sizes in one flat buffer, so that a batch of crops is a single gather.
@@ -30,6 +49,8 @@ class ImageBank:
     classes
         (pixels of all images,), int8 codes of :mod:`denoiseg_flow.labels`, or None where no image
         is annotated; ``IGNORE`` throughout images without a mask.
+    targets
+        (pixels of all images,), float32: other images to denoise towards, or None.
     offsets, heights, widths
         (image,), int64: where each image starts, and its shape.
     labelled
@@ -38,6 +59,7 @@ class ImageBank:
 
     pixels: torch.Tensor
     classes: torch.Tensor | None
+    targets: torch.Tensor | None
     offsets: torch.Tensor
     heights: torch.Tensor
     widths: torch.Tensor
@@ -50,6 +72,7 @@ class ImageBank:
         classes: Iterable[torch.Tensor | None],
         shapes: Sequence[tuple[int, int]],
         device: torch.device,
+        targets: Iterable[np.ndarray] | None = None,
     ) -> "ImageBank":
         """Copy the images, one at a time, to the device.
 
@@ -61,22 +84,24 @@ class ImageBank:
             For each image its class codes (y, x) on the device, or None if it is not annotated.
         shapes
             (y, x) of each image.
+        targets
+            For each image a float32 array of its shape to denoise it towards, if there are any.
         """
         sizes = [height * width for height, width in shapes]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        pixels = _allocate(int(offsets[-1]), torch.float32, device)
+        pixels = _fill(images, offsets, device)
         codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
         labelled = torch.zeros(len(shapes), dtype=torch.bool)
-        for index, (image, annotation) in enumerate(zip(images, classes, strict=True)):
-            place = slice(int(offsets[index]), int(offsets[index + 1]))
-            pixels[place] = torch.from_numpy(np.ascontiguousarray(image).ravel()).to(device)
+        places = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        for index, (annotation, place) in enumerate(zip(classes, places, strict=True)):
             if annotation is not None:
-                codes[place] = annotation.ravel()
+                codes[slice(*place)] = annotation.ravel()
                 labelled[index] = True
         heights, widths = np.array(shapes).T
         return cls(
             pixels=pixels,
             classes=codes if labelled.any() else None,
+            targets=None if targets is None else _fill(targets, offsets, device),
             offsets=torch.from_numpy(offsets[:-1]).to(device),
             heights=torch.from_numpy(heights.copy()).to(device),
             widths=torch.from_numpy(widths.copy()).to(device),
@@ -94,14 +119,19 @@ class ImageBank:
         variance = squares / len(self.pixels) - mean**2
         return Normalisation(mean, math.sqrt(max(variance, 1e-12)))
 
-    def normalise(self, normalisation: Normalisation) -> None:
-        """Change all pixels as :meth:`Normalisation.apply` does, in place."""
-        self.pixels.sub_(normalisation.mean).div_(normalisation.std)
+    def measure_range(self) -> Normalisation:
+        """Return what scales the targets, or the pixels where there are none, to [0, 1]."""
+        low, high = torch.aminmax(self.pixels if self.targets is None else self.targets)
+        return Normalisation(float(low), float(high - low) or 1.0)
 
-    def gather(
-        self, index: torch.Tensor, y: torch.Tensor, x: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return pixels and classes at the given places.
+    def normalise(self, normalisation: Normalisation) -> None:
+        """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
+        for values in (self.pixels, self.targets):
+            if values is not None:
+                values.sub_(normalisation.mean).div_(normalisation.std)
+
+    def gather(self, index: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> Batch:
+        """Return what lies at the given places.
 
         Parameters
         ----------
@@ -109,13 +139,24 @@ class ImageBank:
             (batch,), which image.
         y, x
             (batch, height, width), where in it.
-
-        Returns
-        -------
-        (batch, height, width) float32, and int64 classes or None.
         """
         place = self.offsets[index, None, None] + y * self.widths[index, None, None] + x
-        return self.pixels[place], None if self.classes is None else self.classes[place].long()
+        return Batch(
+            self.pixels[place],
+            None if self.classes is None else self.classes[place].long(),
+            None if self.targets is None else self.targets[place],
+            y,
+            x,
+        )
+
+
+def _fill(images: Iterable[np.ndarray], offsets: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy images one after the other into one buffer, where their offsets say."""
+    values = _allocate(int(offsets[-1]), torch.float32, device)
+    for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
+        pixels = torch.from_numpy(np.ascontiguousarray(image).ravel())
+        values[int(start) : int(stop)] = pixels.to(device)
+    return values
 
 
 def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -160,8 +201,8 @@ class PatchSampler:
             if count
         ]
 
-    def draw(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return patches (batch, y, x) and their classes, or None without annotated images."""
+    def draw(self, generator: torch.Generator) -> Batch:
+        """Return a batch of random patches."""
         index = torch.cat(
             [
                 torch.multinomial(weights, count, replacement=True, generator=generator)
@@ -191,7 +232,7 @@ class PatchSampler:
 
 def validation_patches(
     bank: ImageBank, patch_size: int, limit: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> Batch:
     """Cut images into a regular grid of patches and return at most ``limit`` of them.
 
     The choice among more patches than ``limit`` is random but fixed by the generator, so that

@@ -18,6 +18,9 @@ from denoiseg_flow.overlap import object_overlap
 #: The columns that say which run a row belongs to, in the order of metrics.tsv.
 RUN_COLUMNS = ["dataset", "noise", "method", "n_labelled", "seed"]
 
+#: What a method may predict: one folder each.
+PREDICTED = ("labels", "denoised", "j_invariant")
+
 #: Columns of metrics.tsv.
 METRICS_COLUMNS = [*RUN_COLUMNS, "image", "metric", "value"]
 
@@ -42,15 +45,29 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
 
 
 def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
-    """Return every PSNR and SSIM of the prediction, and PSNR and SSIM of the noisy input."""
+    """Return every measure of the denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
         "PSNR_255": metrics.psnr_255(truth, prediction),
         "PSNR_scale_invariant": metrics.psnr_scale_invariant(truth, prediction),
         "SSIM": metrics.ssim(truth, prediction),
+        "MSE": metrics.mse(truth, prediction),
+        "checkerboard": metrics.checkerboard(truth, prediction),
         "PSNR_noisy": metrics.psnr(truth, noisy),
         "SSIM_noisy": metrics.ssim(truth, noisy),
     }
+
+
+def j_invariant_scores(
+    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+) -> dict[str, float]:
+    """Return the measures of a J-invariant prediction: without a truth, the loss on itself."""
+    scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
+    if truth is not None:
+        scores["PSNR_j_invariant"] = metrics.psnr(truth, prediction)
+        scores["SSIM_j_invariant"] = metrics.ssim(truth, prediction)
+        scores["MSE_j_invariant"] = metrics.mse(truth, prediction)
+    return scores
 
 
 def score_run(
@@ -70,7 +87,7 @@ def score_run(
     masks, clean
         Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
     predictions
-        Folder with the subfolders ``labels`` and ``denoised``, each only if the method yields it.
+        Folder with the subfolders :data:`PREDICTED`, each only if the method yields it.
     noisy
         Folder with the noisy inputs.
     identity
@@ -88,21 +105,26 @@ def score_run(
         If a file is missing, or a prediction does not fit the truth.
     """
     rows = []
-    has_labels = (predictions / "labels").is_dir()
-    has_denoised = (predictions / "denoised").is_dir()
+    kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
     for row in split[split["subset"] == "test"].itertuples():
         file = f"{row.image}.tif"
         scores: dict[str, float] = {}
-        if has_labels and int(row.annotated):
+        if "labels" in kinds and int(row.annotated):
             path = predictions / "labels" / file
             labels = open_image(path)
             with _naming(path):
                 scores |= segmentation_scores(open_image(masks / file), labels)
-        if has_denoised and int(row.clean):
+        truth = open_image(clean / file) if int(row.clean) else None
+        if "denoised" in kinds and truth is not None:
             path = predictions / "denoised" / file
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
-                scores |= denoising_scores(open_image(clean / file), denoised, noisy_image)
+                scores |= denoising_scores(truth, denoised, noisy_image)
+        if "j_invariant" in kinds:
+            path = predictions / "j_invariant" / file
+            denoised, noisy_image = open_image(path), open_image(noisy / file)
+            with _naming(path):
+                scores |= j_invariant_scores(truth, denoised, noisy_image)
         rows += [
             {**identity, "image": row.image, "metric": metric, "value": value}
             for metric, value in scores.items()

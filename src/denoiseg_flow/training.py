@@ -4,7 +4,8 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,9 +18,9 @@ from denoiseg_flow.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import choose_threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict
-from denoiseg_flow.models import TrainedModel
-from denoiseg_flow.networks import build_network
-from denoiseg_flow.objective import Objective, as_input
+from denoiseg_flow.models import ImageModels, TrainedModel, new_network
+from denoiseg_flow.networks import NETWORKS
+from denoiseg_flow.objective import Objective
 from denoiseg_flow.optimiser import Adam
 from denoiseg_flow.prediction import predict_probabilities
 from denoiseg_flow.progress import Progress
@@ -69,12 +70,12 @@ class Trainer:
         self.seed = seed
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
-        network = build_network(method.network, recipe.depth, recipe.filters)
+        network = new_network(method, recipe)
         for layer in batch_norm.batch_norms(network):
             layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
-        self.objective = Objective(method, recipe)
+        self.objective = Objective(method, recipe, device)
         self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
         self.schedule = make_schedule(recipe, self.optimiser)
         self.sampler = PatchSampler(
@@ -115,6 +116,8 @@ class Trainer:
                 self._check_losses()
                 checkpoints.save(self._state(fingerprint))
         progress.close()
+        # What follows, such as the choice of a threshold, may be interrupted too.
+        checkpoints.save(self._state(fingerprint))
         if self.best_weights:
             self.average.load_state_dict(self.best_weights)
 
@@ -126,7 +129,7 @@ class Trainer:
     def _measure_statistics(self) -> None:
         """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
         inputs = (
-            as_input(self.objective.hide(self.sampler.draw(self.generator)[0], self.generator)[0])
+            self.objective.hide(self.sampler.draw(self.generator), self.generator)[0]
             for _ in range(batch_norm.BATCHES)
         )
         batch_norm.measure(self.network, inputs)
@@ -138,12 +141,12 @@ class Trainer:
     def _train_step(self) -> float:
         """One optimiser step; the losses stay on the device. Returns the seconds of sampling."""
         started = time.perf_counter()
-        patches, classes = self.sampler.draw(self.generator)
+        batch = self.sampler.draw(self.generator)
         sampling_seconds = time.perf_counter() - started
         imitating = self.step >= self.recipe.first_pseudo_step(self.method)
         teacher = self.average if imitating else None
         with mixed_precision(self.device):
-            losses = self.objective(self.network, patches, classes, self.generator, teacher)
+            losses = self.objective(self.network, batch, self.generator, teacher)
         self.optimiser.zero_grad(set_to_none=True)
         losses[0].backward()
         self.optimiser.step()
@@ -204,16 +207,15 @@ class Trainer:
     @torch.inference_mode()
     def _validate(self) -> float:
         """Validation loss, on the same pixels and with the same blind spots every time."""
-        patches, classes = self.validation
         generator = self._new_generator("validation masks")
+        count = len(self.validation.patches)
         total = 0.0
-        for start in range(0, len(patches), VALIDATION_BATCH):
-            part = slice(start, start + VALIDATION_BATCH)
-            annotation = None if classes is None else classes[part]
+        for start in range(0, count, VALIDATION_BATCH):
+            batch = self.validation.part(slice(start, start + VALIDATION_BATCH))
             with mixed_precision(self.device):
-                losses = self.objective(self.average, patches[part], annotation, generator)
-            total += float(losses[0]) * len(patches[part])
-        return total / len(patches)
+                losses = self.objective(self.average, batch, generator, validating=True)
+            total += float(losses[0]) * len(batch.patches)
+        return total / count
 
     def _state(self, fingerprint: str) -> dict[str, Any]:
         return {
@@ -297,22 +299,12 @@ def train(
     """
     check_validation(method, images, identity["dataset"])
     with out_of_memory_advice(device, recipe.batch_size):
-        bank = load_bank(images.train, images.train_masks, recipe, device)
-        val_bank = load_bank(images.val, images.val_masks, recipe, device)
-        normalisation = bank.measure()
-        bank.normalise(normalisation)
-        val_bank.normalise(normalisation)
-        trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
-        if init is not None:
-            _check_init(method, recipe, init)
-            trainer.start_from(init.network.state_dict())
-        contents = {} if bank.classes is None else {"classes": bank.classes}
-        contents |= {} if init is None else init.network.state_dict()
-        fingerprint = repr(
-            (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
+        bank = load_bank(images.train, images.train_masks, recipe, device, images.target)
+        val_bank = load_bank(images.val, images.val_masks, recipe, device, images.target)
+        name = " ".join(map(str, identity.values()))
+        model, history = _train_on(
+            (bank, val_bank), method, recipe, identity, checkpoints, device, init, name
         )
-        trainer.run(checkpoints, fingerprint, name=" ".join(map(str, identity.values())))
-    model = TrainedModel(method, recipe, identity, normalisation, trainer.average)
     if method.segments:
         model.threshold = choose_threshold(
             (
@@ -328,15 +320,65 @@ def train(
             model.threshold.average_precision,
             model.threshold.n_images,
         )
+    return model, history
+
+
+def train_each_image(
+    method: Method,
+    recipe: Recipe,
+    identity: dict[str, Any],
+    images: Sequence[Path],
+    checkpoints: Checkpoints,
+    device: torch.device,
+) -> tuple[ImageModels, pd.DataFrame]:
+    """Train a network on each of some images alone (Noise2Self's "single shot").
+
+    Parameters and errors are those of :func:`train`; validation uses pixels of the same image that
+    the loss never looks at, see :meth:`Objective.hide`.
+
+    Returns
+    -------
+    The models, and the mean of their histories.
+    """
+    models, histories = {}, []
+    for image in images:
+        with out_of_memory_advice(device, recipe.batch_size):
+            banks = [load_bank([image], [None], recipe, device) for _ in ("train", "val")]
+            models[image.stem], history = _train_on(
+                banks, method, recipe, identity | {"image": image.stem},
+                checkpoints.beside(image.stem), device, None,
+                name=f"{' '.join(map(str, identity.values()))} {image.stem}",
+            )  # fmt: skip
+        histories.append(history)
+    mean = pd.concat(histories).groupby(level=0).mean().astype({"step": int})
+    return ImageModels(method, recipe, identity, models), mean
+
+
+def _train_on(
+    banks: Sequence[ImageBank],
+    method: Method,
+    recipe: Recipe,
+    identity: dict[str, Any],
+    checkpoints: Checkpoints,
+    device: torch.device,
+    init: TrainedModel | None,
+    name: str,
+) -> tuple[TrainedModel, pd.DataFrame]:
+    """Train one network on the first bank, validated on the second; both are normalised."""
+    bank, val_bank = banks
+    bounded = NETWORKS[method.network].bounded
+    normalisation = bank.measure_range() if bounded else bank.measure()
+    for each in banks:
+        each.normalise(normalisation)
+    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
+    if init is not None:
+        trainer.start_from(init.network.state_dict())
+    contents = {"classes": bank.classes, "targets": bank.targets}
+    contents = {key: values for key, values in contents.items() if values is not None}
+    contents |= {} if init is None else init.network.state_dict()
+    fingerprint = repr(
+        (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
+    )
+    trainer.run(checkpoints, fingerprint, name)
+    model = TrainedModel(method, recipe, identity, normalisation, trainer.average)
     return model, pd.DataFrame(trainer.history)
-
-
-def _check_init(method: Method, recipe: Recipe, init: TrainedModel) -> None:
-    """A warm start needs the same network."""
-    wanted = (method.network, recipe.depth, recipe.filters)
-    found = (init.method.network, init.recipe.depth, init.recipe.filters)
-    if wanted != found:
-        raise InputError(
-            f"method '{method.name}' starts from '{init.method.name}', but its network "
-            f"(name, depth, filters) is {wanted} and not {found}; make them the same"
-        )

@@ -1,8 +1,9 @@
 """The images that a training reads: chosen, checked, and brought to the device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,15 @@ import torch
 
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import labelled_images
+from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.prediction import input_folder
 from denoiseg_flow.sampling import ImageBank
+
+# The image (y, x) that the one of that name should become when it is denoised.
+Target = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,25 @@ class TrainingImages:
         Input images (tif) for the loss and for validation.
     train_masks, val_masks
         For each of them its mask (tif), or None where it is not annotated or not revealed.
+    target
+        See :func:`find_target`.
     """
 
     train: Sequence[Path]
     train_masks: Sequence[Path | None]
     val: Sequence[Path]
     val_masks: Sequence[Path | None]
+    target: Target | None = None
 
     @classmethod
     def of_split(
-        cls, split: pd.DataFrame, images: Path, masks: Path, n_labelled: int, segments: bool
+        cls,
+        split: pd.DataFrame,
+        images: Path,
+        masks: Path,
+        n_labelled: int,
+        segments: bool,
+        target: Target | None = None,
     ) -> "TrainingImages":
         """Choose the files of a split table.
 
@@ -50,6 +64,8 @@ class TrainingImages:
             How many annotated training images are revealed.
         segments
             Whether the method looks at masks at all.
+        target
+            See :func:`find_target`.
         """
         train = split.loc[split["subset"] == "train", "image"]
         val = split.loc[split["subset"] == "val"]
@@ -69,7 +85,35 @@ class TrainingImages:
             train_masks=[mask(name) for name in train],
             val=[image(name) for name in val["image"]],
             val_masks=[mask(name) for name in val["image"]],
+            target=target,
         )
+
+
+def find_target(
+    method: Method, prepared: Path, noise: str, level: Mapping[str, Any]
+) -> Target | None:
+    """Return what gives the image that the one of a name should become when it is denoised.
+
+    None where that is the image itself, or nothing.
+
+    Parameters
+    ----------
+    prepared
+        Folder of the prepared data set.
+    noise, level
+        Name of the noise level, and its entry in the config.
+    """
+
+    def clean(name: str) -> np.ndarray:
+        return open_image(prepared / "clean" / f"{name}.tif")
+
+    def second_copy(name: str) -> np.ndarray:
+        # What noise an image has by itself, both copies of it would share.
+        path = prepared / "clean" / f"{name}.tif"
+        image = open_image(path if path.exists() else prepared / "images" / path.name)
+        return noisy_copy(image, level, noise, name, copy=1)
+
+    return {"clean": clean, "second_noisy": second_copy}.get(method.target)
 
 
 def load_bank(
@@ -77,8 +121,9 @@ def load_bank(
     masks: Sequence[Path | None],
     recipe: Recipe,
     device: torch.device,
+    target: Target | None = None,
 ) -> ImageBank:
-    """Read images and masks onto the device.
+    """Read images, masks and targets onto the device.
 
     Raises
     ------
@@ -97,6 +142,7 @@ def load_bank(
         (None if mask is None else encode_classes(_read_mask(mask, device)) for mask in masks),
         shapes,
         device,
+        target and (target(path.stem).astype(np.float32) for path in images),
     )
 
 

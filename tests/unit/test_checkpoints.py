@@ -169,6 +169,20 @@ def test_remove_leaves_nothing(pair):
     pair.remove()
 
 
+def test_trainings_of_one_job_have_files_of_their_own(pair):
+    """They go together: what removes the first removes the others."""
+    first, second = pair.beside("a.1"), pair.beside("b")
+    for number, each in enumerate((pair, first, second)):
+        each.save({"step": number})
+        each.save({"step": 10 + number})
+    for number, each in enumerate((pair, first, second)):
+        assert each.load("cpu", {"step"}) == {"step": 10 + number}
+    names = {"checkpoint.pt", "checkpoint_a.1.pt", "checkpoint_b.pt"}
+    assert set(os.listdir(pair.path.parent)) == names | {f"{name}.previous" for name in names}
+    pair.remove()
+    assert os.listdir(pair.path.parent) == []
+
+
 def test_due_after_the_interval(tmp_path, monkeypatch):
     now = [50.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])

@@ -27,7 +27,9 @@ def study(*tables, **changes):
     return {
         "tables": list(tables),
         "methods": ["baseline", "denoiseg"],
-        "noises": ["n10"],
+        "noises": {"n10": "gaussian, sigma 10"},
+        "noise_sigmas": {},
+        "paper": None,
         "reference": "denoiseg",
         "published_datasets": {},
         "published_methods": {},
@@ -57,6 +59,31 @@ def test_published_numbers_stand_beside_ours(metrics, root):
     assert list(tables) == ["segmentation", "published"]
     rows = [headers for panel in tables["published"].panels for headers, _ in panel.rows]
     assert rows
+
+
+def test_tables_of_denoisers(metrics, root):
+    """In the shape of the paper that is asked for, with the numbers of the papers on denoising."""
+    rows = [("cells", "n25", "n2s", 0, 1, "a", metric, 30.0) for metric in ("PSNR", "PSNR_noisy")]
+    rows.append(("cells", "n25", "n2s", 0, 1, "a", "loss_self_supervised", 400.0))
+    metrics = pd.concat([metrics, pd.DataFrame(rows, columns=METRICS_COLUMNS)])
+    changes = {
+        "noises": {"n10": "gaussian, sigma 10", "n25": "gaussian, sigma 25"},
+        "published_datasets": {"cells": "hanzi"},
+        "published_methods": {"n2s": "n2s_unet"},
+    }
+    numbers = root / "config/published/denoisers.csv"
+    tables = {
+        paper: comparison_tables(
+            metrics, study("self_supervision", "paper", paper=paper, **changes), None, numbers
+        )
+        for paper in ("noise2void", "noise2self")
+    }
+    for paper, found in tables.items():
+        assert list(found) == ["self_supervision", "paper"]
+        assert found["self_supervision"].panels[0].rows[0][1][0].text == "400.000"
+        assert found["paper"].panels[0].row_names[0] == (
+            "method" if paper == "noise2void" else "data"
+        )
 
 
 def test_same_input_same_tables(metrics):

@@ -1,10 +1,14 @@
 """Every source ends in the same canonical folder, or in one sentence and no folder."""
 
+import os
+import shutil
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
+from PIL import Image
 
 from denoiseg_flow.data import archives, datasets, manifest, simulator
 from denoiseg_flow.data.images import read_image, read_mask
@@ -170,43 +174,258 @@ def test_denoiseg_npz(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "prepared/masks/test_00001.tif"), y[3])
 
 
+def available(spec):
+    return datasets.annotated_for_training({"it": spec}, "it")
+
+
 def test_annotated_for_training(user):
-    assert datasets.annotated_for_training(folder_spec(user)) == 1
-    assert datasets.annotated_for_training(folder_spec(user, masks=None)) == 0
+    assert available(folder_spec(user)) == 1
+    assert available(folder_spec(user, masks=None)) == 0
     remote = {"source": "remote", "format": "folder", "split": SPLIT}
     simulated = {"source": "simulate", "split": SPLIT, "n_images": 40}
-    assert datasets.annotated_for_training(simulated) == 24
-    assert datasets.annotated_for_training(remote | {"images": "images"}) is None
+    assert available(simulated) == 24
+    assert available(simulated | {"structure": "filaments"}) == 0
+    assert available(remote | {"images": "images"}) is None
     with pytest.raises(InputError, match="lacks `images`"):
-        datasets.annotated_for_training(remote)
+        available(remote)
     with pytest.raises(InputError, match="split: given"):
-        datasets.annotated_for_training(simulated | {"split": "given"})
+        available(simulated | {"split": "given"})
+    with pytest.raises(InputError, match="annotated"):
+        available(simulated | {"structure": "filaments", "annotated": 2})
 
 
 def test_what_is_known_in_advance_is_what_happens(user, tmp_path):
     table = prepared_table(folder_spec(user), None, tmp_path / "prepared")
     ranks = manifest.split(table, SPLIT, 0)["rank"]
-    assert ranks.notna().sum() == datasets.annotated_for_training(folder_spec(user))
+    assert ranks.notna().sum() == available(folder_spec(user))
+
+
+# --- data sets made of others -------------------------------------------------------------------
+
+
+@pytest.fixture
+def defined(user):
+    """A data set of each kind, and one made of two of them."""
+    simulated = {"source": "simulate", "split": SPLIT, "n_images": 10}
+    return {
+        "mine": folder_spec(user),
+        "cells": simulated,
+        "lines": simulated | {"structure": "filaments"},
+        "far": {"source": "remote", "format": "denoiseg_npz", "split": "given"},
+        "both": {"source": "combine", "of": ["mine", "cells"]},
+    }
+
+
+@pytest.fixture
+def prepared_parts(user, tmp_path):
+    """Prepared folders of the user's images and of two images of filaments."""
+    simulator.write(tmp_path / "raw", n_images=2, size=32, structure="filaments")
+    one, other = tmp_path / "one" / "prepared", tmp_path / "other" / "prepared"
+    datasets.prepare(folder_spec(user), None, one)
+    datasets.prepare({"source": "simulate"}, tmp_path / "raw", other)
+    return one, other
+
+
+def combine(folder, prepared_parts, of=("cells", "x.ray")):
+    datasets.prepare({"source": "combine", "of": list(of)}, None, folder, prepared_parts)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_combined(tmp_path, monkeypatch, prepared_parts, links):
+    if not links:  # as on a file system without hard links
+        monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError(1, "no")))
+    both = tmp_path / "both" / "prepared"
+    combine(both, prepared_parts)
+    table, alone = (manifest.read(path / "manifest.tsv") for path in (both, prepared_parts[0]))
+    pd.testing.assert_frame_equal(table.head(5), alone)
+    assert tuple(table.columns) == manifest.MANIFEST_COLUMNS
+    extra = table.tail(2)
+    assert extra["image"].tolist() == ["x.ray_sim_0000", "x.ray_sim_0001"]
+    assert set(extra["given_subset"]) == {"extra"} and extra["clean"].all()
+    assert extra["height"].tolist() == [32, 32] and extra["source"].iloc[1] == "sim_0001.tif"
+    stems = {kind.name: sorted(p.stem for p in kind.iterdir()) for kind in both.glob("*/")}
+    assert stems == {
+        "images": sorted(table["image"]),
+        "masks": sorted(table.loc[table["annotated"] == 1, "image"]),
+        "clean": sorted(table.loc[table["clean"] == 1, "image"]),
+    }
+    original = prepared_parts[1] / "images" / "sim_0001.tif"
+    linked = both / "images" / "x.ray_sim_0001.tif"
+    assert linked.read_bytes() == original.read_bytes() and linked.samefile(original) == links
+
+
+def test_combining_again_and_what_is_made_of_others_outlives_them(tmp_path, prepared_parts):
+    both = tmp_path / "both" / "prepared"
+    combine(both, prepared_parts)
+    shutil.rmtree(prepared_parts[1])
+    assert read_image(both / "images" / "x.ray_sim_0001.tif").shape == (32, 32)
+    with pytest.raises(FileNotFoundError):
+        combine(tmp_path / "more" / "prepared", prepared_parts)
+    assert not list((tmp_path / "more").iterdir())
+
+
+def test_names_that_clash_are_refused(user, tmp_path, prepared_parts):
+    (user / "images" / "sim_0003.tif").rename(user / "images" / "x.ray_sim_0001.tif")
+    datasets.prepare(folder_spec(user), None, prepared_parts[0])
+    with pytest.raises(InputError, match=r"would be called x\.ray_sim_0001: rename") as caught:
+        combine(tmp_path / "both" / "prepared", prepared_parts)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "both").iterdir())
+
+
+def test_annotated_images_of_a_combined_data_set(defined):
+    assert datasets.annotated_for_training(defined, "both") == 1 + 10
+    defined["both"]["of"] = ["cells", "mine", "lines"]
+    assert datasets.annotated_for_training(defined, "both") == 5 + 3
+    for of in (["cells", "far"], ["far", "cells"]):
+        defined["both"]["of"] = of
+        assert datasets.annotated_for_training(defined, "both") is None
+    defined["both"]["of"] = ["mine", "far"]
+    defined["mine"]["split"] = "given"
+    with pytest.raises(InputError, match="split: given"):
+        datasets.annotated_for_training(defined, "both")
+
+
+def test_split_of(defined):
+    defined["mine"]["split"] = SPLIT | {"seed": 3}
+    assert datasets.split_of(defined, "both") == datasets.split_of(defined, "mine")
+    assert datasets.split_of(defined, "both")["seed"] == 3
+
+
+def test_has_clean_truth_and_has_masks(defined, user):
+    def both(name, **more):
+        given = defined | {name: defined[name] | more}
+        return datasets.has_clean_truth(given, name), datasets.has_masks(given, name)
+
+    assert both("cells") == (True, True)
+    assert both("cells", annotated=0) == both("cells", annotated=0.0) == (True, False)
+    assert both("lines") == (True, False)
+    assert both("far") == (True, True)
+    assert both("mine") == (False, True)
+    assert both("mine", masks=None, clean="clean") == (True, False)
+    remote = {"format": "folder", "images": "images"}
+    assert both("far", **remote) == (False, False)
+    assert both("far", **remote, masks="masks", clean="clean") == (True, True)
+    assert both("both") == (False, True)
+    assert both("both", of=["lines", "cells"]) == (True, False)
+    assert both("both", of=["cells", "lines"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("of", "sentence"),
+    [
+        ([], "at least two others, or one and `n_train`, not 0"),
+        (["mine"], "at least two others, or one and `n_train`, not 1"),
+        (["mine", "cels"], "unknown dataset 'cels'; available: mine, cells, lines, far"),
+        (["mine", "cells", "mine"], "dataset mine is named more than once"),
+        (["mine", "again"], "dataset again is combined itself"),
+        (["both", "mine"], "dataset both is combined itself"),
+    ],
+)
+def test_mistakes_in_a_combined_data_set(defined, of, sentence):
+    defined["both"]["of"] = of
+    if "again" in of:
+        defined["again"] = {"source": "combine", "of": ["mine", "cells"]}
+    config = {
+        "datasets": defined,
+        "noises": {},
+        "grid": {"datasets": ["both"], "noises": []},
+    }
+    with pytest.raises(InputError) as caught:
+        datasets.check_sources(config, {"both": 1})
+    message = str(caught.value)
+    assert sentence in message
+    assert message.endswith("(config key datasets.both.of)") and "\n" not in message
+    config["grid"]["datasets"] = ["mine"]
+    datasets.check_sources(config, {"mine": 1})
+
+
+def test_fewer_training_images(defined):
+    """One data set alone with `n_train`; more than there are is refused before any job."""
+    defined["some"] = {"source": "combine", "of": ["mine"], "n_train": 2}
+    config = {"datasets": defined, "noises": {}, "grid": {"datasets": ["some"], "noises": []}}
+    assert datasets.annotated_for_training(defined, "some") <= 2
+    defined["some"]["n_train"] = 1000
+    with pytest.raises(InputError) as caught:
+        datasets.check_sources(config, {"some": 0})
+    assert "config key datasets.some.n_train is 1000, but only" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["poisson", "poisson_gaussian", "poisson_gaussian_bernoulli"])
+def test_photons_need_images_without_negative_values(user, kind):
+    config = {
+        "datasets": {"mine": folder_spec(user)},
+        "noises": {
+            "n20": {"kind": "gaussian", "sigma": 20, "seed": 0},
+            "low": {"kind": kind, "photons": 2, "sigma": 3, "dropped": 0.1, "seed": 0},
+        },
+        "grid": {"datasets": ["mine"], "noises": ["n20", "low"]},
+    }
+    plane = np.random.default_rng(0).normal(10, 2, (40, 40)).astype(np.float32)
+    tifffile.imwrite(user / "images" / "sim_0001.tif", plane - plane.min())
+    tifffile.imwrite(user / "images" / "sim_0002.tif", np.rint(abs(plane)).astype(np.int16))
+    datasets.check_intensities(config)
+    for spoiled in (plane - 20, np.rint(plane - 20).astype(np.int16)):
+        tifffile.imwrite(user / "images" / "sim_0003.tif", spoiled)
+        words = r"images/sim_0003\.tif holds negative values.* noises\.low"
+        with pytest.raises(InputError, match=words):
+            datasets.check_intensities(config)
+    datasets.check_intensities(config | {"grid": config["grid"] | {"noises": ["n20"]}})
+    config["datasets"] |= {
+        "nuclei": {"source": "simulate"},
+        "both": {"source": "combine", "of": ["nuclei", "mine"]},
+    }
+    config["grid"]["datasets"] = ["nuclei"]
+    datasets.check_intensities(config)
+    config["grid"]["datasets"] = ["both"]
+    with pytest.raises(InputError, match=words):
+        datasets.check_intensities(config)
+
+
+def test_intensities_are_read_only_where_they_may_be_negative(user, monkeypatch):
+    for name, ending, plane in (
+        ("sim_0001", "tif", np.arange(1600, dtype=np.uint16)),
+        ("sim_0002", "tif", np.arange(1600, dtype=np.float32)),
+        ("sim_0003", "tif", np.arange(1600, dtype=np.int32)),
+        ("sim_0004", "PNG", np.arange(1600, dtype=np.uint16)),
+    ):
+        (user / "images" / f"{name}.tif").unlink()
+        path, plane = user / "images" / f"{name}.{ending}", plane.reshape(40, 40)
+        if ending == "PNG":
+            Image.fromarray(plane).save(path)
+        else:
+            tifffile.imwrite(path, plane)
+    read = []
+    monkeypatch.setattr(datasets, "read_image", lambda path: read.append(path.stem) or plane)
+    noises = {"low": {"kind": "poisson", "photons": 2, "seed": 0}}
+    config = {"datasets": {"mine": folder_spec(user)}, "noises": noises}
+    datasets.check_intensities(config | {"grid": {"datasets": ["mine"], "noises": ["low"]}})
+    assert read == ["sim_0002", "sim_0003"]
+
+
+def test_intensities_of_a_damaged_image(user):
+    (user / "images" / "sim_0002.tif").write_bytes(b"II*\0nonsense")
+    noises = {"low": {"kind": "poisson", "photons": 2, "seed": 0}}
+    config = {"datasets": {"mine": folder_spec(user)}, "noises": noises}
+    with pytest.raises(InputError, match=r"sim_0002\.tif cannot be read"):
+        datasets.check_intensities(config | {"grid": {"datasets": ["mine"], "noises": ["low"]}})
 
 
 def test_check_sources(user):
     config = {
         "datasets": {"mine": folder_spec(user), "unused": {"source": "folder", "images": "none"}},
         "noises": {"n20": {"kind": "gaussian", "sigma": 20, "seed": 0}, "bad": {"kind": "salt"}},
-        "methods": {"n2v": {"alpha": 1}, "denoiseg": {"alpha": 0.5}},
-        "grid": {
-            "datasets": ["mine"], "noises": ["n20"], "methods": ["denoiseg"], "n_labelled": [1],
-        },
-    }  # fmt: skip
+        "grid": {"datasets": ["mine"], "noises": ["n20"]},
+    }
 
     def with_grid(**more):
         return config | {"grid": config["grid"] | more}
 
-    datasets.check_sources(config)
+    for enough in (0, 1):
+        datasets.check_sources(config, {"mine": enough})
     with pytest.raises(InputError, match=r"asks for 2 .* dataset mine has only 1 annotated"):
-        datasets.check_sources(with_grid(n_labelled=[2, 1]))
-    datasets.check_sources(with_grid(n_labelled=[2], methods=["n2v"]))
+        datasets.check_sources(config, {"mine": 2})
     with pytest.raises(InputError, match=r"noises\.bad"):
-        datasets.check_sources(with_grid(noises=["n20", "bad"]))
+        datasets.check_sources(with_grid(noises=["n20", "bad"]), {"mine": 1})
     with pytest.raises(InputError, match="folder none"):
-        datasets.check_sources(with_grid(datasets=["unused"]))
+        datasets.check_sources(with_grid(datasets=["unused"]), {"unused": 0})

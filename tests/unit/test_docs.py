@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 
 from denoiseg_flow import configuration
 from denoiseg_flow.grid import Grid
+from denoiseg_flow.methods import Method
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")])
@@ -61,6 +62,7 @@ COMMON = {"source", "split", "published"}  # keys of every data set, explained o
         ("source: simulate", "simulate"),
         ("source: folder", "folder"),
         ("source: remote", "remote"),
+        ("source: combine", "combine"),
         ("split", "split"),
         ("noises", "noise"),
         ("methods", "method"),
@@ -88,7 +90,7 @@ def test_every_key_is_explained_with_its_default(schema, heading, definition):
 
 
 def test_no_definition_of_the_schema_is_forgotten(schema):
-    tested = {"grid", "dataset", "simulate", "folder", "remote", "split", "noise"}
+    tested = {"grid", "dataset", "simulate", "folder", "remote", "combine", "split", "noise"}
     simple = {"name", "published_dataset", "binary_masks"}
     assert set(schema["$defs"]) == tested | simple | {"method", "recipe"}
 
@@ -109,12 +111,21 @@ def test_recipes_are_shown_as_they_are(read_config, schema):
         assert shown == defaults | recipes[name], name
 
 
-def test_methods_are_shown_as_they_are(config):
-    rows = table(sections(ROOT / "docs/methods.md")["A method is a composition"])
-    assert set(rows) == set(config["methods"])
-    for name, method in config["methods"].items():
-        wanted = [method["input"], method["target"], f"{method['alpha']}", method["init"] or NONE]
-        assert rows[name][:4] == wanted
+def test_methods_are_shown_as_they_are(read_config):
+    """Learned ones with their fields, classical ones with theirs."""
+    text = sections(ROOT / "docs/methods.md")
+    learned = table(text["A method is a composition"])
+    classical = table(text["Classical denoisers"])
+    methods = read_config()["methods"]
+    assert set(learned) | set(classical) == set(methods)
+    for name, fields in methods.items():
+        if "classical" in fields:
+            assert classical[name][0] == fields["classical"]
+            continue
+        method = Method(name, **{key: fields[key] for key in fields if key != "published"})
+        masking = method.masking if method.target == "blind_spot" else NONE
+        fields = [method.input, method.target, masking, method.network, f"{method.alpha}"]
+        assert learned[name][:6] == [*fields, method.init or NONE]
 
 
 # --- docs/output.md -----------------------------------------------------------------------------
@@ -124,7 +135,7 @@ FOLDERS = {
     "<benchmarks>": "<results>/benchmarks",
     "<results>": "results",
 }
-VALUES = {"dataset": "nuclei|dsb2018_archive", "noise": "n10", "method": "[a-z0-9_]+"}
+VALUES = {"dataset": "nuclei|dsb2018_archive|n_4|n_6", "noise": "n10", "method": "[a-z0-9_]+"}
 VALUES |= {"n_labelled": r"\d+", "seed": r"\d+", "image": ".+"}
 
 
@@ -161,7 +172,12 @@ def planned(tmp_path_factory):
         tmp_path_factory.mktemp("plan"),
         *("--snakefile", ROOT / "Snakefile"),
         *("--configfile", ROOT / "config/dsb2018.yaml", ROOT / "config/test.yaml"),
-        *("--config", "grid={datasets: [nuclei, dsb2018_archive]}"),
+        "--config",
+        "datasets={n_4: {source: combine, of: [nuclei], n_train: 4}, "
+        "n_6: {source: combine, of: [nuclei], n_train: 6}}",
+        "grid={datasets: [nuclei, dsb2018_archive, n_4, n_6], "
+        "methods: [denoiseg, n2v, n2s, median]}",
+        "paper=noise2void",
     )
     lists = re.findall(r"^    (?:output|log|benchmark): (.+)$", text, re.MULTILINE)
     return {re.sub(r" \(.*\)$", "", path) for line in lists for path in line.split(", ")}

@@ -69,13 +69,14 @@ def test_predicted_images_by_name_where_nothing_is_scored(rank_images):
     assert rank_images(metrics((N2V, "001", "PSNR", 31.0)), [JOINT]) == ["b", "c"]
 
 
-@pytest.mark.parametrize("present", [{"denoised"}, {"labels", "truth"}, set()])
+@pytest.mark.parametrize("present", [{"denoised"}, {"labels", "truth"}, {"clean"}, set()])
 def test_example_holds_what_there_is(tmp_path, present):
     folders = {
         "noisy": tmp_path / "noisy",
         "denoised": tmp_path / "predictions" / "denoised",
         "labels": tmp_path / "predictions" / "labels",
         "truth": tmp_path / "prepared" / "masks",
+        "clean": tmp_path / "prepared" / "clean",
     }
     for number, (name, folder) in enumerate(folders.items()):
         folder.mkdir(parents=True)

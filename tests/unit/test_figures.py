@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from denoiseg_flow.classical import DENOISERS
 from denoiseg_flow.figures import curves, panels
+from denoiseg_flow.figures.calibration import calibration_curves
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import GREY, method_styles
 from denoiseg_flow.metrics import average_precision
@@ -120,9 +122,124 @@ def test_training_curves_have_a_line_per_run_and_no_row_for_a_missing_loss():
     assert drawn[0].get_ydata().mean() == pytest.approx(0.55)
 
 
+def test_training_curves_pass_over_classical_denoisers():
+    """They take no steps; their rows stand in the same table."""
+    runs = pd.concat([history(), calibration("median", [1, 2])], ignore_index=True)
+    figure = curves.training_curves(runs, ["median", "baseline"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["segmentation loss"]
+    assert len(lines(figure.axes[0])) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["baseline"]
+
+
+# --- calibration ---------------------------------------------------------------------------------
+
+NOISES = {"n20": "gaussian, sigma 20", "n10": "gaussian, sigma 10"}
+
+
+def calibration(method, values, least=1, gap=400.0, noise="n20", seed=0, known=True):
+    """The errors of a denoiser with their minimum at one place of ``values``."""
+    error = 10.0 + (np.arange(len(values)) - least) ** 2
+    return pd.DataFrame(
+        {
+            "parameter": DENOISERS[method].parameter,
+            "value": values,
+            "loss_self_supervised": error + gap + 1,
+            # What sees the pixel that it predicts seems best where it changes least.
+            "loss_plain": error + gap if DENOISERS[method].j_invariant else values,
+            "mse": error if known else np.nan,
+            "dataset": "data", "noise": noise, "method": method, "n_labelled": 0, "seed": seed,
+        }
+    )  # fmt: skip
+
+
+def drawn(axis):
+    """Of each curve its y values and the place of its marked minimum: plain, true, hidden."""
+    curves, marks = axis.lines[::2], axis.lines[1::2]
+    return [
+        (list(curve.get_ydata()), (mark.get_xdata()[0], mark.get_ydata()[0]))
+        for curve, mark in zip(curves, marks, strict=True)
+    ]
+
+
+RADII = {"donut_median": "donut_median", "median": "median"}
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("donut_median", [([411, 410, 411], (2, 410)), ([11, 10, 11], (2, 10))]),
+        (
+            "median",
+            [([1, 2, 3], (1, 1)), ([11, 10, 11], (2, 10)), ([412, 411, 412], (2, 411))],
+        ),
+    ],
+)
+def test_calibration_curves_mark_their_minima(name, expected):
+    histories = pd.concat([calibration(each, [1, 2, 3]) for each in RADII])
+    (axis,) = calibration_curves(histories, [name], {"n20": ""}, RADII).axes
+    assert drawn(axis) == expected
+    assert axis.get_xlabel() == "radius [pixels]"
+    assert axis.get_ylim()[0] == 0
+    # The vertical distance of the minima is the variance of the noise, if the pixel is not seen.
+    texts = [(text.get_text(), text.xy) for text in axis.texts]
+    assert texts == ([("", (2, 410)), ("400", (2, 210))] if name == "donut_median" else [])
+
+
+def test_calibration_has_columns_of_noise_rows_of_parameters_and_means_over_seeds():
+    runs = [
+        calibration(name, [1, 2, 3], noise=noise, seed=seed, gap=100.0 * seed)
+        for name in ("donut_median", "gaussian") for noise in NOISES for seed in (1, 2)
+    ]  # fmt: skip
+    methods = ["gaussian", "n2v", "donut_median"]
+    denoisers = {"gaussian": "gaussian", "donut_median": "donut_median"}
+    figure = calibration_curves(pd.concat([*runs, history()]), methods, NOISES, denoisers)
+    assert [axis.get_title() for axis in figure.axes] == ["noise: n20", "noise: n10", "", ""]
+    found = [axis.get_xlabel() for axis in figure.axes]
+    assert found == ["sigma [pixels]"] * 2 + ["radius [pixels]"] * 2
+    assert drawn(figure.axes[1])[2][0] == [162, 161, 162]
+    assert drawn(figure.axes[2])[0][0] == [161, 160, 161]
+    styles = method_styles(methods)
+    for place, name in ((0, "gaussian"), (2, "donut_median")):
+        colours = {to_hex(line.get_color()).upper() for line in figure.axes[place].lines}
+        assert colours == {styles[name].colour}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [
+        "gaussian", "donut_median", "against the noisy image", "the same at hidden pixels",
+        "against the clean image",
+    ]  # fmt: skip
+
+
+def test_denoisers_with_the_same_parameter_share_a_row():
+    """The strengths of both are multiples of the noise; a radius in pixels is something else."""
+    names = ["median", "nlm", "donut_median"]
+    histories = pd.concat([calibration(name, [1, 2, 3]) for name in names])
+    figure = calibration_curves(histories, names, {"n20": ""}, {name: name for name in names})
+    found = {axis.get_xlabel(): len(axis.lines) for axis in figure.axes}
+    assert found == {"radius [pixels]": 2 * (3 + 2), "h [noise sigma]": 2 * 3}
+
+
+def test_calibration_without_clean_images_shows_what_is_known():
+    figure = calibration_curves(
+        calibration("donut_median", [1, 2, 3], known=False), ["donut_median"], {"n20": ""}, RADII
+    )
+    assert [values for values, _ in drawn(figure.axes[0])] == [[411, 410, 411]]
+    assert not figure.axes[0].texts
+
+
+@pytest.mark.parametrize("denoisers", [{}, {"median": "median"}])
+def test_without_calibrated_methods_there_is_no_calibration(denoisers):
+    figure = calibration_curves(history(), ["baseline", "median"], NOISES, denoisers)
+    assert not figure.axes
+    assert figure.texts[0].get_text() == "No parameter of a classical denoiser was chosen."
+
+
+# --- what does not apply -------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("draw", "arguments"),
     [
+        (curves.training_curves, (calibration("median", [1, 2]), ["median"])),
         (curves.label_curves, (tidy([("n2v", 0, 0, "a", "PSNR", 3.0)]), METHODS, ["n20"])),
         (curves.denoising_levels, (grid(), METHODS, ["n20"])),
         (curves.training_curves, (history(loss_segment=np.nan), METHODS)),
@@ -180,6 +297,27 @@ def test_centre_crop_and_window():
     assert panels.centre_crop(image, 4).tolist() == image[3:7, 3:7].tolist()
     assert panels.centre_crop(image, 40).shape == (10, 10)
     assert panels.intensity_window(np.zeros((4, 4))) == (0.0, 1.0)
+
+
+def test_panel_without_instances_shows_the_clean_image_and_the_difference():
+    """Middle grey where there is none, white a quarter of the intensity window above it."""
+    noisy = np.tile(np.linspace(0.0, 100.0, 32), (32, 1))
+    clean = np.full((32, 32), 50.0)
+    denoised = clean.copy()
+    low, high = panels.intensity_window(noisy)
+    denoised[3, 3] += (high - low) / 4
+    rows = [Example("a", noisy, denoised, clean=clean), Example("b", noisy, clean=clean)]
+    figure = panels.qualitative_panel(rows)
+    assert [axis.get_title() for axis in figure.axes[:4]] == [
+        *("noisy input", "denoised", "clean", "denoised - clean"),
+    ]
+    shown = [bool(axis.images) for axis in figure.axes]
+    assert shown == [True, True, True, True, True, False, True, False]
+    difference = figure.axes[3].images[0].get_array()
+    assert np.allclose(difference[3, 3], 1)
+    assert np.allclose(difference[0, 0], 0.5)
+    alone = panels.qualitative_panel([Example("a", noisy, denoised)])
+    assert [axis.get_title() for axis in alone.axes] == ["noisy input", "denoised"]
 
 
 def test_qualitative_panel_scores_each_row_and_leaves_gaps():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from denoiseg_flow import configuration
+from denoiseg_flow import classical, configuration
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid, Run
 
@@ -88,13 +88,6 @@ def test_predicts_all_images_where_others_train_on_them(config):
     assert sorted(Grid(config).predicted_subsets("baseline")) == ["test", "train", "val"]
 
 
-def test_patches_must_fit_the_depth(config):
-    config["recipes"]["fast"] |= {"depth": 3, "patch_size": 36}
-    assert message(config) == (
-        "config key 'recipes.fast.patch_size' is 36, but depth 3 needs a multiple of 8"
-    )
-
-
 def test_denoisers_behind_labels_depend_on_labels(config):
     """Noise2Void on the output of DenoiSeg is another one for every label count."""
     config["methods"]["twice"] = {"input": "denoiseg", "target": "blind_spot", "alpha": 1}
@@ -107,6 +100,13 @@ def test_denoisers_behind_labels_depend_on_labels(config):
 DEPENDENT = ("denoiseg", "twice")
 
 
+def test_what_two_others_build_on_runs_once(config):
+    config["methods"]["both"] = {"input": "denoiseg", "init": "n2v", "alpha": 0}
+    config["methods"]["denoiseg"]["init"] = "n2v"
+    grid = select(config, methods=["both"], n_labelled=[4], seeds=[1], noises=["n10"])
+    assert [run.method for run in grid.runs] == ["n2v", "denoiseg", "both"]
+
+
 def test_no_method_is_dropped(config):
     """A method that another one pulled in first must still be shown, in any order."""
     names = list(config["methods"])
@@ -114,6 +114,49 @@ def test_no_method_is_dropped(config):
         grid = select(config, methods=methods, seeds=[1], n_labelled=[4], noises=["n10"])
         assert {run.method for run in grid.scored_runs} == set(names)
         assert len(grid.runs) == len(names)
+
+
+def test_how_many_annotated_images_each_data_set_needs(config):
+    config["datasets"]["lines"] = {"source": "simulate", "structure": "filaments"}
+    grid = select(config, datasets=["nuclei", "lines"], n_labelled=[4, 16, 8])
+    assert grid.n_labelled == {"nuclei": 16, "lines": 0}
+    assert select(config, datasets=["nuclei"], methods=["n2v"]).n_labelled == {"nuclei": 0}
+
+
+def test_a_recipe_of_its_own_or_that_of_the_study(config):
+    config["methods"]["n2v"]["recipe"] = "other"
+    grid = Grid(config)
+    found = {name: grid.recipe_of(method) for name, method in grid.methods.items()}
+    assert found.pop("n2v") == grid.recipes["other"] != grid.recipes["fast"]
+    assert set(found.values()) == {grid.recipes["fast"]}
+
+
+N2S = {"target": "blind_spot", "masking": "grid_interpolate", "alpha": 1}
+
+
+def test_a_network_for_each_image_that_is_predicted(config):
+    config["methods"] |= {
+        "single": N2S | {"each_image": True},
+        "seg": {"input": "single", "alpha": 0},
+    }
+    grid = select(config, methods=["single", "n2v"])
+    assert grid.own_subsets("single") == ["test"]
+    assert grid.own_subsets("n2v") == []
+    grid = select(config, methods=["single", "seg"])
+    assert grid.own_subsets("single") == ["train", "val", "test"]
+
+
+def test_only_methods_that_may_know_it_are_told_the_noise(config):
+    """Otherwise a change of the level's words would train all others again."""
+    config["methods"] |= {
+        "n2n": {"target": "second_noisy", "alpha": 1},
+        "nlm": {"classical": "nlm", "noise_sigma": "known"},
+        "tv": {"classical": "tv"},
+    }
+    grid = Grid(config)
+    told = {name: grid.noise_level(name, "n20") for name in grid.methods}
+    assert {name for name, level in told.items() if level} == {"n2n", "nlm"}
+    assert told["nlm"] == config["noises"]["n20"]
 
 
 def test_runs_are_plain_values(config):
@@ -151,76 +194,144 @@ def test_unknown_reference(config):
     assert message(config).endswith("(config key grid.reference)")
 
 
-@pytest.mark.parametrize("field", ["input", "init"])
-def test_unknown_upstream(config, field):
-    config["methods"]["sequential"][field] = "care"
-    assert message(config).startswith("unknown method 'care'; available: n2v, ")
-    assert message(config).endswith(f"(config key methods.sequential.{field})")
+# Whether data sets and noise levels have what the methods need
+
+FOLDER = {"source": "folder", "images": "images", "masks": "masks"}
+N2N = {"target": "second_noisy", "alpha": 1}
+SUPERVISED = {"target": "clean", "alpha": 1}
+
+
+def with_method(config, fields, **axes):
+    """Study one more method alone."""
+    config["methods"]["new"] = fields
+    config["grid"] |= {"methods": ["new"]} | axes
+    return config
+
+
+def test_clean_targets_need_clean_images(config):
+    config["datasets"]["own"] = FOLDER
+    assert message(with_method(config, SUPERVISED, datasets=["nuclei", "own"])) == (
+        "config key 'methods.new.target' is 'clean', but dataset 'own' has no clean images; set "
+        "'datasets.own.clean', or leave new out of grid.methods"
+    )
+    config["datasets"]["own"] = FOLDER | {"clean": "clean"}
+    Grid(config)
+
+
+def test_a_second_copy_needs_noise(config):
+    assert message(with_method(config, N2N, noises=["n10", "n0"])) == (
+        "config key 'methods.new.target' is 'second_noisy', but noise level 'n0' adds no noise, so "
+        "that there is no second copy to draw; leave new out of grid.methods, or n0 out of "
+        "grid.noises"
+    )
+    select(config, noises=["n10"])
 
 
 @pytest.mark.parametrize(
-    "links",
+    "level, words",
     [
-        {"denoiseg": {"init": "denoiseg"}},
-        {"denoiseg": {"input": "denoiseg"}},
-        {"n2v": {"input": "denoiseg"}, "denoiseg": {"init": "n2v"}},
-        {
-            "n2v": {"init": "denoiseg"},
-            "denoiseg": {"init": "baseline"},
-            "baseline": {"input": "n2v"},
-        },
+        ({"kind": "poisson", "photons": 2}, "poisson, photons 2"),
+        ({"kind": "gaussian_factor", "factor": 0.5}, "gaussian_factor, factor 0.5"),
+        ({"kind": "none"}, "none"),
     ],
 )
-def test_circles(config, links):
-    for name, fields in links.items():
-        config["methods"][name] |= fields
-    text = message(config)
-    assert "builds on itself, through " in text
-    assert text.endswith("change 'input' or 'init' of one of them")
-    named = text.split("through ")[1].split(";")[0].split(" and ")
-    assert set(named) == set(links)
+def test_known_noise_needs_a_standard_deviation(config, level, words):
+    config["noises"]["odd"] = level
+    fields = {"classical": "nlm", "noise_sigma": "known"}
+    assert message(with_method(config, fields, noises=["n10", "odd"])) == (
+        f"config key 'methods.new.noise_sigma' is 'known', but noise level 'odd' ({words}) has no "
+        "single standard deviation; write 'noise_sigma: estimated'"
+    )
+    select(config, noises=["n10"])
 
 
-def test_a_circle_that_others_lead_into_is_found(config):
-    """Whatever builds on a circle must not send the check round for ever."""
-    config["methods"] = {
-        "first": {"init": "n2v"},
-        "n2v": {"target": "blind_spot", "alpha": 1, "init": "other"},
-        "other": {"target": "blind_spot", "alpha": 1, "init": "n2v"},
+def test_a_missing_package_is_named_with_the_way_to_install_it(config, monkeypatch):
+    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+    assert message(with_method(config, {"classical": "bm3d"})) == (
+        "config key 'methods.new.classical' is 'bm3d', but that package is not installed; install "
+        "it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
+    )
+    select(config, methods=["n2v"])
+    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: name)
+    select(config, methods=["new"])
+
+
+def test_what_others_build_on_is_checked_too(config):
+    config["methods"]["supervised"] = SUPERVISED
+    config["datasets"]["own"] = FOLDER
+    fields = {"input": "supervised", "alpha": 0}
+    assert "'methods.supervised.target' is 'clean'" in message(
+        with_method(config, fields, datasets=["own"])
+    )
+
+
+# Data sets without masks
+
+LINES = {"source": "simulate", "structure": "filaments", "split": {"val": 0.2, "test": 0.2}}
+
+
+def test_methods_that_segment_are_left_out_where_there_are_no_masks(config):
+    """Those behind labels as well; the other data sets keep them all."""
+    config["datasets"]["lines"] = LINES
+    config["methods"]["behind"] = {"input": "denoiseg", "target": "blind_spot", "alpha": 1}
+    names = [*config["methods"]]
+    grid = select(config, datasets=["lines", "nuclei"], methods=names, n_labelled=[4], seeds=[1, 2])
+    found = {
+        dataset: {run.method for run in grid.runs if run.dataset == dataset}
+        for dataset in ("lines", "nuclei")
     }
-    config["grid"] |= {"methods": ["first"], "reference": "first"}
-    assert "'methods.n2v' builds on itself, through n2v and other" in message(config)
+    assert found == {"lines": {"n2v"}, "nuclei": set(names)}
+    assert [run for run in grid.runs if run.dataset == "lines"] == [
+        Run("lines", noise, "n2v", 0, seed) for noise in ("n10", "n20") for seed in (1, 2)
+    ]
 
 
-def test_a_diamond_is_no_circle(config):
-    config["methods"]["both"] = {"input": "denoiseg", "init": "n2v", "alpha": 0}
-    config["methods"]["denoiseg"]["init"] = "n2v"
-    grid = select(config, methods=["both"], n_labelled=[4], seeds=[1], noises=["n10"])
-    assert [run.method for run in grid.runs] == ["n2v", "denoiseg", "both"]
+@pytest.mark.parametrize(
+    "spec", [LINES, {"source": "folder", "images": "images", "clean": "images"}]
+)
+def test_a_study_of_denoising_alone(config, schema, spec):
+    """Nothing about segmentation, also where nobody says how many images are annotated."""
+    config["datasets"]["lines"] = spec
+    config["methods"] |= {"n2s": N2S, "median": {"classical": "median"}}
+    config["grid"] |= {
+        "datasets": ["lines"], "methods": ["n2v", "n2s", "median"], "reference": "n2v",
+    }  # fmt: skip
+    del config["grid"]["n_labelled"]
+    configuration.check(config, schema)
+    configuration.fill_defaults(config, schema)
+    grid = Grid(config)
+    assert {run.n_labelled for run in grid.runs} == {0}
+    assert len(grid.runs) == 3 * 2 * 2
+    assert grid.tables == ["denoising", "self_supervision", "paired"]
+    assert grid.figures("lines") == ["denoising_levels", "training_curves", "calibration"]
+    assert grid.n_labelled == {"lines": 0}
+    assert grid.summary["annotated images"] == []
+    assert grid.showcase_run("lines", "n10").method == "n2v"
 
 
-def test_alpha_without_target(config):
-    config["methods"]["denoiseg"] |= {"target": "none", "alpha": 0.3}
+def test_masks_are_needed_if_all_methods_segment(config):
+    config["datasets"]["lines"] = {"source": "folder", "images": "images"}
+    segmenting = ["baseline", "sequential", "denoiseg"]
+    config["grid"] |= {"datasets": ["nuclei", "lines"], "methods": segmenting}
     assert message(config) == (
-        "config key 'methods.denoiseg' has alpha 0.3 but nothing to learn denoising from; "
-        "set 'target: blind_spot', or 'alpha: 0' to segment only"
+        "dataset 'lines' has no masks, but all methods of grid.methods learn from masks; set "
+        "'datasets.lines.masks', or add a method that only denoises"
     )
+    select(config, methods=[*segmenting, "n2v"])
 
 
-def test_target_without_alpha(config):
-    config["methods"]["baseline"]["target"] = "blind_spot"
+@pytest.mark.parametrize("methods", [["baseline"], ["n2v", "baseline"]])
+def test_label_counts_are_needed_by_methods_that_segment(config, methods):
+    config["grid"] |= {"n_labelled": [], "methods": methods}
     assert message(config) == (
-        "config key 'methods.baseline' has target 'blind_spot' but alpha 0, so that nothing would "
-        "be denoised; set alpha above 0, or 'target: none'"
+        "config key 'grid.n_labelled' is missing, but method 'baseline' learns from annotated "
+        "images; say how many, such as [4]"
     )
+    config["grid"]["methods"] = ["baseline"]
+    assert len(select(config, n_labelled=[4, 16]).runs) == 2 * 2 * 2
 
 
-def test_input_that_does_not_denoise(config):
-    config["methods"]["sequential"]["input"] = "baseline"
-    assert message(config) == (
-        "config key 'methods.sequential.input' names 'baseline', which does not denoise (alpha 0); "
-        "name a method with alpha above 0"
-    )
+# Tables and figures
 
 
 def test_methods_are_checked_even_if_not_selected(config):
@@ -243,7 +354,7 @@ def test_tables_that_a_study_can_fill(config, methods, tables):
 
 
 def test_no_denoising_table_without_truth(config):
-    config["datasets"]["own"] = {"source": "folder", "images": "images"}
+    config["datasets"]["own"] = {"source": "folder", "images": "images", "masks": "masks"}
     grid = select(config, datasets=["own"])
     assert grid.tables == ["segmentation", "paired"]
     assert grid.figures("own") == ["label_curves", "training_curves"]
@@ -251,6 +362,40 @@ def test_no_denoising_table_without_truth(config):
     assert "denoising" in grid.tables
     assert grid.figures("own") == ["label_curves", "training_curves"]
     assert grid.figures("nuclei") == ["label_curves", "denoising_levels", "training_curves"]
+
+
+def test_tables_and_figures_of_denoisers(config):
+    config["datasets"]["own"] = FOLDER
+    config["methods"] |= {
+        "n2s": N2S,
+        "median": {"classical": "median", "parameter": [1, 2]},
+        "nlm": {"classical": "nlm", "parameter": 0.8, "noise_sigma": "known"},
+        "tv": {"classical": "tv"},
+        "raw": {"classical": "raw"},
+    }
+    grid = select(config, methods=["n2s", "median", "nlm", "tv", "raw"], datasets=["nuclei", "own"])
+    assert grid.tables == ["denoising", "self_supervision"]
+    figures = ["denoising_levels", "training_curves", "calibration"]
+    assert (grid.figures("nuclei"), grid.figures("own")) == (figures, figures[1:])
+    assert grid.calibrated_denoisers == {"median": "median", "tv": "tv"}
+    assert grid.noise_sigmas == {"nlm": "known", "tv": "estimated"}
+    grid = select(config, methods=["nlm", "raw"])
+    assert (grid.tables, grid.figures("nuclei")) == (["denoising"], ["denoising_levels"])
+
+
+@pytest.mark.parametrize("paper", [None, "noise2self"])
+def test_a_table_in_the_shape_of_a_paper_is_asked_for(config, paper):
+    grid = Grid(config | {"paper": paper})
+    assert ("paper" in grid.tables) == (paper is not None)
+    assert grid.comparison["paper"] == paper
+
+
+def test_published_tables_are_those_of_the_denoiseg_paper(config):
+    for name, wanted in [("bsd68", False), ("camera", False), ("flywing", True)]:
+        config["datasets"]["nuclei"]["published"] = name
+        grid = Grid(config)
+        assert ("published" in grid.tables) == wanted
+        assert grid.published_datasets == {"nuclei": name}
 
 
 @pytest.mark.parametrize(
@@ -280,8 +425,10 @@ def test_published_numbers(config):
     assert grid.tables[-1] == "published"
     assert grid.comparison == {
         "tables": ["segmentation", "denoising", "paired", "published"],
+        "paper": None,
         "methods": ["denoiseg_warm", "denoiseg", "n2v"],
-        "noises": ["n10", "n20"],
+        "noises": {"n10": "gaussian, sigma 10", "n20": "gaussian, sigma 20"},
+        "noise_sigmas": {},
         "reference": "denoiseg",
         "published_datasets": grid.published_datasets,
         "published_methods": grid.published_methods,
@@ -325,7 +472,9 @@ def test_paper_grids(read_config, schema, name, expected):
     used = {method: len(runs) for method, runs in by_method.items() if runs}
     assert len(used) == 11
     assert set(used.values()) == {expected // 11}
-    assert (grid.recipe.depth, grid.recipe.filters, grid.recipe.batch_size) == (4, 32, 128)
+    for method in used:
+        recipe = grid.recipe_of(grid.methods[method])
+        assert (recipe.depth, recipe.filters, recipe.batch_size) == (4, 32, 128)
     assert grid.tables == ["segmentation", "denoising", "paired", "published"]
 
 

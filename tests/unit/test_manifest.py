@@ -137,3 +137,66 @@ def test_given_split():
     assert split["rank"].notna().tolist() == [True] * 4 + [False] * 2
     with pytest.raises(InputError, match="a000"):
         manifest.split(table(6), "given", 0)
+
+
+def with_extra(images, n_annotated, n_other):
+    """Images that a combined data set adds to those of its first part."""
+    extra = table(n_annotated, n_other, manifest.EXTRA)
+    return pd.concat([images, extra.assign(image="x_" + extra["image"])], ignore_index=True)
+
+
+@pytest.mark.parametrize("own", [(20, 0), (20, 7), (2, 9)])
+@pytest.mark.parametrize("extra", [(12, 0), (0, 12), (3, 40)])
+def test_extra_images_change_nothing_about_the_others(own, extra):
+    alone = manifest.split(table(*own), HOW, 5)
+    both = manifest.split(with_extra(table(*own), *extra), HOW, 5)
+    assert both["subset"].head(len(alone)).tolist() == alone["subset"].tolist()
+    assert set(both["subset"].tail(-len(alone))) == {"train"}
+    ranks = both["rank"].dropna()
+    assert sorted(ranks) == list(range(1, len(alone["rank"].dropna()) + extra[0] + 1))
+    # Among each other, the images of the first part are revealed in the same order.
+    order = both.head(len(alone)).sort_values("rank")["image"].tolist()
+    assert order == alone.sort_values("rank")["image"].tolist()
+
+
+def test_extra_images_of_a_given_split():
+    subsets = ["train"] * 4 + ["val", "test"]
+    split = manifest.split(with_extra(table(6, given_subset=subsets), 2, 1), "given", 0)
+    assert split["subset"].tolist() == subsets + ["train"] * 3
+    assert split["rank"].notna().sum() == 6
+
+
+def test_fewer_training_images_are_nested_and_leave_the_rest_alone():
+    images = table(20, 10)
+    everything = manifest.split(images, HOW, 3)
+    train = members(everything, "train")
+    before = set()
+    for n_train in (1, 5, 14, len(train)):
+        split = manifest.split(images, HOW, 3, n_train)
+        chosen = members(split, "train")
+        assert len(chosen) == n_train and before < chosen <= train
+        assert members(split, manifest.UNUSED) == train - chosen
+        for subset in ("val", "test"):
+            assert members(split, subset) == members(everything, subset)
+        n_labelled = min(n_train, 12)
+        assert manifest.labelled_images(split, n_labelled) == manifest.labelled_images(
+            everything, n_labelled
+        )
+        before = chosen
+    assert members(manifest.split(images, HOW, 4, 5), "train") != members(
+        manifest.split(images, HOW, 3, 5), "train"
+    )
+    with pytest.raises(InputError, match="n_train is 23, but only 22 images"):
+        manifest.split(images, HOW, 3, 23)
+
+
+@pytest.mark.parametrize("n_annotated, n_other", [(1, 0), (0, 1), (3, 4)])
+def test_all_images_may_be_for_testing(n_annotated, n_other):
+    """However few there are; images that a combined data set adds stay for training."""
+    images = table(n_annotated, n_other)
+    split = manifest.split(images, {"val": 0, "test": 1, "seed": 0}, 0)
+    assert (split["subset"] == "test").all()
+    extra = table(2, given_subset=manifest.EXTRA)
+    extra["image"] = "x" + extra["image"]
+    split = manifest.split(pd.concat([images, extra]), {"val": 0, "test": 1, "seed": 0}, 0)
+    assert split["subset"].tolist() == ["test"] * len(images) + ["train"] * 2

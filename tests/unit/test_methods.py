@@ -12,11 +12,47 @@ BASELINE = Method(name="baseline", alpha=0)
 JOINT = Method(name="denoiseg", target="blind_spot", alpha=0.3, init="n2v")
 
 
+NLM = Method(name="nlm", classical="nlm")
+N2S = Method(name="n2s", target="blind_spot", masking="grid_zero", alpha=1, struct_mask=[[1, 1, 1]])
+
+
 @pytest.mark.parametrize(
-    "method, denoises, segments", [(N2V, True, False), (BASELINE, False, True), (JOINT, True, True)]
+    "method, denoises, segments",
+    [(N2V, True, False), (BASELINE, False, True), (JOINT, True, True), (NLM, True, False)],
 )
 def test_alpha_decides_what_a_method_yields(method, denoises, segments):
     assert (method.denoises, method.segments) == (denoises, segments)
+
+
+@pytest.mark.parametrize(
+    "classical, parameter, calibrated",
+    [
+        ("nlm", None, True),
+        ("nlm", [0.5, 1], True),
+        ("nlm", [1], True),
+        ("nlm", 1, False),
+        ("nlm", 0.5, False),
+        ("raw", None, False),
+        (None, None, False),
+    ],
+)
+def test_a_parameter_is_chosen_unless_it_is_given(classical, parameter, calibrated):
+    method = Method("m", classical=classical, parameter=parameter)
+    assert method.calibrated == calibrated
+
+
+@pytest.mark.parametrize(
+    "target, masking, hides",
+    [
+        ("blind_spot", "grid_zero", True),
+        ("blind_spot", "grid_interpolate", True),
+        ("blind_spot", "median", False),
+        ("clean", "grid_zero", False),
+        ("none", "grid_interpolate", False),
+    ],
+)
+def test_only_blind_spots_hide_a_grid(target, masking, hides):
+    assert Method("m", target=target, masking=masking).hides_grid == hides
 
 
 @pytest.mark.parametrize(
@@ -61,7 +97,7 @@ def test_steps(make_recipe):
     assert make_recipe(epochs=7, steps_per_epoch=11).steps == 77
 
 
-@pytest.mark.parametrize("method", [N2V, BASELINE, JOINT])
+@pytest.mark.parametrize("method", [N2V, BASELINE, JOINT, NLM, N2S])
 def test_method_round_trip_through_json(method):
     assert method_from_dict(json.loads(json.dumps(as_dict(method)))) == method
 

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from denoiseg_flow import metrics
 from denoiseg_flow.overlap import object_overlap
+from denoiseg_flow.scoring import denoising_scores, j_invariant_scores
 
 LABELS = st.sampled_from([0, 0, 1, 2, 3, 7, 40])
 
@@ -194,3 +196,67 @@ def test_undefined_image_metrics_are_nan(images):
     assert np.isnan(metrics.psnr(flat, flat + 1))
     assert np.isnan(metrics.ssim(flat, flat + 1))
     assert np.isnan(metrics.ssim(images[0][:6], images[1][:6]))
+
+
+def test_mse_by_hand():
+    truth = np.array([[0, 200], [10, 10]], np.uint8)
+    assert metrics.mse(truth, np.array([[2, 196], [10, 10]], np.uint8)) == (4 + 16) / 4
+    assert metrics.mse(truth, truth) == 0
+    with pytest.raises(ValueError, match="shapes differ"):
+        metrics.mse(truth, truth[:1])
+
+
+SIDE = 64
+Y, X = np.mgrid[:SIDE, :SIDE]
+
+
+def checkerboard(residual):
+    """Of a prediction that is wrong by ``residual``."""
+    truth = np.random.default_rng(1).uniform(0, 255, residual.shape)
+    return metrics.checkerboard(truth, truth + residual)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 20.0])
+def test_white_noise_has_a_checkerboard_of_one(sigma):
+    rng = np.random.default_rng(0)
+    found = [checkerboard(sigma * rng.standard_normal((SIDE, SIDE + 5))) for _ in range(40)]
+    assert np.mean(found) == pytest.approx(1, abs=4 * np.std(found) / 40**0.5)
+    assert np.std(found) < 0.1
+
+
+@pytest.mark.parametrize("pattern", [(-1.0) ** (Y + X), (-1.0) ** Y, (-1.0) ** X])
+def test_alternating_residuals_have_all_their_power_there(pattern):
+    """Of 64 frequencies along each axis, 7 count as alternating; they hold all the power."""
+    share = 1 - (57 / 64) ** 2
+    assert checkerboard(3 * pattern) == pytest.approx(1 / share, rel=1e-3)
+    assert checkerboard(-0.1 * pattern) == pytest.approx(1 / share, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [
+        np.ones((SIDE, SIDE)),
+        X - 5.0 * Y,  # jumps from one border to the other
+        np.sin(2 * np.pi * X / 8) + np.cos(2 * np.pi * Y / 5),
+        gaussian_filter(np.random.default_rng(0).standard_normal((SIDE, SIDE)), 2),
+    ],
+)
+def test_smooth_residuals_have_no_checkerboard(residual):
+    assert checkerboard(residual) < 0.01
+
+
+def test_a_checkerboard_is_seen_in_noise():
+    noise = np.random.default_rng(0).standard_normal((SIDE, SIDE))
+    pattern = (-1.0) ** (Y + X)
+    found = [checkerboard(noise + strength * pattern) for strength in (0, 0.3, 1)]
+    assert found == sorted(found) and found[2] > 2 * found[0]
+
+
+def test_no_residual_has_no_checkerboard(images):
+    assert np.isnan(metrics.checkerboard(images[0], images[0]))
+
+
+def test_every_shown_metric_is_defined():
+    truth = np.random.default_rng(0).uniform(0, 9, (16, 16))
+    shown = {*denoising_scores(truth, truth + 1, truth), *j_invariant_scores(truth, truth, truth)}
+    assert {name for name in shown if not name.endswith("_noisy")} <= set(metrics.DEFINITIONS)

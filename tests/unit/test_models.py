@@ -9,7 +9,14 @@ import torch
 from denoiseg_flow import __version__, checkpoints
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
-from denoiseg_flow.models import FORMAT, Normalisation, TrainedModel
+from denoiseg_flow.models import (
+    FORMAT,
+    ClassicalModel,
+    ImageModels,
+    Normalisation,
+    load_model,
+)
+from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.prediction import predict_tiles
 
 
@@ -26,7 +33,7 @@ def predictions(model, image):
 def test_round_trip(model, tmp_path):
     path = tmp_path / "model.pt"
     model.save(path)
-    loaded = TrainedModel.load(path)
+    loaded = load_model(path)
     for field in ("method", "recipe", "identity", "normalisation", "threshold"):
         assert getattr(loaded, field) == getattr(model, field)
     image = np.random.default_rng(0).normal(100, 25, (23, 31)).astype(np.float32)
@@ -38,11 +45,87 @@ def test_round_trip(model, tmp_path):
     assert (content["format"], content["software"]) == (FORMAT, f"denoiseg-flow {__version__}")
 
 
+@pytest.mark.parametrize("mask_channel", [False, True])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_round_trip_of_every_network(make_model, tmp_path, network, mask_channel):
+    method = Method(
+        "m", target="blind_spot", masking="grid_zero", network=network, mask_channel=mask_channel,
+        alpha=1,
+    )  # fmt: skip
+    model = make_model(method)
+    model.save(tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert type(loaded.network) is NETWORKS[network]
+    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    before, after = predictions(model, image), predictions(loaded, image)
+    assert np.array_equal(before.j_invariant, after.j_invariant)
+
+
+SINGLE = Method("single", target="blind_spot", masking="grid_interpolate", alpha=1, each_image=True)
+
+
+@pytest.fixture
+def singles(make_model):
+    """Two networks of one method, for two images."""
+    models = {name: make_model(SINGLE) for name in ("a.1", "b")}
+    models["b"].normalisation = Normalisation(7.0, 3.0)
+    with torch.no_grad():
+        models["b"].network.head.weight.mul_(2)
+    first = models["a.1"]
+    return ImageModels(SINGLE, first.recipe, first.identity, models)
+
+
+def test_round_trip_of_models_of_single_images(singles, tmp_path):
+    singles.save(tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    for field in ("method", "recipe", "identity"):
+        assert getattr(loaded, field) == getattr(singles, field)
+    assert list(loaded.models) == ["a.1", "b"]
+    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    found = []
+    for name, model in loaded.models.items():
+        before, after = predictions(singles.models[name], image), predictions(model, image)
+        assert np.array_equal(before.denoised, after.denoised)
+        assert not model.network.training
+        found.append(after.denoised)
+    assert not np.array_equal(*found)
+
+
+def test_each_image_has_its_own_model(singles):
+    assert singles.for_image("b") is singles.models["b"]
+    with pytest.raises(InputError) as caught:
+        singles.for_image("c")
+    assert str(caught.value) == (
+        "method 'single' has a network for each image it was trained on, and 'c' is none of them; "
+        "train again with that image"
+    )
+
+
+def test_other_models_are_for_all_images(model):
+    assert model.for_image("a") is model
+    classical = ClassicalModel(Method("m", classical="median"), {}, 2, None)
+    assert classical.for_image("a") is classical
+
+
+@pytest.mark.parametrize(
+    "fields, value, sigma",
+    [
+        ({"classical": "raw"}, None, None),
+        ({"classical": "median", "parameter": [1, 2]}, 2.0, None),
+        ({"classical": "nlm", "parameter": 0.8, "noise_sigma": "known"}, 0.8, 20.0),
+    ],
+)
+def test_round_trip_of_a_classical_denoiser(tmp_path, fields, value, sigma):
+    model = ClassicalModel(Method("m", **fields), {"method": "m", "seed": 1}, value, sigma)
+    model.save(tmp_path / "model.pt")
+    assert load_model(tmp_path / "model.pt") == model
+
+
 def test_without_threshold(make_model, tmp_path):
     model = make_model(Method(name="n2v", target="blind_spot", alpha=1))
     assert model.threshold is None
     model.save(tmp_path / "model.pt")
-    loaded = TrainedModel.load(tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
     assert loaded.threshold is None
     assert loaded.method == model.method
 
@@ -59,7 +142,7 @@ def test_other_formats_are_refused(model, tmp_path, version):
     model.save(path)
     rewrite(path, format=version)
     with pytest.raises(InputError) as caught:
-        TrainedModel.load(path)
+        load_model(path)
     assert str(caught.value) == (
         f"model {path} has format {version}, but this version of denoiseg-flow reads format "
         f"{FORMAT}; install the version that wrote it"
@@ -71,7 +154,7 @@ def test_fields_of_later_methods_are_ignored(model, tmp_path):
     model.save(path)
     method = checkpoints.load(path)["method"]
     rewrite(path, method=method | {"n_planes": 3})
-    assert TrainedModel.load(path).method == model.method
+    assert load_model(path).method == model.method
 
 
 BEFORE = {
@@ -97,7 +180,25 @@ def test_models_of_earlier_versions_do_what_they_did(make_model, make_recipe, tm
     model.save(path)
     recipe = checkpoints.load(path)["recipe"]
     rewrite(path, recipe={key: recipe[key] for key in recipe if key != field} | {"later": 1})
-    assert TrainedModel.load(path).recipe == replace(new, **{field: BEFORE[field]})
+    assert load_model(path).recipe == replace(new, **{field: BEFORE[field]})
+
+
+FIRST_METHOD = ["name", "input", "target", "masking", "network", "alpha", "init"]
+
+
+def test_model_of_the_first_format(model, tmp_path):
+    """Methods had fewer fields then; what the new ones say was not done."""
+    path = tmp_path / "model.pt"
+    model.save(path)
+    method = checkpoints.load(path)["method"]
+    assert set(FIRST_METHOD) < set(method)
+    rewrite(path, format=1, method={key: method[key] for key in FIRST_METHOD})
+    loaded = load_model(path)
+    assert loaded.method == model.method
+    assert loaded.threshold == model.threshold
+    image = np.random.default_rng(0).normal(100, 25, (23, 31)).astype(np.float32)
+    before, after = predictions(model, image), predictions(loaded, image)
+    assert np.array_equal(before.denoised, after.denoised)
 
 
 FIRST_RECIPE = [
@@ -112,7 +213,7 @@ def test_model_with_the_recipe_of_the_first_version(make_model, make_recipe, tmp
     make_model().save(path)
     recipe = checkpoints.load(path)["recipe"]
     rewrite(path, recipe={key: recipe[key] for key in FIRST_RECIPE})
-    loaded = TrainedModel.load(path).recipe
+    loaded = load_model(path).recipe
     assert (loaded.instances, loaded.test_time_augmentation) == ("components", False)
 
 
@@ -121,7 +222,7 @@ def test_damaged_model_is_refused_in_a_sentence(model, tmp_path):
     model.save(path)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError) as caught:
-        TrainedModel.load(path)
+        load_model(path)
     assert str(caught.value) == (
         f"{path} is damaged or not a file of tensors; delete it and run the workflow again"
     )
@@ -132,7 +233,7 @@ def test_tensors_that_are_no_model_are_refused(tmp_path, content):
     path = tmp_path / "model.pt"
     torch.save(content, path)
     with pytest.raises(InputError, match=r"model\.pt"):
-        TrainedModel.load(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

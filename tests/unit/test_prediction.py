@@ -8,17 +8,18 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy
 import tifffile
 import torch
 from torch import nn
 
-from denoiseg_flow import prediction
+from denoiseg_flow import classical, prediction
 from denoiseg_flow.data import images
 from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.methods import Method, as_dict
-from denoiseg_flow.models import Normalisation
+from denoiseg_flow.models import ClassicalModel, ImageModels, Normalisation
 from denoiseg_flow.prediction import (
     input_folder,
     predict_file,
@@ -30,6 +31,7 @@ from denoiseg_flow.prediction import (
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
 JOINT = Method(name="denoiseg", target="blind_spot", alpha=0.5)
+N2S = Method(name="n2s", target="blind_spot", masking="grid_interpolate", alpha=1)
 
 
 def draw(shape, seed=0):
@@ -166,6 +168,93 @@ def test_memory_is_bounded_by_the_tile(make_model):
     assert 32**2 < image.largest <= side**2
 
 
+# J-invariance
+
+
+def stitched_j_invariant(model, image, **options):
+    """The J-invariant denoised image from all tiles."""
+    denoised = np.full(image.shape, np.nan, np.float32)
+    for tile in predict_tiles(model, image, **options):
+        denoised[tile.place] = tile.j_invariant
+    return denoised
+
+
+def untiled_j_invariant(model, image):
+    """One subset of the grid after the other, hidden by hand in the whole mirrored image."""
+    method, stride, (mean, std) = model.method, model.network.stride, (100.0, 25.0)
+    missing = [(0, -size % stride) for size in image.shape]
+    x = np.pad((image - np.float32(mean)) / np.float32(std), missing, mode="reflect")
+    rows, columns = (np.pad(axis, missing, mode="reflect") for axis in np.indices(image.shape))
+    ring = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]]) / 6
+    guess = scipy.ndimage.convolve(x, ring, mode="mirror")
+    guess = guess if method.masking == "grid_interpolate" else np.zeros_like(x)
+    result = np.empty_like(x)
+    for subset in range(method.grid**2):
+        mask = (rows % method.grid) * method.grid + columns % method.grid == subset
+        channels = np.stack([np.where(mask, guess, x), mask][: 1 + method.mask_channel])
+        with torch.inference_mode():
+            output = model.network(torch.from_numpy(channels.astype(np.float32))[None])[0, 0]
+        result[mask] = output.numpy()[mask]
+    return result[: image.shape[0], : image.shape[1]] * std + mean
+
+
+GRIDS = [
+    Method(
+        "n2s", "noisy", "blind_spot", masking, grid=grid, mask_channel=told, network=name, alpha=1
+    )
+    for name in ("unet", "unet_blurpool", "dncnn")
+    for masking in ("grid_interpolate", "grid_zero")
+    for told in (False, True)
+    for grid in (4, 5)
+]
+
+
+def words(method):
+    told = "told" if method.mask_channel else "not told"
+    return f"{method.network} {method.masking} {method.grid} {told}"
+
+
+@pytest.mark.parametrize("method", GRIDS, ids=words)
+def test_j_invariance(make_model, method):
+    """The prediction of a pixel does not depend on the pixels of its subset, to the last bit."""
+    model, rng = make_model(method), np.random.default_rng(1)
+    image = draw({4: (11, 18), 5: (13, 9)}[method.grid])
+    y, x = np.indices(image.shape)
+    subsets = (y % method.grid) * method.grid + x % method.grid
+    for tile in (12, 512):
+        denoised, _ = stitched(model, image, tile=tile)
+        before = stitched_j_invariant(model, image, tile=tile)
+        hidden = subsets == rng.choice(subsets.ravel())
+        changed = np.where(hidden, image + rng.normal(0, 1e4, image.shape), image).astype("f4")
+        after = stitched_j_invariant(model, changed, tile=tile)
+        assert np.array_equal(after[hidden], before[hidden])
+        # It does depend on other pixels, and on its own in a single pass that shows all.
+        assert (after[~hidden] != before[~hidden]).any()
+        single, _ = stitched(model, changed, tile=tile)
+        assert (single[hidden] != denoised[hidden]).any()
+        others = np.where(hidden, image, image + 10)
+        assert (stitched_j_invariant(model, others, tile=tile)[hidden] != before[hidden]).any()
+
+
+@pytest.mark.parametrize("method", [m for m in GRIDS if m.grid == 4], ids=words)
+def test_j_invariant_tiles_have_no_seams(make_model, method):
+    model = make_model(method)
+    for shape in ((27, 5), (2, 21)):
+        image = draw(shape)
+        expected = untiled_j_invariant(model, image)
+        tolerance = 1e-4 * np.ptp(expected)
+        for tile in (8, 512):
+            assert (
+                np.abs(stitched_j_invariant(model, image, tile=tile) - expected).max() < tolerance
+            )
+
+
+@pytest.mark.parametrize("method", [N2V, BASELINE, JOINT, replace(N2S, target="clean")])
+def test_only_grids_are_predicted_j_invariantly(make_model, method):
+    (tile,) = predict_tiles(make_model(method), draw((9, 9)))
+    assert tile.j_invariant is None
+
+
 class Copy(nn.Module):
     """Denoises by leaving the image as it is; foreground is what is brighter than the mean."""
 
@@ -220,6 +309,8 @@ def source(tmp_path):
     "method, kept, expected",
     [
         (N2V, True, {"denoised"}),
+        (N2S, True, {"denoised", "j_invariant"}),
+        (replace(N2S, alpha=0.5), False, {"denoised", "j_invariant", "labels"}),
         (BASELINE, False, {"labels"}),
         (BASELINE, True, {"labels", "probabilities"}),
         (JOINT, False, {"denoised", "labels"}),
@@ -232,7 +323,11 @@ def source(tmp_path):
 )
 def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kept, expected):
     model, folder = make_model(method), tmp_path / "predictions"
-    denoised, probabilities = stitched(model, images.open_image(source))
+    image = images.open_image(source)
+    denoised, probabilities = stitched(model, image)
+    planes = {"denoised": denoised, "probabilities": probabilities}
+    if method.hides_grid:
+        planes["j_invariant"] = stitched_j_invariant(model, image)
     if method.segments:
         model.threshold = Threshold(float(np.median(probabilities[FOREGROUND])), 0.5, 1)
     predict_file(model, source, folder, kept)
@@ -250,24 +345,45 @@ def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kep
             assert found.dtype == np.uint16
         else:
             assert found.dtype == np.float32
-            assert np.array_equal(found, denoised if kind == "denoised" else probabilities)
+            assert np.array_equal(found, planes[kind])
+
+
+def with_and_without_mean(model, noisy, folder):
+    """What is written of an image, where its mean is preserved and where it is not."""
+    tifffile.imwrite(folder / "a.tif", noisy)
+    found = {}
+    for preserve in (False, True):
+        recipe = replace(model.recipe, preserve_mean=preserve)
+        predict_file(replace(model, recipe=recipe), folder / "a.tif", folder / str(preserve), False)
+        for kind in (folder / str(preserve)).iterdir():
+            found[kind.name, preserve] = tifffile.imread(kind / "a.tif")
+    return found
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
-def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype):
+@pytest.mark.parametrize("method", [N2V, Method("n2n", target="second_noisy", alpha=1)])
+def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype, method):
     """Over the whole image, by the same shift in all of its tiles."""
     monkeypatch.setattr(prediction, "TILE", 32)
     noisy = draw((70, 90)).astype(dtype)
-    tifffile.imwrite(tmp_path / "a.tif", noisy)
-    model, found = make_model(N2V), {}
-    for preserve in (False, True):
-        recipe = replace(model.recipe, preserve_mean=preserve)
-        folder = tmp_path / str(preserve)
-        predict_file(replace(model, recipe=recipe), tmp_path / "a.tif", folder, False)
-        found[preserve] = tifffile.imread(folder / "denoised" / "a.tif")
-    assert abs(found[False].mean(dtype=float) - noisy.mean(dtype=float)) > 1
-    assert found[True].mean(dtype=float) == pytest.approx(noisy.mean(dtype=float), abs=1e-4)
-    assert np.ptp(found[True] - found[False]) < 1e-3
+    found = with_and_without_mean(make_model(method), noisy, tmp_path)
+    plain, preserved = found["denoised", False], found["denoised", True]
+    assert abs(plain.mean(dtype=float) - noisy.mean(dtype=float)) > 1
+    assert preserved.mean(dtype=float) == pytest.approx(noisy.mean(dtype=float), abs=1e-4)
+    assert np.ptp(preserved - plain) < 1e-3
+
+
+def test_clean_images_tell_their_mean_themselves(make_model, tmp_path):
+    """Noise such as dropped pixels has another mean."""
+    model = make_model(Method("supervised", target="clean", alpha=1))
+    found = with_and_without_mean(model, draw((40, 50)), tmp_path)
+    assert np.array_equal(found["denoised", False], found["denoised", True])
+
+
+def test_a_shift_by_the_mean_would_tell_hidden_pixels(make_model, tmp_path):
+    found = with_and_without_mean(make_model(N2S), draw((20, 30)), tmp_path)
+    assert np.array_equal(found["j_invariant", False], found["j_invariant", True])
+    assert not np.array_equal(found["denoised", False], found["denoised", True])
 
 
 def test_many_objects_need_32_bits(copying, tmp_path):
@@ -301,6 +417,37 @@ def test_folder_of_images_or_of_a_run(copying, tmp_path):
         assert sorted(path.name for path in (out / "denoised").iterdir()) == ["a.tif", "c.tif"]
         found = tifffile.imread(out / "denoised/c.tif")
         assert found == pytest.approx(draw((9, 9), 2) + shift, abs=1e-3)
+
+
+# Models of other kinds
+
+
+def test_each_image_is_predicted_by_its_own_network(make_model, tmp_path):
+    method = replace(N2S, each_image=True)
+    models = {name: make_model(method) for name in "ab"}
+    models["b"].normalisation = Normalisation(300.0, 5.0)
+    for number, name in enumerate("ab"):
+        images.write_image(tmp_path / "noisy" / f"{name}.tif", draw((20, 30), number))
+    both = ImageModels(method, models["a"].recipe, models["a"].identity, models)
+    predict_folder(both, tmp_path / "noisy", ["a", "b"], tmp_path / "out", False)
+    for number, name in enumerate("ab"):
+        for kind, predict in (
+            ("denoised", lambda *given: stitched(*given)[0]),
+            ("j_invariant", stitched_j_invariant),
+        ):
+            found = tifffile.imread(tmp_path / "out" / kind / f"{name}.tif")
+            assert np.array_equal(found, predict(models[name], draw((20, 30), number)))
+
+
+@pytest.mark.parametrize("name, value, sigma", [("median", 2, None), ("nlm", 0.8, 20.0)])
+def test_classical_denoisers_write_what_they_yield(tmp_path, source, name, value, sigma):
+    model = ClassicalModel(Method(name, classical=name), {}, value, sigma)
+    predict_folder(model, source.parent, ["007"], tmp_path / "out", True)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == [tmp_path / "out" / "denoised" / "007.tif"]
+    expected = classical.denoise(name, images.open_image(source), value, sigma)
+    assert np.array_equal(tifffile.imread(files[0]), expected)
+    assert read_pixel_size(files[0]) == pytest.approx((0.2, 0.3), rel=1e-5)
 
 
 # Instances, errors and memory

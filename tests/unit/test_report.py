@@ -139,7 +139,7 @@ def test_an_empty_study_has_sentences_instead_of_gaps():
     page = Page(build_report(empty))
     text = "".join(page.text)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
-    for sentence in ("no ranking by AP", "no tables", "no figures", "without test images",
+    for sentence in ("so there is no ranking", "no tables", "no figures", "without test images",
                      "No run times"):  # fmt: skip
         assert sentence in text
 
@@ -163,6 +163,10 @@ def test_slider_shares_one_intensity_window_and_cuts_large_images():
     assert left.getextrema() == (0, 255)
     assert middle.getextrema() == (128, 128)
     assert painted.getextrema()[3] == (0, 255)
+    known = Example("known", noisy, denoised, clean=noisy)
+    images = Page(build_report(data(comparisons=[known], figures=[]))).all("img")
+    assert [one["alt"].split(", ")[1] for one in images] == ["noisy input", "denoised", "clean"]
+    assert decode(images[2]).getextrema() == (0, 255)
 
 
 def test_figures_come_from_text_or_files_and_nothing_else(tmp_path):
@@ -224,9 +228,13 @@ def test_summary_shows_fewest_and_most_labels_and_lists_all_settings():
     assert [text.count("0.500 ± 0.100")] == [2 + 3]
 
 
-def test_no_settings_without_segmentation():
-    metrics = scores({}).assign(metric="PSNR")
-    assert best_methods(metrics, 0) == []
+def test_without_segmentation_methods_are_ranked_by_psnr():
+    metrics = scores({"other": (0.2, 0)}, n_labelled=0).assign(metric="PSNR")
+    (verdict,) = best_methods(metrics, 0)
+    assert (verdict.metric, verdict.method, verdict.value) == ("PSNR", "best", "0.80 ± 0.00")
+    assert verdict.sentence.startswith("best has the highest mean PSNR, 0.80")
+    assert "by PSNR on the test images" in build_report(data(verdicts=[verdict]))
+    assert best_methods(metrics.assign(metric="SSIM"), 0) == []
 
 
 @pytest.mark.parametrize("module", ["figures.curves", "figures.panels", "report"])

@@ -34,13 +34,24 @@ def code(image):
     return (image.astype(int) % 3).astype(np.int8)
 
 
-def make_bank(shapes=SHAPES, labelled=LABELLED):
+def target_of(image):
+    """A target that can be told from the pixel."""
+    return 3 * image + 7
+
+
+def make_bank(shapes=SHAPES, labelled=LABELLED, targets=False):
     images = numbered(shapes)
     classes = [
         torch.from_numpy(code(image)) if known else None
         for image, known in zip(images, labelled, strict=True)
     ]
-    return ImageBank.load(iter(images), iter(classes), shapes, torch.device("cpu"))
+    others = map(target_of, images) if targets else None
+    return ImageBank.load(iter(images), iter(classes), shapes, torch.device("cpu"), others)
+
+
+def draw(bank, rng):
+    """Random patches, and those of validation."""
+    return PatchSampler(bank, SIZE, 100, 0).draw(rng), validation_patches(bank, SIZE, 99, rng)
 
 
 def place(patch, shapes=SHAPES):
@@ -61,7 +72,7 @@ def symmetry(patch, image, width):
 
 def test_patches_are_slices_under_the_eight_symmetries(rng):
     images, sampler = numbered(SHAPES), PatchSampler(make_bank(), SIZE, 300, 0)
-    patches, _ = sampler.draw(rng)
+    patches = sampler.draw(rng).patches
     assert patches.shape == (300, SIZE, SIZE)
     found = [
         symmetry(
@@ -77,12 +88,66 @@ def test_patches_are_slices_under_the_eight_symmetries(rng):
 
 def test_classes_lie_on_their_pixels(rng):
     sampler = PatchSampler(make_bank(), SIZE, 200, 0)
-    patches, classes = sampler.draw(rng)
+    patches, classes, *_ = sampler.draw(rng)
     assert (classes.shape, classes.dtype) == (patches.shape, torch.int64)
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
         number, _, _ = place(patch)
         expected = code(patch) if LABELLED[number] else np.full((SIZE, SIZE), IGNORE)
         assert np.array_equal(codes, expected)
+
+
+def test_every_pixel_tells_where_it_lies_in_its_image(rng):
+    for batch in draw(make_bank(), rng):
+        assert batch.y.dtype == batch.x.dtype == torch.int64
+        for patch, *found in zip(batch.patches.numpy(), batch.y, batch.x, strict=True):
+            _, *expected = place(patch)
+            assert np.array_equal(found, expected)
+
+
+def test_targets_are_cut_at_the_places_of_the_patches(rng):
+    for batch in draw(make_bank(targets=True), rng):
+        assert torch.equal(batch.targets, target_of(batch.patches))
+    for batch in draw(make_bank(), rng):
+        assert batch.targets is None
+
+
+def test_targets_are_normalised_like_the_patches(rng):
+    bank = make_bank(targets=True)
+    pixels, targets = bank.pixels.clone(), bank.targets.clone()
+    scale = bank.measure()
+    assert scale.mean == pytest.approx(pixels.mean().item(), rel=1e-5)
+    bank.normalise(scale)
+    assert np.array_equal(bank.pixels, scale.apply(pixels.numpy()))
+    assert np.array_equal(bank.targets, scale.apply(targets.numpy()))
+
+
+@pytest.mark.parametrize("targets", [True, False])
+def test_the_range_of_the_targets_becomes_that_from_0_to_1(targets):
+    """Of the images themselves, where there are no targets."""
+    bank = make_bank(targets=targets)
+    scaled = bank.targets if targets else bank.pixels
+    low, high = scaled.min().item(), scaled.max().item()
+    scale = bank.measure_range()
+    assert (scale.mean, scale.std) == (low, high - low)
+    bank.normalise(scale)
+    assert (scaled.min().item(), scaled.max().item()) == (0, 1)
+    if targets:
+        assert bank.pixels.max() < 1 / 2
+
+
+def test_the_range_of_a_constant_image_does_not_divide_by_zero():
+    bank = ImageBank.load([np.full((8, 8), 5, "f4")], [None], [(8, 8)], torch.device("cpu"))
+    bank.normalise(bank.measure_range())
+    assert not bank.pixels.any()
+
+
+@pytest.mark.parametrize("labelled, targets", [([False] * 3, False), (LABELLED, True)])
+def test_part_of_a_batch(rng, labelled, targets):
+    batch, _ = draw(make_bank(labelled=labelled, targets=targets), rng)
+    part = batch.part(slice(10, 30))
+    for values, some in zip(batch, part, strict=True):
+        assert some is None if values is None else torch.equal(some, values[10:30])
+    assert (part.classes is not None, part.targets is not None) == (any(labelled), targets)
 
 
 @pytest.mark.parametrize("count", [20, 10, 40, 0])
@@ -120,20 +185,20 @@ def test_every_position_is_reached_equally_often(rng):
 
 
 def test_a_patch_may_be_the_whole_image(rng):
-    patches, _ = PatchSampler(make_bank([(8, 8)], [False]), 8, 50, 0).draw(rng)
+    patches = PatchSampler(make_bank([(8, 8)], [False]), 8, 50, 0).draw(rng).patches
     assert (patches.sort(dim=-1).values.sum(dim=(1, 2)) == np.arange(64).sum()).all()
 
 
 def test_large_images_lie_in_a_file_that_leaves_no_trace(monkeypatch, tmp_path):
-    """The same pixels and classes, whether in memory or not."""
-    resident = make_bank()
+    """The same pixels, targets and classes, whether in memory or not."""
+    resident = make_bank(targets=True)
     monkeypatch.setattr(sampling, "RESIDENT_BYTES", 100)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    mapped = make_bank()
+    mapped = make_bank(targets=True)
     assert list(tmp_path.iterdir()) == []
     maps = Path("/proc/self/maps")  # Linux
     assert not maps.exists() or str(tmp_path) in maps.read_text()
-    for field in ("pixels", "classes", "labelled"):
+    for field in ("pixels", "targets", "classes", "labelled"):
         assert torch.equal(getattr(resident, field), getattr(mapped, field))
 
 
@@ -167,14 +232,16 @@ def test_the_bank_copies_what_it_reads(rng):
     assert np.array_equal(bank.classes.reshape(16, 12).numpy(), code(expected))
 
 
-def test_images_and_classes_must_match():
-    images = numbered(SHAPES)
+def test_images_classes_and_targets_must_match():
+    images, device = numbered(SHAPES), torch.device("cpu")
     with pytest.raises(ValueError):
-        ImageBank.load(images, [None], SHAPES, torch.device("cpu"))
+        ImageBank.load(images, [None], SHAPES, device)
+    with pytest.raises(ValueError):
+        ImageBank.load(images, [None] * 3, SHAPES, device, images[:2])
 
 
 def test_validation_cuts_every_image_into_a_grid(rng):
-    patches, classes = validation_patches(make_bank(), SIZE, 1000, rng)
+    patches, classes, *_ = validation_patches(make_bank(), SIZE, 1000, rng)
     corners = set()
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
         number, y, x = place(patch)

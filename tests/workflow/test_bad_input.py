@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from denoiseg_flow.classical import is_available
 from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
@@ -57,6 +58,20 @@ def orphan(folder):
         (folder / name).touch()
 
 
+def images_alone(folder):
+    (folder / "images").mkdir()
+    for name in ("a.tif", "b.tif", "c.tif"):
+        (folder / "images" / name).touch()
+
+
+def negative(folder):
+    (folder / "images").mkdir()
+    for name, lowest in (("a", 0), ("b", -3), ("c", 0)):
+        plane = np.full(SHAPE, 5, np.float32)
+        plane[0, 0] = lowest
+        tifffile.imwrite(folder / "images" / f"{name}.tif", plane)
+
+
 OWN = [
     "grid={datasets: [mine], n_labelled: [1]}",
     "datasets={mine: {source: folder, images: images}}",
@@ -70,8 +85,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["grid={methods: [n2v, n2s2]}"],
-            "unknown method 'n2s2'; available: n2v, baseline, sequential, denoiseg, denoiseg_warm "
-            "(config key grid.methods)",
+            "unknown method 'n2s2'; available: n2v, baseline, sequential, denoiseg, ",
         ),
         (
             None,
@@ -96,14 +110,62 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "sigma of gaussian noise is missing, but must be a number above 0 (config key "
             "noises.n30)",
         ),
+        (
+            None,
+            ["noises={n30: {kind: gaussian, sigma: 0}}", "grid={noises: [n30]}"],
+            "config key 'noises.n30.sigma': 0 is less than or equal to the minimum of 0",
+        ),
+        (
+            None,
+            ["noises={n30: {kind: poisson, photons: 2, sigma: 5}}", "grid={noises: [n30]}"],
+            "sigma is no parameter of poisson noise, which takes photons (config key noises.n30)",
+        ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
+        (
+            images_alone,
+            [*OWN, "grid={methods: [n2v, supervised]}"],
+            "config key 'methods.supervised.target' is 'clean', but dataset 'mine' has no clean "
+            "images; set 'datasets.mine.clean', or leave supervised out of grid.methods",
+        ),
+        (
+            images_alone,
+            [*OWN, "grid={methods: [dae]}"],
+            "config key 'methods.dae.target' is 'clean', but dataset 'mine' has no clean images",
+        ),
+        (
+            None,
+            ["grid={noises: [n0], methods: [n2n]}"],
+            "config key 'methods.n2n.target' is 'second_noisy', but noise level 'n0' adds no noise",
+        ),
+        (
+            None,
+            [
+                "methods={structn2v: {struct_mask: [[" + "1, " * 34 + "1]]}}",
+                "grid={methods: [structn2v]}",
+            ],
+            "config key 'methods.structn2v.struct_mask' has 1x35 pixels, more than a training "
+            "patch (32x32)",
+        ),
+        (
+            None,
+            ["methods={n2s: {grid: 40}}", "grid={methods: [n2s]}"],
+            "config key 'methods.n2s.grid' is 40, but a training patch, and so the smallest image, "
+            "has only 32 pixels a side",
+        ),
+        (
+            negative,
+            [*OWN, "noises={p: {kind: poisson, photons: 1}}", "grid={noises: [p], methods: [n2v]}"],
+            "image images/b.tif holds negative values, down to -3",
+        ),
         (empty, OWN, "folder images (config key `images`) holds no image"),
         (None, OWN, "folder images (config key `images`) does not exist"),
         (twins, OWN, "a.png and a.tif have the same name but for the ending"),
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
-        *("method", "noise", "recipe", "key", "label_count", "sigma", "circle"),
+        *("method", "noise", "recipe", "key", "label_count", "sigma"),
+        *("sigma_zero", "sigma_unknown", "circle"),
+        *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )
@@ -116,6 +178,13 @@ def test_config(tmp_path, call_snakemake, files, config, sentence):
     assert sentence in call.screen
     assert "Traceback" not in call.screen
     assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
+
+
+@pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")
+def test_a_package_that_is_missing(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run", "--config", "grid={methods: [bm3d]}")
+    assert call.status != 0
+    assert "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`" in call.screen
 
 
 # ---------------------------------------------------------------- mistakes in the images
@@ -217,7 +286,7 @@ def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_pat
         log,
         input={"prepared": data["prepared"]},
         output={"split": data["split"]},
-        params={"split": {"val": 0.2, "test": 0.2, "seed": 0}},
+        params={"split": {"val": 0.2, "test": 0.2, "seed": 0}, "n_train": None},
         wildcards={"seed": "1"},
     )
     grid = Grid(config)
@@ -227,7 +296,9 @@ def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_pat
         input=data | {"images": data["prepared"] / "images", "init": []},
         params={
             "method": as_dict(grid.methods["denoiseg"]),
-            "recipe": as_dict(grid.recipe) | {"patch_size": 64},
+            "recipe": as_dict(grid.recipes["tiny"]) | {"patch_size": 64},
+            "level": None,
+            "subsets": [],
             "device": "cpu",
         },
         wildcards={

@@ -5,8 +5,9 @@ import re
 import pytest
 
 CONFIGS = {
-    "config", "test", "dsb2018", "own_images",
+    "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
+    "paper/n2v", "paper/noise2self", "paper/autoencoder",
 }  # fmt: skip
 
 
@@ -36,6 +37,26 @@ def test_default_config(tmp_path, call_snakemake):
     assert call.jobs["train"] == 2 * 2 * (1 + 4 * 2)
     assert call.jobs["split"] == call.jobs["add_noise"] == 2
     assert not (tmp_path / "results").exists()
+
+
+def test_combined_data_set(tmp_path, call_snakemake):
+    """Its parts are made although the grid does not select them, once, and divided as the first."""
+    call = call_snakemake(
+        tmp_path,
+        "--dry-run",
+        "--config",
+        "datasets={lines: {source: simulate, structure: filaments, n_images: 6, size: 64}, "
+        "both: {source: combine, of: [nuclei, lines]}}",
+        "grid={datasets: [nuclei, both]}",
+    )
+    assert call.status == 0, call.screen
+    assert call.jobs["simulate"] == 2
+    assert call.jobs["prepare"] == 3
+    assert call.jobs["split"] == call.jobs["add_noise"] == 2
+    (inputs,) = re.findall(
+        r"^rule prepare:\n    input: (.+)\n    output: results/data/both", call.screen, re.MULTILINE
+    )
+    assert inputs == "results/data/nuclei/prepared, results/data/lines/prepared"
 
 
 @pytest.fixture
@@ -79,6 +100,61 @@ def test_grid_of_the_paper(tmp_path, call_snakemake, name, trainings):
     assert sum(method != "n2v" for method in methods) == trainings
     assert call.jobs["predict"] == call.jobs["score"] == call.jobs["train"]
     assert call.jobs["fetch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "trainings"),
+    # Data sets x noise levels x methods x seeds.
+    [("n2v", 2 * 6 * 2), ("noise2self", 2 * 7 * 2), ("autoencoder", 3 * 2 * 3 * 2)],
+)
+def test_denoisers_on_simulated_images(tmp_path, call_snakemake, name, trainings):
+    call = call_snakemake(tmp_path, "--dry-run", config=name)
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] == call.jobs["predict"] == call.jobs["score"] == trainings
+    assert "tables/paper.csv" in call.screen
+    assert "label_curves" not in call.screen and "segmentation.csv" not in call.screen
+
+
+@pytest.mark.parametrize(
+    ("name", "folders_of", "methods", "trainings"),
+    [
+        ("n2v", ["bsd68"], "supervised, n2n, n2v, n2v2", 4 * 3),
+        ("noise2self", ["hanzi"], "nlm, n2s, n2s_dncnn, n2n, supervised", 5 * 3),
+        ("autoencoder", ["mammograms", "dental"], "median, nlm, dae", 4 * 3 * 3 * 3),
+    ],
+)
+def test_papers_on_denoising(tmp_path, call_snakemake, name, folders_of, methods, trainings):
+    """On folders of images that users have, here of names alone; without the optional BM3D."""
+    for dataset in folders_of:
+        (tmp_path / dataset).mkdir()
+        for number in range(320):
+            (tmp_path / dataset / f"{dataset}_{number:03}.tif").touch()
+    paths = ", ".join(f"{d}: {{images: {d}, clean: {d}}}" for d in folders_of)
+    call = call_snakemake(
+        tmp_path,
+        "--dry-run",
+        *("--config", f"datasets={{{paths}}}", f"grid={{methods: [{methods}]}}"),
+        config=f"paper/{name}",
+    )
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] == trainings
+    assert len(train_methods(call)) == trainings
+
+
+def test_data_set_without_masks_beside_one_with(tmp_path, call_snakemake):
+    """Methods that segment are left out there, and nothing else."""
+    call = call_snakemake(
+        tmp_path,
+        "--dry-run",
+        "--config",
+        "datasets={lines: {source: simulate, structure: filaments, n_images: 6, size: 64}}",
+        "grid={datasets: [nuclei, lines]}",
+    )
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] == 5 + 1
+    assert "figures/nuclei/label_curves" in call.screen
+    assert "figures/lines/label_curves" not in call.screen
+    assert "figures/lines/denoising_levels" in call.screen
 
 
 def test_every_config_is_planned_here(repo):

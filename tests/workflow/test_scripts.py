@@ -1,6 +1,7 @@
 """The scripts, one after the other on a tiny data set, called without Snakemake."""
 
 import csv
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 import tifffile
 
+from denoiseg_flow.classical import candidates
 from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
-from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.models import load_model
 
 BENCHMARK = "s\th:m:s\tmax_rss\n1.5\t0:00:01\t100\n"
 
@@ -54,7 +56,7 @@ class Chain:
             "split",
             input={"prepared": self.prepared},
             output={"split": self.split},
-            params={"split": spec["split"]},
+            params={"split": spec["split"], "n_train": None},
             wildcards={"seed": "1"},
         )
         self.call(
@@ -69,6 +71,7 @@ class Chain:
         source, init = self.grid.input_run(run), self.grid.init_run(run)
         wildcards = {key: str(value) for key, value in run.as_dict().items()}
         images = self.of(source, "predictions") if source else self.noisy
+        method = self.grid.methods[run.method]
         self.call(
             "train",
             input={
@@ -79,8 +82,10 @@ class Chain:
             },
             output={"model": self.of(run, "model.pt"), "history": self.of(run, "history.tsv")},
             params={
-                "method": as_dict(self.grid.methods[run.method]),
-                "recipe": as_dict(self.grid.recipe),
+                "method": as_dict(method),
+                "recipe": None if method.classical else as_dict(self.grid.recipe_of(method)),
+                "level": self.grid.noise_level(run.method, "n10"),
+                "subsets": self.grid.own_subsets(run.method),
                 "device": "cpu",
             },
             wildcards=wildcards,
@@ -135,7 +140,12 @@ class Chain:
                 "plot",
                 input=metrics | {"histories": histories},
                 output={end: self.figures / f"{name}.{end}" for end in ("svg", "png")},
-                params={"methods": self.grid.method_names, "noises": ["n10"]},
+                params={
+                    "methods": self.grid.method_names,
+                    "noises": self.grid.noise_descriptions,
+                    "denoisers": self.grid.calibrated_denoisers,
+                    "sizes": self.grid.training_sizes("nuclei"),
+                },
                 wildcards={"dataset": "nuclei", "figure": name},
             )
         runs = self.grid.example_runs("nuclei", "n10")
@@ -175,6 +185,9 @@ class Chain:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory, config, run_script):
+    """Methods of every kind: networks, one for each image, a second copy, and no network."""
+    config = deepcopy(config)
+    config["grid"]["methods"] += ["n2n", "n2s_single", "donut_median"]
     return Chain(tmp_path_factory.mktemp("chain"), config, run_script)
 
 
@@ -212,13 +225,16 @@ def test_add_noise(chain):
 def test_train(chain):
     for run in chain.grid.runs:
         history = pd.read_csv(chain.of(run, "history.tsv"), sep="\t")
-        assert history["step"].tolist() == [20, 40]
-        assert np.isfinite(history["loss"]).all()
+        method = chain.grid.methods[run.method]
+        assert history["value" if method.classical else "step"].tolist() == (
+            list(candidates("donut_median")) if method.classical else [20, 40]
+        )
+        assert np.isfinite(history["mse" if method.classical else "loss"]).all()
         assert history[["method", "n_labelled"]].drop_duplicates().values.tolist() == [
             [run.method, run.n_labelled]
         ]
-        model = TrainedModel.load(chain.of(run, "model.pt"), "cpu")
-        assert (model.threshold is not None) == chain.grid.methods[run.method].segments
+        model = load_model(chain.of(run, "model.pt"), "cpu")
+        assert (getattr(model, "threshold", None) is not None) == method.segments
         assert not chain.of(run, "checkpoint.pt").exists()
 
 
@@ -230,6 +246,7 @@ def test_predict(chain):
         folder = chain.of(run, "predictions")
         images = set(split["image"]) if run.method == "n2v" else test
         assert stems(folder / "denoised") == (images if method.denoises else set())
+        assert stems(folder / "j_invariant") == (images if method.hides_grid else set())
         assert stems(folder / "labels") == (images if method.segments else set())
         assert stems(folder / "probabilities") == (test if run.method == "denoiseg" else set())
 
@@ -287,5 +304,5 @@ def test_report(chain):
 def test_every_script_left_a_log(chain, repo):
     scripts = {path.stem for path in (repo / "workflow/scripts").glob("*.py")} - {"fetch"}
     assert {path.stem for path in chain.log.iterdir()} == scripts
-    assert "threshold" in (chain.log / "train.log").read_text()
+    assert "least self-supervised loss" in (chain.log / "train.log").read_text()
     assert not any("Error" in Path(path).read_text() for path in chain.log.iterdir())

@@ -5,7 +5,8 @@ import re
 import yaml
 
 from denoiseg_flow import configuration
-from denoiseg_flow.data.datasets import check_sources
+from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.datasets import check_intensities, check_sources, split_of
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.methods import REVISION, as_dict
@@ -19,7 +20,9 @@ try:
     configuration.check(config, SCHEMA)
     configuration.fill_defaults(config, SCHEMA)
     GRID = Grid(config)
-    check_sources(config)
+    check_sources(config, GRID.n_labelled)
+    if workflow.is_main_process:  # not once more in every job: it may read all images
+        check_intensities(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -54,11 +57,20 @@ def run_path(run, name):
 
 
 def source_folders(wildcards):
-    """What a dataset is prepared from: the user's folders, or what another rule made."""
+    """What a dataset is prepared from: the user's folders, or what another job made."""
     spec = config["datasets"][wildcards.dataset]
+    if spec["source"] == "combine":
+        names = parts(config["datasets"], wildcards.dataset)
+        return {"parts": [f"<results>/data/{name}/prepared" for name in names]}
     if spec["source"] != "folder":
         return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
     return {key: spec[key] for key in ("images", "masks", "clean") if spec.get(key)}
+
+
+def recipe(name):
+    """The recipe that a method is trained by; nothing for one that is not trained."""
+    method = GRID.methods[name]
+    return None if method.classical else as_dict(GRID.recipe_of(method))
 
 
 def input_images(wildcards):
@@ -76,12 +88,16 @@ def table(name):
     return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
 
 
-# The numbers of the papers, if any dataset of the grid is theirs.
-PUBLISHED = (
-    workflow.source_path("../../config/published/denoiseg.csv")
-    if GRID.published_datasets
-    else []
-)
+def published(table, name):
+    """The numbers of the papers that a table needs, if the study makes that table."""
+    file = f"../../config/published/{name}.csv"
+    return workflow.source_path(file) if table in GRID.tables else []
+
+
+PUBLISHED = {
+    "published": published("published", "denoiseg"),
+    "published_denoisers": published("paper", "denoisers"),
+}
 
 
 def figure(path, caption):

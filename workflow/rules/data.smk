@@ -62,7 +62,8 @@ rule split:
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        split=lambda wildcards: config["datasets"][wildcards.dataset]["split"],
+        split=lambda wildcards: split_of(config["datasets"], wildcards.dataset),
+        n_train=lambda wildcards: config["datasets"][wildcards.dataset].get("n_train"),
     script:
         "../scripts/split.py"
 

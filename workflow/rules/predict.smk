@@ -16,7 +16,7 @@ rule predict:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:

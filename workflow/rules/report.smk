@@ -14,12 +14,14 @@ rule plot:
     log:
         "<logs>/{dataset}/plot/{figure}.log",
     wildcard_constraints:
-        figure="label_curves|denoising_levels|training_curves",
+        figure="label_curves|denoising_levels|training_curves|calibration|training_sizes",
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
         methods=GRID.method_names,
-        noises=config["grid"]["noises"],
+        noises=GRID.noise_descriptions,
+        denoisers=GRID.calibrated_denoisers,
+        sizes=lambda wildcards: GRID.training_sizes(wildcards.dataset),
     script:
         "../scripts/plot.py"
 
@@ -55,8 +57,8 @@ SHOWN_RUNS = [
 
 rule report:
     input:
+        **PUBLISHED,
         metrics="<results>/tables/metrics.csv",
-        published=PUBLISHED,
         costs="<benchmarks>/costs.csv",
         figures=FIGURES,
         prepared=[f"<results>/data/{run.dataset}/prepared" for run in SHOWN_RUNS],

@@ -3,8 +3,8 @@
 
 rule aggregate:
     input:
+        **PUBLISHED,
         metrics=[run_path(run, "metrics.tsv") for run in GRID.scored_runs],
-        published=PUBLISHED,
     output:
         metrics="<results>/tables/metrics.csv",
         tables=[file for name in GRID.tables for file in table(name)],

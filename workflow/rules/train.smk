@@ -20,12 +20,14 @@ rule train:
     # depend on how many cores the machine has.
     threads: 1
     resources:
-        gpu=1,
+        gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         method=lambda wildcards: as_dict(GRID.methods[wildcards.method]),
-        recipe=as_dict(GRID.recipe),
+        recipe=lambda wildcards: recipe(wildcards.method),
+        level=lambda wildcards: GRID.noise_level(wildcards.method, wildcards.noise),
+        subsets=lambda wildcards: GRID.own_subsets(wildcards.method),
         device=config["device"],
         revision=REVISION,
     script:

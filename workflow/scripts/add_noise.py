@@ -10,12 +10,10 @@ from denoiseg_flow.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         prepared = Path(snakemake.input.prepared)
-        level = dict(snakemake.params.level)
         add_noise_to_folder(
             prepared=prepared,
             manifest=manifest.read(prepared / "manifest.tsv"),
-            seed=level.pop("seed"),
-            level=level,
+            level=snakemake.params.level,
             name=snakemake.wildcards.noise,
             out=Path(snakemake.output.noisy),
         )

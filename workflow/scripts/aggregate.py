@@ -13,7 +13,10 @@ def main(snakemake):
         metrics = read_metrics(snakemake.input.metrics)
         metrics.to_csv(snakemake.output.metrics, index=False, lineterminator="\n")
         tables = comparison_tables(
-            metrics, snakemake.params.study, snakemake.input.get("published")
+            metrics,
+            snakemake.params.study,
+            snakemake.input.get("published"),
+            snakemake.input.get("published_denoisers"),
         )
         for name, table in tables.items():
             write_table(table, Path(snakemake.output.metrics).with_name(name))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from denoiseg_flow.figures import curves
+from denoiseg_flow.figures.calibration import calibration_curves
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.tables.statistics import read_metrics_csv
 
@@ -13,16 +14,30 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         params = snakemake.params
         metrics = read_metrics_csv(snakemake.input.metrics)
-        metrics = metrics[metrics["dataset"] == snakemake.wildcards.dataset]
+        names = [snakemake.wildcards.dataset]
+        if snakemake.wildcards.figure == "training_sizes":
+            names = list(params.sizes)
+        metrics = metrics[metrics["dataset"].isin(names)]
         match snakemake.wildcards.figure:
             case "label_curves":
                 figure = curves.label_curves(metrics, params.methods, params.noises)
             case "denoising_levels":
                 figure = curves.denoising_levels(metrics, params.methods, params.noises)
             case "training_curves":
-                histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
-                figure = curves.training_curves(pd.concat(histories), params.methods)
+                figure = curves.training_curves(read_histories(snakemake), params.methods)
+            case "training_sizes":
+                figure = curves.size_curves(metrics, params.sizes, params.methods, params.noises)
+            case "calibration":
+                figure = calibration_curves(
+                    read_histories(snakemake), params.methods, params.noises, params.denoisers
+                )
         curves.save(figure, Path(snakemake.output.svg).with_suffix(""))
+
+
+def read_histories(snakemake):
+    """The histories of all runs of the data set; those of fixed denoisers have no rows."""
+    histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
+    return pd.concat([history for history in histories if len(history)])
 
 
 if "snakemake" in globals():

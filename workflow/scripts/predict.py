@@ -5,7 +5,7 @@ from pathlib import Path
 from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.models import load_model
 from denoiseg_flow.prediction import predict_folder
 
 
@@ -14,7 +14,7 @@ def main(snakemake):
         device = select_device(snakemake.params.device, snakemake.threads)
         split = manifest.read(Path(snakemake.input.split))
         predict_folder(
-            model=TrainedModel.load(Path(snakemake.input.model), device),
+            model=load_model(Path(snakemake.input.model), device),
             images=Path(snakemake.input.images),
             names=split.loc[split["subset"].isin(snakemake.params.subsets), "image"],
             folder=Path(snakemake.output.predictions),

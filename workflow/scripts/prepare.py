@@ -13,6 +13,7 @@ def main(snakemake):
             snakemake.params.dataset,
             raw=Path(raw) if raw else None,
             folder=Path(snakemake.output.prepared),
+            prepared_parts=snakemake.input.get("parts", []),
         )
 
 

@@ -23,7 +23,8 @@ def main(snakemake):
         inputs, params = snakemake.input, snakemake.params
         grid = Grid(snakemake.config)
         metrics = read_metrics_csv(inputs.metrics)
-        tables = comparison_tables(metrics, params.study, inputs.get("published"))
+        published = inputs.get("published"), inputs.get("published_denoisers")
+        tables = comparison_tables(metrics, params.study, *published)
         records = benchmark_records(grid.runs, Path(inputs.costs).parent)
         report = ReportData(
             title=params.title,

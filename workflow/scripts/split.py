@@ -9,10 +9,9 @@ from denoiseg_flow.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         images = manifest.read(Path(snakemake.input.prepared) / "manifest.tsv")
-        seed = int(snakemake.wildcards.seed)
-        manifest.write(
-            manifest.split(images, snakemake.params.split, seed), Path(snakemake.output.split)
-        )
+        params, seed = snakemake.params, int(snakemake.wildcards.seed)
+        table = manifest.split(images, params.split, seed, params.n_train)
+        manifest.write(table, Path(snakemake.output.split))
 
 
 if "snakemake" in globals():

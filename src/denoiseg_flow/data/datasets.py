@@ -8,14 +8,16 @@ where there is one) and ``manifest.tsv``.
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import tifffile
 
 from denoiseg_flow.data import folders, manifest, simulator
+from denoiseg_flow.data.combined import link_parts, parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.images import (
     check_image,
@@ -25,8 +27,8 @@ from denoiseg_flow.data.images import (
     read_mask,
     write_image,
 )
-from denoiseg_flow.data.noise import check_level
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
+from denoiseg_flow.data.planes import UNREADABLE, read_pixel_size
 from denoiseg_flow.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 Spec = Mapping[str, Any]
 """One section of ``datasets`` in the config."""
 
-SIMULATOR_KEYS = ("n_images", "size", "n_nuclei", "annotated", "seed")
+SIMULATOR_KEYS = ("structure", "n_images", "size", "n_nuclei", "annotated", "seed")
 FOLDER_KEYS = ("images", "masks", "clean")
 
 
@@ -55,7 +57,12 @@ def simulator_options(spec: Spec) -> dict[str, Any]:
     return {key: spec[key] for key in SIMULATOR_KEYS if key in spec}
 
 
-def prepare(spec: Spec, raw: str | Path | None, folder: str | Path) -> None:
+def prepare(
+    spec: Spec,
+    raw: str | Path | None,
+    folder: str | Path,
+    prepared_parts: Sequence[str | Path] = (),
+) -> None:
     """Write the canonical form of a data set, one image at a time in memory.
 
     Parameters
@@ -63,9 +70,13 @@ def prepare(spec: Spec, raw: str | Path | None, folder: str | Path) -> None:
     spec
         The dataset's section in the config.
     raw
-        What was simulated, or downloaded and unpacked; None for the user's own folders.
+        What was simulated, or downloaded and unpacked; None for the user's own folders, and for a
+        combined data set.
     folder
         Folder to write; replaced if it exists, and there only once it is complete.
+    prepared_parts
+        The prepared folders of the data sets that a combined one is made of, in the order of
+        ``of``.
 
     Raises
     ------
@@ -78,8 +89,11 @@ def prepare(spec: Spec, raw: str | Path | None, folder: str | Path) -> None:
     try:
         for kind in FOLDER_KEYS:
             (unfinished / kind).mkdir(parents=True)
-        rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
-        table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
+        if spec["source"] == "combine":
+            table = link_parts(spec["of"], prepared_parts, unfinished)
+        else:
+            rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
+            table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, unfinished / "manifest.tsv")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
@@ -88,61 +102,147 @@ def prepare(spec: Spec, raw: str | Path | None, folder: str | Path) -> None:
     logger.info("prepared %d images, %d of them annotated", len(table), table["annotated"].sum())
 
 
-def check_sources(config: Mapping[str, Any]) -> None:
+def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> None:
     """Check what can be known about the data before any job starts.
 
     Parameters
     ----------
     config
         The whole config, defaults filled in.
+    n_labelled
+        How many annotated training images the runs of each data set need.
 
     Raises
     ------
     InputError
-        If a folder cannot be used, a noise level is incomplete, or ``grid.n_labelled`` asks for
-        more annotated images than a data set leaves for training.
+        If a folder cannot be used, a combined data set cannot be made, a noise level is
+        incomplete, or ``grid.n_labelled`` asks for more annotated images than a data set leaves
+        for training.
     """
     grid = config["grid"]
     for name in grid["noises"]:
-        level = config["noises"][name]
-        check_level(name, {key: value for key, value in level.items() if key != "seed"})
-    segments = any(config["methods"][name].get("alpha", 0) < 1 for name in grid["methods"])
-    n_labelled = max(grid["n_labelled"]) if segments else 0
+        check_level(name, config["noises"][name])
     for name in grid["datasets"]:
-        available = annotated_for_training(config["datasets"][name])
-        if available is not None and n_labelled > available:
+        available = annotated_for_training(config["datasets"], name)
+        if available is not None and n_labelled[name] > available:
             raise InputError(
-                f"grid.n_labelled asks for {n_labelled} labelled images, but dataset {name} has "
-                f"only {available} annotated images left for training after validation and test "
-                "are taken out: ask for fewer, or annotate more"
+                f"grid.n_labelled asks for {n_labelled[name]} labelled images, but dataset {name} "
+                f"has only {available} annotated images left for training after validation and "
+                "test are taken out: ask for fewer, or annotate more"
             )
 
 
-def annotated_for_training(spec: Spec) -> int | None:
+def check_intensities(config: Mapping[str, Any]) -> None:
+    """Check, before any job starts, that photons can be drawn from the user's own images.
+
+    Only the headers are read of images whose pixel type has no negative numbers, and nothing at
+    all if the grid selects no Poisson noise.
+
+    Parameters
+    ----------
+    config
+        The whole config, which passed :func:`check_sources`.
+
+    Raises
+    ------
+    InputError
+        For the first image with negative values (or that cannot be read at all) of a dataset with
+        ``source: folder`` that is selected, or part of a selected one, if a selected noise is of a
+        Poisson kind.
+    """
+    grid = config["grid"]
+    # One noise is enough: all kinds that draw photons refuse the same images.
+    noise = next((name for name in grid["noises"] if counts_photons(config["noises"][name])), None)
+    if noise is None:
+        return
+    datasets = config["datasets"]
+    used = {part: datasets[part] for name in grid["datasets"] for part in parts(datasets, name)}
+    for spec in used.values():
+        if spec["source"] == "folder":
+            for source in folders.find(spec["images"]):
+                if _may_be_negative(source.image):
+                    image = read_image(source.image)
+                    check_photons(image, config["noises"][noise], noise, source.image)
+
+
+def _may_be_negative(path: Path) -> bool:
+    """Whether the header of an image file leaves negative values possible."""
+    if path.suffix.lower() == ".png":
+        return False  # the format has no such numbers
+    try:
+        with tifffile.TiffFile(path) as tif:
+            dtype = tif.pages.first.dtype
+            return dtype is None or dtype.kind not in "bu"
+    except UNREADABLE:
+        return True  # reading it will say what is wrong
+
+
+def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
     """Return how many annotated images validation and test leave for training; None if remote.
 
     Raises
     ------
     InputError
-        If the folders cannot be paired, or the data set cannot be split.
+        If the folders cannot be paired, the data set cannot be split, it cannot be made of others
+        as it says, or it has fewer training images than it asks for.
     """
-    counts = _count_in_advance(spec)
-    if counts is None:
+    specs = [datasets[part] for part in parts(datasets, name)]
+    own, *extra = [_count_in_advance(spec) for spec in specs]
+    if own is None:
         return None
-    if spec["split"] == manifest.GIVEN:
+    if specs[0]["split"] == manifest.GIVEN:
         raise InputError(
             f"`split: given` needs a data set with a fixed split, but the source is "
-            f"{spec['source']}: write `split: {{val: 0.15, test: 0.25, seed: 0}}`"
+            f"{specs[0]['source']}: write `split: {{val: 0.15, test: 0.25, seed: 0}}`"
         )
-    sizes = manifest.subset_sizes(*counts, spec["split"])
-    return counts[1] - (sizes.val + sizes.test if sizes.annotated_only else 0)
+    sizes = manifest.subset_sizes(*own, specs[0]["split"])
+    if None in extra:
+        return None
+    n_images, n_annotated = (sum(counts) for counts in zip(own, *extra, strict=True))
+    taken = sizes.val + sizes.test
+    n_train = datasets[name].get("n_train")
+    if n_train is not None and n_train > n_images - taken:
+        raise InputError(
+            f"config key datasets.{name}.n_train is {n_train}, but only {n_images - taken} images "
+            "are left for training after validation and test are taken out: write a smaller number"
+        )
+    if sizes.annotated_only or sizes.test == own[0]:
+        n_annotated = max(n_annotated - taken, 0)
+    return n_annotated if n_train is None else min(n_annotated, n_train)
+
+
+def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:
+    """Return how a data set is divided; a combined one as the first of those it is made of."""
+    return datasets[parts(datasets, name)[0]]["split"]
+
+
+def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether the clean images of a data set are known, in a combined one of all parts."""
+    return all(
+        spec["source"] == "simulate"
+        or spec.get("format") == "denoiseg_npz"
+        or bool(spec.get("clean"))
+        for spec in (datasets[part] for part in parts(datasets, name))
+    )
+
+
+def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether images of a data set have masks, in a combined one those of the first part.
+
+    The others do not count, because only images of the first are ever tested.
+    """
+    spec = datasets[parts(datasets, name)[0]]
+    if spec["source"] == "simulate":
+        return _count_in_advance(spec)[1] > 0
+    return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
 
 
 def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
     """Return the numbers of images and of annotated images."""
     if spec["source"] == "simulate":
         n_images = spec.get("n_images", simulator.N_IMAGES)
-        return n_images, simulator.count_annotated(n_images, spec.get("annotated"))
+        structure = spec.get("structure", simulator.STRUCTURES[0])
+        return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
     if spec["source"] == "folder":
         sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
         return len(sources), sum(source.mask is not None for source in sources)

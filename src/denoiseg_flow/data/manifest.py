@@ -20,7 +20,9 @@ SPLIT_COLUMNS = (
     "image", "subset", "annotated", "rank", "height", "width", "clean", "source",
 )  # fmt: skip
 SUBSETS = ("train", "val", "test")
+UNUSED = "unused"  # of the images in none of them
 GIVEN = "given"
+EXTRA = "extra"  # as given_subset: for training only, and outside of every fraction
 
 _NUMBERS = ("height", "width", "annotated", "n_objects", "clean")
 
@@ -57,12 +59,18 @@ def read(path: str | Path) -> pd.DataFrame:
     return table
 
 
-def split(manifest: pd.DataFrame, how: Mapping[str, float] | str, run_seed: int) -> pd.DataFrame:
+def split(
+    manifest: pd.DataFrame,
+    how: Mapping[str, float] | str,
+    run_seed: int,
+    n_train: int | None = None,
+) -> pd.DataFrame:
     """Split a data set by source image, and rank its annotated training images.
 
     Validation and test images are drawn from the annotated images, the rest is for training.
     With fewer than three annotated images, all of those stay in training, and validation and test
-    are drawn from the others, so that at least denoising can be scored.
+    are drawn from the others, so that at least denoising can be scored. Images that a combined data
+    set adds (given_subset "extra") are for training, and the others are divided as if alone.
 
     Parameters
     ----------
@@ -75,6 +83,9 @@ def split(manifest: pd.DataFrame, how: Mapping[str, float] | str, run_seed: int)
     run_seed
         Decides the order in which annotated training images are revealed. The first n of them are
         this seed's n labelled images, so that smaller subsets lie within larger ones.
+    n_train
+        How many training images are used: the annotated ones first, in order of rank, then others
+        in random order. The rest is in no subset ("unused"). None uses all.
 
     Returns
     -------
@@ -85,10 +96,13 @@ def split(manifest: pd.DataFrame, how: Mapping[str, float] | str, run_seed: int)
     ------
     InputError
         If there are fewer than three images, or the fractions leave none for training, or no
-        split is given.
+        split is given, or there are fewer than ``n_train``.
     """
     subset = _given(manifest) if how == GIVEN else _draw(manifest, how)
     table = manifest.assign(subset=subset)
+    if n_train is not None:
+        beyond = _beyond(table[table["subset"] == "train"], n_train, run_seed)
+        table.loc[table["image"].isin(beyond), "subset"] = UNUSED
     candidates = table.loc[(table["subset"] == "train") & (table["annotated"] == 1), "image"]
     order = _shuffled(candidates, run_seed, "labels")
     rank = {image: position for position, image in enumerate(order, start=1)}
@@ -97,12 +111,19 @@ def split(manifest: pd.DataFrame, how: Mapping[str, float] | str, run_seed: int)
 
 
 def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]) -> SubsetSizes:
-    """Return how many images :func:`split` takes out of training; raises as it does."""
+    """Return how many images :func:`split` takes out of training; raises as it does.
+
+    With ``test`` 1, these are all images, however few: for methods that train on each of them
+    alone, or not at all.
+    """
     val, test = float(fractions["val"]), float(fractions["test"])
+    if test == 1 and val == 0:
+        return SubsetSizes(0, n_images, False)
     if val < 0 or test < 0 or val + test >= 1:
         raise InputError(
             f"split.val is {val} and split.test is {test}, but they must be fractions from 0 that "
-            "add up to less than 1, such as 0.15 and 0.25"
+            "add up to less than 1, such as 0.15 and 0.25 (or 0 and 1, for methods that need no "
+            "training images)"
         )
     wanted = (val > 0) + (test > 0)
     annotated_only = n_annotated > wanted
@@ -135,29 +156,45 @@ def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
     return ranked["image"].head(n_labelled).tolist()
 
 
+def _beyond(train: pd.DataFrame, n_train: int, run_seed: int) -> list[str]:
+    """Return the training images that are one too many."""
+    if n_train > len(train):
+        raise InputError(
+            f"n_train is {n_train}, but only {len(train)} images are left for training after "
+            "validation and test are taken out: use fewer, or give more images"
+        )
+    order = []
+    for annotated in (1, 0):
+        order += _shuffled(train.loc[train["annotated"] == annotated, "image"], run_seed, "labels")
+    return order[n_train:]
+
+
 def _given(manifest: pd.DataFrame) -> pd.Series:
     """Return the subsets that came with the data."""
-    lacking = manifest.loc[~manifest["given_subset"].isin(SUBSETS), "image"]
+    lacking = manifest.loc[~manifest["given_subset"].isin([*SUBSETS, EXTRA]), "image"]
     if len(lacking):
         raise InputError(
             f"the data set comes without a fixed split (image {lacking.iloc[0]} has none): write "
             "`split: {val: 0.15, test: 0.25, seed: 0}` instead of `split: given`"
         )
-    return manifest["given_subset"]
+    return manifest["given_subset"].replace(EXTRA, "train")
 
 
 def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
     """Draw validation and test images."""
-    annotated = manifest["annotated"] == 1
-    sizes = subset_sizes(len(manifest), int(annotated.sum()), how)
+    own = manifest[manifest["given_subset"] != EXTRA]
+    annotated = own["annotated"] == 1
+    sizes = subset_sizes(len(own), int(annotated.sum()), how)
+    if sizes.test == len(own):
+        return ["test" if image in set(own["image"]) else "train" for image in manifest["image"]]
     if not sizes.annotated_only and sizes.val + sizes.test > 0:
         logger.warning(
             "only %d of %d images are annotated, too few for validation and test: these are drawn "
             "from images without masks, so that denoising can be scored but segmentation cannot",
             annotated.sum(),
-            len(manifest),
+            len(own),
         )
-    pool = manifest.loc[annotated == sizes.annotated_only, "image"]
+    pool = own.loc[annotated == sizes.annotated_only, "image"]
     order = _shuffled(pool, int(how["seed"]), "split")
     test, val = set(order[: sizes.test]), set(order[sizes.test :][: sizes.val])
     return [

@@ -1,9 +1,10 @@
-"""Simulated fluorescence images of cell nuclei: the data set that needs no download.
+"""Simulated fluorescence images of nuclei or filaments: the data sets that need no download.
 
 Grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to 25, most nuclei
 40 to 150 above it, some so dim that Gaussian noise of sigma 20 drowns them. Nuclei differ in size,
 shape and brightness, have a chromatin-like texture, and touch in clusters; the image is unevenly
-lit, blurred by the optics, and carries photon noise on top of a camera offset.
+lit, blurred by the optics, and carries photon noise on top of a camera offset. Filaments are seen
+through the same optics and camera, but have no masks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from denoiseg_flow.data import filaments
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
 
+STRUCTURES = ("nuclei", "filaments")
 N_IMAGES = 48  # unless asked for otherwise
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
@@ -30,8 +33,8 @@ class SimulatedImage(NamedTuple):
     name: str
     image: np.ndarray
     """uint8, with photon noise."""
-    mask: np.ndarray
-    """int32 labels, touching nuclei adjacent without a gap."""
+    mask: np.ndarray | None
+    """int32 labels, touching nuclei adjacent without a gap; None for filaments."""
     clean: np.ndarray
     """float32, blurred and free of noise: what an ideal denoiser gives back."""
     annotated: bool
@@ -44,10 +47,12 @@ def simulate(
     n_nuclei: Sequence[int] = (8, 22),
     annotated: int | float | None = None,
     seed: int = 0,
+    structure: str = "nuclei",
 ) -> Iterator[SimulatedImage]:
     """Simulate a data set, one image at a time.
 
-    Image ``i`` depends on ``seed``, ``i``, ``size`` and ``n_nuclei`` only.
+    Image ``i`` depends on ``seed``, ``i``, ``size``, ``structure`` and, if these are nuclei,
+    ``n_nuclei`` only.
 
     Parameters
     ----------
@@ -56,12 +61,15 @@ def simulate(
     size
         Height and width in pixels; a nucleus is about 12 to 25 pixels wide.
     n_nuclei
-        Fewest and most nuclei per image; an image that is full gets fewer.
+        Fewest and most nuclei per image; an image that is full gets fewer. Not for filaments,
+        of which there are 10 to 30 per 128 x 128 pixels.
     annotated
         How many images, or which fraction of them (a float), have a mask: the first ones.
-        None means all.
+        None means all that can have one, which filaments cannot.
     seed
         Seed of the data set.
+    structure
+        What the images show: nuclei or filaments.
 
     Yields
     ------
@@ -72,7 +80,7 @@ def simulate(
     InputError
         If a parameter is out of range; the message names its config key.
     """
-    n_annotated = count_annotated(n_images, annotated)
+    n_annotated = count_annotated(n_images, annotated, structure)
     if size < 16:
         raise InputError(f"size is {size}, but a simulated image needs at least 16 pixels")
     if len(n_nuclei) != 2 or not 0 <= n_nuclei[0] <= n_nuclei[1]:
@@ -81,8 +89,13 @@ def simulate(
             "such as [8, 22]"
         )
     for index in range(n_images):
-        rng = generator(seed, "simulate", index)
-        clean, mask = _scene(size, int(rng.integers(n_nuclei[0], n_nuclei[1] + 1)), rng)
+        if structure == "filaments":
+            rng = generator(seed, "simulate filaments", index)
+            light, mask = filaments.draw(size, rng), None
+        else:
+            rng = generator(seed, "simulate", index)
+            light, mask = _nuclei(size, int(rng.integers(n_nuclei[0], n_nuclei[1] + 1)), rng)
+        clean = _expose(light, rng)
         photons = rng.poisson((clean - CAMERA_OFFSET) * PHOTONS_PER_LEVEL)
         image = np.clip(np.rint(photons / PHOTONS_PER_LEVEL + CAMERA_OFFSET), 0, 255)
         yield SimulatedImage(
@@ -90,10 +103,21 @@ def simulate(
         )
 
 
-def count_annotated(n_images: int, annotated: int | float | None = None) -> int:
+def count_annotated(
+    n_images: int, annotated: int | float | None = None, structure: str = "nuclei"
+) -> int:
     """Return how many of ``n_images`` simulated images have a mask; see :func:`simulate`."""
     if n_images < 1:
         raise InputError(f"n_images is {n_images}, but a data set needs at least 1 image")
+    if structure not in STRUCTURES:
+        raise InputError(f"structure is {structure!r}; available: {', '.join(STRUCTURES)}")
+    if structure == "filaments":
+        if annotated is not None:
+            raise InputError(
+                f"annotated is {annotated}, but simulated filaments have no masks: leave "
+                "`annotated` out, or write `structure: nuclei`"
+            )
+        return 0
     if annotated is None:
         return n_images
     count = round(annotated * n_images) if isinstance(annotated, float) else annotated
@@ -117,8 +141,17 @@ def write(folder: str | Path, **spec) -> None:
             )
 
 
-def _scene(size: int, n_nuclei: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the expected image (float32, grey levels) and its labels (int32)."""
+def _expose(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the expected image (float32, grey levels) of what shines above the background."""
+    haze = scipy.ndimage.gaussian_filter(light, 10)
+    scene = rng.uniform(5, 18) + light + 0.12 * haze
+    scene *= _illumination(len(light), rng)
+    clean = CAMERA_OFFSET + scipy.ndimage.gaussian_filter(scene, rng.uniform(0.8, 1.4))
+    return np.minimum(clean, 245).astype(np.float32)
+
+
+def _nuclei(size: int, n_nuclei: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the light of nuclei (float64, grey levels) and their labels (int32)."""
     radius = rng.uniform(6.5, 10.5)  # pixels; each image is its own culture
     brightness = rng.uniform(45, 110)
     chromatin = _texture(size, (1.2, 3.0), rng)
@@ -144,11 +177,7 @@ def _scene(size: int, n_nuclei: int, rng: np.random.Generator) -> tuple[np.ndarr
         )
     mask = _tidy(mask)
     nuclei[mask == 0] = 0
-    haze = scipy.ndimage.gaussian_filter(nuclei, 10)
-    scene = rng.uniform(5, 18) + nuclei + 0.12 * haze
-    scene *= _illumination(size, rng)
-    clean = CAMERA_OFFSET + scipy.ndimage.gaussian_filter(scene, rng.uniform(0.8, 1.4))
-    return np.minimum(clean, 245).astype(np.float32), mask
+    return nuclei, mask
 
 
 def _find_place(

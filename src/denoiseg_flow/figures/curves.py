@@ -11,7 +11,7 @@ and no bar.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -34,12 +34,12 @@ from denoiseg_flow.figures.style import (
 )
 from denoiseg_flow.tables.statistics import summarise
 
-__all__ = ["denoising_levels", "label_curves", "save", "training_curves"]
+__all__ = ["denoising_levels", "label_curves", "save", "size_curves", "training_curves"]
 
 _CURVE_POINTS = 120  # per run and loss, so that the SVG of a long training stays small
 
 
-def label_curves(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Figure:
+def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
     """Segmentation quality against the number of annotated images.
 
     Rows are AP (IoU > 0.5) and SEG, columns noise levels.
@@ -53,37 +53,76 @@ def label_curves(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -
     noises
         Noise levels, in order, one column each.
     """
-    summary = _summary(metrics, ["AP", "SEG"])
+    summary = _summary(metrics, ["AP", "SEG"]).assign(count=lambda table: table["n_labelled"])
+    titles = {"AP": "AP (IoU > 0.5)", "SEG": "SEG"}
+    text = "No method of this data set predicts instances."
+    return _count_curves(summary, titles, "annotated training images", methods, noises, text)
+
+
+def size_curves(
+    metrics: pd.DataFrame, sizes: Mapping[str, int], methods: list[str], noises: Iterable[str]
+) -> Figure:
+    """Denoising quality against the number of training images.
+
+    Rows are SSIM and PSNR, columns noise levels.
+
+    Parameters
+    ----------
+    metrics
+        Tidy metrics of data sets that differ in the number of their training images only.
+    sizes
+        That number for each of them.
+    methods, noises
+        As in :func:`label_curves`; methods that segment as well are not drawn.
+    """
+    shown = metrics["metric"].isin(["SSIM", "PSNR"]) & np.isfinite(metrics["value"])
+    summary = summarise(metrics[shown & (metrics["n_labelled"] == 0)])
+    summary = summary.assign(count=summary["dataset"].map(sizes))
+    titles = {"SSIM": "SSIM", "PSNR": "PSNR [dB]"}
+    text = "No method of these data sets denoises images with a clean truth."
+    return _count_curves(summary, titles, "training images", methods, noises, text)
+
+
+def _count_curves(
+    summary: pd.DataFrame,
+    titles: Mapping[str, str],
+    label: str,
+    methods: list[str],
+    noises: Iterable[str],
+    text: str,
+) -> Figure:
+    """Draw metrics (rows) of methods against ``count``; without any, say why in ``text``."""
     drawn = [name for name in methods if name in set(summary["method"])]
     if not drawn:
-        return notice("No method of this data set predicts instances.")
+        return notice(text)
+    noises = list(noises)
     styles = method_styles(methods)
-    counts = sorted(int(count) for count in summary["n_labelled"].unique())
+    counts = sorted(int(count) for count in summary["count"].unique())
     with mpl.rc_context(STYLE):
-        figure, axes = panels(2, len(noises), height=2.35)
-        for row, metric in enumerate(("AP", "SEG")):
+        figure, axes = panels(len(titles), len(noises), height=2.35)
+        for row, (metric, title) in enumerate(titles.items()):
             for column, noise in enumerate(noises):
                 axis = axes[row, column]
                 here = summary[(summary["metric"] == metric) & (summary["noise"] == noise)]
                 for place, method in enumerate(drawn):
-                    curve = here[here["method"] == method].sort_values("n_labelled")
+                    curve = here[here["method"] == method].sort_values("count")
                     shift = (place - (len(drawn) - 1) / 2) if len(counts) == 1 else 0.0
                     _draw_curve(axis, curve, styles[method], shift / max(len(drawn), 1))
                 _label_axis(axis, counts)
+            axes[row, 0].set_ylabel(title)
         title_columns(axes, noises)
-        axes[0, 0].set_ylabel("AP (IoU > 0.5)")
-        axes[1, 0].set_ylabel("SEG")
-        figure.supxlabel("annotated training images", fontsize=9)
+        figure.supxlabel(label, fontsize=9)
         legend(figure, [_handle(name, styles[name]) for name in drawn])
     return figure
 
 
-def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Figure:
+def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
     """PSNR of every denoising method, one panel per noise level.
 
     Where a method uses labels, each label count has its own marker in the method's row: the more
     labels, the darker. The dashed line is the noisy input itself.
     """
+    noises = list(noises)
     summary = _summary(metrics, ["PSNR", "PSNR_noisy"])
     results = summary[summary["metric"] == "PSNR"]
     drawn = [name for name in methods if name in set(results["method"])]
@@ -138,6 +177,9 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
     _one_dataset(histories)
     titles = {"loss_denoise": "denoising loss", "loss_segment": "segmentation loss",
               "val_loss": "validation loss"}  # fmt: skip
+    if "step" not in histories:
+        return notice("No method of this data set is trained.")
+    histories = histories.dropna(subset=["step"])  # classical denoisers take none
     losses = [name for name in titles if (histories[name] > 0).any()]
     drawn = [name for name in methods if name in set(histories["method"])]
     if not losses or not drawn:
@@ -188,7 +230,7 @@ def _draw_curve(axis: Axes, curve: pd.DataFrame, style: MethodStyle, shift: floa
     """Mean and SEM of one method; ``shift`` (in octaves) keeps single points apart."""
     if curve.empty:
         return
-    x = curve["n_labelled"].to_numpy(float) * 2.0**shift
+    x = curve["count"].to_numpy(float) * 2.0**shift
     mean, sem = curve["mean"].to_numpy(), curve["sem"].to_numpy()
     zorder = 2 if style.colour == GREY else 3
     if len(curve) > 1:

@@ -38,7 +38,8 @@ class Example:
     """One test image and what a run made of it.
 
     All arrays are (y, x) and of the same shape; those but the noisy image are None where there is
-    none. ``labels`` are the predicted instances, ``truth`` the annotated ones (< 0 is ignored).
+    none. ``labels`` are the predicted instances, ``truth`` the annotated ones (< 0 is ignored),
+    ``clean`` is what a perfect denoiser gives back.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Example:
     denoised: np.ndarray | None = None
     labels: np.ndarray | None = None
     truth: np.ndarray | None = None
+    clean: np.ndarray | None = None
 
     @classmethod
     def load(
@@ -63,4 +65,5 @@ class Example:
             denoised=read(predictions / "denoised"),
             labels=read(predictions / "labels"),
             truth=read(prepared / "masks"),
+            clean=read(prepared / "clean"),
         )

@@ -24,6 +24,7 @@ from denoiseg_flow.seeds import generator
 FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
 MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
+_DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,18 @@ def qualitative_panel(rows: list[Example]) -> Figure:
     All grey images share the intensity window of the first noisy input. Images larger than 256
     pixels are shown by their centre; the AP (IoU > 0.5) beside a row is that of the whole image.
     A predicted object that matches a true one has its colour.
+
+    Where no method segments, the instances make room for the clean image, if it is known, and for
+    what is left of the difference to it: middle grey is none, black and white are a quarter of
+    the intensity window.
     """
+    if all(row.labels is None for row in rows):
+        return _denoising_panel(rows)
     window = intensity_window(rows[0].noisy)
-    height, width = centre_crop(rows[0].noisy).shape
-    cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(FULL_WIDTH, len(rows) * cell * height / width + 0.75),
-                        layout="constrained")  # fmt: skip
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-        axes = figure.subplots(len(rows), len(_TITLES), squeeze=False)
+        figure, axes = _titled_axes(rows, _TITLES, margin=0.75)
         for row, line in zip(rows, axes, strict=True):
             _draw_row(row, line, window)
-        for axis, title in zip(axes[0], _TITLES, strict=True):
-            axis.set_title(title, fontsize=9)
         figure.legend(
             handles=[
                 Patch(facecolor="none", edgecolor=FOUND, linewidth=1.5, label="found"),
@@ -126,6 +126,39 @@ def qualitative_panel(rows: list[Example]) -> Figure:
             ],
             loc="outside lower right", ncols=3,
         )  # fmt: skip
+    return figure
+
+
+def _titled_axes(
+    rows: list[Example], titles: tuple[str, ...], margin: float
+) -> tuple[Figure, np.ndarray]:
+    """A figure with one row of axes for each example, and inches of margin above and below."""
+    height, width = centre_crop(rows[0].noisy).shape
+    cell = (FULL_WIDTH - 1.1) / len(_TITLES)
+    figure = Figure(
+        figsize=(1.1 + cell * len(titles), len(rows) * cell * height / width + margin),
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure, axes
+
+
+def _denoising_panel(rows: list[Example]) -> Figure:
+    low, high = window = intensity_window(rows[0].noisy)
+    titles = _DENOISED_TITLES if rows[0].clean is not None else _DENOISED_TITLES[:2]
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = _titled_axes(rows, titles, margin=0.4)
+        for row, line in zip(rows, axes, strict=True):
+            line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", labelpad=6)
+            error = None
+            if row.clean is not None and row.denoised is not None:
+                error = (low + high) / 2 + 2 * (row.denoised - row.clean)
+            pictures = [row.noisy, row.denoised, row.clean, error][: len(titles)]
+            for axis, picture in zip(line, pictures, strict=True):
+                _show(axis, None if picture is None else _grey(picture, window), row.noisy.shape)
     return figure
 
 
@@ -149,14 +182,19 @@ def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> No
     if matching is not None:
         pictures[4] = _errors(background, row.truth, row.labels, matching)
     for axis, picture in zip(axes, pictures, strict=True):
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-        if picture is None:
-            axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center",
-                      color="#777777", style="italic")  # fmt: skip
-            axis.set_aspect(row.noisy.shape[0] / row.noisy.shape[1])
-        else:
-            axis.imshow(centre_crop(picture), interpolation="nearest")
+        _show(axis, picture, row.noisy.shape)
+
+
+def _show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    """Draw the centre of a picture, or say that there is none."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+    if picture is None:
+        axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center",
+                  color="#777777", style="italic")  # fmt: skip
+        axis.set_aspect(shape[0] / shape[1])
+    else:
+        axis.imshow(centre_crop(picture), interpolation="nearest")
 
 
 def _grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:

@@ -67,11 +67,13 @@ def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
     return {method: styles[method] for method in methods}
 
 
-def panels(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    """Make a grid of axes whose rows share y and columns x; ``height`` in inches per row."""
+def panels(
+    rows: int, columns: int, height: float, sharex: str = "col"
+) -> tuple[Figure, np.ndarray]:
+    """Make a grid of axes whose rows share y and columns (or rows) x; inches of height per row."""
     width = FULL_WIDTH if columns > 2 else (5.4 if columns == 1 else 7.4)
     figure = Figure(figsize=(width, height * rows + 0.7), layout="constrained")
-    return figure, figure.subplots(rows, columns, sharex="col", sharey="row", squeeze=False)
+    return figure, figure.subplots(rows, columns, sharex=sharex, sharey="row", squeeze=False)
 
 
 def title_columns(axes: np.ndarray, noises: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -45,12 +45,14 @@ def empty_table(title: str, reason: str, data: pd.DataFrame) -> Table:
 
 
 def order_rows(
-    frame: pd.DataFrame, methods: Iterable[str], noises: Iterable[str], *last: str
+    frame: pd.DataFrame, methods: Iterable[str], noises: Mapping[str, str], *last: str
 ) -> pd.DataFrame:
     """Sort by data set, noise level, method, label count, metric and then ``last``.
 
     Methods and noise levels become ordered categories: in the given order, others after them.
+    What ``noises`` says about a level becomes the column ``noise_parameters``.
     """
+    frame = frame.assign(noise_parameters=frame["noise"].map(noises))
     for column, names in (("method", methods), ("noise", noises)):
         names = [*names, *sorted(set(frame[column]))]
         order = pd.CategoricalDtype(list(dict.fromkeys(names)), ordered=True)
@@ -110,6 +112,11 @@ def decimals(metric: str) -> int:
 def definitions(metrics: Iterable[str]) -> str:
     """Return the definitions of the metrics as sentences."""
     return " ".join(f"{DEFINITIONS[metric]}." for metric in metrics)
+
+
+def noise_levels(noises: Mapping[str, str]) -> str:
+    """Return the sentence that tells the parameters of every noise level."""
+    return f"Noise: {'; '.join(f'{name} is {text}' for name, text in noises.items())}."
 
 
 def error_bar(data: pd.DataFrame) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from denoiseg_flow.tables.layout import (
@@ -31,7 +33,7 @@ def published_table(
     dataset_names: dict[str, str],
     method_names: dict[str, str],
     methods: list[str],
-    noises: list[str],
+    noises: Mapping[str, str],
 ) -> Table:
     """Published means beside ours, where data set, noise, method and label count are the same.
 

@@ -7,6 +7,7 @@ Every function returns a :class:`~denoiseg_flow.tables.layout.Table`, which
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -19,20 +20,36 @@ from denoiseg_flow.tables.layout import (
     error_bar,
     format_mean,
     format_number,
+    noise_levels,
     order_rows,
     seed_range,
     split_panels,
     wide_panel,
 )
-from denoiseg_flow.tables.statistics import noisy_input, paired_differences, summarise
+from denoiseg_flow.tables.statistics import (
+    NOISY_INPUT,
+    denoising_summary,
+    paired_differences,
+    summarise,
+)
 
-_NOISY_INPUT = "noisy input"
 #: Metrics that are compared with a reference method and with published numbers.
 COMPARED = ("AP", "SEG", "PSNR")
-_DENOISING = ("PSNR", "PSNR_scale_invariant", "PSNR_255", "SSIM")
+_DENOISING = ("PSNR", "PSNR_scale_invariant", "PSNR_255", "SSIM", "checkerboard")
+_UNRANKED = ("checkerboard",)  # neither high nor low is best
+_SELF_SUPERVISION = {
+    "loss_self_supervised": "self-supervised loss",
+    "MSE_j_invariant": "true error",
+    "PSNR": "PSNR, single pass",
+    "PSNR_j_invariant": "PSNR, J-invariant",
+    "SSIM": "SSIM, single pass",
+    "SSIM_j_invariant": "SSIM, J-invariant",
+}
 
 
-def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Table:
+def segmentation_table(
+    metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
+) -> Table:
     """Segmentation quality: method x number of labelled images, per data set and noise level.
 
     Parameters
@@ -40,7 +57,8 @@ def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[s
     metrics
         Tidy metrics as :func:`denoiseg_flow.tables.statistics.read_metrics` returns them.
     methods, noises
-        Names in the order in which to show them; names not listed come last.
+        Names in the order in which to show them; names not listed come last. For each noise level
+        its kind and parameters in words.
 
     Returns
     -------
@@ -54,7 +72,8 @@ def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[s
     return Table(
         "Segmentation",
         "Segmentation quality of each method by number of labelled training images (columns). "
-        f"{definitions(('AP', 'SEG'))} {error_bar(data)} Bold: best of the column.",
+        f"{definitions(('AP', 'SEG'))} {noise_levels(noises)} {error_bar(data)} Bold: best of the "
+        "column.",
         data,
         tuple(
             wide_panel(heading, part, _mean_cells(part, "n_labelled"), ["method"], "n_labelled")
@@ -63,24 +82,33 @@ def segmentation_table(metrics: pd.DataFrame, methods: list[str], noises: list[s
     )
 
 
-def denoising_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]) -> Table:
+def denoising_table(
+    metrics: pd.DataFrame,
+    noise_sigmas: Mapping[str, str],
+    methods: list[str],
+    noises: Mapping[str, str],
+) -> Table:
     """Denoising quality: method and number of labels x noise level, per data set and metric.
 
     The first row of PSNR and SSIM is the noisy input itself; it takes no part in the ranking.
-    Parameters, errors and result are as in :func:`segmentation_table`.
+
+    Parameters
+    ----------
+    metrics, methods, noises
+        As in :func:`segmentation_table`.
+    noise_sigmas
+        For methods that are told how strong the noise is: whether it was known or estimated.
     """
-    chosen = pd.concat([metrics[metrics["metric"].isin(_DENOISING)], noisy_input(metrics)])
-    data = order_rows(summarise(chosen), [_NOISY_INPUT, *methods], noises)
+    data = order_rows(denoising_summary(metrics, _DENOISING), [NOISY_INPUT, *methods], noises)
     if data.empty:
         return empty_table("Denoising", "no test image has a clean image", data)
-    # The noise does not depend on the seed: spread over seeds would only show the choice of images.
-    data.loc[data["method"] == _NOISY_INPUT, "sem"] = math.nan
     shown = [metric for metric in _DENOISING if (data["metric"] == metric).any()]
     return Table(
         "Denoising",
         "Denoising quality of each method by noise level (columns), against clean images. "
-        f"{definitions(shown)} {error_bar(data)} Bold: best of the column, "
-        "noisy input aside (it depends on no seed and has no error bar).",
+        f"{definitions(shown)} {noise_levels(noises)} {_told(noise_sigmas)}"
+        f"{error_bar(data)} Bold: best of the "
+        "column, noisy input aside (it depends on no seed and has no error bar).",
         data,
         tuple(
             wide_panel(heading, part, _mean_cells(part, "noise"), ["method", "n_labelled"], "noise")
@@ -89,8 +117,62 @@ def denoising_table(metrics: pd.DataFrame, methods: list[str], noises: list[str]
     )
 
 
+def _told(noise_sigmas: Mapping[str, str]) -> str:
+    """Return sentences that tell where methods have the strength of the noise from."""
+    names = {source: [] for source in noise_sigmas.values()}
+    for name, source in noise_sigmas.items():
+        names[source].append(name)
+    meanings = {
+        "known": "known from the noise level",
+        "estimated": "estimated from each image",
+    }
+    return "".join(
+        f"The standard deviation of the noise was {meanings[source]} for {', '.join(told)}. "
+        for source, told in names.items()
+    )
+
+
+def self_supervision_table(
+    metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
+) -> Table:
+    """What methods with a grid of hidden pixels know of themselves, beside the truth.
+
+    Parameters are those of :func:`segmentation_table`.
+
+    Returns
+    -------
+    Table
+        A panel per data set and noise level; the true errors are left out where there are no
+        clean images.
+    """
+    judged = metrics.loc[metrics["metric"] == "loss_self_supervised", "method"].unique()
+    chosen = metrics["method"].isin(judged) & metrics["metric"].isin(list(_SELF_SUPERVISION))
+    data = order_rows(summarise(metrics[chosen]), methods, noises)
+    if data.empty:
+        return empty_table("Self-supervision", "no test image was predicted J-invariantly", data)
+    order = pd.CategoricalDtype(list(_SELF_SUPERVISION.values()), ordered=True)
+    data["measure"] = data["metric"].map(_SELF_SUPERVISION).astype(order)
+    panels = []
+    for (dataset, noise), part in data.groupby(["dataset", "noise"], observed=True, sort=True):
+        cells = [Cell(format_mean(row.mean, row.sem, row.metric)) for row in part.itertuples()]
+        heading = f"{dataset}, {noise}"
+        panels.append(wide_panel(heading, part, cells, ["method", "n_labelled"], "measure"))
+    return Table(
+        "Self-supervision",
+        "Methods that hide the pixels of a grid, predicted in a single pass, which shows the "
+        "network every pixel, and J-invariantly, each pixel while it is hidden. The "
+        "self-supervised loss is the mean squared difference of the J-invariant prediction from "
+        "the noisy image, "
+        "the true error that from the clean one: with noise that is independent from pixel to "
+        "pixel and of mean zero, they differ by the variance of the noise, so that the loss ranks "
+        f"methods without a clean image. {noise_levels(noises)} {error_bar(data)}",
+        data.drop(columns="measure"),
+        tuple(panels),
+    )
+
+
 def paired_table(
-    metrics: pd.DataFrame, reference: str, seed: int, methods: list[str], noises: list[str]
+    metrics: pd.DataFrame, reference: str, seed: int, methods: list[str], noises: Mapping[str, str]
 ) -> Table:
     """Each method minus ``reference``, paired by seed and image, with bootstrap intervals.
 
@@ -131,7 +213,8 @@ def paired_table(
 
 def _mean_cells(part: pd.DataFrame, column: str) -> list[Cell]:
     """Return mean ± SEM per row, the best of each column (as displayed) in bold."""
-    ranked = part[(part["method"] != _NOISY_INPUT) & part["mean"].notna()]
+    ranked = part[(part["method"] != NOISY_INPUT) & part["mean"].notna()]
+    ranked = ranked[~ranked["metric"].isin(_UNRANKED)]
     # What looks equal to the best is marked like the best.
     shown = ranked["mean"].round(decimals(part["metric"].iloc[0]))
     columns = shown.groupby(ranked[column], observed=True)

@@ -22,6 +22,9 @@ from denoiseg_flow.seeds import generator
 #: What identifies one number of a table: everything but seed and image.
 CELL_COLUMNS = ["dataset", "noise", "method", "n_labelled", "metric"]
 
+#: How the noisy input is called where it stands among the methods.
+NOISY_INPUT = "noisy input"
+
 _TYPES = {"n_labelled": "int64", "seed": "int64", "value": "float64"}
 
 
@@ -114,8 +117,20 @@ def noisy_input(metrics: pd.DataFrame) -> pd.DataFrame:
     rows = metrics[metrics["metric"].isin(["PSNR_noisy", "SSIM_noisy"])]
     rows = rows.drop_duplicates(["dataset", "noise", "seed", "image", "metric"])
     return rows.assign(
-        method="noisy input", n_labelled=0, metric=rows["metric"].str.removesuffix("_noisy")
+        method=NOISY_INPUT, n_labelled=0, metric=rows["metric"].str.removesuffix("_noisy")
     )
+
+
+def denoising_summary(metrics: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Return :func:`summarise` of the named metrics, those of the noisy input among them.
+
+    The noise does not depend on the seed: spread over seeds would only show the choice of images,
+    so that the noisy input has no error bar.
+    """
+    both = pd.concat([metrics, noisy_input(metrics)])
+    summary = summarise(both[both["metric"].isin(list(names))])
+    summary.loc[summary["method"] == NOISY_INPUT, "sem"] = np.nan
+    return summary
 
 
 def paired_differences(

@@ -1,0 +1,249 @@
+"""Classical denoisers, and how to set their one parameter without clean images.
+
+All take a real image (y, x) of any grey levels, compute in float64, neither clip nor rescale, and
+return float32. Parameters "in sigma" are multiples of the noise's standard deviation.
+
+raw: the image itself.
+median, donut_median: over a disk of ``radius`` pixels, for donut_median without its centre; at the
+    border over the part of the disk inside the image. Of an even number: mean of the middle two.
+gaussian: ``scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")``, ``sigma`` in pixels.
+nlm: non-local means (Buades et al. 2005), ``h`` in sigma: ``denoise_nl_means(image, patch_size=7,
+    patch_distance=11, h=h * noise_sigma, fast_mode=True, sigma=noise_sigma)`` of scikit-image.
+wavelet: soft BayesShrink (Chang et al. 2000), ``threshold`` in sigma:
+    ``denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")`` of scikit-image.
+tv: total variation (Chambolle 2004), ``weight`` in sigma:
+    ``denoise_tv_chambolle(image, weight * noise_sigma, eps=1e-5)`` of scikit-image.
+bm3d: ``bm3d.bm3d(image, strength * noise_sigma)`` (Maekinen et al. 2020), image mapped to [0, 1],
+    on one thread; ``strength`` in sigma. An optional package, free for non-commercial use only.
+
+Calibration is that of Noise2Self (Batson & Royer 2019, arXiv:1901.11365): with noise of mean 0,
+independent from pixel to pixel, the J-invariant loss is the true error plus the noise's variance,
+so both are least together; the plain loss of a method that sees the pixel itself is not.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import skimage as ski
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from denoiseg_flow.errors import InputError
+
+#: What to do if :func:`is_available` says no.
+HOW_TO_INSTALL_BM3D = "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
+
+# 16 grids of every fourth pixel; the first four share no row and no column.
+_SUBGRIDS = [np.s_[k % 4 :: 4, (k % 4 * 2 + k % 4 // 2 + k // 4) % 4 :: 4] for k in range(16)]
+
+
+def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = True) -> NDArray:
+    if radius != int(radius):
+        raise ValueError(f"the radius of a median must be a whole number, not {radius}")
+    radius = int(radius)
+    footprint = ski.morphology.disk(radius, dtype=bool)
+    footprint[radius, radius] = centre
+    # scipy's median of an even number is the upper of the middle two, which would brighten noise.
+    ranks = {(footprint.sum() - 1) // 2, footprint.sum() // 2}
+    result = np.mean([ndimage.rank_filter(image, k, footprint=footprint) for k in ranks], axis=0)
+    # Images extended beyond their border would show pixels near it to their own donuts.
+    frame = np.ones(image.shape, bool)
+    frame[radius:-radius, radius:-radius] = False
+    padded = np.pad(image, radius, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, footprint.shape)
+    result[frame] = np.nanmedian(windows[frame][:, footprint], axis=1)
+    return result
+
+
+def _gaussian(image: NDArray, sigma: float, noise_sigma: float) -> NDArray:
+    return ndimage.gaussian_filter(image, sigma, mode="mirror")
+
+
+def _nlm(image: NDArray, h: float, noise_sigma: float) -> NDArray:
+    patches = {"patch_size": 7, "patch_distance": 11, "fast_mode": True}
+    return ski.restoration.denoise_nl_means(image, h=h * noise_sigma, sigma=noise_sigma, **patches)
+
+
+def _wavelet(image: NDArray, threshold: float, noise_sigma: float) -> NDArray:
+    return ski.restoration.denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")
+
+
+def _tv(image: NDArray, weight: float, noise_sigma: float) -> NDArray:
+    # With the default eps of 2e-4 it stops early at some weights only, which spoils comparisons.
+    return ski.restoration.denoise_tv_chambolle(image, weight * noise_sigma, eps=1e-5)
+
+
+def _bm3d(image: NDArray, strength: float, noise_sigma: float) -> NDArray:
+    import bm3d
+
+    profile = bm3d.BM3DProfile()
+    profile.num_threads = 1  # the sums of several threads differ from run to run
+    low, extent = image.min(), np.ptp(image)  # its float32 and thresholds are made for [0, 1]
+    scaled, sigma = (image - low) / extent, strength * noise_sigma / extent
+    return low + extent * bm3d.bm3d(scaled, sigma, profile)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A classical denoiser; the module's docstring says what its parameter means."""
+
+    function: Callable[[NDArray, float, float], NDArray]  # of image, parameter, noise_sigma
+    parameter: str | None = None
+    candidates: tuple[float, ...] = ()
+    needs_noise: bool = False
+    j_invariant: bool = False  # no pixel of the output depends on the same pixel of the input
+
+
+_RADII = (1, 2, 3, 4, 5, 6, 7)
+DENOISERS: dict[str, Denoiser] = {
+    "raw": Denoiser(lambda image, *_: image),
+    "median": Denoiser(_median, "radius", _RADII),
+    "donut_median": Denoiser(partial(_median, centre=False), "radius", _RADII, j_invariant=True),
+    "gaussian": Denoiser(_gaussian, "sigma", (0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4)),
+    "nlm": Denoiser(_nlm, "h", (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5), needs_noise=True),
+    "wavelet": Denoiser(_wavelet, "threshold", (0.8, 0.9, 1, 1.1, 1.25, 1.5, 2), needs_noise=True),
+    "tv": Denoiser(_tv, "weight", (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4), needs_noise=True),
+    "bm3d": Denoiser(_bm3d, "strength", (0.8, 0.9, 1, 1.2, 1.5, 2), needs_noise=True),
+}
+
+
+def is_available(name: str) -> bool:
+    """Return whether what the denoiser ``name`` needs is installed; only bm3d is optional."""
+    return name != "bm3d" or importlib.util.find_spec("bm3d") is not None
+
+
+def candidates(name: str) -> tuple[float, ...]:
+    """Return values worth trying for the parameter of ``name``, ascending; none for raw."""
+    return _denoiser(name).candidates
+
+
+def noise_level(image: ArrayLike) -> float:
+    """Return the standard deviation of the noise of ``image`` (y, x) in grey levels.
+
+    From the finest diagonal wavelet coefficients (Donoho & Johnstone 1994; estimate_sigma of
+    scikit-image): for white Gaussian noise; fine texture raises it. 0 if it does not exceed the
+    rounding errors of a float32 image, as for constant images.
+    """
+    image = _as_float(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN where all coefficients are 0
+        sigma = float(ski.restoration.estimate_sigma(image))
+    return sigma if sigma > np.finfo(np.float32).eps * np.abs(image).max() else 0.0
+
+
+def denoise(
+    name: str, image: ArrayLike, parameter: float | None, noise_sigma: float | None = None
+) -> NDArray[np.float32]:
+    """Return ``image`` denoised by a classical method, as float32 of the same shape and scale.
+
+    Parameters
+    ----------
+    name, parameter
+        A key of :data:`DENOISERS` and the value of its parameter, above 0; ignored by raw.
+    image, noise_sigma
+        Image (y, x) and standard deviation of its noise, by default its :func:`noise_level`, in
+        grey levels. Constant images come back unchanged, and at sigma 0 all where it is needed.
+
+    Raises
+    ------
+    InputError, ValueError
+        If there is no such method or its package is missing; if a number is out of range.
+    """
+    denoiser, image = _denoiser(name), _as_float(image)
+    if not is_available(name):
+        raise InputError(f"the denoiser {name} needs a package of that name; {HOW_TO_INSTALL_BM3D}")
+    if denoiser.parameter and not (parameter is not None and 0 < parameter < np.inf):
+        raise ValueError(f"{denoiser.parameter} of {name} must be above 0, not {parameter}")
+    if denoiser.needs_noise:
+        noise_sigma = noise_level(image) if noise_sigma is None else noise_sigma
+        if not 0 <= noise_sigma < np.inf:
+            raise ValueError(f"noise_sigma must be 0 or a number above, not {noise_sigma}")
+    if np.ptp(image) == 0 or (denoiser.needs_noise and noise_sigma == 0):
+        return image.astype(np.float32)
+    return denoiser.function(image, parameter, noise_sigma).astype(np.float32)
+
+
+def calibrate(
+    name: str,
+    values: Sequence[float],
+    images: Iterable[ArrayLike],
+    noise_sigma: float | None = None,
+    clean: Iterable[ArrayLike] | None = None,
+    subgrids: int = 4,
+) -> pd.DataFrame:
+    """Return the losses of a denoiser at several values of its parameter, over noisy images.
+
+    For the J-invariant loss the pixels of a sub-grid J (every fourth in y and x) are replaced by
+    the mean of their four neighbours, the denoiser is applied, and its squared error against the
+    noisy image is taken on J. For a denoiser that is J-invariant itself it is the plain loss.
+
+    Parameters
+    ----------
+    name, values, noise_sigma
+        As for :func:`denoise`, except raw; the noise is by default estimated from each image.
+    images, clean
+        Noisy images (y, x), at least one; the clean images in the same order, if known.
+    subgrids
+        How many of the 16 sub-grids to use, the same ones for all values and images.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per value: ``parameter`` (its name), ``value``, and in squared grey levels, mean
+        over the images, ``loss_self_supervised`` (J-invariant), ``loss_plain``, the mean of
+        (f(x) - x)^2, and ``mse``, the mean of (f(x) - clean)^2 (NaN without clean images).
+
+    Raises
+    ------
+    InputError, ValueError
+        As :func:`denoise`; ValueError also for raw, no image, or clean ones that do not match.
+    """
+    denoiser = _denoiser(name)
+    if denoiser.parameter is None:
+        raise ValueError(f"{name} has no parameter to calibrate")
+    losses = []  # axes: image, value, loss
+    pairs = zip(images, clean, strict=True) if clean is not None else ((x, x) for x in images)
+    for image, truth in pairs:
+        image, truth = _as_float(image), _as_float(truth)
+        sigma = noise_level(image) if noise_sigma is None else noise_sigma
+        losses.append([])
+        for value in values:
+            function = partial(denoise, name, parameter=value, noise_sigma=sigma)
+            denoised = function(image)
+            plain, mse = np.mean((denoised - image) ** 2), np.mean((denoised - truth) ** 2)
+            loss = plain if denoiser.j_invariant else _j_invariant_loss(function, image, subgrids)
+            losses[-1].append((loss, plain, mse))
+    if not losses:
+        raise ValueError("there is no image to calibrate on")
+    table = pd.DataFrame({"parameter": denoiser.parameter, "value": list(values)})
+    table[["loss_self_supervised", "loss_plain", "mse"]] = np.mean(losses, axis=0)
+    return table if clean is not None else table.assign(mse=np.nan)
+
+
+def best_value(table: pd.DataFrame) -> float:
+    """Return the value with the least ``loss_self_supervised`` of :func:`calibrate`'s table."""
+    return float(table.loc[table["loss_self_supervised"].idxmin(), "value"])
+
+
+def _j_invariant_loss(function: Callable, image: NDArray, subgrids: int) -> float:
+    grids = _SUBGRIDS[:subgrids]
+    denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
+    return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
+
+
+def _denoiser(name: str) -> Denoiser:
+    if name not in DENOISERS:
+        raise InputError(f"unknown denoiser {name!r}; available: {', '.join(DENOISERS)}")
+    return DENOISERS[name]
+
+
+def _as_float(image: ArrayLike) -> NDArray[np.float64]:
+    image = np.asarray(image, np.float64)
+    if image.ndim != 2 or not image.size or not np.isfinite(image).all():
+        raise ValueError(f"not a finite image (y, x): shape {image.shape}")
+    return image

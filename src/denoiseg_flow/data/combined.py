@@ -1,0 +1,106 @@
+"""Data sets made of others: trained on their images or some of them, judged on those of the first.
+
+Gondara (2016) trains a denoising autoencoder on combined modalities, and on fewer and fewer images.
+The images of the first data set keep their names, hence their division and their noise; those of
+the others are for training only, and are called ``{dataset}_{image}``.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from denoiseg_flow.data import manifest
+from denoiseg_flow.errors import InputError
+
+
+def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
+    """Return the names of the data sets that a data set is made of; its own if not combined.
+
+    Parameters
+    ----------
+    datasets
+        The section ``datasets`` of the config.
+    name
+        One of its keys.
+
+    Raises
+    ------
+    InputError
+        If ``of`` names a single data set of which all images are used, one twice, one that is not
+        defined, or one that is combined itself.
+    """
+    if datasets[name]["source"] != "combine":
+        return [name]
+    key, of = f"(config key datasets.{name}.of)", list(datasets[name]["of"])
+    if len(of) < 2 and (not of or datasets[name].get("n_train") is None):
+        raise InputError(
+            f"a combined dataset needs at least two others, or one and `n_train`, not {len(of)} "
+            f"{key}"
+        )
+    for part in of:
+        if part not in datasets:
+            others = ", ".join(other for other in datasets if other != name)
+            raise InputError(f"unknown dataset {part!r}; available: {others} {key}")
+        if datasets[part]["source"] == "combine":
+            raise InputError(
+                f"dataset {part} is combined itself: name those that it is made of {key}"
+            )
+        if of.count(part) > 1:
+            raise InputError(f"dataset {part} is named more than once: name it once {key}")
+    return of
+
+
+def link_parts(
+    names: Sequence[str], prepared: Sequence[str | Path], folder: str | Path
+) -> pd.DataFrame:
+    """Link the files of prepared data sets into one folder.
+
+    Parameters
+    ----------
+    names
+        Names of the data sets; the images of the first keep their names.
+    prepared
+        Their prepared folders, in the same order.
+    folder
+        Folder with the folders images, masks and clean, to be filled. Files are hard links, and
+        copies only where the file system has no such links.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The manifest of the combined data set.
+
+    Raises
+    ------
+    InputError
+        If two images would have the same name.
+    """
+    tables = []
+    for place, (name, part) in enumerate(zip(names, prepared, strict=True)):
+        table = manifest.read(Path(part, "manifest.tsv"))
+        prefix = f"{name}_" if place else ""
+        for row in table.itertuples():
+            has = {"images": True, "masks": row.annotated, "clean": row.clean}
+            for kind in (kind for kind in has if has[kind]):
+                target = Path(folder, kind, f"{prefix}{row.image}.tif")
+                if target.exists():
+                    raise InputError(
+                        f"two images of the combined dataset would be called {target.stem}: "
+                        f"rename dataset {name}, or the image"
+                    )
+                _link(Path(part, kind, f"{row.image}.tif"), target)
+        if place:
+            table = table.assign(image=prefix + table["image"], given_subset=manifest.EXTRA)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

@@ -1,0 +1,124 @@
+"""From a method and the files of a run to its model: training, or the choice of a parameter."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from denoiseg_flow import classical
+from denoiseg_flow.checkpoints import Checkpoints
+from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.noise import standard_deviation
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import AnyModel, ClassicalModel, load_model
+from denoiseg_flow.prediction import input_folder
+from denoiseg_flow.training import train, train_each_image
+from denoiseg_flow.training_images import TrainingImages, find_target
+
+logger = logging.getLogger(__name__)
+
+# What a parameter is chosen on, as each candidate denoises all of it several times: so many images,
+# and of each its centre, so many pixels a side.
+CALIBRATION_IMAGES = 8
+CALIBRATION_SIDE = 256
+
+# Columns of the history of a classical denoiser; it has no rows where nothing was to be chosen.
+LOSSES = ["parameter", "value", "loss_self_supervised", "loss_plain", "mse"]
+
+
+def fit(
+    method: Method,
+    recipe: Recipe | None,
+    identity: dict[str, Any],
+    level: Mapping[str, Any] | None,
+    split: pd.DataFrame,
+    prepared: Path,
+    images: Path,
+    init: Path | None,
+    own_subsets: Sequence[str],
+    checkpoints: Checkpoints,
+    device: torch.device,
+) -> tuple[AnyModel, pd.DataFrame]:
+    """Make the model of one run, whatever its method is.
+
+    Parameters
+    ----------
+    recipe
+        None for classical denoisers.
+    identity
+        dataset, noise, method, n_labelled and seed of the run.
+    level
+        The noise level's entry in the config, for methods that know it.
+    split
+        Table of :func:`manifest.split`.
+    prepared, images
+        Folder of the prepared data set, and of the images to read.
+    init
+        File of the model whose weights the training starts from.
+    own_subsets
+        The subsets on whose images a method trains one network each.
+    checkpoints, device
+        As for :func:`training.train`.
+
+    Returns
+    -------
+    The model, and its history: see :func:`training.train`, or :func:`classical.calibrate`.
+    """
+    files = TrainingImages.of_split(
+        split=split,
+        images=images,
+        masks=prepared / "masks",
+        n_labelled=identity["n_labelled"],
+        segments=method.segments,
+        target=find_target(method, prepared, identity["noise"], level),
+    )
+
+    def images_of(subsets: Sequence[str]) -> list[Path]:
+        names = split.loc[split["subset"].isin(subsets), "image"]
+        return [input_folder(images) / f"{name}.tif" for name in names]
+
+    if method.classical:
+        sigma = standard_deviation(level) if method.noise_sigma == "known" else None
+        # The choice needs no truth, so that nothing is lost where all images are for testing.
+        chosen_on = files.val or images_of(["test"])
+        return _calibrate(method, identity, chosen_on, prepared / "clean", sigma)
+    if method.each_image:
+        own = images_of(own_subsets)
+        return train_each_image(method, recipe, identity, own, checkpoints, device)
+    start = load_model(init, device) if init else None
+    return train(method, recipe, identity, files, checkpoints, device, start)
+
+
+def _calibrate(
+    method: Method, identity: dict[str, Any], images: Sequence[Path], clean: Path, sigma: float
+) -> tuple[ClassicalModel, pd.DataFrame]:
+    """Choose the parameter of a classical denoiser on validation images, without clean ones.
+
+    Where there are clean ones, the history tells the true error beside the self-supervised one.
+    """
+    name, values = method.classical, method.parameter
+    if not method.calibrated:
+        return ClassicalModel(method, identity, values, sigma), pd.DataFrame(columns=LOSSES)
+    images = images[:CALIBRATION_IMAGES]
+    truth = [clean / path.name for path in images]
+    table = classical.calibrate(
+        name,
+        classical.candidates(name) if values is None else values,
+        map(_centre, images),
+        sigma,
+        map(_centre, truth) if all(path.exists() for path in truth) else None,
+    )
+    best = classical.best_value(table)
+    logger.info("%s %g has the least self-supervised loss", table["parameter"].iloc[0], best)
+    return ClassicalModel(method, identity, best, sigma), table
+
+
+def _centre(path: Path) -> np.ndarray:
+    """Return the centre of an image (y, x), at most ``CALIBRATION_SIDE`` pixels a side."""
+    image = open_image(path)
+    starts = [max(0, (size - CALIBRATION_SIDE) // 2) for size in image.shape]
+    return image[tuple(slice(start, start + CALIBRATION_SIDE) for start in starts)]

@@ -1,0 +1,285 @@
+"""Classical denoisers against their own libraries, closed forms and scikit-image's calibration."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage import data, restoration
+from skimage.morphology import disk
+
+from denoiseg_flow import classical
+from denoiseg_flow.classical import DENOISERS, best_value, calibrate, denoise, noise_level
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.metrics import psnr
+
+SIGMA = 0.1
+METHODS = [name for name in DENOISERS if classical.is_available(name)]
+
+
+def parameter_of(name):
+    """A value in the middle of the candidates."""
+    values = classical.candidates(name)
+    return values[len(values) // 2] if values else None
+
+
+@pytest.fixture(scope="module")
+def camera():
+    """The camera image (256, 256) in [0, 1], and with Gaussian noise of variance 0.01."""
+    clean = data.camera()[128:384, 128:384] / 255
+    return clean, clean + SIGMA * np.random.default_rng(0).standard_normal(clean.shape)
+
+
+@pytest.fixture(scope="module")
+def small(camera):
+    """Part of the noisy camera image, neither square nor of even size, in 12-bit grey levels."""
+    return (4095 * camera[1][60:107, 30:91]).astype(np.float32)
+
+
+def test_table_of_denoisers():
+    assert list(DENOISERS) == (
+        ["raw", "median", "donut_median", "gaussian", "nlm", "wavelet", "tv", "bm3d"]
+    )
+    for name, denoiser in DENOISERS.items():
+        values = classical.candidates(name)
+        assert list(values) == sorted(set(values)) and all(value > 0 for value in values)
+        assert bool(values) == (denoiser.parameter is not None) == (name != "raw")
+    assert classical.candidates("donut_median") == (1, 2, 3, 4, 5, 6, 7)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scale_covariance_dtype_and_shape(name, small):
+    """For 12-bit grey levels, a thousandth, a millionth, a thousandfold; and with an offset."""
+    sigma, parameter = 4095 * SIGMA, parameter_of(name)
+    reference = denoise(name, small, parameter, sigma)
+    assert reference.dtype == np.float32
+    assert reference.shape == small.shape
+    assert (name == "raw") == np.array_equal(reference, small)
+    for factor in (1e-6, 1e-3, 1e3):
+        scaled = denoise(name, factor * small.astype(np.float64), parameter, factor * sigma)
+        np.testing.assert_allclose(scaled, factor * reference, atol=factor * 4095 * 1e-5)
+    shifted = denoise(name, small.astype(np.float64) - 4000, parameter, sigma)
+    np.testing.assert_allclose(shifted, reference - 4000, atol=0.05)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float16"])
+def test_pixel_types_are_read_as_grey_levels(name, dtype, small):
+    image = np.clip(small[:24, :20] / 20, 0, 255).astype(dtype)
+    expected = denoise(name, image.astype(np.float64), parameter_of(name), 20.0)
+    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), 20.0), expected)
+    assert expected.max() > 100
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_input_is_not_changed(name, small):
+    image = small.copy()
+    result = denoise(name, image, parameter_of(name), 400.0)
+    result += 1
+    np.testing.assert_array_equal(image, small)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.0, 3.0])
+@pytest.mark.parametrize("name", METHODS)
+def test_constant_image_is_unchanged(name, sigma):
+    image = np.full((20, 24), 1000.3, np.float32)
+    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), sigma), image)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if DENOISERS[name].needs_noise])
+def test_noise_level_is_estimated_and_at_0_nothing_is_denoised(name, small):
+    parameter = parameter_of(name)
+    estimated = denoise(name, small, parameter)
+    np.testing.assert_array_equal(estimated, denoise(name, small, parameter, noise_level(small)))
+    np.testing.assert_array_equal(denoise(name, small, parameter, 0), small)
+    stripes = np.tile(np.array([0, 7], np.uint8), (32, 16))
+    np.testing.assert_array_equal(denoise(name, stripes, parameter), stripes)
+
+
+def test_noise_level():
+    noise = np.random.default_rng(1).standard_normal((200, 300))
+    assert noise_level(50 * noise + 1000) == pytest.approx(50, rel=0.02)
+    assert noise_level(np.full((30, 30), 12345.678)) == 0
+    assert noise_level(np.tile(np.arange(30) ** 2, (30, 1))) == 0  # no diagonal structure
+
+
+def test_median_over_the_disk_within_the_image(small):
+    for name, centre in (("median", True), ("donut_median", False)):
+        for radius in (1, 2, 3):
+            footprint = disk(radius).astype(bool)
+            footprint[radius, radius] = centre
+            padded = np.pad(small, radius, constant_values=np.nan)
+            expected = [
+                np.nanmedian(padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1][footprint])
+                for y, x in np.ndindex(small.shape)
+            ]
+            result = denoise(name, small, float(radius))
+            np.testing.assert_allclose(result.ravel(), expected, rtol=1e-6)
+    interior = np.s_[3:-3, 3:-3]
+    expected = ndimage.median_filter(small, footprint=disk(3))[interior]
+    np.testing.assert_array_equal(denoise("median", small, 3)[interior], expected)
+
+
+@pytest.mark.parametrize("name", ["donut_median", "median"])
+def test_only_the_donut_ignores_the_pixel_itself(name):
+    """Everywhere, near borders and corners too, where an image might be mirrored."""
+    image = np.random.default_rng(2).standard_normal((9, 11))
+    for y, x in np.ndindex(image.shape):
+        dark, bright = image.copy(), image.copy()
+        dark[y, x], bright[y, x] = -100, 100
+        differs = denoise(name, dark, 3) != denoise(name, bright, 3)
+        assert differs[y, x] == (name == "median")
+        assert differs.sum() > 5
+
+
+def test_gaussian_is_scipys(small):
+    expected = ndimage.gaussian_filter(small.astype(np.float64), 1.5, mode="mirror")
+    np.testing.assert_allclose(denoise("gaussian", small, 1.5), expected, rtol=1e-6)
+
+
+def test_nlm_wavelet_and_tv_are_scikit_images(camera):
+    """To the PSNR of the library called by hand, on the image as it is."""
+    clean, noisy = camera
+    by_hand = {
+        "nlm": restoration.denoise_nl_means(noisy, 7, 11, h=0.06, fast_mode=True, sigma=0.1),
+        "wavelet": restoration.denoise_wavelet(
+            noisy, sigma=0.06, wavelet="db2", mode="soft", method="BayesShrink"
+        ),
+        "tv": restoration.denoise_tv_chambolle(noisy, weight=0.06, eps=1e-5),
+    }
+    for name, expected in by_hand.items():
+        result = denoise(name, noisy, 0.6, SIGMA)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+        assert psnr(clean, result) == pytest.approx(psnr(clean, expected), abs=1e-5)
+        assert psnr(clean, result) > psnr(clean, noisy) + 1
+
+
+def test_bm3d_is_its_authors():
+    bm3d = pytest.importorskip("bm3d")
+    clean = data.camera()[200:264, 200:264] / 255
+    noisy = clean + SIGMA * np.random.default_rng(3).standard_normal(clean.shape)
+    result = denoise("bm3d", noisy, 1.2, SIGMA)
+    one_thread = bm3d.BM3DProfile()
+    one_thread.num_threads = 1
+    low, extent = noisy.min(), np.ptp(noisy)
+    mapped = bm3d.bm3d((noisy - low) / extent, 1.2 * SIGMA / extent, one_thread) * extent + low
+    assert psnr(clean, result) == pytest.approx(psnr(clean, mapped), abs=1e-5)
+    # The range hardly matters where it is near 1, nor does the number of threads.
+    plain = bm3d.bm3d(noisy, sigma_psd=1.2 * SIGMA)
+    assert psnr(clean, result) == pytest.approx(psnr(clean, plain), abs=1e-2)
+    assert psnr(clean, result) > psnr(clean, noisy) + 3
+
+
+def test_calibration_is_scikit_images_over_all_sub_grids(small):
+    for name in ("gaussian", "median", "tv"):
+        values = classical.candidates(name)[1:4]
+
+        def function(image, value, name=name):
+            return denoise(name, image, value, 400.0)
+
+        _, (_, expected) = restoration.calibrate_denoiser(
+            small.astype(np.float64),
+            function,
+            {"value": values},
+            approximate_loss=False,
+            extra_output=True,
+        )
+        table = calibrate(name, values, [small], 400.0, subgrids=16)
+        np.testing.assert_allclose(table["loss_self_supervised"], expected, rtol=1e-9)
+
+
+def test_some_sub_grids_stand_for_all(camera):
+    """The first four of the 16 lie in different rows and columns; together they are all pixels."""
+    few, all_ = (calibrate("gaussian", (0.5, 1, 2), [camera[1]], subgrids=n) for n in (4, 16))
+    np.testing.assert_allclose(few["loss_self_supervised"], all_["loss_self_supervised"], rtol=0.03)
+    assert not np.array_equal(few["loss_self_supervised"], all_["loss_self_supervised"])
+    visits = np.zeros((8, 8), int)
+    for k, grid in enumerate(classical._SUBGRIDS):
+        visits[grid] += 1
+        if k == 3:
+            assert (visits[:4, :4].sum(axis=0) == 1).all()
+            assert (visits[:4, :4].sum(axis=1) == 1).all()
+    assert (visits == 1).all()
+
+
+def test_columns_and_means_over_images(camera):
+    clean, noisy = camera[0][:50, :50], camera[1][:50, :50]
+    images, truths = [noisy, 3 * noisy], [clean, 3 * clean]
+    table = calibrate("gaussian", (2, 1), iter(images), clean=iter(truths))
+    assert list(table) == ["parameter", "value", "loss_self_supervised", "loss_plain", "mse"]
+    assert table["parameter"].tolist() == ["sigma", "sigma"]
+    assert table["value"].tolist() == [2, 1]
+    first = calibrate("gaussian", (2, 1), images[:1], clean=truths[:1])
+    for column in ("loss_self_supervised", "loss_plain", "mse"):  # (1 + 3^2) / 2
+        np.testing.assert_allclose(table[column], 5 * first[column], rtol=1e-5)
+    denoised = denoise("gaussian", noisy, 2)
+    assert first.loc[0, "loss_plain"] == pytest.approx(np.mean((denoised - noisy) ** 2))
+    assert first.loc[0, "mse"] == pytest.approx(np.mean((denoised - clean) ** 2))
+    blind = calibrate("gaussian", (2, 1), images[:1])
+    assert blind["mse"].isna().all()
+    np.testing.assert_array_equal(blind["loss_plain"], first["loss_plain"])
+
+
+def test_noise_level_is_that_of_the_image_before_pixels_are_replaced(small):
+    """Replaced pixels are smoother: estimated after, the noise would be lower."""
+    by_default, given = (
+        calibrate("tv", (0.5, 1.0), [small], sigma) for sigma in (None, noise_level(small))
+    )
+    np.testing.assert_array_equal(by_default["loss_self_supervised"], given["loss_self_supervised"])
+
+
+def test_figure_of_noise2self(camera):
+    """The loss of the donut median finds the radius, the plain loss of a median does not.
+
+    Batson & Royer 2019, on the camera image with noise of variance 0.01: the donut's loss is its
+    true error plus 0.01 at every radius.
+    """
+    clean, noisy = camera
+    radii = range(1, 7)
+    donut = calibrate("donut_median", radii, [noisy], clean=[clean])
+    median = calibrate("median", radii, [noisy], clean=[clean])
+    for table in (donut, median):
+        assert best_value(table) == table.loc[table["mse"].idxmin(), "value"]
+    assert best_value(donut) == 2
+    np.testing.assert_array_equal(donut["loss_self_supervised"], donut["loss_plain"])
+    np.testing.assert_allclose(donut["loss_plain"] - donut["mse"], SIGMA**2, rtol=0.05)
+    # The median of few pixels is often the pixel itself, which makes the plain loss small.
+    assert median.loc[median["loss_plain"].idxmin(), "value"] == 1
+    assert median.loc[median["mse"].idxmin(), "value"] == 2
+
+
+def test_best_value_is_the_least_self_supervised_loss(camera):
+    table = calibrate("gaussian", (0.5, 1, 4), [camera[1]], clean=[camera[0]])
+    assert best_value(table) == 1 == table.loc[table["mse"].idxmin(), "value"]
+    assert isinstance(best_value(table), float)
+
+
+def test_what_cannot_be_used(small):
+    with pytest.raises(InputError, match=r"unknown denoiser 'nml'; available: raw, median, "):
+        denoise("nml", small, 1)
+    with pytest.raises(ValueError, match="raw has no parameter to calibrate"):
+        calibrate("raw", (1,), [small])
+    with pytest.raises(ValueError, match="no image"):
+        calibrate("median", (1,), [])
+    with pytest.raises(ValueError, match="shorter"):
+        calibrate("median", (1,), [small, small], clean=[small])
+    with pytest.raises(ValueError, match="broadcast"):
+        calibrate("median", (1,), [small], clean=[small[:, :-1]])
+    for parameter in (None, 0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="sigma of gaussian must be above 0"):
+            denoise("gaussian", small, parameter)
+    with pytest.raises(ValueError, match=r"whole number, not 2\.5"):
+        denoise("median", small, 2.5)
+    for sigma in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="noise_sigma"):
+            denoise("tv", small, 1, sigma)
+    for image in (small[0], small[None], small * np.nan, small[:0]):
+        with pytest.raises(ValueError, match="not a finite image"):
+            denoise("raw", image, None)
+
+
+def test_without_bm3d_the_message_says_how_to_install_it(monkeypatch, small):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [name for name in DENOISERS if not classical.is_available(name)] == ["bm3d"]
+    with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[bm3d\]'"):
+        denoise("bm3d", small, 1.0, 400.0)
