@@ -30,8 +30,8 @@ def select_device(name: str, threads: int) -> torch.device:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError(
-            "config key 'device' is 'cuda', but PyTorch finds no usable GPU here; "
-            "write 'device: auto', or install a CUDA build of torch"
+            "'device' is 'cuda', but PyTorch finds no usable GPU here; choose 'auto', or install a "
+            "CUDA build of torch"
         )
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
     if device.type == "cpu":

@@ -86,6 +86,7 @@ class Grid:
             self.recipe_of(method)
         self.runs = list(dict.fromkeys(self._expand()))
         self._check_runs()
+        self._check_application()
 
     @property
     def method_names(self) -> list[str]:
@@ -251,6 +252,18 @@ class Grid:
         return runs.get(self.config["grid"]["reference"], list(runs.values())[-1])
 
     @property
+    def applied_run(self) -> Run:
+        """The run whose model is used on new images: the most annotated images, the first seed."""
+        axes = self.config["grid"]
+        known = axes["reference"] if axes["reference"] in axes["methods"] else axes["methods"][-1]
+        name = self.config["apply"]["method"] or known
+        runs = [run for run in self.scored_runs if run.method == name]
+        first = [
+            run for run in runs if (run.dataset, run.noise) == (runs[0].dataset, runs[0].noise)
+        ]
+        return max(first, key=lambda run: run.n_labelled)
+
+    @property
     def summary(self) -> dict[str, list[str]]:
         """The axes of the study in words, for the head of the report."""
         axes = self.config["grid"]
@@ -340,3 +353,11 @@ class Grid:
                     f"config key 'methods.{name}.classical' is '{method.classical}', but that "
                     f"package is not installed; {HOW_TO_INSTALL_BM3D}"
                 )
+
+    def _check_application(self) -> None:
+        name, methods = self.config["apply"]["method"], self.config["grid"]["methods"]
+        if name is not None and name not in methods:
+            raise InputError(
+                f"config key 'apply.method' is '{name}', which is not in grid.methods; available: "
+                f"{', '.join(methods)}"
+            )

@@ -38,14 +38,13 @@ def job_log(path: str | Path) -> Iterator[None]:
     logging.captureWarnings(True)
     try:
         yield
-    except InputError as error:
-        _end(f"Error: {error}", handler)
-    except OSError as error:
-        if error.errno not in _ADVICE:
-            _end(traceback.format_exc(), handler)
-        _end(f"Error: cannot use {error.filename or 'a file'}: {_ADVICE[error.errno]}", handler)
-    except Exception:
-        _end(traceback.format_exc(), handler)
+    except Exception as error:
+        text = sentence(error)
+        with suppress(OSError):
+            handler.stream.write(text + "\n")
+            handler.stream.flush()
+        print(text, file=sys.stderr)
+        raise SystemExit(1) from None
     finally:
         logging.captureWarnings(False)
         root.removeHandler(screen)
@@ -54,9 +53,10 @@ def job_log(path: str | Path) -> Iterator[None]:
             handler.close()
 
 
-def _end(text: str, handler: logging.FileHandler) -> None:
-    with suppress(OSError):
-        handler.stream.write(text + "\n")
-        handler.stream.flush()
-    print(text, file=sys.stderr)
-    raise SystemExit(1)
+def sentence(error: Exception) -> str:
+    """Return what went wrong in a sentence where that is enough, with the traceback elsewhere."""
+    if isinstance(error, InputError):
+        return f"Error: {error}"
+    if isinstance(error, OSError) and error.errno in _ADVICE:
+        return f"Error: cannot use {error.filename or 'a file'}: {_ADVICE[error.errno]}"
+    return "".join(traceback.format_exception(error))

@@ -44,6 +44,8 @@ class TrainedModel:
         dataset, noise, method, n_labelled and seed of the run.
     threshold
         None until it is chosen, and for methods that do not segment.
+    input
+        The model whose denoised images this one reads; None: it reads the noisy images.
     """
 
     method: Method
@@ -52,17 +54,16 @@ class TrainedModel:
     normalisation: Normalisation
     network: nn.Module
     threshold: Threshold | None = None
+    input: "AnyModel | None" = None
 
     def for_image(self, name: str) -> "TrainedModel":
         """Return the model that predicts the image of that name: this one."""
         return self
 
-    def save(self, path: Path) -> None:
-        """Write the model to ``path``."""
-        content = _header(self) | self.part()
-        content["recipe"] = as_dict(self.recipe)
-        content["threshold"] = asdict(self.threshold) if self.threshold else None
-        checkpoints.save_atomically(content, path)
+    def content(self) -> dict[str, Any]:
+        """Return the model as tensors and plain values."""
+        threshold = asdict(self.threshold) if self.threshold else None
+        return self.part() | {"recipe": as_dict(self.recipe), "threshold": threshold}
 
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
@@ -80,6 +81,7 @@ class ImageModels:
     recipe: Recipe
     identity: dict[str, Any]
     models: dict[str, TrainedModel]
+    input: "AnyModel | None" = None
 
     def for_image(self, name: str) -> TrainedModel:
         """Return the model that was trained on the image of that name."""
@@ -90,11 +92,10 @@ class ImageModels:
             )
         return self.models[name]
 
-    def save(self, path: Path) -> None:
-        """Write all of them to ``path``."""
-        content = _header(self) | {"recipe": as_dict(self.recipe)}
-        content["images"] = {name: model.part() for name, model in self.models.items()}
-        checkpoints.save_atomically(content, path)
+    def content(self) -> dict[str, Any]:
+        """Return all of them as tensors and plain values."""
+        images = {name: model.part() for name, model in self.models.items()}
+        return {"recipe": as_dict(self.recipe), "images": images}
 
 
 @dataclass
@@ -113,27 +114,31 @@ class ClassicalModel:
     identity: dict[str, Any]
     parameter: float | None
     noise_sigma: float | None
+    input: "AnyModel | None" = None
 
     def for_image(self, name: str) -> "ClassicalModel":
         """Return the model that predicts the image of that name: this one."""
         return self
 
-    def save(self, path: Path) -> None:
-        """Write the model to ``path``."""
-        found = {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
-        checkpoints.save_atomically(_header(self) | found, path)
+    def content(self) -> dict[str, Any]:
+        """Return the choice as plain values."""
+        return {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
 
 
 AnyModel = TrainedModel | ImageModels | ClassicalModel
 
 
-def _header(model: AnyModel) -> dict[str, Any]:
-    """What every model file tells of itself."""
-    return {
-        "format": FORMAT,
-        "software": f"denoiseg-flow {__version__}",
+def save_model(model: AnyModel, path: Path) -> None:
+    """Write a model of any kind, and the one whose denoised images it reads, to one file."""
+    header = {"format": FORMAT, "software": f"denoiseg-flow {__version__}"}
+    checkpoints.save_atomically(header | _whole(model), path)
+
+
+def _whole(model: AnyModel) -> dict[str, Any]:
+    return model.content() | {
         "method": as_dict(model.method),
         "identity": model.identity,
+        "input": _whole(model.input) if model.input else None,
     }
 
 
@@ -154,9 +159,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
             f"model {path} has format {content.get('format')}, but this version of "
             f"denoiseg-flow reads format {FORMAT}; install the version that wrote it"
         )
+    return _rebuild(content, device)
+
+
+def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
     method, identity = method_from_dict(content["method"]), content["identity"]
+    before = _rebuild(content["input"], device) if content.get("input") else None
     if method.classical:
-        return ClassicalModel(method, identity, content["parameter"], content["noise_sigma"])
+        found = content["parameter"], content["noise_sigma"]
+        return ClassicalModel(method, identity, *found, input=before)
     recipe = recipe_from_dict(content["recipe"])
 
     def model(part: dict[str, Any]) -> TrainedModel:
@@ -167,8 +178,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
 
     if method.each_image:
         models = {name: model(part) for name, part in content["images"].items()}
-        return ImageModels(method, recipe, identity, models)
+        return ImageModels(method, recipe, identity, models, before)
     trained = model(content)
+    trained.input = before
     if content["threshold"]:
         trained.threshold = Threshold(**content["threshold"])
     return trained

@@ -226,16 +226,16 @@ def predict_folder(
     """
     source = input_folder(images)
     for name in names:
-        path, chosen = source / f"{name}.tif", model.for_image(name)
-        if isinstance(chosen, ClassicalModel):
-            _denoise_file(chosen, path, folder)
-        else:
-            predict_file(chosen, path, folder, save_probabilities)
+        predict_any(model, source / f"{name}.tif", folder, save_probabilities)
 
 
-def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
-    """Write what a classical denoiser makes of one image to ``denoised/<name>``."""
+def predict_any(model: AnyModel, source: Path, folder: Path, save_probabilities: bool) -> None:
+    """Predict one tif file with a model of any kind, see :func:`predict_file`."""
+    chosen = model.for_image(source.stem)
+    if not isinstance(chosen, ClassicalModel):
+        predict_file(chosen, source, folder, save_probabilities)
+        return
     denoised = denoise(
-        model.method.classical, open_image(source), model.parameter, model.noise_sigma
+        chosen.method.classical, open_image(source), chosen.parameter, chosen.noise_sigma
     )
     write_image(folder / "denoised" / source.name, denoised, pixel_size=read_pixel_size(source))

@@ -33,8 +33,8 @@ def test_cuda_needs_a_gpu(gpu):
     with pytest.raises(InputError) as caught:
         select_device("cuda", 1)
     assert str(caught.value) == (
-        "config key 'device' is 'cuda', but PyTorch finds no usable GPU here; write "
-        "'device: auto', or install a CUDA build of torch"
+        "'device' is 'cuda', but PyTorch finds no usable GPU here; choose 'auto', or install a "
+        "CUDA build of torch"
     )
 
 

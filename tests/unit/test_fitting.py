@@ -13,7 +13,7 @@ from denoiseg_flow.data.images import open_image, write_image
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.fitting import LOSSES, fit
 from denoiseg_flow.methods import Method
-from denoiseg_flow.models import ClassicalModel, ImageModels
+from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.prediction import predict_tiles
 from denoiseg_flow.training import Trainer
 from denoiseg_flow.training_images import find_target, load_bank
@@ -342,7 +342,7 @@ def test_the_autoencoder_stays_within_the_clean_grey_levels(make, folder, make_r
 
 def test_starts_from_the_weights_of_a_file(make, tmp_path, monkeypatch):
     init, _ = make(N2N)
-    init.save(tmp_path / "n2n" / "model.pt")
+    save_model(init, tmp_path / "n2n" / "model.pt")
     monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
     n2v = Method("n2v", target="blind_spot", alpha=1, init="n2n")
     warm, _ = make(n2v, init=tmp_path / "n2n" / "model.pt")

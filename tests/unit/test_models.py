@@ -15,6 +15,7 @@ from denoiseg_flow.models import (
     ImageModels,
     Normalisation,
     load_model,
+    save_model,
 )
 from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.prediction import predict_tiles
@@ -32,7 +33,7 @@ def predictions(model, image):
 
 def test_round_trip(model, tmp_path):
     path = tmp_path / "model.pt"
-    model.save(path)
+    save_model(model, path)
     loaded = load_model(path)
     for field in ("method", "recipe", "identity", "normalisation", "threshold"):
         assert getattr(loaded, field) == getattr(model, field)
@@ -53,7 +54,7 @@ def test_round_trip_of_every_network(make_model, tmp_path, network, mask_channel
         alpha=1,
     )  # fmt: skip
     model = make_model(method)
-    model.save(tmp_path / "model.pt")
+    save_model(model, tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt")
     assert type(loaded.network) is NETWORKS[network]
     image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
@@ -76,7 +77,7 @@ def singles(make_model):
 
 
 def test_round_trip_of_models_of_single_images(singles, tmp_path):
-    singles.save(tmp_path / "model.pt")
+    save_model(singles, tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt")
     for field in ("method", "recipe", "identity"):
         assert getattr(loaded, field) == getattr(singles, field)
@@ -117,17 +118,37 @@ def test_other_models_are_for_all_images(model):
 )
 def test_round_trip_of_a_classical_denoiser(tmp_path, fields, value, sigma):
     model = ClassicalModel(Method("m", **fields), {"method": "m", "seed": 1}, value, sigma)
-    model.save(tmp_path / "model.pt")
+    save_model(model, tmp_path / "model.pt")
     assert load_model(tmp_path / "model.pt") == model
 
 
 def test_without_threshold(make_model, tmp_path):
     model = make_model(Method(name="n2v", target="blind_spot", alpha=1))
     assert model.threshold is None
-    model.save(tmp_path / "model.pt")
+    save_model(model, tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt")
     assert loaded.threshold is None
     assert loaded.method == model.method
+
+
+@pytest.mark.parametrize("kind", ["network", "classical"])
+def test_round_trip_with_the_model_whose_images_it_reads(make_model, tmp_path, kind):
+    model = make_model(Method("sequential", input="before"))
+    median = ClassicalModel(Method("before", classical="median"), {"seed": 1}, 2, None)
+    before = Method("before", target="blind_spot", alpha=1, input="median")
+    model.input = median if kind == "classical" else make_model(before)
+    if kind == "network":
+        model.input.input = median
+    save_model(model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert loaded.method == model.method
+    if kind == "classical":
+        assert loaded.input == median
+        return
+    assert loaded.input.input == median
+    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    pair = (predictions(each.input, image).denoised for each in (model, loaded))
+    assert np.array_equal(*pair)
 
 
 def rewrite(path, **changes):
@@ -139,7 +160,7 @@ def rewrite(path, **changes):
 @pytest.mark.parametrize("version", [FORMAT + 1, None])
 def test_other_formats_are_refused(model, tmp_path, version):
     path = tmp_path / "model.pt"
-    model.save(path)
+    save_model(model, path)
     rewrite(path, format=version)
     with pytest.raises(InputError) as caught:
         load_model(path)
@@ -151,7 +172,7 @@ def test_other_formats_are_refused(model, tmp_path, version):
 
 def test_fields_of_later_methods_are_ignored(model, tmp_path):
     path = tmp_path / "model.pt"
-    model.save(path)
+    save_model(model, path)
     method = checkpoints.load(path)["method"]
     rewrite(path, method=method | {"n_planes": 3})
     assert load_model(path).method == model.method
@@ -177,7 +198,7 @@ def test_models_of_earlier_versions_do_what_they_did(make_model, make_recipe, tm
         preserve_mean=True,
     )
     model.recipe = new
-    model.save(path)
+    save_model(model, path)
     recipe = checkpoints.load(path)["recipe"]
     rewrite(path, recipe={key: recipe[key] for key in recipe if key != field} | {"later": 1})
     assert load_model(path).recipe == replace(new, **{field: BEFORE[field]})
@@ -189,7 +210,7 @@ FIRST_METHOD = ["name", "input", "target", "masking", "network", "alpha", "init"
 def test_model_of_the_first_format(model, tmp_path):
     """Methods had fewer fields then; what the new ones say was not done."""
     path = tmp_path / "model.pt"
-    model.save(path)
+    save_model(model, path)
     method = checkpoints.load(path)["method"]
     assert set(FIRST_METHOD) < set(method)
     rewrite(path, format=1, method={key: method[key] for key in FIRST_METHOD})
@@ -210,7 +231,7 @@ FIRST_RECIPE = [
 
 def test_model_with_the_recipe_of_the_first_version(make_model, make_recipe, tmp_path):
     path = tmp_path / "model.pt"
-    make_model().save(path)
+    save_model(make_model(), path)
     recipe = checkpoints.load(path)["recipe"]
     rewrite(path, recipe={key: recipe[key] for key in FIRST_RECIPE})
     loaded = load_model(path).recipe
@@ -219,7 +240,7 @@ def test_model_with_the_recipe_of_the_first_version(make_model, make_recipe, tmp
 
 def test_damaged_model_is_refused_in_a_sentence(model, tmp_path):
     path = tmp_path / "model.pt"
-    model.save(path)
+    save_model(model, path)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError) as caught:
         load_model(path)

@@ -95,6 +95,11 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (None, ["recipe=slow"], "unknown recipe 'slow'; available: "),
         (
             None,
+            ["apply={method: n2n}"],
+            "config key 'apply.method' is 'n2n', which is not in grid.methods; available: n2v, ",
+        ),
+        (
+            None,
             ["grid={n_labeled: [2]}"],
             "unknown config key 'grid.n_labeled'; did you mean 'n_labelled'?",
         ),
@@ -163,7 +168,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
-        *("method", "noise", "recipe", "key", "label_count", "sigma"),
+        *("method", "noise", "recipe", "applied_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
@@ -178,6 +183,18 @@ def test_config(tmp_path, call_snakemake, files, config, sentence):
     assert sentence in call.screen
     assert "Traceback" not in call.screen
     assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
+
+
+def test_apply_without_images(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run", "apply")
+    assert call.status != 0
+    assert "config key 'apply.images' is missing: name the folder of new images" in call.screen
+
+
+def test_apply_to_a_missing_folder(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run", "apply", "--config", "apply={images: nowhere}")
+    assert call.status != 0
+    assert "nowhere" in call.screen
 
 
 @pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")

@@ -127,6 +127,32 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
     assert not list(runs.rglob("checkpoint.pt"))
 
 
+def test_model_on_new_images(finished, tmp_path, call_snakemake):
+    """`snakemake apply`: one file of four is damaged, then removed."""
+    folder, new = tmp_path / "copy", tmp_path / "new"
+    shutil.copytree(finished, folder)
+    new.mkdir()
+    for path in sorted((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))[:3]:
+        shutil.copy(path, new)
+    (new / "torn.tif").write_bytes(b"torn")
+    options = ("--cores", "2", "apply", "--config", f"apply={{images: {new}, method: sequential}}")
+    call = call_snakemake(folder, *options)
+    assert call.status != 0
+    assert call.jobs == {"apply": 1}
+    assert "1 of 4 images could not be predicted" in call.screen
+    out = folder / "results/applied/new"
+    assert len(list((out / "labels").iterdir())) == 3, "what could be done is kept"
+
+    (new / "torn.tif").unlink()
+    call = call_snakemake(folder, *options)
+    assert call.status == 0, call.screen
+    for kind in ("denoised", "labels", "overlays", "objects"):
+        assert len(list((out / kind).iterdir())) == 3
+    assert (out / "objects.csv").exists()
+    call = call_snakemake(folder, *options)
+    assert "Nothing to be done" in call.screen
+
+
 def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
     """Snakemake's own report, offline: every request goes to a proxy that does not exist."""
     for name in ("http_proxy", "https_proxy"):

@@ -35,6 +35,16 @@ class Chain:
             self.make_run(run)
         self.make_tables()
         self.make_report()
+        self.applied = folder / "applied"
+        self.call(
+            "apply",
+            input={
+                "model": self.of(self.grid.applied_run, "model.pt"),
+                "images": self.noisy,
+            },
+            output={"finished": self.applied / ".finished"},
+            params={"device": "cpu"},
+        )
 
     def of(self, run, name):
         return self.runs / run.method / name
@@ -78,6 +88,7 @@ class Chain:
                 "split": self.split,
                 "prepared": self.prepared,
                 "images": images,
+                "input_model": self.of(source, "model.pt") if source else [],
                 "init": self.of(init, "model.pt") if init else [],
             },
             output={"model": self.of(run, "model.pt"), "history": self.of(run, "history.tsv")},
@@ -249,6 +260,25 @@ def test_predict(chain):
         assert stems(folder / "j_invariant") == (images if method.hides_grid else set())
         assert stems(folder / "labels") == (images if method.segments else set())
         assert stems(folder / "probabilities") == (test if run.method == "denoiseg" else set())
+
+
+def test_apply(chain):
+    assert chain.grid.applied_run.method == "denoiseg"
+    split = manifest.read(chain.split)
+    predictions = chain.of(chain.grid.applied_run, "predictions")
+    for kind in ("denoised", "labels"):
+        assert stems(chain.applied / kind) == set(split["image"])
+        for image in split.loc[split["subset"] == "test", "image"]:
+            before, after = (
+                tifffile.imread(folder / kind / f"{image}.tif")
+                for folder in (predictions, chain.applied)
+            )
+            assert np.array_equal(before, after)
+
+
+def test_models_that_read_denoised_images_bring_the_denoiser(chain):
+    model = load_model(chain.runs / "sequential/model.pt")
+    assert model.input.method.name == "n2v" and model.input.input is None
 
 
 def test_score(chain):

@@ -1,6 +1,7 @@
 """The config, checked, and the few functions that turn the grid into files."""
 
 import re
+from pathlib import Path
 
 import yaml
 
@@ -79,6 +80,25 @@ def input_images(wildcards):
     if source:
         return run_path(source, "predictions")
     return "<results>/data/{dataset}/noisy/{noise}"
+
+
+# The folder in <results>/applied that the results on new images are written to.
+APPLIED = Path(config["apply"]["images"] or "images").resolve().name
+
+
+def applied_images(wildcards):
+    """The folder of new images that a trained model is used on."""
+    if config["apply"]["images"] is None:
+        raise WorkflowError(
+            "config key 'apply.images' is missing: name the folder of new images, such as "
+            "--config 'apply={images: /data/tomorrow}'"
+        )
+    return config["apply"]["images"]
+
+
+def applied_model(wildcards):
+    """The model that is used on new images: the user's file, or that of a run of the study."""
+    return config["apply"]["model"] or run_path(GRID.applied_run, "model.pt")
 
 
 def table(name):

@@ -6,6 +6,10 @@ rule train:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
         prepared="<results>/data/{dataset}/prepared",
         images=input_images,
+        # Kept with the model, so that its file is all that new images need.
+        input_model=lambda wildcards: run_path(
+            GRID.input_run(Run.of(wildcards)), "model.pt"
+        ),
         init=lambda wildcards: run_path(GRID.init_run(Run.of(wildcards)), "model.pt"),
     output:
         model="<run>/model.pt",

@@ -9,6 +9,7 @@ from denoiseg_flow.fitting import fit
 from denoiseg_flow.grid import Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import load_model, save_model
 
 
 def main(snakemake):
@@ -34,8 +35,10 @@ def main(snakemake):
             checkpoints=checkpoints,
             device=select_device(params.device, snakemake.threads),
         )
+        if inputs.get("input_model"):
+            model.input = load_model(Path(inputs.input_model))
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
-        model.save(output)
+        save_model(model, output)
         checkpoints.remove()
 
 

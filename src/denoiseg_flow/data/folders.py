@@ -1,5 +1,6 @@
 """Pair the images, masks and clean images of a user's folders by name, from the listing alone."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,40 @@ def find(
     ]
 
 
+def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
+    """Return image files by name without ending, in the order given; folders stand for theirs.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist or is no image, a folder holds none, or two have the same name.
+    """
+    files: dict[str, Path] = {}
+    for given in map(Path, paths):
+        if not given.exists():
+            raise InputError(f"{given} does not exist: correct its path")
+        if not given.is_dir() and not is_image(given):
+            raise InputError(f"{given} is no image: accepted endings are {', '.join(ENDINGS)}")
+        found = _images_in(given) if given.is_dir() else [given]
+        if not found:
+            raise InputError(
+                f"folder {given} holds no image: accepted endings are {', '.join(ENDINGS)}"
+            )
+        for path in found:
+            name = stem(path)
+            if name in files:
+                raise InputError(
+                    f"{files[name]} and {path} have the same name but for folder and ending, so "
+                    "that one result would overwrite the other: rename or leave out one of them"
+                )
+            files[name] = path
+    return files
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if is_image(path) and not path.is_dir()]
+
+
 def _list(folder: str | Path, key: str) -> dict[str, Path]:
     """Return the image files of a folder by stem."""
     folder = Path(folder)
@@ -68,9 +103,7 @@ def _list(folder: str | Path, key: str) -> dict[str, Path]:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"folder {folder} (config key `{key}`) {what}: correct its path")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not is_image(path) or path.is_dir():
-            continue
+    for path in _images_in(folder):
         name = stem(path)
         if name in files:
             raise InputError(

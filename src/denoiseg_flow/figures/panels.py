@@ -100,6 +100,12 @@ def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     return painted
 
 
+def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Paint labels over an image for display: both (y, x), to (y, x, 3) of uint8."""
+    picture = _over(_grey(image, intensity_window(image)), instance_colours(labels))
+    return np.round(255 * picture).astype(np.uint8)
+
+
 def qualitative_panel(rows: list[Example]) -> Figure:
     """Draw one row per method: noisy, denoised, predicted, annotated, and the errors.
 

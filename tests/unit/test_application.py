@@ -1,0 +1,270 @@
+"""A trained model on new images, one after the other."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from denoiseg_flow import application
+from denoiseg_flow.application import apply_model, measure_objects
+from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods import Method
+from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
+from denoiseg_flow.prediction import predict_any
+
+N2V = Method("n2v", target="blind_spot", alpha=1)
+SEGMENTER = Method("sequential", input="n2v")
+SINGLE = Method("single", target="blind_spot", masking="grid_zero", alpha=1, each_image=True)
+
+
+@pytest.fixture
+def images(tmp_path, make_blobs):
+    """Three images: two tif files, one of them with a pixel size, and a png."""
+    folder = tmp_path / "images"
+    for number, name in enumerate(("a", "b")):
+        image = make_blobs(48, number)[0].clip(0, 255).astype(np.uint8)
+        write_image(folder / f"{name}.tif", image, pixel_size=(0.5, 0.25) if name == "b" else None)
+    Image.fromarray(make_blobs(32, 2)[0].clip(0, 255).astype(np.uint8)).save(folder / "c.png")
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path, make_model):
+    """A joint model that finds objects: the threshold is low."""
+    model = make_model()
+    model.threshold = type(model.threshold)(0.2, 0.5, 1)
+    save_model(model, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def predicted(monkeypatch):
+    """Names of the images that are predicted, in order."""
+    names = []
+
+    def predict(model, source, *others, **options):
+        names.append(source.stem)
+        return predict_any(model, source, *others, **options)
+
+    monkeypatch.setattr(application, "predict_any", predict)
+    return names
+
+
+def apply(file, images, out):
+    apply_model(file, find_images([images]), out)
+
+
+def refusal(*arguments):
+    with pytest.raises(InputError) as caught:
+        apply(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def record(out):
+    return pd.read_csv(out / "images.tsv", sep="\t", keep_default_na=False).set_index("image")
+
+
+def test_what_is_written(file, images, tmp_path):
+    out = tmp_path / "out"
+    apply(file, images, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("denoised", "images.tsv", "labels", "objects", "objects.csv", "overlays")
+    ]
+    for kind, ending in {
+        "denoised": "tif",
+        "labels": "tif",
+        "overlays": "png",
+        "objects": "csv",
+    }.items():
+        assert {path.name for path in (out / kind).iterdir()} == {f"{n}.{ending}" for n in "abc"}
+    for name, side in {"a": 48, "b": 48, "c": 32}.items():
+        denoised = tifffile.imread(out / "denoised" / f"{name}.tif")
+        labels = tifffile.imread(out / "labels" / f"{name}.tif")
+        assert (denoised.dtype, denoised.shape) == (np.float32, (side, side))
+        assert (labels.dtype, labels.shape) == (np.uint16, (side, side))
+        assert labels.max() > 0
+        objects = pd.read_csv(out / "objects" / f"{name}.csv")
+        assert objects["label"].tolist() == list(range(1, labels.max() + 1))
+        assert objects["area"].tolist() == np.bincount(labels.ravel())[1:].tolist()
+        assert Image.open(out / "overlays" / f"{name}.png").size == (side, side)
+        assert record(out).loc[name, "objects"] == labels.max()
+    assert read_pixel_size(out / "denoised/b.tif") == pytest.approx((0.5, 0.25))
+    objects = pd.read_csv(out / "objects.csv")
+    assert objects["image"].is_monotonic_increasing
+    assert len(objects) == record(out)["objects"].sum()
+    assert objects["area_um2"].notna().tolist() == (objects["image"] == "b").tolist()
+
+
+def test_the_same_as_in_the_workflow(file, images, tmp_path, make_model):
+    apply(file, images, tmp_path / "out")
+    predict_any(application.load_model(file), images / "a.tif", tmp_path / "run", False)
+    for kind in ("denoised", "labels"):
+        assert np.array_equal(
+            tifffile.imread(tmp_path / "run" / kind / "a.tif"),
+            tifffile.imread(tmp_path / "out" / kind / "a.tif"),
+        )
+
+
+def test_a_model_brings_the_one_that_it_reads_the_images_of(images, tmp_path, make_model):
+    denoiser, segmenter = make_model(N2V), make_model(SEGMENTER)
+    segmenter.input = denoiser
+    save_model(segmenter, tmp_path / "model.pt")
+    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_any(denoiser, images / "a.tif", tmp_path / "first", False)
+    predict_any(segmenter, tmp_path / "first/denoised/a.tif", tmp_path / "second", False)
+    for folder, kind in (("first", "denoised"), ("second", "labels")):
+        assert np.array_equal(
+            tifffile.imread(tmp_path / folder / kind / "a.tif"),
+            tifffile.imread(tmp_path / "out" / kind / "a.tif"),
+        )
+
+
+def test_a_denoiser_yields_denoised_images_only(images, tmp_path):
+    median = Method("median", classical="median", parameter=1)
+    save_model(ClassicalModel(median, {}, 1, None), tmp_path / "model.pt")
+    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"denoised", "images.tsv"}
+    assert set(record(tmp_path / "out")["objects"]) == {""}
+
+
+def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_path, predicted):
+    out = tmp_path / "out"
+    (images / "b.tif").write_bytes(b"damaged")
+    message = refusal(file, images, out)
+    assert message == (
+        f"1 of 3 images could not be predicted ({images / 'b.tif'}); the reasons are in "
+        f"{out / 'images.tsv'}. Correct or remove these files and run the same command again: the "
+        "others are done"
+    )
+    assert predicted == ["a", "c"]
+    assert "damaged or incomplete" in record(out).loc["b", "failed"]
+    assert set(pd.read_csv(out / "objects.csv")["image"]) == {"a", "c"}
+
+    (images / "b.tif").unlink()
+    apply(file, images, out)
+    assert predicted == ["a", "c"], "nothing was left to do"
+    assert list(record(out).index) == ["a", "c"]
+
+
+def test_many_failures_are_counted(file, images, tmp_path):
+    for name in "defg":
+        (images / f"{name}.tif").write_bytes(b"damaged")
+    message = refusal(file, images, tmp_path / "out")
+    assert message.startswith("4 of 7 images could not be predicted (")
+    assert "f.tif and 1 more); the reasons" in message
+
+
+def touch(file, images, out):
+    os.utime(images / "b.tif", ns=(1, 1))
+
+
+def lose_labels(file, images, out):
+    (out / "labels/b.tif").unlink()
+
+
+def cut_off_the_record(file, images, out):
+    lines = (out / "images.tsv").read_text().splitlines(keepends=True)
+    place = next(number for number, line in enumerate(lines) if line.startswith("b"))
+    cut = [line for line in lines if not line.startswith("b")] + [lines[place][:20]]
+    (out / "images.tsv").write_text("".join(cut))
+    (out / ".unfinished_1").mkdir()
+
+
+@pytest.mark.parametrize("change", [touch, lose_labels, cut_off_the_record])
+def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, change):
+    out = tmp_path / "out"
+    apply(file, images, out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.name != "images.tsv"}
+    assert predicted == ["a", "b", "c"]
+    change(file, images, out)
+    apply(file, images, out)
+    assert predicted[3:] == ["b"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(record(out).index) == ["a", "b", "c"]
+    assert not (out / ".unfinished_1").exists()
+
+
+def test_another_model_does_all_of_them_again(file, images, tmp_path, predicted, make_model):
+    apply(file, images, tmp_path / "out")
+    save_model(make_model(filters=3), file)
+    apply(file, images, tmp_path / "out")
+    assert predicted == list("abcabc")
+
+
+def test_images_of_earlier_calls_stay(file, images, tmp_path, predicted):
+    for name in ("a.tif", "c.png"):
+        apply(file, images / name, tmp_path / "out")
+    assert predicted == ["a", "c"]
+    assert list(record(tmp_path / "out").index) == ["a", "c"]
+    assert set(pd.read_csv(tmp_path / "out/objects.csv")["image"]) == {"a", "c"}
+
+
+def test_a_file_that_became_unreadable_loses_its_results(file, images, tmp_path):
+    apply(file, images, tmp_path / "out")
+    (images / "b.tif").write_bytes(b"damaged")
+    refusal(file, images, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("b.*"))
+
+
+def test_constant_and_empty_images_have_no_objects(images, tmp_path, make_model):
+    model = make_model()
+    model.threshold = type(model.threshold)(1.0, 0.5, 1)
+    save_model(model, tmp_path / "model.pt")
+    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    assert set(record(tmp_path / "out")["objects"]) == {0}
+    assert len(pd.read_csv(tmp_path / "out/objects.csv")) == 0
+
+
+@pytest.mark.parametrize("as_input", [False, True])
+def test_networks_of_single_images_are_refused(images, tmp_path, make_model, as_input):
+    single = make_model(SINGLE)
+    model = ImageModels(SINGLE, single.recipe, single.identity, {"a": single})
+    if as_input:
+        last = make_model(Method("sequential", input="single"))
+        last.input = model
+        model = last
+    save_model(model, tmp_path / "model.pt")
+    assert refusal(tmp_path / "model.pt", images, tmp_path / "out") == (
+        f"model {tmp_path / 'model.pt'} cannot be used on new images, because method 'single' "
+        "trains a network for each image; use a model of another method"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_model(images, tmp_path):
+    assert refusal(tmp_path / "model.pt", images, tmp_path / "out") == (
+        f"model {tmp_path / 'model.pt'} does not exist or is not a file: correct its path"
+    )
+
+
+def test_large_images_are_thinned_out_for_the_overlay(file, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(application, "OVERLAY_SIDE", 20)
+    apply(file, images / "a.tif", tmp_path / "out")
+    assert Image.open(tmp_path / "out/overlays/a.png").size == (16, 16)
+
+
+def test_objects_are_measured():
+    """A rectangle of 4 x 6 pixels and a single pixel, by hand."""
+    labels, image = np.zeros((20, 20), np.uint16), np.zeros((20, 20), np.uint8)
+    labels[2:6, 10:16], labels[15, 3] = 1, 2
+    image[2:4, 10:16], image[15, 3] = 10, 90
+    table = measure_objects("x", labels, image, (0.5, 2.0)).set_index("label")
+    assert list(table["image"]) == ["x", "x"]
+    assert table.loc[1, ["y", "x", "area", "area_um2"]].tolist() == [3.5, 12.5, 24, 24]
+    assert table.loc[1, ["intensity_mean", "intensity_std"]].tolist() == [5, 5]
+    assert table.loc[1, ["intensity_min", "intensity_max"]].tolist() == [0, 10]
+    assert table.loc[1, "solidity"] == 1
+    # A rectangle is measured by the ellipse of the same second moments: 4 sqrt((n**2 - 1) / 12).
+    assert table.loc[1, "minor_axis"] == pytest.approx(4 * np.sqrt(15 / 12))
+    assert table.loc[1, "major_axis"] == pytest.approx(4 * np.sqrt(35 / 12))
+    assert table.loc[2, ["area", "intensity_mean"]].tolist() == [1, 90]
+    assert measure_objects("x", labels, image, None)["area_um2"].isna().all()
+    assert len(measure_objects("x", np.zeros_like(labels), image, None)) == 0

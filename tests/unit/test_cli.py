@@ -1,0 +1,70 @@
+"""The command ``denoiseg-flow``."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from denoiseg_flow import __version__, cli
+from denoiseg_flow.data.images import write_image
+from denoiseg_flow.models import save_model
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, make_blobs):
+    """A model and two images."""
+    save_model(make_model(), tmp_path / "model.pt")
+    for number in range(2):
+        write_image(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
+    return tmp_path
+
+
+def run(folder, *images, device="cpu"):
+    options = ["--out", f"{folder}/out", "--device", device]
+    return cli.main(["predict", f"{folder}/model.pt", *map(str, images), *options])
+
+
+def test_predicts_files_and_folders(folder, capsys):
+    write_image(folder / "more.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    assert run(folder, folder / "images", folder / "more.tif") == 0
+    assert {path.stem for path in (folder / "out/labels").iterdir()} == {"0", "1", "more"}
+    assert "Error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (["nothing"], "nothing does not exist: correct its path"),
+        (["model.pt"], "model.pt is no image: accepted endings are .ome.tif, .ome.tiff, .tif"),
+        (["empty"], "empty holds no image: accepted endings are"),
+        (["images", "images/0.tif"], "0.tif have the same name but for folder and ending"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(folder, capsys, images, message):
+    (folder / "empty").mkdir()
+    assert run(folder, *(folder / name for name in images)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert message in error
+    assert not (folder / "out").exists()
+
+
+def test_an_image_that_fails(folder, capsys):
+    (folder / "images/2.tif").write_bytes(b"damaged")
+    assert run(folder, folder / "images") == 1
+    assert "Error: 1 of 3 images could not be predicted" in capsys.readouterr().err
+    assert {path.stem for path in (folder / "out/labels").iterdir()} == {"0", "1"}
+
+
+def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "apply_model", lambda *_: 1 / 0)
+    assert run(folder, folder / "images") == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_is_installed():
+    command = Path(sys.executable).with_name("denoiseg-flow")
+    result = subprocess.run([command, "--version"], capture_output=True, text=True)
+    assert result.stdout == f"denoiseg-flow {__version__}\n"

@@ -1,0 +1,21 @@
+"""Use a trained model on new images."""
+
+from pathlib import Path
+
+from denoiseg_flow.application import apply_model
+from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        device = select_device(snakemake.params.device, snakemake.threads)
+        images = find_images([snakemake.input.images])
+        finished = Path(snakemake.output.finished)
+        apply_model(Path(snakemake.input.model), images, finished.parent, device)
+        finished.touch()
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
