@@ -41,4 +41,5 @@ rule all:
         "<results>/report.html",
         rules.aggregate.output,
         FIGURES,
+        CHECKS,
     localrule: True

@@ -124,6 +124,11 @@ class ImageBank:
         low, high = torch.aminmax(self.pixels if self.targets is None else self.targets)
         return Normalisation(float(low), float(high - low) or 1.0)
 
+    def mean_target(self) -> float:
+        """Return the mean of the targets, or of the pixels where there are none."""
+        values = self.pixels if self.targets is None else self.targets
+        return float(values.mean(dtype=torch.float64))
+
     def normalise(self, normalisation: Normalisation) -> None:
         """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
         for values in (self.pixels, self.targets):

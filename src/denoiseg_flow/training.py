@@ -71,6 +71,8 @@ class Trainer:
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
         network = new_network(method, recipe)
+        if network.bounded:
+            network.start_at(bank.mean_target())
         for layer in batch_norm.batch_norms(network):
             layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device, memory_format=torch.channels_last)

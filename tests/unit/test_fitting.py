@@ -326,6 +326,15 @@ def test_the_clean_images_decide(make, folder, make_recipe, tmp_path):
     assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]
 
 
+def test_the_autoencoder_starts_at_the_mean_of_the_clean_images(make, folder, monkeypatch):
+    monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
+    model, _ = make(Method("dae", target="clean", network="autoencoder", alpha=1))
+    mean = np.mean([planes(folder, "prepared/clean", name)[0] for name in SUBSETS["train"]])
+    scaled = (mean - model.normalisation.mean) / model.normalisation.std
+    bias = model.network.layers[-1].bias[0].item()
+    assert 1 / (1 + np.exp(-bias)) == pytest.approx(scaled, abs=1e-6)
+
+
 def test_the_autoencoder_stays_within_the_clean_grey_levels(make, folder, make_recipe):
     """It is scaled by their range, 100 to 180, and not by that of the noisy images."""
     method = Method("dae", target="clean", network="autoencoder", alpha=1)

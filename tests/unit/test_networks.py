@@ -120,6 +120,17 @@ def test_autoencoder_of_the_paper():
     assert sum(p.numel() for p in network.parameters()) == paper + own
 
 
+@pytest.mark.parametrize("grey, shown", [(0, 0.001), (0.1, 0.1), (0.6, 0.6), (1, 0.999)])
+def test_the_autoencoder_starts_at_a_grey(grey, shown):
+    """Of an image of zeros, nothing but the last bias reaches the sigmoid."""
+    network = seeded(2, 4, name="autoencoder")
+    network.start_at(grey)
+    with torch.inference_mode():
+        output = network(torch.zeros(1, 1, 8, 8))
+    assert output[:, 0].numpy() == pytest.approx(shown, abs=1e-6)
+    assert not output[:, 1:].any()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_only_the_autoencoder_is_bounded(name):
     network = seeded(2, 4, name=name).eval()

@@ -135,6 +135,13 @@ def test_the_range_of_the_targets_becomes_that_from_0_to_1(targets):
         assert bank.pixels.max() < 1 / 2
 
 
+@pytest.mark.parametrize("targets", [True, False])
+def test_the_mean_of_the_targets(targets):
+    bank = make_bank(targets=targets)
+    values = bank.targets if targets else bank.pixels
+    assert bank.mean_target() == pytest.approx(values.numpy().astype(float).mean(), rel=1e-12)
+
+
 def test_the_range_of_a_constant_image_does_not_divide_by_zero():
     bank = ImageBank.load([np.full((8, 8), 5, "f4")], [None], [(8, 8)], torch.device("cpu"))
     bank.normalise(bank.measure_range())

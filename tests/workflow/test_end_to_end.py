@@ -20,6 +20,7 @@ def expected_files():
     """All files but images."""
     yield "report.html"
     yield "tables/metrics.csv"
+    yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv"))
     for end in ("csv", "html", "md", "tex"):
         yield from (f"tables/{name}.{end}" for name in TABLES)
         yield f"benchmarks/costs.{end}"

@@ -35,6 +35,13 @@ class Chain:
             self.make_run(run)
         self.make_tables()
         self.make_report()
+        self.checks = folder / "checks"
+        self.call(
+            "check",
+            input={"split": self.split, "prepared": self.prepared, "noisy": self.noisy},
+            output={end: self.checks / f"nuclei_n10.{end}" for end in ("html", "csv")},
+            wildcards={"dataset": "nuclei", "noise": "n10"},
+        )
         self.applied = folder / "applied"
         self.call(
             "apply",
@@ -260,6 +267,15 @@ def test_predict(chain):
         assert stems(folder / "j_invariant") == (images if method.hides_grid else set())
         assert stems(folder / "labels") == (images if method.segments else set())
         assert stems(folder / "probabilities") == (test if run.method == "denoiseg" else set())
+
+
+def test_check(chain):
+    table = pd.read_csv(chain.checks / "nuclei_n10.csv")
+    assert len(table) == 12
+    assert table["noise_sigma"].median() == pytest.approx(10, abs=2)
+    page = (chain.checks / "nuclei_n10.html").read_text()
+    assert "Checks of nuclei, noise n10" in page
+    assert "independent from pixel to pixel" in page
 
 
 def test_apply(chain):

@@ -138,6 +138,13 @@ def figures(dataset):
 FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
 
 
+CHECKS = [
+    f"<results>/checks/{dataset}_{noise}.html"
+    for dataset in config["grid"]["datasets"]
+    for noise in config["grid"]["noises"]
+]
+
+
 def example_predictions(wildcards):
     """Predictions of one run of every method."""
     runs = GRID.example_runs(wildcards.dataset, wildcards.noise)

@@ -1,4 +1,4 @@
-"""From any source to canonical images, their split, and the noisy images of every level."""
+"""From any source to canonical images, their split, the noisy images of every level, and checks."""
 
 
 rule fetch:
@@ -83,3 +83,21 @@ rule add_noise:
         level=lambda wildcards: config["noises"][wildcards.noise],
     script:
         "../scripts/add_noise.py"
+
+
+rule check:
+    input:
+        split=f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv",
+        prepared="<results>/data/{dataset}/prepared",
+        noisy="<results>/data/{dataset}/noisy/{noise}",
+    output:
+        html="<results>/checks/{dataset}_{noise}.html",
+        csv="<results>/checks/{dataset}_{noise}.csv",
+    log:
+        "<logs>/{dataset}/check/{noise}.log",
+    # Before the trainings, which take longer, so that its warnings are seen in time.
+    priority: 1
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    script:
+        "../scripts/check.py"

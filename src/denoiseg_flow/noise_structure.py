@@ -1,0 +1,122 @@
+"""Is the noise independent from pixel to pixel? Read off the flattest parts of noisy images.
+
+What is learned from hidden pixels (Noise2Void, Noise2Self, calibration) takes for granted that
+their noise cannot be foreseen from their neighbours. Cameras that read out line by line, scanning
+microscopes, and any resampling of the images make it foreseeable.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+PATCH = 16  # side of the patches that are looked at, in pixels
+REACH = 8  # longest distance that correlation is measured at, in pixels
+FLATTEST = 0.1  # share of the patches of an image that is taken for flat
+
+# A correlation of nearest neighbours counts if it is larger than three of its standard errors, and
+# than this: along one axis more than along the other, and along both.
+NOTABLE_ALONG_ONE = 0.06
+NOTABLE_ALONG_BOTH = 0.1
+# Where a mask ends: beyond this correlation hardly anything of a pixel can be foreseen.
+NEGLIGIBLE = 0.05
+
+
+@dataclass(frozen=True)
+class NoiseStructure:
+    """Correlation of the noise with itself along the rows (x) and the columns (y).
+
+    Attributes
+    ----------
+    along_x, along_y
+        At distances of 1, 2, ... :data:`REACH` pixels; NaN beyond the size of the images.
+    kind
+        ``"independent"``; ``"x"`` or ``"y"``, if it is correlated in that direction above all;
+        ``"both"``; or ``"unknown"``, if no part of the images varies, so that there is no noise to
+        be seen.
+    """
+
+    along_x: NDArray[np.float64]
+    along_y: NDArray[np.float64]
+    kind: str
+
+    @property
+    def struct_mask(self) -> list[list[int]] | None:
+        """The mask that hides what a pixel could be foreseen from, for noise along x or y."""
+        if self.kind not in ("x", "y"):
+            return None
+        own, other = self.along_x, self.along_y
+        if self.kind == "y":
+            own, other = other, own
+        foreseen = own - np.maximum(other, 0) > NEGLIGIBLE
+        reach = REACH if foreseen.all() else int(np.argmin(foreseen))
+        mask = [1] * (2 * reach + 1)
+        return [mask] if self.kind == "x" else [[value] for value in mask]
+
+
+def noise_structure(images: Iterable[ArrayLike]) -> NoiseStructure:
+    """Measure the correlation of the noise of some images (y, x), all of one kind.
+
+    Of each image, the flattest patches are taken: those with the least variance around a curved
+    surface, which stands for what the image shows there. Errors are told by the differences
+    between patches.
+    """
+    found = np.array([each for image in images for each in _correlations(np.asarray(image))])
+    if not len(found):  # (patch, axis, distance)
+        nothing = np.full(REACH, np.nan)
+        return NoiseStructure(nothing, nothing, "unknown")
+    along_y, along_x = found.mean(axis=0)
+    y, x = found[:, 0, 0], found[:, 1, 0]  # of nearest neighbours, patch by patch
+    # Structure of the image that is left over is correlated in all directions alike.
+    if _exceeds(x - max(y.mean(), 0), NOTABLE_ALONG_ONE):
+        kind = "x"
+    elif _exceeds(y - max(x.mean(), 0), NOTABLE_ALONG_ONE):
+        kind = "y"
+    else:
+        kind = "both" if _exceeds((x + y) / 2, NOTABLE_ALONG_BOTH) else "independent"
+    return NoiseStructure(along_x, along_y, kind)
+
+
+def _exceeds(values: NDArray, limit: float) -> bool:
+    """Whether a mean lies above a limit, and above three of its standard errors."""
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+    return bool(values.mean() > max(limit, 3 * error))
+
+
+def _correlations(image: NDArray) -> Iterator[NDArray]:
+    """Yield (2, REACH), along y and x, of the flattest patches of an image."""
+    residuals = [_without_surface(patch) for patch in _patches(image)]
+    variances = np.array([residual.var() for residual in residuals])
+    scale = np.finfo(np.float32).eps * max(float(np.abs(image).max()), 1.0)
+    varied = np.flatnonzero(variances > scale**2)
+    count = max(1, round(FLATTEST * len(residuals)))
+    for index in varied[np.argsort(variances[varied], kind="stable")][:count]:
+        residual = residuals[index] / np.sqrt(variances[index])
+        yield np.array([_along(residual), _along(residual.T)])
+
+
+def _patches(image: NDArray) -> Iterator[NDArray]:
+    """Yield squares of an image, or what it is where it is smaller."""
+    for top in range(0, max(1, image.shape[0] - PATCH + 1), PATCH):
+        for left in range(0, max(1, image.shape[1] - PATCH + 1), PATCH):
+            yield image[top : top + PATCH, left : left + PATCH].astype(np.float64)
+
+
+def _without_surface(patch: NDArray) -> NDArray:
+    """Return a patch minus the polynomial of second degree that fits it best."""
+    y, x = (np.linspace(-1, 1, size) for size in patch.shape)
+    y, x = np.meshgrid(y, x, indexing="ij")
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)
+    weights, *_ = np.linalg.lstsq(basis.T, patch.ravel(), rcond=None)
+    return patch - (weights @ basis).reshape(patch.shape)
+
+
+def _along(residual: NDArray) -> NDArray:
+    """Return the correlation along the first axis of a residual of variance 1."""
+    return np.array(
+        [
+            np.mean(residual[lag:] * residual[:-lag]) if lag < len(residual) else np.nan
+            for lag in range(1, REACH + 1)
+        ]
+    )

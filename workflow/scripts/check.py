@@ -1,0 +1,29 @@
+"""Check a data set before anything is trained on it."""
+
+import logging
+from pathlib import Path
+
+from denoiseg_flow.checks_page import checks_page
+from denoiseg_flow.data import manifest
+from denoiseg_flow.data_checks import check_dataset
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        inputs, wildcards = snakemake.input, snakemake.wildcards
+        checks = check_dataset(
+            images=Path(inputs.noisy),
+            masks=Path(inputs.prepared) / "masks",
+            split=manifest.read(Path(inputs.split)),
+        )
+        for finding in checks.findings:
+            level = logging.INFO if finding.severity == "note" else logging.WARNING
+            logging.log(level, "%s: %s", wildcards.dataset, finding.sentence)
+        checks.images.to_csv(snakemake.output.csv, index=False, lineterminator="\n")
+        title = f"{wildcards.dataset}, noise {wildcards.noise}"
+        Path(snakemake.output.html).write_text(checks_page(checks, title), encoding="utf-8")
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
