@@ -134,15 +134,17 @@ def _objects(labels: np.ndarray) -> dict[str, object]:
     pieces = ski.measure.label(objects)
     _, first = np.unique(pieces, return_index=True)
     owners = Counter(objects.ravel()[first].tolist())
+    # Scribbles are thin and interrupted, whatever the objects are.
+    whole = not (labels < 0).any()
     return {
         "objects": len(values),
         "median_area": float(np.median(areas)) if len(areas) else np.nan,
-        "tiny": int((areas < TINY).sum()),
+        "tiny": whole * int((areas < TINY).sum()),
         "touching": len(_touching(objects)),
-        "in_pieces": sum(count > 1 for label, count in owners.items() if label > 0),
+        "in_pieces": whole * sum(count > 1 for label, count in owners.items() if label > 0),
         "ignored": float(np.mean(labels < 0)),
         # As a binary mask has, whatever the objects are.
-        "one_label": int(len(values) == 1 and owners[int(values[0])] > 1),
+        "one_label": int(whole and len(values) == 1 and owners[int(values[0])] > 1),
     }
 
 

@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from torch import nn
 
@@ -153,3 +155,44 @@ def test_runs_of_the_full_grid_are_counted_by_what_they_cost(load, config):
         }
     )
     np.testing.assert_allclose(grid_cost.extrapolate(costs, full)["full_core_hours"], [4, 4])
+
+
+@pytest.mark.parametrize("kind", ["boxes", "strokes"])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_scribbles_cover_the_share_that_is_asked_for(load, kind, share):
+    draw = load("scribbles").KINDS[kind]
+    painted = draw((200, 150), share, np.random.default_rng(0))
+    assert painted.shape == (200, 150)
+    assert share <= painted.mean() < share + 32 * 32 / (200 * 150)
+    assert not np.array_equal(painted, draw((200, 150), share, np.random.default_rng(1)))
+
+
+def test_scribbles_replace_the_masks_of_training_images_only(load, tmp_path):
+    scribbles = load("scribbles")
+    labels = np.arange(64 * 64, dtype=np.int32).reshape(64, 64)
+    for name in "ab":
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / kind / f"{name}.tif", labels)
+    options = SimpleNamespace(
+        images=tmp_path / "images", masks=tmp_path / "masks", out=tmp_path / "out", share=0.1
+    )
+    for folder in scribbles.paint(options, {"a"}).values():
+        painted, whole = (tifffile.imread(folder / f"{name}.tif") for name in "ab")
+        assert np.array_equal(whole, labels)
+        assert 0.1 <= (painted >= 0).mean() < 0.4
+        assert np.array_equal(painted[painted >= 0], labels[painted >= 0])
+
+
+def test_scribbles_are_compared_with_full_masks(load):
+    rows = [
+        (kind, metric, value, 0.01)
+        for kind, value in [("full", 0.8), ("boxes", 0.72), ("strokes", 0.4)]
+        for metric in ("AP", "SEG")
+    ]
+    summary = pd.DataFrame(rows, columns=["dataset", "metric", "mean", "sem"])
+    assert load("scribbles").compare(summary) == [
+        ("full masks", "0.800 ± 0.010", "0.800 ± 0.010", "100%"),
+        ("boxes", "0.720 ± 0.010", "0.720 ± 0.010", "90%"),
+        ("strokes", "0.400 ± 0.010", "0.400 ± 0.010", "50%"),
+    ]

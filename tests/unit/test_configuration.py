@@ -256,6 +256,8 @@ def test_defaults_at_every_level(schema, study):
             "source": "folder",
             "images": "a",
             "binary_masks": "warn",
+            "background_label": 0,
+            "ignore_label": None,
             "split": {"val": 0.5, "test": 0.25, "seed": 0},
         },
         "remote": {

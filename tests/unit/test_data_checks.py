@@ -174,6 +174,15 @@ def test_negative_examples_and_ignored_pixels(study):
     assert notes["objects"].endswith("8.3% of their pixels are ignored.")
 
 
+def test_scribbles_are_thin_and_interrupted(study):
+    for mask in study.masks.values():
+        mask[mask == 0] = -1
+        mask[4, 6:9], mask[0] = -1, 0
+        mask[30:34, 40:42] = 2
+        mask[35, 5] = 3
+    assert worst(study.check().findings) == []
+
+
 def test_objects_that_touch(study):
     study.masks["a"][14:20, 6:20] = 3  # touches 1 above, and 2 below
     study.masks["b"][30, 30] = 3  # touches 2 diagonally

@@ -136,6 +136,18 @@ def test_binary_masks_are_split_if_asked_for(user, tmp_path):
     assert prepared_table(spec, None, tmp_path / "prepared")["n_objects"][0] == 2
 
 
+def test_scribbles(user, tmp_path):
+    painted = np.zeros((40, 40), np.uint8)
+    painted[2, 2:30], painted[20, 2:9], painted[30, 2:9] = 1, 2, 3
+    (user / "scribbles").mkdir()
+    tifffile.imwrite(user / "scribbles" / "sim_0000.tif", painted)
+    values = {"background_label": 1, "ignore_label": 0}
+    spec = folder_spec(user, masks=str(user / "scribbles"), **values)
+    assert prepared_table(spec, None, tmp_path / "prepared")["n_objects"][0] == 2
+    mask = tifffile.imread(tmp_path / "prepared/masks/sim_0000.tif")
+    assert (mask.dtype, (mask < 0).sum()) == (np.int32, 1600 - 28 - 14)
+
+
 @pytest.mark.parametrize("top", ["", "top/"])
 def test_remote_folder(user, tmp_path, top):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

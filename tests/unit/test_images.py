@@ -187,7 +187,7 @@ def test_binary_mask_warns_or_is_split(caplog, value):
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(images.check_mask(mask, "m.tif"), mask)
     assert "m.tif" in caplog.text and "binary_masks: connected_components" in caplog.text
-    split = images.check_mask(mask, "m.tif", "connected_components")
+    split = images.check_mask(mask, "m.tif", binary_masks="connected_components")
     assert sorted(np.unique(split)) == [0, 1, 2]
     np.testing.assert_array_equal(split > 0, mask > 0)
 
@@ -199,9 +199,34 @@ def test_no_warning_for_one_object_or_for_labels(caplog):
     labels[10:] *= 2
     with caplog.at_level(logging.WARNING):
         images.check_mask(one, "m.tif")
-        result = images.check_mask(labels, "m.tif", "connected_components")
+        result = images.check_mask(labels, "m.tif", binary_masks="connected_components")
     assert not caplog.text
     np.testing.assert_array_equal(result, labels)
+
+
+def test_numbers_of_background_and_of_pixels_to_ignore():
+    """As a program writes scribbles: 0 unpainted, 1 background, objects from 2 on."""
+    painted = np.array([[0, 1, 2], [3, 0, -5]], np.int16)
+    mask = images.check_mask(painted, "m.tif", background_label=1, ignore_label=0)
+    assert mask.tolist() == [[-1, 0, 2], [3, -1, -5]]
+    assert images.check_mask(painted, "m.tif", ignore_label=3).tolist() == [[0, 1, 2], [-1, 0, -5]]
+
+
+def test_one_scribbled_object_among_unpainted_pixels_is_no_binary_mask(caplog):
+    painted = np.zeros((9, 9), np.uint8)
+    painted[1], painted[3, :2], painted[3, 5:] = 1, 2, 2
+    with caplog.at_level(logging.WARNING):
+        images.check_mask(painted, "m.tif", background_label=1, ignore_label=0)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("mask, values", [([[-1, -2]], {}), ([[0, 0]], {"ignore_label": 0})])
+def test_refuses_masks_that_annotate_nothing(mask, values):
+    message = refusal(images.check_mask, np.array(mask), "m.tif", **values)
+    assert message == (
+        "mask m.tif annotates no pixel, all of them are to be ignored: annotate some, or remove "
+        "the file, so that its image counts as not annotated"
+    )
 
 
 def test_pair_of_different_shapes():

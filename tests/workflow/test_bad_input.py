@@ -257,6 +257,7 @@ def holding(value):
     [
         (mask(np.ones((40, 40), np.uint16)), ["40 x 48", "40 x 40", "cell_3.tif", "same size"]),
         (mask(np.linspace(0, 2, 1920, dtype=np.float32).reshape(SHAPE)), ["fractions", "nearest"]),
+        (mask(np.full(SHAPE, -1, np.int16)), ["cell_3.tif annotates no pixel", "annotate some"]),
         (image(np.zeros((*SHAPE, 3), np.uint8)), ["cell_3.tif", "colour"]),
         (image(np.full(SHAPE, 7, np.uint8)), ["cell_3.tif is constant (every pixel is 7)"]),
         (image(holding(np.nan)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
@@ -265,7 +266,15 @@ def holding(value):
         (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "stack"]),
     ],
     ids=[
-        *("shapes_differ", "interpolated_mask", "colour", "constant", "nan", "infinity"),
+        *(
+            "shapes_differ",
+            "interpolated_mask",
+            "all_ignored",
+            "colour",
+            "constant",
+            "nan",
+            "infinity",
+        ),
         *("truncated", "stack"),
     ],
 )

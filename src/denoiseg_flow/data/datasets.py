@@ -38,6 +38,7 @@ Spec = Mapping[str, Any]
 
 SIMULATOR_KEYS = ("structure", "n_images", "size", "n_nuclei", "annotated", "seed")
 FOLDER_KEYS = ("images", "masks", "clean")
+MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
 
 class _Sample(NamedTuple):
@@ -256,26 +257,27 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
 
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
     """Yield the checked images of a source."""
-    binary_masks = spec.get("binary_masks", "warn")
+    values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec["source"] == "folder":
-        return _from_folders({key: spec.get(key) for key in FOLDER_KEYS}, binary_masks)
+        return _from_folders({key: spec.get(key) for key in FOLDER_KEYS}, values)
     if raw is None:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
         kinds = {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-        return _from_folders(kinds, binary_masks)
+        return _from_folders(kinds, values)
     if spec["format"] == "denoiseg_npz":
-        return _from_npz(raw, binary_masks)
+        return _from_npz(raw, values)
     kinds = {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
-    return _from_folders(kinds, binary_masks)
+    return _from_folders(kinds, values)
 
 
-def _from_folders(kinds: Mapping[str, Any], binary_masks: Any) -> Iterator[_Sample]:
+def _from_folders(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[_Sample]:
+    """Yield the images of folders; ``values`` say what the numbers in their masks mean."""
     for name, image_path, mask_path, clean_path in folders.find(**kinds):
         image = read_image(image_path)
         mask = clean = None
         if mask_path is not None:
-            mask = read_mask(mask_path, binary_masks)
+            mask = read_mask(mask_path, **values)
             check_pair(image, mask, str(image_path), str(mask_path), "mask")
         if clean_path is not None:
             clean = image if clean_path == image_path else read_image(clean_path)
@@ -285,12 +287,12 @@ def _from_folders(kinds: Mapping[str, Any], binary_masks: Any) -> Iterator[_Samp
         )
 
 
-def _from_npz(raw: str | Path, binary_masks: Any) -> Iterator[_Sample]:
+def _from_npz(raw: str | Path, values: Mapping[str, Any]) -> Iterator[_Sample]:
     """Yield the images of a DenoiSeg archive; they are without noise, so each is its own truth."""
     for item in read_denoiseg_npz(raw):
         # Patches cut from an empty corner may be constant; nobody can repair the archive.
         image = check_image(item.image, item.origin, constant=True)
-        mask = check_mask(item.labels, f"of {item.origin}", binary_masks)
+        mask = check_mask(item.labels, f"of {item.origin}", **values)
         check_pair(image, mask, item.origin, "labels", "mask")
         yield _Sample(item.name, image, mask, image, item.origin, item.subset)
 

@@ -258,17 +258,14 @@ def _tags(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
     return tags
 
 
-def read_mask(path: str | Path, binary_masks: BinaryMasks = "warn") -> np.ndarray:
-    """Read an instance mask.
+def read_mask(path: str | Path, **values: Any) -> np.ndarray:
+    """Read an instance mask; ``values`` are further arguments of :func:`check_mask`.
 
     Parameters
     ----------
     path
         A tif or png file with one positive number per object, 0 for background and negative
-        numbers for pixels to ignore.
-    binary_masks
-        What to do with a mask whose only values are 0 and 1, or 0 and 255: ``warn`` if it seems
-        to show several objects, or give every one of its ``connected_components`` its own label.
+        numbers for pixels to ignore, unless ``values`` tell otherwise.
 
     Returns
     -------
@@ -280,11 +277,37 @@ def read_mask(path: str | Path, binary_masks: BinaryMasks = "warn") -> np.ndarra
     InputError
         If the file is missing, damaged, in colour, a stack, or holds values that are no labels.
     """
-    return check_mask(read_plane(path, indexed=True), str(path), binary_masks)
+    return check_mask(read_plane(path, indexed=True), str(path), **values)
 
 
-def check_mask(plane: np.ndarray, name: str, binary_masks: BinaryMasks = "warn") -> np.ndarray:
-    """Return the labels in ``plane`` as int32; see :func:`read_mask`, ``name`` is for messages."""
+def check_mask(
+    plane: np.ndarray,
+    name: str,
+    binary_masks: BinaryMasks = "warn",
+    background_label: int = 0,
+    ignore_label: int | None = None,
+) -> np.ndarray:
+    """Return the labels in ``plane``, int32: 0 background, positive objects, negative ignored.
+
+    Parameters
+    ----------
+    plane
+        Shape (y, x), any real pixel type.
+    name
+        How error messages call the mask.
+    binary_masks
+        What to do with a mask whose only values are 0 and 1, or 0 and 255: ``warn`` if it seems
+        to show several objects, or give every one of its ``connected_components`` its own label.
+    background_label
+        The number that stands for background in the mask.
+    ignore_label
+        The number of the pixels that nobody annotated; None: only negative ones are such.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty, holds values that are no labels, or annotates no pixel at all.
+    """
     if plane.size == 0:
         raise InputError(f"mask {name} has no pixels (shape {plane.shape}): remove it")
     if plane.dtype.kind == "f":
@@ -304,6 +327,14 @@ def check_mask(plane: np.ndarray, name: str, binary_masks: BinaryMasks = "warn")
             "from 1 and export it as uint16"
         )
     labels = plane.astype(np.int32)
+    background, ignored = labels == background_label, labels == ignore_label
+    labels[background], labels[ignored] = 0, -1
+    high = labels.max()
+    if high < 0:
+        raise InputError(
+            f"mask {name} annotates no pixel, all of them are to be ignored: annotate some, or "
+            "remove the file, so that its image counts as not annotated"
+        )
     if high not in (1, 255) or not np.isin(labels, (0, high)).all():
         return labels
     components, n_components = scipy.ndimage.label(labels, np.ones((3, 3)))
