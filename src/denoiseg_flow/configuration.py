@@ -26,10 +26,12 @@ def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
     and YAML reads 4e-4 as text everywhere.
     """
     for error in Draft202012Validator(schema).iter_errors(config):
-        if error.validator == "type" and isinstance(error.instance, str):
+        # A pattern is for words that may stand instead of numbers.
+        if error.validator in ("type", "pattern") and isinstance(error.instance, str):
             value = _value_of(error.instance)
             # A number out of range is a number too: what is wrong with it is said by the check.
-            if Draft202012Validator({"type": error.validator_value}).is_valid(value):
+            wanted = {"type": error.schema["type"]}
+            if not isinstance(value, str) and Draft202012Validator(wanted).is_valid(value):
                 *parents, last = error.absolute_path
                 holder = config
                 for step in parents:

@@ -12,6 +12,7 @@ import torch
 from denoiseg_flow import classical
 from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import AnyModel, ClassicalModel, load_model
@@ -84,7 +85,7 @@ def fit(
     if method.classical:
         sigma = standard_deviation(level) if method.noise_sigma == "known" else None
         # The choice needs no truth, so that nothing is lost where all images are for testing.
-        chosen_on = files.val or images_of(["test"])
+        chosen_on = files.val or images_of(TESTED)
         return _calibrate(method, identity, chosen_on, prepared / "clean", sigma)
     if method.each_image:
         own = images_of(own_subsets)

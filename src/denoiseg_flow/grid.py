@@ -5,8 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from denoiseg_flow.classical import DENOISERS, HOW_TO_INSTALL_BM3D, is_available
-from denoiseg_flow.data.datasets import has_clean_truth, has_masks
-from denoiseg_flow.data.manifest import SUBSETS
+from denoiseg_flow.data.datasets import (
+    annotated_for_training,
+    has_clean_truth,
+    has_masks,
+    is_cross_validated,
+)
+from denoiseg_flow.data.manifest import CROSS, SUBSETS, TESTED
 from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.method_checks import check_method, check_size, look_up, needed_methods
@@ -131,11 +136,16 @@ class Grid:
     def predicted_subsets(self, method: str) -> list[str]:
         """Return which subsets a method predicts: all, where another method trains on them."""
         feeds_others = any(self.methods[run.method].input == method for run in self.runs)
-        return list(SUBSETS) if feeds_others or self.config["predict"] == "all" else ["test"]
+        everything = feeds_others or self.config["predict"] == "all"
+        return [*SUBSETS, CROSS] if everything else list(TESTED)
 
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
         return has_clean_truth(self.config["datasets"], dataset)
+
+    def is_cross_validated(self, dataset: str) -> bool:
+        """Whether the annotated images of a dataset are trained on and scored, in turns."""
+        return is_cross_validated(self.config["datasets"], dataset)
 
     @property
     def n_labelled(self) -> dict[str, int]:
@@ -281,13 +291,31 @@ class Grid:
         for dataset in axes["datasets"]:
             for noise in axes["noises"]:
                 for method in axes["methods"]:
-                    counts = axes["n_labelled"] if self._uses_labels(method) else [0]
+                    counts = self._counts(dataset) if self._uses_labels(method) else [0]
                     if counts != [0] and not has_masks(self.config["datasets"], dataset):
                         continue  # there is nothing to learn segmentation from
                     for n_labelled in counts:
                         for seed in axes["seeds"]:
                             run = self._run(dataset, noise, method, n_labelled, seed)
                             yield from self._with_upstream(run)
+
+    def _counts(self, dataset: str) -> list[int]:
+        """The numbers of annotated images that a data set is studied with."""
+        counts: list[Any] = self.config["grid"]["n_labelled"]
+        if "all" not in counts or not has_masks(self.config["datasets"], dataset):
+            return counts
+        available = annotated_for_training(self.config["datasets"], dataset)
+        if available is None:
+            raise InputError(
+                f"config key 'grid.n_labelled' has 'all', but how many masks dataset '{dataset}' "
+                "has is not known before it is downloaded; write numbers, such as [4]"
+            )
+        if not available:
+            raise InputError(
+                f"config key 'grid.n_labelled' has 'all', but dataset '{dataset}' has no annotated "
+                "images left for training; annotate more, or lower 'val' and 'test' of its split"
+            )
+        return list(dict.fromkeys(available if count == "all" else count for count in counts))
 
     def _with_upstream(self, run: Run) -> Iterator[Run]:
         for needed in self.upstream(run):
@@ -327,6 +355,13 @@ class Grid:
                     f"dataset '{dataset}' has no masks, but all methods of grid.methods learn from "
                     f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises"
                 )
+        for run in self.runs:
+            if run.n_labelled == 1 and self.is_cross_validated(run.dataset):
+                raise InputError(
+                    f"grid.n_labelled asks for 1 labelled image, but the annotated images of "
+                    f"dataset {run.dataset} are cross-validated, each by a network that was "
+                    "trained on others: ask for 2 at least"
+                )
         places = dict.fromkeys((run.dataset, run.noise, run.method) for run in self.runs)
         for dataset, noise, name in places:
             method, level = self.methods[name], self.config["noises"][noise]
@@ -341,6 +376,13 @@ class Grid:
                     f"config key 'methods.{name}.target' is 'second_noisy', but noise level "
                     f"'{noise}' adds no noise, so that there is no second copy to draw; leave "
                     f"{name} out of grid.methods, or {noise} out of grid.noises"
+                )
+            if method.target in ("second_noisy", "clean") and self.is_cross_validated(dataset):
+                raise InputError(
+                    f"config key 'methods.{name}.target' is '{method.target}', but the annotated "
+                    f"images of dataset '{dataset}' are cross-validated, so that it would be "
+                    f"scored on images that it was trained on; leave {name} out of grid.methods, "
+                    "or set 'cross_validate_below: 0' in the split"
                 )
             if method.noise_sigma == "known" and standard_deviation(level) is None:
                 raise InputError(

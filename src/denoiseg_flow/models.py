@@ -1,6 +1,6 @@
 """A trained model: everything that is needed to use it, in one file."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class TrainedModel:
         None until it is chosen, and for methods that do not segment.
     input
         The model whose denoised images this one reads; None: it reads the noisy images.
+    held_out
+        Where the annotated images are cross-validated: for each of them, by name, a model that was
+        trained without it.
     """
 
     method: Method
@@ -55,15 +58,25 @@ class TrainedModel:
     network: nn.Module
     threshold: Threshold | None = None
     input: "AnyModel | None" = None
+    held_out: "dict[str, TrainedModel]" = field(default_factory=dict)
 
     def for_image(self, name: str) -> "TrainedModel":
-        """Return the model that predicts the image of that name: this one."""
-        return self
+        """Return the model that predicts the image of that name: one that was not trained on it.
+
+        That is the model itself, but for images that are cross-validated.
+        """
+        return self.held_out.get(name, self)
 
     def content(self) -> dict[str, Any]:
         """Return the model as tensors and plain values."""
         threshold = asdict(self.threshold) if self.threshold else None
-        return self.part() | {"recipe": as_dict(self.recipe), "threshold": threshold}
+        held_out = [
+            model.part()
+            | {"images": [name for name, each in self.held_out.items() if each is model]}
+            for model in {id(model): model for model in self.held_out.values()}.values()
+        ]
+        plain = {"recipe": as_dict(self.recipe), "threshold": threshold}
+        return self.part() | plain | {"held_out": held_out}
 
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
@@ -183,6 +196,10 @@ def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
     trained.input = before
     if content["threshold"]:
         trained.threshold = Threshold(**content["threshold"])
+    for part in content.get("held_out", []):
+        other = model(part)
+        other.threshold = trained.threshold
+        trained.held_out |= dict.fromkeys(part["images"], other)
     return trained
 
 

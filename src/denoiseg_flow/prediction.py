@@ -226,16 +226,17 @@ def predict_folder(
     """
     source = input_folder(images)
     for name in names:
-        predict_any(model, source / f"{name}.tif", folder, save_probabilities)
+        predict_any(model.for_image(name), source / f"{name}.tif", folder, save_probabilities)
 
 
-def predict_any(model: AnyModel, source: Path, folder: Path, save_probabilities: bool) -> None:
-    """Predict one tif file with a model of any kind, see :func:`predict_file`."""
-    chosen = model.for_image(source.stem)
-    if not isinstance(chosen, ClassicalModel):
-        predict_file(chosen, source, folder, save_probabilities)
+def predict_any(
+    model: TrainedModel | ClassicalModel, source: Path, folder: Path, save_probabilities: bool
+) -> None:
+    """Predict one tif file, see :func:`predict_file`, with a network or without one."""
+    if not isinstance(model, ClassicalModel):
+        predict_file(model, source, folder, save_probabilities)
         return
     denoised = denoise(
-        chosen.method.classical, open_image(source), chosen.parameter, chosen.noise_sigma
+        model.method.classical, open_image(source), model.parameter, model.noise_sigma
     )
     write_image(folder / "denoised" / source.name, denoised, pixel_size=read_pixel_size(source))

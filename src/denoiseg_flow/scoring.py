@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow import metrics
 from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.overlap import object_overlap
 
@@ -83,7 +84,8 @@ def score_run(
     Parameters
     ----------
     split
-        Columns image, subset, annotated (0/1) and clean (0/1); only subset "test" is scored.
+        Columns image, subset, annotated (0/1) and clean (0/1); only the subsets
+        "test" and "cross" are scored.
     masks, clean
         Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
     predictions
@@ -106,7 +108,7 @@ def score_run(
     """
     rows = []
     kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
-    for row in split[split["subset"] == "test"].itertuples():
+    for row in split[split["subset"].isin(TESTED)].itertuples():
         file = f"{row.image}.tif"
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):

@@ -300,29 +300,62 @@ def train(
         loss is not finite, or the device has too little memory.
     """
     check_validation(method, images, identity["dataset"])
+    name = " ".join(map(str, identity.values()))
     with out_of_memory_advice(device, recipe.batch_size):
-        bank = load_bank(images.train, images.train_masks, recipe, device, images.target)
-        val_bank = load_bank(images.val, images.val_masks, recipe, device, images.target)
-        name = " ".join(map(str, identity.values()))
+        held_out = {}
+        for number, fold in enumerate(images.folds, start=1):
+            logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
+            model, _ = _train_on(
+                _load_banks(images.without(fold), recipe, device),
+                method, recipe, identity | {"fold": number},
+                checkpoints.beside(f"fold{number}"), device, init, f"{name} fold {number}",
+            )  # fmt: skip
+            held_out |= dict.fromkeys(fold, model)
         model, history = _train_on(
-            (bank, val_bank), method, recipe, identity, checkpoints, device, init, name
-        )
+            _load_banks(images, recipe, device),
+            method, recipe, identity, checkpoints, device, init, name,
+        )  # fmt: skip
+    model.held_out = held_out
     if method.segments:
-        model.threshold = choose_threshold(
-            (
-                (predict_probabilities(model, open_image(image)), open_image(mask))
-                for image, mask in zip(images.val, images.val_masks, strict=True)
-                if mask
-            ),
-            recipe.instances,
-        )
-        logger.info(
-            "threshold %.2f gives average precision %.3f on %d validation images",
-            model.threshold.value,
-            model.threshold.average_precision,
-            model.threshold.n_images,
-        )
+        _choose_threshold(model, images)
     return model, history
+
+
+def _load_banks(
+    images: TrainingImages, recipe: Recipe, device: torch.device
+) -> tuple[ImageBank, ImageBank]:
+    """Load the images that are trained on, and those for validation."""
+    return (
+        load_bank(images.train, images.train_masks, recipe, device, images.target),
+        load_bank(images.val, images.val_masks, recipe, device, images.target),
+    )
+
+
+def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
+    """Choose the threshold on annotated images that the network which predicts them has not seen.
+
+    It is that of the models of the cross-validation as well.
+    """
+    model.threshold = choose_threshold(
+        (
+            (
+                predict_probabilities(model.for_image(image.stem), open_image(image)),
+                open_image(mask),
+            )
+            for image, mask in zip(images.val, images.val_masks, strict=True)
+            if mask
+        ),
+        model.recipe.instances,
+    )
+    for other in model.held_out.values():
+        other.threshold = model.threshold
+    logger.info(
+        "threshold %.2f gives average precision %.3f on %d %s images",
+        model.threshold.value,
+        model.threshold.average_precision,
+        model.threshold.n_images,
+        "cross-validated" if model.held_out else "validation",
+    )
 
 
 def train_each_image(

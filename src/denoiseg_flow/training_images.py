@@ -1,6 +1,6 @@
 """The images that a training reads: chosen, checked, and brought to the device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from denoiseg_flow.data.images import open_image
-from denoiseg_flow.data.manifest import labelled_images
+from denoiseg_flow.data.manifest import CROSS, TRAINED, folds, labelled_images
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.labels import encode_classes
@@ -29,11 +29,14 @@ class TrainingImages:
     Attributes
     ----------
     train, val
-        Input images (tif) for the loss and for validation.
+        Input images (tif) for the loss and for validation. Images that are cross-validated are in
+        both.
     train_masks, val_masks
         For each of them its mask (tif), or None where it is not annotated or not revealed.
     target
         See :func:`find_target`.
+    folds
+        Names of the images that are cross-validated, in parts; empty if none is.
     """
 
     train: Sequence[Path]
@@ -41,6 +44,22 @@ class TrainingImages:
     val: Sequence[Path]
     val_masks: Sequence[Path | None]
     target: Target | None = None
+    folds: Sequence[Sequence[str]] = ()
+
+    def without(self, names: Collection[str]) -> "TrainingImages":
+        """Return all but the images of these names, and without the division into parts."""
+
+        def rest(images: Sequence[Path], values: Sequence[Path | None]) -> list[Path | None]:
+            pairs = zip(images, values, strict=True)
+            return [value for image, value in pairs if image.stem not in names]
+
+        return TrainingImages(
+            train=rest(self.train, self.train),
+            train_masks=rest(self.train, self.train_masks),
+            val=rest(self.val, self.val),
+            val_masks=rest(self.val, self.val_masks),
+            target=self.target,
+        )
 
     @classmethod
     def of_split(
@@ -67,10 +86,11 @@ class TrainingImages:
         target
             See :func:`find_target`.
         """
-        train = split.loc[split["subset"] == "train", "image"]
-        val = split.loc[split["subset"] == "val"]
+        train = split.loc[split["subset"].isin(TRAINED), "image"]
+        val = split.loc[split["subset"].isin(("val", CROSS))]
         revealed = set(labelled_images(split, n_labelled)) if segments else set()
-        shown = set(val.loc[val["annotated"] == 1, "image"]) if segments else set()
+        own = split.loc[(split["subset"] == "val") & (split["annotated"] == 1), "image"]
+        shown = set(own) if segments else set()
 
         folder = input_folder(images)
 
@@ -86,6 +106,7 @@ class TrainingImages:
             val=[image(name) for name in val["image"]],
             val_masks=[mask(name) for name in val["image"]],
             target=target,
+            folds=folds(split, n_labelled) if segments else (),
         )
 
 

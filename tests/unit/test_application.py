@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from denoiseg_flow import application
@@ -124,6 +125,21 @@ def test_a_model_brings_the_one_that_it_reads_the_images_of(images, tmp_path, ma
             tifffile.imread(tmp_path / folder / kind / "a.tif"),
             tifffile.imread(tmp_path / "out" / kind / "a.tif"),
         )
+
+
+def test_new_images_may_have_the_names_of_old_ones(images, tmp_path, make_model):
+    """A model that was trained without the old image "a" is not for the new one."""
+    model, other = make_model(), make_model()
+    with torch.no_grad():
+        other.network.head.weight.mul_(-1)
+    model.held_out = {"a": other}
+    save_model(model, tmp_path / "model.pt")
+    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_any(model, images / "a.tif", tmp_path / "run", False)
+    assert np.array_equal(
+        tifffile.imread(tmp_path / "run/denoised/a.tif"),
+        tifffile.imread(tmp_path / "out/denoised/a.tif"),
+    )
 
 
 def test_a_denoiser_yields_denoised_images_only(images, tmp_path):

@@ -80,12 +80,12 @@ def test_input_and_init_runs(config):
 def test_predicts_all_images_where_others_train_on_them(config):
     grid = Grid(config)
     subsets = {method: grid.predicted_subsets(method) for method in grid.method_names}
-    assert sorted(subsets.pop("n2v")) == ["test", "train", "val"]
-    assert set(map(tuple, subsets.values())) == {("test",)}
+    assert sorted(subsets.pop("n2v")) == ["cross", "test", "train", "val"]
+    assert set(map(tuple, subsets.values())) == {("test", "cross")}
     grid = select(config, methods=["n2v", "denoiseg_warm"])
-    assert grid.predicted_subsets("n2v") == ["test"]
+    assert grid.predicted_subsets("n2v") == ["test", "cross"]
     config["predict"] = "all"
-    assert sorted(Grid(config).predicted_subsets("baseline")) == ["test", "train", "val"]
+    assert sorted(Grid(config).predicted_subsets("baseline")) == ["cross", "test", "train", "val"]
 
 
 def test_denoisers_behind_labels_depend_on_labels(config):
@@ -140,10 +140,10 @@ def test_a_network_for_each_image_that_is_predicted(config):
         "seg": {"input": "single", "alpha": 0},
     }
     grid = select(config, methods=["single", "n2v"])
-    assert grid.own_subsets("single") == ["test"]
+    assert grid.own_subsets("single") == ["test", "cross"]
     assert grid.own_subsets("n2v") == []
     grid = select(config, methods=["single", "seg"])
-    assert grid.own_subsets("single") == ["train", "val", "test"]
+    assert grid.own_subsets("single") == ["train", "val", "test", "cross"]
 
 
 def test_only_methods_that_may_know_it_are_told_the_noise(config):
@@ -486,3 +486,74 @@ def test_planning_needs_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+# Few annotated images
+
+
+@pytest.fixture
+def few(config):
+    """Five annotated images of twelve, which are cross-validated."""
+    config["datasets"]["nuclei"] |= {"n_images": 12, "annotated": 5}
+    config["datasets"]["nuclei"]["split"] |= {"cross_validate_below": 8}
+    return config
+
+
+def counts(grid):
+    return sorted({run.n_labelled for run in grid.runs if run.n_labelled})
+
+
+@pytest.mark.parametrize(
+    "annotated, below, wanted, expected",
+    [
+        (5, 8, ["all"], [5]),
+        (5, 8, [2, "all"], [2, 5]),
+        (5, 0, ["all"], [3]),
+        (12, 8, ["all", 4], [4, 7]),
+        (12, 8, ["all", 7], [7]),
+    ],
+)
+def test_all_annotated_images(few, annotated, below, wanted, expected):
+    few["datasets"]["nuclei"] |= {"annotated": annotated}
+    few["datasets"]["nuclei"]["split"] |= {"cross_validate_below": below}
+    grid = select(few, n_labelled=wanted)
+    assert counts(grid) == expected
+    assert grid.is_cross_validated("nuclei") == (annotated < below)
+
+
+def refused(config, **axes):
+    with pytest.raises(InputError) as caught:
+        select(config, **axes)
+    return str(caught.value)
+
+
+def test_all_annotated_images_of_an_archive_are_not_known_yet(few):
+    few["datasets"]["far"] = {
+        "source": "remote", "url": "https://a.b/c.zip", "format": "denoiseg_npz", "split": "given",
+    }  # fmt: skip
+    assert refused(few, datasets=["far"], n_labelled=["all"]) == (
+        "config key 'grid.n_labelled' has 'all', but how many masks dataset 'far' has is not known "
+        "before it is downloaded; write numbers, such as [4]"
+    )
+
+
+@pytest.mark.parametrize("target", ["clean", "second_noisy"])
+def test_no_method_is_scored_on_what_it_was_trained_towards(few, target):
+    few["methods"]["other"] = {"target": target, "alpha": 1}
+    assert refused(few, methods=["other"]) == (
+        f"config key 'methods.other.target' is '{target}', but the annotated images of dataset "
+        "'nuclei' are cross-validated, so that it would be scored on images that it was trained "
+        "on; leave other out of grid.methods, or set 'cross_validate_below: 0' in the split"
+    )
+
+
+def test_cross_validation_needs_two_images(few):
+    assert refused(few, n_labelled=[1]) == (
+        "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei are "
+        "cross-validated, each by a network that was trained on others: ask for 2 at least"
+    )
+
+
+def test_the_folders_are_left_alone_where_nothing_asks_for_numbers(config):
+    config["datasets"]["nuclei"] = {"source": "folder", "images": "nowhere", "masks": "nowhere"}
+    assert Grid(config).runs

@@ -200,3 +200,50 @@ def test_all_images_may_be_for_testing(n_annotated, n_other):
     extra["image"] = "x" + extra["image"]
     split = manifest.split(pd.concat([images, extra]), {"val": 0, "test": 1, "seed": 0}, 0)
     assert split["subset"].tolist() == ["test"] * len(images) + ["train"] * 2
+
+
+FEW = HOW | {"cross_validate_below": 8}
+
+
+@pytest.mark.parametrize("n_annotated", [2, 5, 7])
+@pytest.mark.parametrize("n_other, n_val", [(0, 0), (1, 0), (2, 1), (20, 3)])
+def test_few_annotated_images_are_cross_validated(caplog, n_annotated, n_other, n_val):
+    images = table(n_annotated, n_other)
+    split = manifest.split(images, FEW, 0)
+    assert members(split, "cross") == set(images["image"][:n_annotated])
+    assert members(split, "test") == set()
+    assert len(members(split, "val")) == n_val
+    assert sorted(split["rank"].dropna()) == list(range(1, n_annotated + 1))
+    assert not caplog.text
+    sizes = manifest.subset_sizes(n_annotated + n_other, n_annotated, FEW)
+    assert sizes == (n_val, 0, False, True)
+
+
+@pytest.mark.parametrize("n_annotated", [0, 1, 8, 20])
+def test_others_are_divided_as_ever(n_annotated):
+    images = table(n_annotated, 12)
+    divided = manifest.split(images, FEW, 0)
+    pd.testing.assert_frame_equal(divided, manifest.split(images, HOW, 0))
+    assert manifest.folds(divided, len(divided["rank"].dropna())) == []
+
+
+@pytest.mark.parametrize("n_labelled, sizes", [(2, [1, 1]), (3, [1, 1, 1]), (7, [3, 2, 2])])
+def test_each_cross_validated_image_is_left_out_once(n_labelled, sizes):
+    split = manifest.split(table(7, 5), FEW, 3)
+    folds = manifest.folds(split, n_labelled)
+    assert list(map(len, folds)) == sizes
+    names = [name for fold in folds for name in fold]
+    assert sorted(names) == sorted(manifest.labelled_images(split, n_labelled))
+
+
+def test_extra_images_with_masks_are_never_left_out():
+    images = pd.concat([table(3, 4), table(2).assign(image=["x", "y"], given_subset="extra")])
+    split = manifest.split(images.reset_index(drop=True), FEW, 0)
+    assert members(split, "cross") == {"a000", "a001", "a002"}
+    assert len(split["rank"].dropna()) == 5
+    assert {name for fold in manifest.folds(split, 5) for name in fold} == members(split, "cross")
+
+
+def test_cross_validation_and_the_size_of_the_training_set():
+    with pytest.raises(InputError, match="'n_train' of a combined data set cannot be used"):
+        manifest.split(table(5, 5), FEW, 0, n_train=4)

@@ -151,6 +151,25 @@ def test_round_trip_with_the_model_whose_images_it_reads(make_model, tmp_path, k
     assert np.array_equal(*pair)
 
 
+def test_round_trip_with_models_that_were_trained_without_some_images(make_model, tmp_path):
+    model, first, second = make_model(), make_model(), make_model()
+    for number, other in enumerate((first, second), start=2):
+        other.normalisation = Normalisation(7.0, number)
+        with torch.no_grad():
+            other.network.head.weight.mul_(number)
+    model.held_out = {"a": first, "b": second, "c": first}
+    save_model(model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert sorted(loaded.held_out) == ["a", "b", "c"]
+    assert loaded.for_image("a") is loaded.for_image("c") is loaded.held_out["a"]
+    assert loaded.for_image("d") is loaded
+    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    for name in "abcd":
+        before, after = (predictions(each.for_image(name), image) for each in (model, loaded))
+        assert np.array_equal(before.probabilities, after.probabilities)
+        assert loaded.for_image(name).threshold == model.threshold
+
+
 def rewrite(path, **changes):
     content = checkpoints.load(path)
     content |= changes

@@ -569,3 +569,20 @@ def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, way, release
         assert found["growth"] < 4 * side**2
     else:
         assert found["growth"] > 12 * side**2
+
+
+def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_them(
+    make_model, tmp_path
+):
+    model, other = make_model(JOINT), make_model(JOINT)
+    with torch.no_grad():
+        other.network.head.weight.mul_(-1)
+    model.held_out = {"b": other}
+    for name in "ab":
+        images.write_image(tmp_path / "noisy" / f"{name}.tif", draw((20, 24)))
+    predict_folder(model, tmp_path / "noisy", ["a", "b"], tmp_path / "out", False)
+    found = {name: tifffile.imread(tmp_path / f"out/denoised/{name}.tif") for name in "ab"}
+    assert not np.array_equal(found["a"], found["b"])
+    for name, each in (("a", model), ("b", other)):
+        predict_file(each, tmp_path / "noisy" / f"{name}.tif", tmp_path / "alone", False)
+        assert np.array_equal(tifffile.imread(tmp_path / f"alone/denoised/{name}.tif"), found[name])

@@ -749,6 +749,109 @@ def test_no_validation_images(run, make_recipe, files, method):
     assert "validation" in text and "'split: val'" in text
 
 
+# Cross-validation
+
+
+@pytest.fixture
+def cross(files):
+    """Three annotated images in three parts, and two without masks."""
+    return replace(
+        files,
+        val=[*files.val, *files.train[:3]],
+        val_masks=[None, None, *files.train_masks[:3]],
+        folds=[["0"], ["1"], ["2"]],
+    )
+
+
+def test_no_network_sees_the_image_that_it_is_judged_by(
+    run, make_recipe, joint, cross, monkeypatch
+):
+    seen = []
+
+    def load(images, masks, *others):
+        seen.append(
+            {image.stem: mask is not None for image, mask in zip(images, masks, strict=True)}
+        )
+        return load_bank(images, masks, *others)
+
+    judged = []
+
+    def predict(model, image):
+        judged.append(model)
+        return predict_probabilities(model, image)
+
+    monkeypatch.setattr(training, "load_bank", load)
+    monkeypatch.setattr(training, "predict_probabilities", predict)
+    model, _ = run(joint, make_recipe(), cross)
+    trained = seen[::2]
+    annotated = {"0": True, "1": True, "2": True, "3": False, "4": False}
+    assert trained == [
+        *({name: has for name, has in annotated.items() if name != out} for out in "012"),
+        annotated,
+    ]
+    assert all(out not in validated for out, validated in zip("012", seen[1::2], strict=False))
+    assert list(model.held_out) == ["0", "1", "2"]
+    assert len({id(each) for each in model.held_out.values()}) == 3
+    assert judged == list(model.held_out.values())
+    assert model.threshold.n_images == 3
+    assert all(each.threshold == model.threshold for each in model.held_out.values())
+
+
+def test_the_last_network_is_that_of_a_training_without_cross_validation(
+    run, make_recipe, joint, cross
+):
+    (crossed, history), (plain, expected) = (
+        run(joint, make_recipe(), images) for images in (cross, replace(cross, folds=[]))
+    )
+    assert history.equals(expected)
+    weights, others = crossed.network.state_dict(), plain.network.state_dict()
+    assert all(torch.equal(weights[key], others[key]) for key in weights)
+    other = crossed.held_out["0"].network.state_dict()
+    assert not all(torch.equal(weights[key], other[key]) for key in weights)
+
+
+def test_interrupted_cross_validation_goes_on(run, make_recipe, joint, cross, monkeypatch):
+    whole = run(joint, make_recipe(), cross)
+    started = []
+
+    class Interrupted(Trainer):
+        def run(self, checkpoints, fingerprint, name):
+            started.append(name)
+            if len(started) == 3:
+                raise KeyboardInterrupt
+            super().run(checkpoints, fingerprint, name)
+
+    monkeypatch.setattr(training, "Trainer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(joint, make_recipe(), cross)
+    steps = []
+    train_step = Trainer._train_step
+    monkeypatch.setattr(training, "Trainer", Trainer)
+    monkeypatch.setattr(
+        Trainer, "_train_step", lambda self: steps.append(self.step) or train_step(self)
+    )
+    resumed = run(joint, make_recipe(), cross)
+    assert len(steps) == 2 * make_recipe().steps, "two of four trainings were done already"
+    assert same(resumed, whole)
+
+
+def test_methods_that_only_denoise_are_trained_once(split, tmp_path):
+    split.loc[split["rank"].notna(), "subset"] = "cross"
+    found = TrainingImages.of_split(split, tmp_path, tmp_path, 0, segments=False)
+    assert found.folds == ()
+    assert [path.stem for path in found.train] == ["a", "b", "d", "g"]
+
+
+def test_files_of_a_cross_validated_split(split, tmp_path):
+    split.loc[split["rank"].notna(), "subset"] = "cross"
+    found = TrainingImages.of_split(split, tmp_path, tmp_path / "masks", 2, segments=True)
+    assert [path.stem for path in found.train] == ["a", "b", "d", "g"]
+    assert [mask and mask.stem for mask in found.train_masks] == [None, None, "d", "g"]
+    assert [path.stem for path in found.val] == ["a", "c", "d", "f", "g"]
+    assert [mask and mask.stem for mask in found.val_masks] == [None, "c", "d", None, "g"]
+    assert found.folds == [["d"], ["g"]]
+
+
 # Warm start
 
 

@@ -64,6 +64,12 @@ def images_alone(folder):
         (folder / "images" / name).touch()
 
 
+def one_mask(folder):
+    images_alone(folder)
+    (folder / "masks").mkdir()
+    (folder / "masks/a.tif").touch()
+
+
 def negative(folder):
     (folder / "images").mkdir()
     for name, lowest in (("a", 0), ("b", -3), ("c", 0)):
@@ -162,6 +168,20 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             [*OWN, "noises={p: {kind: poisson, photons: 1}}", "grid={noises: [p], methods: [n2v]}"],
             "image images/b.tif holds negative values, down to -3",
         ),
+        (
+            one_mask,
+            OWN_MASKS,
+            "dataset mine has too few annotated images to choose the threshold of the segmentation",
+        ),
+        (
+            None,
+            [
+                "datasets={nuclei: {annotated: 3, split: {cross_validate_below: 8}}}",
+                "grid={n_labelled: [1]}",
+            ],
+            "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei "
+            "are cross-validated",
+        ),
         (empty, OWN, "folder images (config key `images`) holds no image"),
         (None, OWN, "folder images (config key `images`) does not exist"),
         (twins, OWN, "a.png and a.tif have the same name but for the ending"),
@@ -171,6 +191,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("method", "noise", "recipe", "applied_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
+        *("one_mask", "one_of_three_masks"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )

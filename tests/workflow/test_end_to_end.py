@@ -7,6 +7,7 @@ import sys
 import time
 import zipfile
 
+import pandas as pd
 import psutil
 import pytest
 import yaml
@@ -152,6 +153,35 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     assert (out / "objects.csv").exists()
     call = call_snakemake(folder, *options)
     assert "Nothing to be done" in call.screen
+
+
+def test_five_annotated_images(finished, tmp_path, call_snakemake):
+    """All of them are trained on and scored, by cross-validation; two have no mask."""
+    prepared = finished / "results/data/nuclei/prepared"
+    for kind, count in (("images", 7), ("masks", 5)):
+        (tmp_path / kind).mkdir()
+        for path in sorted((prepared / kind).glob("*.tif"))[:count]:
+            shutil.copy(path, tmp_path / kind)
+    call = call_snakemake(
+        tmp_path,
+        *("--cores", "2", "--config", "predict=all"),
+        "datasets={mine: {source: folder, images: images, masks: masks, "
+        "split: {cross_validate_below: 8}}}",
+        "grid={datasets: [mine], noises: [n0], methods: [sequential, denoiseg], n_labelled: [all]}",
+    )
+    assert call.status == 0, call.screen
+    assert call.jobs["train"] == 3
+    results = tmp_path / "results"
+    metrics = pd.read_csv(results / "tables/metrics.csv")
+    assert set(metrics["image"]) == {f"sim_000{number}" for number in range(5)}
+    assert set(metrics["metric"]) >= {"AP", "SEG"} and set(metrics["n_labelled"]) == {5}
+    for method in ("sequential", "denoiseg"):
+        run = results / f"runs/mine/n0/{method}/gt5/seed1"
+        assert len(list((run / "predictions/labels").iterdir())) == 7
+        log = (results / f"logs/mine/n0/{method}/gt5/seed1/train.log").read_text()
+        assert "on 5 cross-validated images" in log
+        assert not list(run.glob("checkpoint*"))
+    assert "The annotated images of mine are few" in (results / "report.html").read_text()
 
 
 def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):

@@ -118,7 +118,7 @@ def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> N
     InputError
         If a folder cannot be used, a combined data set cannot be made, a noise level is
         incomplete, or ``grid.n_labelled`` asks for more annotated images than a data set leaves
-        for training.
+        for training, or a data set leaves none for validation.
     """
     grid = config["grid"]
     for name in grid["noises"]:
@@ -130,6 +130,12 @@ def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> N
                 f"grid.n_labelled asks for {n_labelled[name]} labelled images, but dataset {name} "
                 f"has only {available} annotated images left for training after validation and "
                 "test are taken out: ask for fewer, or annotate more"
+            )
+        if n_labelled[name] and not _annotated_for_threshold(config["datasets"], name):
+            raise InputError(
+                f"dataset {name} has too few annotated images to choose the threshold of the "
+                "segmentation on some that were not trained on: annotate at least 3 (with 'val' of "
+                "its split above 0), or 2 and write 'cross_validate_below: 8' in its split"
             )
 
 
@@ -200,6 +206,11 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
     if None in extra:
         return None
     n_images, n_annotated = (sum(counts) for counts in zip(own, *extra, strict=True))
+    if sizes.cross and datasets[name].get("n_train") is not None:
+        raise InputError(
+            f"config key datasets.{name}.n_train cannot be used where annotated images are "
+            "cross-validated: leave it out, or set 'cross_validate_below: 0' in the split"
+        )
     taken = sizes.val + sizes.test
     n_train = datasets[name].get("n_train")
     if n_train is not None and n_train > n_images - taken:
@@ -210,6 +221,28 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
     if sizes.annotated_only or sizes.test == own[0]:
         n_annotated = max(n_annotated - taken, 0)
     return n_annotated if n_train is None else min(n_annotated, n_train)
+
+
+def _annotated_for_threshold(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether annotated images are left to choose a threshold on; True if not known yet."""
+    how, counts = split_of(datasets, name), _count_in_advance(datasets[parts(datasets, name)[0]])
+    if counts is None or how == manifest.GIVEN:
+        return True
+    sizes = manifest.subset_sizes(*counts, how)
+    return sizes.cross or (sizes.annotated_only and sizes.val > 0)
+
+
+def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether the annotated images of a data set are cross-validated, if known yet.
+
+    Looks at the folders of a data set only where its split allows for it.
+    """
+    spec = datasets[parts(datasets, name)[0]]
+    how = spec.get("split", {})
+    if how == manifest.GIVEN or not how.get("cross_validate_below"):
+        return False
+    counts = _count_in_advance(spec)
+    return counts is not None and manifest.subset_sizes(*counts, how).cross
 
 
 def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:

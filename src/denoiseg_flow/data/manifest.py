@@ -20,6 +20,11 @@ SPLIT_COLUMNS = (
     "image", "subset", "annotated", "rank", "height", "width", "clean", "source",
 )  # fmt: skip
 SUBSETS = ("train", "val", "test")
+# Of annotated images so few that each is used for both: trained on, and scored by a network that
+# was trained without it.
+CROSS = "cross"
+TRAINED, TESTED = ("train", CROSS), ("test", CROSS)
+N_FOLDS = 3
 UNUSED = "unused"  # of the images in none of them
 GIVEN = "given"
 EXTRA = "extra"  # as given_subset: for training only, and outside of every fraction
@@ -34,6 +39,8 @@ class SubsetSizes(NamedTuple):
     test: int
     annotated_only: bool
     """Whether they are annotated images; otherwise segmentation cannot be scored."""
+    cross: bool = False
+    """Whether the annotated images are cross-validated, so that none is taken out of training."""
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
@@ -68,6 +75,8 @@ def split(
     """Split a data set by source image, and rank its annotated training images.
 
     Validation and test images are drawn from the annotated images, the rest is for training.
+    With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
+    and validation images are drawn from the others, as long as one of these is left for training.
     With fewer than three annotated images, all of those stay in training, and validation and test
     are drawn from the others, so that at least denoising can be scored. Images that a combined data
     set adds (given_subset "extra") are for training, and the others are divided as if alone.
@@ -78,7 +87,8 @@ def split(
         See MANIFEST_COLUMNS.
     how
         Fractions of the annotated images under ``val`` and ``test``, at least one image each
-        unless 0, and a ``seed`` that decides, alone, which image is in which subset; or "given",
+        unless 0, a ``seed`` that decides, alone, which image is in which subset, and
+        ``cross_validate_below``, 0 if it is left out; or "given",
         to follow the manifest's column given_subset.
     run_seed
         Decides the order in which annotated training images are revealed. The first n of them are
@@ -98,12 +108,17 @@ def split(
         If there are fewer than three images, or the fractions leave none for training, or no
         split is given, or there are fewer than ``n_train``.
     """
-    subset = _given(manifest) if how == GIVEN else _draw(manifest, how)
+    subset = _given(manifest) if how == GIVEN else pd.Series(_draw(manifest, how), manifest.index)
     table = manifest.assign(subset=subset)
+    if n_train is not None and (subset == CROSS).any():
+        raise InputError(
+            "config key 'n_train' of a combined data set cannot be used where annotated images are "
+            "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
+        )
     if n_train is not None:
         beyond = _beyond(table[table["subset"] == "train"], n_train, run_seed)
         table.loc[table["image"].isin(beyond), "subset"] = UNUSED
-    candidates = table.loc[(table["subset"] == "train") & (table["annotated"] == 1), "image"]
+    candidates = table.loc[table["subset"].isin(TRAINED) & (table["annotated"] == 1), "image"]
     order = _shuffled(candidates, run_seed, "labels")
     rank = {image: position for position, image in enumerate(order, start=1)}
     table["rank"] = pd.array([rank.get(image) for image in table["image"]], dtype="Int64")
@@ -119,6 +134,10 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
     val, test = float(fractions["val"]), float(fractions["test"])
     if test == 1 and val == 0:
         return SubsetSizes(0, n_images, False)
+    if 1 < n_annotated < fractions.get("cross_validate_below", 0):
+        others = n_images - n_annotated
+        n_val = min(max(int(val * others + 0.5), 1), others - 1) if val > 0 and others > 1 else 0
+        return SubsetSizes(n_val, 0, False, cross=True)
     if val < 0 or test < 0 or val + test >= 1:
         raise InputError(
             f"split.val is {val} and split.test is {test}, but they must be fractions from 0 that "
@@ -137,6 +156,17 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
     n_test = min(max(int(test * pool + 0.5), 1), spare - (val > 0)) if test > 0 else 0
     n_val = min(max(int(val * pool + 0.5), 1), spare - n_test) if val > 0 else 0
     return SubsetSizes(n_val, n_test, annotated_only)
+
+
+def folds(split_table: pd.DataFrame, n_labelled: int) -> list[list[str]]:
+    """Return the images of the subset "cross" among the first ``n_labelled``, in parts.
+
+    Each part is predicted by a network that was trained without its masks. There are
+    :data:`N_FOLDS` of them, or as many as there are images. None, if there is no such image.
+    """
+    cross = set(split_table.loc[split_table["subset"] == CROSS, "image"])
+    names = [name for name in labelled_images(split_table, n_labelled) if name in cross]
+    return [names[start::N_FOLDS] for start in range(min(N_FOLDS, len(names)))]
 
 
 def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
@@ -187,7 +217,7 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
     sizes = subset_sizes(len(own), int(annotated.sum()), how)
     if sizes.test == len(own):
         return ["test" if image in set(own["image"]) else "train" for image in manifest["image"]]
-    if not sizes.annotated_only and sizes.val + sizes.test > 0:
+    if not sizes.annotated_only and not sizes.cross and sizes.val + sizes.test > 0:
         logger.warning(
             "only %d of %d images are annotated, too few for validation and test: these are drawn "
             "from images without masks, so that denoising can be scored but segmentation cannot",
@@ -196,11 +226,10 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
         )
     pool = own.loc[annotated == sizes.annotated_only, "image"]
     order = _shuffled(pool, int(how["seed"]), "split")
-    test, val = set(order[: sizes.test]), set(order[sizes.test :][: sizes.val])
-    return [
-        "test" if image in test else "val" if image in val else "train"
-        for image in manifest["image"]
-    ]
+    places = dict.fromkeys(own.loc[annotated, "image"], CROSS) if sizes.cross else {}
+    places |= dict.fromkeys(order[: sizes.test], "test")
+    places |= dict.fromkeys(order[sizes.test :][: sizes.val], "val")
+    return [places.get(image, "train") for image in manifest["image"]]
 
 
 def _shuffled(images: pd.Series, seed: int, purpose: str) -> list[str]:
