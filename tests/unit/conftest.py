@@ -10,7 +10,7 @@ import torch
 import yaml
 from snakemake.utils import update_config
 
-from denoiseg_flow import configuration
+from denoiseg_flow import configuration, grid
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel
@@ -98,6 +98,14 @@ def config(study, schema) -> dict[str, Any]:
     configuration.check(study, schema)
     configuration.fill_defaults(study, schema)
     return study
+
+
+@pytest.fixture
+def elsewhere(monkeypatch) -> None:
+    """A machine that has what configs may name: the optional BM3D, and folders with four masks."""
+    monkeypatch.setattr(grid, "is_available", lambda name: True)
+    monkeypatch.setattr(grid, "annotated_for_training", lambda *_: 4)
+    monkeypatch.setattr(grid, "is_cross_validated", lambda *_: False)
 
 
 @pytest.fixture(scope="session")

@@ -207,11 +207,8 @@ def test_keys_depend_on_the_source(config, schema, spec, expected):
 
 
 @pytest.mark.parametrize("names", SHIPPED, ids=lambda names: "+".join(names) or "config.yaml")
-def test_shipped_configs_pass(read_config, schema, names, monkeypatch):
-    monkeypatch.setattr(grid, "is_available", lambda name: True)  # BM3D, which is optional
-    # The folders of the examples do not exist.
-    monkeypatch.setattr(grid, "annotated_for_training", lambda *_: 4)
-    monkeypatch.setattr(grid, "is_cross_validated", lambda *_: False)
+@pytest.mark.usefixtures("elsewhere")
+def test_shipped_configs_pass(read_config, schema, names):
     config = read_config(*names)
     check(config, schema)
     before = deepcopy(config)

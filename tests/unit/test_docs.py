@@ -12,7 +12,7 @@ import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
-from denoiseg_flow import configuration, grid
+from denoiseg_flow import configuration
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import Method
 
@@ -228,11 +228,8 @@ def test_there_are_commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_documented_config_is_accepted(command, read_config, schema, monkeypatch):
-    monkeypatch.setattr(grid, "is_available", lambda name: True)  # BM3D, which is optional
-    # The folders of the examples do not exist.
-    monkeypatch.setattr(grid, "annotated_for_training", lambda *_: 4)
-    monkeypatch.setattr(grid, "is_cross_validated", lambda *_: False)
+@pytest.mark.usefixtures("elsewhere")
+def test_documented_config_is_accepted(command, read_config, schema):
     files = options(command, "--configfile")
     config = read_config(*(str(Path(file).relative_to("config")) for file in files))
     update_config(config, parse_config(options(command, "--config")))
@@ -244,6 +241,7 @@ def test_documented_config_is_accepted(command, read_config, schema, monkeypatch
         assert (ROOT / "profiles" / name / "profile.yaml").is_file()
 
 
+@pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_yaml_snippets_are_accepted(page, read_config, schema):
     for snippet in blocks(page, "yaml"):
