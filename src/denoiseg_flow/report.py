@@ -26,7 +26,7 @@ from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.panels import centre_crop, instance_colours, intensity_window
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
-from denoiseg_flow.tables.verdicts import Verdict
+from denoiseg_flow.tables.verdicts import LabelGain, Verdict
 
 _SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -82,6 +82,8 @@ class ReportData:
     config: dict[str, Any]
     verdicts: list[Verdict] = field(default_factory=list)
     """From :func:`denoiseg_flow.tables.verdicts.best_methods`."""
+    gains: list[LabelGain] = field(default_factory=list)
+    """From :func:`denoiseg_flow.tables.verdicts.label_gains`."""
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[ReportFigure] = field(default_factory=list)
     comparisons: list[Example] = field(default_factory=list)

@@ -19,7 +19,7 @@ from denoiseg_flow.report import (
     ReportTable,
     build_report,
 )
-from denoiseg_flow.tables.verdicts import Verdict, best_methods
+from denoiseg_flow.tables.verdicts import LabelGain, Verdict, best_methods, label_gains
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 SECTIONS = [
@@ -245,3 +245,51 @@ def test_torch_and_pyplot_stay_unloaded(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def gain_of(mean, spread, **sizes):
+    """Gains where one method has 0.8 with 8 annotated images, and that much less with 4 and 2."""
+    tables = [
+        scores({}, n_labelled=8, **sizes),
+        *(
+            scores({"best_below": (mean, spread)}, n_labelled=count, **sizes).query(
+                "method == 'best_below'"
+            )
+            for count in (2, 4)
+        ),
+    ]
+    metrics = pd.concat(tables).assign(method="m")
+    other = scores({}, n_labelled=8).assign(method="other", value=0.5)
+    return label_gains(pd.concat([metrics, other]), 0)
+
+
+def test_whether_more_annotated_images_helped():
+    (gain,) = gain_of(0.2, 0.01)
+    assert (gain.dataset, gain.noise, gain.method, gain.fewer, gain.more) == ("d", "n", "m", 4, 8)
+    assert gain.difference == pytest.approx(0.2)
+    assert 0.18 < gain.low < gain.difference < gain.high < 0.22
+    assert gain.sentence.startswith("From 4 to 8 annotated images, AP of m changed by +0.200 (95 %")
+    assert gain.sentence.endswith("still more annotated images are likely to help.")
+
+
+def test_no_gain_is_no_promise():
+    (unclear,), (harmful,) = gain_of(0.005, 0.2), gain_of(-0.1, 0.01)
+    assert unclear.low < 0 < unclear.high
+    assert unclear.sentence.endswith("does not show that more of them would help.")
+    assert harmful.sentence.endswith("did harm; check their masks.")
+    (untested,) = gain_of(0.2, 0, seeds=1, images=1)
+    assert untested.sentence.endswith("could not be tested.")
+
+
+def test_gains_need_two_numbers_of_annotated_images():
+    assert label_gains(scores({"other": (0.1, 0.1)}), 0) == []
+    assert label_gains(scores({}).assign(metric="PSNR"), 0) == []
+
+
+def test_gains_are_in_the_summary():
+    gain = LabelGain("nuclei", "n10", "m", 4, 8, 0.1, 0.05, 0.15)
+    verdict = Verdict("nuclei", "n10", 8, "m", 0.5, 0.1, 3)
+    page = build_report(data(verdicts=[verdict], gains=[gain]))
+    assert "Would more annotated images help?" in page
+    assert gain.sentence in page
+    assert "Would more" not in build_report(data(verdicts=[verdict]))

@@ -15,7 +15,7 @@ from denoiseg_flow.report import (
 from denoiseg_flow.tables.comparison import BOOTSTRAP_SEED, comparison_tables
 from denoiseg_flow.tables.costs import benchmark_records, costs_table
 from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_methods
+from denoiseg_flow.tables.verdicts import best_methods, label_gains
 
 
 def main(snakemake):
@@ -31,6 +31,7 @@ def main(snakemake):
             study=grid.summary,
             config=snakemake.config,
             verdicts=best_methods(metrics, BOOTSTRAP_SEED),
+            gains=label_gains(metrics, BOOTSTRAP_SEED),
             tables=[ReportTable.of(table) for table in tables.values()],
             figures=[ReportFigure.of_file(Path(path)) for path in inputs.figures],
             comparisons=[

@@ -104,5 +104,74 @@ def best_methods(metrics: pd.DataFrame, seed: int) -> list[Verdict]:
     return verdicts
 
 
+@dataclass(frozen=True)
+class LabelGain:
+    """What the last increase of annotated images brought the best method of a setting."""
+
+    dataset: str
+    noise: str
+    method: str
+    fewer: int
+    more: int
+    difference: float
+    """Mean AP with more annotated images minus that with fewer, paired by seed and image."""
+    low: float
+    high: float
+    """95 % bootstrap interval of the difference; NaN if there is only one pair."""
+
+    @property
+    def sentence(self) -> str:
+        """One sentence on whether more annotation would help."""
+        change = (
+            f"From {self.fewer} to {self.more} annotated images, AP of {self.method} changed by"
+        )
+        text = f"{change} {self.difference:+.3f}"
+        if np.isnan(self.low):
+            return f"{text}; whether that is more than chance could not be tested."
+        text += f" (95 % interval {self.low:+.3f} to {self.high:+.3f})"
+        if self.low > 0:
+            return f"{text}: still more annotated images are likely to help."
+        if self.high < 0:
+            return f"{text}: these added images did harm; check their masks."
+        return f"{text}: this study does not show that more of them would help."
+
+
+def label_gains(metrics: pd.DataFrame, seed: int) -> list[LabelGain]:
+    """Compare the two highest numbers of annotated images of the best method in each setting.
+
+    The best one has the highest mean AP with the highest number.
+
+    Parameters
+    ----------
+    metrics, seed
+        As for :func:`best_methods`.
+
+    Returns
+    -------
+    list of LabelGain
+        Sorted by data set and noise level; none where there is but one number.
+    """
+    scores = metrics[(metrics["metric"] == "AP") & (metrics["n_labelled"] > 0)]
+    gains = []
+    for (dataset, noise), here in scores.groupby(["dataset", "noise"]):
+        counts = sorted(here["n_labelled"].unique())
+        if len(counts) < 2:
+            continue
+        fewer, more = counts[-2:]
+        means = summarise(here[here["n_labelled"] == more]).set_index("method")["mean"]
+        method = str(means.idxmax())
+        own = here[(here["method"] == method) & here["n_labelled"].isin([fewer, more])]
+        # Numbers take the place of methods, so that the same pairing and bootstrap serve.
+        pair = own.assign(method=own["n_labelled"].astype(str), n_labelled=int(more))
+        for row in paired_differences(pair, str(fewer), seed, ("AP",)).itertuples():
+            gains.append(
+                LabelGain(
+                    str(dataset), str(noise), method, int(fewer), int(more),
+                    row.difference, row.low, row.high,
+                )
+            )  # fmt: skip
+    return gains
+
+
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
