@@ -12,7 +12,7 @@ import pandas as pd
 import skimage as ski
 
 from denoiseg_flow.classical import noise_level
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.noise_structure import NoiseStructure, noise_structure
 
@@ -90,7 +90,9 @@ def check_dataset(images: Path, masks: Path, split: pd.DataFrame) -> DataChecks:
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     every = max(1, len(table) // NOISE_IMAGES)
     spread = islice(table["image"], 0, None, every)
-    noise = noise_structure(_centre(open_image(images / f"{name}.tif")) for name in spread)
+    noise = noise_structure(
+        centre_crop(open_image(images / f"{name}.tif"), CENTRE) for name in spread
+    )
     found = [
         *_about_images(table),
         *_about_masks(table),
@@ -109,7 +111,7 @@ COLUMNS = [
 
 
 def _intensities(image: np.ndarray) -> dict[str, object]:
-    low, high, centre = float(image.min()), float(image.max()), _centre(image)
+    low, high, centre = float(image.min()), float(image.max()), centre_crop(image, CENTRE)
     return {
         "height": image.shape[0],
         "width": image.shape[1],
@@ -121,11 +123,6 @@ def _intensities(image: np.ndarray) -> dict[str, object]:
         "black": float(np.mean(image == low)),
         "noise_sigma": noise_level(centre),
     }
-
-
-def _centre(image: np.ndarray) -> np.ndarray:
-    starts = [max(0, (size - CENTRE) // 2) for size in image.shape]
-    return image[tuple(slice(start, start + CENTRE) for start in starts)]
 
 
 def _objects(labels: np.ndarray) -> dict[str, object]:

@@ -11,7 +11,7 @@ import torch
 
 from denoiseg_flow import classical
 from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.methods import Method, Recipe
@@ -119,7 +119,4 @@ def _calibrate(
 
 
 def _centre(path: Path) -> np.ndarray:
-    """Return the centre of an image (y, x), at most ``CALIBRATION_SIDE`` pixels a side."""
-    image = open_image(path)
-    starts = [max(0, (size - CALIBRATION_SIDE) // 2) for size in image.shape]
-    return image[tuple(slice(start, start + CALIBRATION_SIDE) for start in starts)]
+    return centre_crop(open_image(path), CALIBRATION_SIDE)

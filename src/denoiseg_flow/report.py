@@ -22,8 +22,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
-from denoiseg_flow.figures.panels import centre_crop, instance_colours, intensity_window
+from denoiseg_flow.figures.panels import instance_colours, intensity_window
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
 from denoiseg_flow.tables.verdicts import LabelGain, Verdict

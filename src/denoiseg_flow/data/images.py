@@ -148,6 +148,12 @@ def open_image(path: str | Path) -> np.ndarray:
     return plane if plane.ndim == 2 else read_plane(path, indexed=False)
 
 
+def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
+    """Cut the central ``side`` x ``side`` pixels of (y, x, ...); smaller images come back whole."""
+    starts = [max(0, (length - side) // 2) for length in image.shape[:2]]
+    return image[tuple(slice(start, start + side) for start in starts)]
+
+
 def write_image(
     path: str | Path,
     plane: np.ndarray,

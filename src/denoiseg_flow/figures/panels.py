@@ -16,6 +16,7 @@ from matplotlib.colors import hsv_to_rgb, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
 from denoiseg_flow.overlap import object_overlap
@@ -70,14 +71,6 @@ def intensity_window(*images: np.ndarray | None) -> tuple[float, float]:
     first = next(image for image in images if image is not None)
     low, high = np.percentile(first[np.isfinite(first)], (1.0, 99.8))
     return float(low), float(high if high > low else low + 1.0)
-
-
-def centre_crop(image: np.ndarray, side: int = MAX_SIDE) -> np.ndarray:
-    """Cut the central ``side`` x ``side`` pixels; smaller images are returned whole."""
-    return image[tuple(
-        slice(max(0, (length - side) // 2), max(0, (length - side) // 2) + side)
-        for length in image.shape[:2]
-    )]  # fmt: skip
 
 
 def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -139,7 +132,7 @@ def _titled_axes(
     rows: list[Example], titles: tuple[str, ...], margin: float
 ) -> tuple[Figure, np.ndarray]:
     """A figure with one row of axes for each example, and inches of margin above and below."""
-    height, width = centre_crop(rows[0].noisy).shape
+    height, width = centre_crop(rows[0].noisy, MAX_SIDE).shape
     cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     figure = Figure(
         figsize=(1.1 + cell * len(titles), len(rows) * cell * height / width + margin),
@@ -200,7 +193,7 @@ def _show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> Non
                   color="#777777", style="italic")  # fmt: skip
         axis.set_aspect(shape[0] / shape[1])
     else:
-        axis.imshow(centre_crop(picture), interpolation="nearest")
+        axis.imshow(centre_crop(picture, MAX_SIDE), interpolation="nearest")
 
 
 def _grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
