@@ -12,6 +12,7 @@ import pandas as pd
 import skimage as ski
 
 from denoiseg_flow.classical import noise_level
+from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.noise_structure import NoiseStructure, noise_structure
@@ -67,23 +68,27 @@ class DataChecks:
     findings: list[Finding]
 
 
-def check_dataset(images: Path, masks: Path, split: pd.DataFrame) -> DataChecks:
+def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataChecks:
     """Check a prepared data set, one image at a time in memory.
 
     Parameters
     ----------
-    images, masks
-        Folders of the images that methods read and of the masks, ``{image}.tif`` each.
+    prepared
+        Folder of the prepared data set; of it, the manifest and the masks.
+    noisy
+        Folder of the images that methods read, ``{image}.tif`` each.
     split
         Table of :func:`manifest.split`: columns image, subset and annotated.
     """
     rows, contents, thumbnails = [], {}, {}
+    # Noisy images are float32 whatever the user's own were.
+    dtypes = manifest.read(prepared / "manifest.tsv").set_index("image")["dtype"]
     for row in split.itertuples():
-        image = open_image(images / f"{row.image}.tif")
+        image = open_image(noisy / f"{row.image}.tif")
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
-        measured |= _intensities(image)
+        measured |= {"dtype": dtypes[row.image]} | _intensities(image)
         if row.annotated:
-            measured |= _objects(np.asarray(open_image(masks / f"{row.image}.tif")))
+            measured |= _objects(np.asarray(open_image(prepared / "masks" / f"{row.image}.tif")))
         rows.append(measured)
         contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
         thumbnails[row.image] = _thumbnail(image)
@@ -91,7 +96,7 @@ def check_dataset(images: Path, masks: Path, split: pd.DataFrame) -> DataChecks:
     every = max(1, len(table) // NOISE_IMAGES)
     spread = islice(table["image"], 0, None, every)
     noise = noise_structure(
-        centre_crop(open_image(images / f"{name}.tif"), CENTRE) for name in spread
+        centre_crop(open_image(noisy / f"{name}.tif"), CENTRE) for name in spread
     )
     found = [
         *_about_images(table),
@@ -115,7 +120,6 @@ def _intensities(image: np.ndarray) -> dict[str, object]:
     return {
         "height": image.shape[0],
         "width": image.shape[1],
-        "dtype": str(image.dtype),
         "minimum": low,
         "maximum": high,
         "range": float(np.subtract(*np.percentile(centre, (99.8, 1)))),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from denoiseg_flow.checks_page import checks_page
+from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.data_checks import CENTRE, check_dataset, worst
 
@@ -25,13 +26,17 @@ class Study:
         self.masks = {name: labels.copy() for name in "abcdef"}
 
     def check(self):
-        for kind in ("images", "masks"):
-            for name, plane in getattr(self, kind).items():
-                write_image(self.folder / kind / f"{name}.tif", plane)
         names = list(self.images)
+        for name in names:
+            write_image(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
+        for name, mask in self.masks.items():
+            write_image(self.folder / "prepared/masks" / f"{name}.tif", mask)
+        dtypes = [str(self.images[name].dtype) for name in names]
+        table = pd.DataFrame({"image": names, "dtype": dtypes})
+        manifest.write(table, self.folder / "prepared/manifest.tsv")
         split = pd.DataFrame({"image": names, "subset": SUBSETS[: len(names)]})
         split["annotated"] = [int(name in self.masks) for name in names]
-        return check_dataset(self.folder / "images", self.folder / "masks", split)
+        return check_dataset(self.folder / "prepared", self.folder / "noisy", split)
 
     def findings(self):
         return {each.topic: each for each in worst(self.check().findings)}

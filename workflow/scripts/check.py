@@ -13,8 +13,8 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         inputs, wildcards = snakemake.input, snakemake.wildcards
         checks = check_dataset(
-            images=Path(inputs.noisy),
-            masks=Path(inputs.prepared) / "masks",
+            prepared=Path(inputs.prepared),
+            noisy=Path(inputs.noisy),
             split=manifest.read(Path(inputs.split)),
         )
         for finding in checks.findings:
