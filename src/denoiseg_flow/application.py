@@ -82,15 +82,7 @@ def apply_model(
         If the model cannot be used on new images; after all others are done, if an image could
         not be predicted. Such files are named in the log and in the record.
     """
-    if not file.is_file():
-        raise InputError(f"model {file} does not exist or is not a file: correct its path")
-    model = load_model(file, device)
-    for step in _chain(model):
-        if step.method.each_image:
-            raise InputError(
-                f"model {file} cannot be used on new images, because method '{step.method.name}' "
-                "trains a network for each image; use a model of another method"
-            )
+    model = _load(file, device)
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
         shutil.rmtree(unfinished)
@@ -159,6 +151,20 @@ def measure_objects(
     return objects
 
 
+def _load(file: Path, device: torch.device | str) -> AnyModel:
+    """Read a model that new images can be predicted with."""
+    if not file.is_file():
+        raise InputError(f"model {file} does not exist or is not a file: correct its path")
+    model = load_model(file, device)
+    for step in _chain(model):
+        if step.method.each_image:
+            raise InputError(
+                f"model {file} cannot be used on new images, because method '{step.method.name}' "
+                "trains a network for each image; use a model of another method"
+            )
+    return model
+
+
 def _apply_to_image(model: AnyModel, item: Entry, folder: Path) -> int | str:
     """Write all results of one image, or none; return how many objects it shows."""
     source, name = Path(item.source), f"{item.image}.tif"
@@ -167,16 +173,20 @@ def _apply_to_image(model: AnyModel, item: Entry, folder: Path) -> int | str:
     with TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as temporary:
         results = Path(temporary)
         write_image(results / "noisy" / name, image, pixel_size=pixel_size)
-        read = results / "noisy"
-        for step in _chain(model):
-            predict_any(step, read / name, results, save_probabilities=False)
-            read = results / "denoised"
+        read = results / "noisy" / name
+        for number, step in enumerate(_chain(model)):
+            predict_any(step, read, results / f"{number}", save_probabilities=False)
+            if step.method.denoises:
+                read = results / f"{number}" / "denoised" / name
+        made = {"denoised": read, "labels": results / f"{number}" / "labels" / name}
         n_objects: int | str = ""
         if model.method.segments:
-            n_objects = _write_objects(item.image, image, pixel_size, results)
+            for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
+                made[kind] = results / f"{item.image}{ending}"
+            n_objects = _write_objects(item.image, image, pixel_size, made)
         for path in _results(item.image, model, folder):
             path.parent.mkdir(exist_ok=True)
-            os.replace(results / path.relative_to(folder), path)
+            os.replace(made[path.parent.name], path)
     return n_objects
 
 
@@ -189,17 +199,18 @@ def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:
 
 
 def _write_objects(
-    name: str, image: np.ndarray, pixel_size: tuple[float, float] | None, results: Path
+    name: str,
+    image: np.ndarray,
+    pixel_size: tuple[float, float] | None,
+    files: Mapping[str, Path],
 ) -> int:
     """Write the table of objects and the overlay of one image; return how many objects."""
-    labels = open_image(results / "labels" / f"{name}.tif")
-    for kind in ("overlays", "objects"):
-        (results / kind).mkdir()
+    labels = open_image(files["labels"])
     objects = measure_objects(name, labels, image, pixel_size)
-    objects.to_csv(results / "objects" / f"{name}.csv", index=False, lineterminator="\n")
+    objects.to_csv(files["objects"], index=False, lineterminator="\n")
     step = -(-max(image.shape) // OVERLAY_SIDE)
     picture = overlay(image[::step, ::step], labels[::step, ::step])
-    Image.fromarray(picture).save(results / "overlays" / f"{name}.png", optimize=True)
+    Image.fromarray(picture).save(files["overlays"], optimize=True)
     return len(objects)
 
 

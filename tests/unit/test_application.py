@@ -127,6 +127,25 @@ def test_a_model_brings_the_one_that_it_reads_the_images_of(images, tmp_path, ma
         )
 
 
+def test_denoisers_one_after_the_other(images, tmp_path, make_model):
+    """Each reads what the one before it made, and the last word counts."""
+    median = ClassicalModel(Method("median", classical="median", parameter=1), {}, 1, None)
+    denoiser = make_model(Method("n2v", target="blind_spot", alpha=1, input="median"))
+    joint = make_model(Method("denoiseg", target="blind_spot", alpha=0.5, input="n2v"))
+    joint.input, denoiser.input = denoiser, median
+    save_model(joint, tmp_path / "model.pt")
+    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    read = images
+    for number, step in enumerate((median, denoiser, joint)):
+        predict_any(step, read / "a.tif", tmp_path / f"{number}", False)
+        read = tmp_path / f"{number}" / "denoised"
+    for kind in ("denoised", "labels"):
+        assert np.array_equal(
+            tifffile.imread(tmp_path / "2" / kind / "a.tif"),
+            tifffile.imread(tmp_path / "out" / kind / "a.tif"),
+        )
+
+
 def test_new_images_may_have_the_names_of_old_ones(images, tmp_path, make_model):
     """A model that was trained without the old image "a" is not for the new one."""
     model, other = make_model(), make_model()
