@@ -148,6 +148,18 @@ class Grid:
         return is_cross_validated(self.config["datasets"], dataset)
 
     @property
+    def notes(self) -> list[str]:
+        """What a reader of the report must know first."""
+        return self.config["notes"] + [
+            f"The annotated images of {dataset} are few, and so were cross-validated: each was "
+            "predicted and scored by a network that was trained without it, and together they "
+            "chose the threshold, so that none was annotated for that alone. Images that are not "
+            "annotated were predicted by the network that was trained on all of these."
+            for dataset in self.config["grid"]["datasets"]
+            if self.is_cross_validated(dataset)
+        ]
+
+    @property
     def n_labelled(self) -> dict[str, int]:
         """How many annotated training images the runs of each data set need."""
         return {

@@ -547,6 +547,15 @@ def test_no_method_is_scored_on_what_it_was_trained_towards(few, target):
     )
 
 
+def test_the_report_says_which_images_were_cross_validated(few):
+    few["notes"] = ["Mine."]
+    few["datasets"]["more"] = few["datasets"]["nuclei"] | {"annotated": 12}
+    own, note = select(few, datasets=["nuclei", "more"]).notes
+    assert own == "Mine."
+    assert note.startswith("The annotated images of nuclei are few, and so were cross-validated")
+    assert few["notes"] == ["Mine."]
+
+
 def test_cross_validation_needs_two_images(few):
     assert refused(few, n_labelled=[1]) == (
         "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei are "

@@ -28,17 +28,6 @@ except InputError as error:
     raise WorkflowError(str(error)) from None
 
 
-# What a reader of the report must know first about the data sets of this study.
-CROSS_VALIDATED = [
-    f"The annotated images of {name} are few, and so were cross-validated: each of them was "
-    "predicted and scored by a network that was trained without it, and all together chose the "
-    "threshold, without images of their own for that. Images that were not annotated are "
-    "predicted by the network that was trained on all of them."
-    for name in config["grid"]["datasets"]
-    if GRID.is_cross_validated(name)
-]
-
-
 def either(names):
     """Regular expression of the given values; it matches nothing if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"

@@ -73,7 +73,7 @@ rule report:
     params:
         study=GRID.comparison,
         title=config["title"],
-        notes=config["notes"] + CROSS_VALIDATED,
+        notes=GRID.notes,
         runs=[run.as_dict() for run in SHOWN_RUNS],
     script:
         "../scripts/report.py"
