@@ -20,12 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         images = find_images(options.images)
-        device = select_device(options.device, os.cpu_count() or 1)
+        device = select_device(options.device, usable_cores())
         apply_model(options.model, images, options.out, device)
     except Exception as error:
         print(sentence(error), file=sys.stderr)
         return 1
     return 0
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, which a cluster may limit."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """The command ``denoiseg-flow``."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from denoiseg_flow.models import save_model
 
 
 @pytest.fixture
-def folder(tmp_path, make_model, make_blobs):
-    """A model and two images."""
+def folder(tmp_path, make_model, make_blobs, monkeypatch):
+    """A model and two images, on a machine of one core: the other tests compute on one, too."""
+    monkeypatch.setattr(cli, "usable_cores", lambda: 1)
     save_model(make_model(), tmp_path / "model.pt")
     for number in range(2):
         write_image(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
@@ -62,6 +64,10 @@ def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
     monkeypatch.setattr(cli, "apply_model", lambda *_: 1 / 0)
     assert run(folder, folder / "images") == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_usable_cores():
+    assert 1 <= cli.usable_cores() <= os.cpu_count()
 
 
 def test_is_installed():

@@ -13,7 +13,8 @@ rule apply:
         f"<logs>/apply/{APPLIED}.log",
     conda:
         "../../envs/denoiseg_flow.yaml"
-    threads: workflow.cores
+    # As many as there are, if these are fewer: one job has the machine to itself.
+    threads: 8
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
