@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,8 @@ from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import CROSS
+from denoiseg_flow.findings import Finding, in_order
+from denoiseg_flow.labels import CORNERS, SIDES
 from denoiseg_flow.noise_structure import NoiseStructure, noise_structure
 
 # What is worth a word.
@@ -28,22 +30,6 @@ SAME = 0.99  # correlation of two images that are scaled down to thumbnails
 CENTRE = 2048  # pixels a side: noise and range are read off that part of larger images
 THUMBNAIL = 16  # pixels a side
 NOISE_IMAGES = 32  # the structure of noise is read off so many images, spread over the data set
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about a data set.
-
-    Attributes
-    ----------
-    severity
-        ``"problem"``: results will mislead; ``"warning"``: look at it; ``"note"``: good to know.
-    """
-
-    severity: str
-    topic: str
-    sentence: str
-    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,8 +90,7 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
         *_about_twins(table, contents, thumbnails),
         *_about_noise(table, noise),
     ]
-    order = ("problem", "warning", "note")
-    return DataChecks(table, noise, sorted(found, key=lambda each: order.index(each.severity)))
+    return DataChecks(table, noise, in_order(found))
 
 
 COLUMNS = [
@@ -131,20 +116,20 @@ def _intensities(image: np.ndarray) -> dict[str, object]:
 
 def _objects(labels: np.ndarray) -> dict[str, object]:
     """Count the objects of a mask, and those that are unusual."""
-    objects = np.maximum(labels, 0)
+    objects, ignored = np.maximum(labels, 0), labels < 0
     values, areas = np.unique(objects[objects > 0], return_counts=True)
     pieces = ski.measure.label(objects)
     _, first = np.unique(pieces, return_index=True)
     owners = Counter(objects.ravel()[first].tolist())
     # Scribbles are thin and interrupted, whatever the objects are.
-    whole = not (labels < 0).any()
+    whole = not ignored.any()
     return {
         "objects": len(values),
         "median_area": float(np.median(areas)) if len(areas) else np.nan,
         "tiny": whole * int((areas < TINY).sum()),
         "touching": len(_touching(objects)),
         "in_pieces": whole * sum(count > 1 for label, count in owners.items() if label > 0),
-        "ignored": float(np.mean(labels < 0)),
+        "ignored": float(ignored.mean()),
         # As a binary mask has, whatever the objects are.
         "one_label": int(whole and len(values) == 1 and owners[int(values[0])] > 1),
     }
@@ -153,13 +138,7 @@ def _objects(labels: np.ndarray) -> dict[str, object]:
 def _touching(objects: np.ndarray) -> set[int]:
     """The objects that have a pixel beside one of another object, diagonally too."""
     found: set[int] = set()
-    whole, upper, lower = slice(None), slice(1, None), slice(None, -1)
-    for first, second in [
-        ((lower, whole), (upper, whole)),
-        ((whole, lower), (whole, upper)),
-        ((lower, lower), (upper, upper)),
-        ((upper, lower), (lower, upper)),
-    ]:
+    for first, second in SIDES + CORNERS:
         one, other = objects[first], objects[second]
         met = (one > 0) & (other > 0) & (one != other)
         found |= set(one[met].tolist()) | set(other[met].tolist())
@@ -378,8 +357,3 @@ def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding
 
 def _count(number: int, noun: str) -> str:
     return f"{int(number)} {noun}" + ("" if number == 1 else "s")
-
-
-def worst(findings: Iterable[Finding]) -> list[Finding]:
-    """Return those findings that are more than notes."""
-    return [each for each in findings if each.severity != "note"]

@@ -93,6 +93,7 @@ rule check:
     output:
         html="<results>/checks/{dataset}_{noise}.html",
         csv="<results>/checks/{dataset}_{noise}.csv",
+        json="<results>/checks/{dataset}_{noise}.json",
     log:
         "<logs>/{dataset}/check/{noise}.log",
     # Before the trainings, which take longer, so that its warnings are seen in time.

@@ -1,8 +1,8 @@
 """Check a data set before anything is trained on it."""
 
-import logging
 from pathlib import Path
 
+from denoiseg_flow import findings
 from denoiseg_flow.checks_page import checks_page
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data_checks import check_dataset
@@ -17,9 +17,8 @@ def main(snakemake):
             noisy=Path(inputs.noisy),
             split=manifest.read(Path(inputs.split)),
         )
-        for finding in checks.findings:
-            level = logging.INFO if finding.severity == "note" else logging.WARNING
-            logging.log(level, "%s: %s", wildcards.dataset, finding.sentence)
+        findings.log(checks.findings, wildcards.dataset)
+        findings.write(checks.findings, Path(snakemake.output.json))
         checks.images.to_csv(snakemake.output.csv, index=False, lineterminator="\n")
         title = f"{wildcards.dataset}, noise {wildcards.noise}"
         Path(snakemake.output.html).write_text(checks_page(checks, title), encoding="utf-8")
