@@ -29,6 +29,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/apply.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/trust.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -41,5 +42,5 @@ rule all:
         "<results>/report.html",
         rules.aggregate.output,
         FIGURES,
-        CHECKS,
+        in_settings("<results>/checks/{dataset}_{noise}.html"),
     localrule: True

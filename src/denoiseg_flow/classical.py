@@ -168,6 +168,30 @@ def denoise(
     return denoiser.function(image, parameter, noise_sigma).astype(np.float32)
 
 
+def hidden_pixel_loss(
+    function: Callable[[NDArray], NDArray], image: ArrayLike, subgrids: int = 4
+) -> float:
+    """Return how well a denoiser foretells pixels that it does not see, of an image (y, x).
+
+    The pixels of a sub-grid (every fourth in y and x) are replaced by the mean of their four
+    neighbours, and the squared error of the denoised image against the noisy one is taken there:
+    the J-invariant loss of Noise2Self, of any ``function`` from noisy to denoised image.
+
+    Parameters
+    ----------
+    subgrids
+        How many of the 16 sub-grids to use, always the same ones.
+
+    Returns
+    -------
+    float
+        Mean, in squared grey levels.
+    """
+    grids, image = _SUBGRIDS[:subgrids], _as_float(image)
+    denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
+    return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
+
+
 def calibrate(
     name: str,
     values: Sequence[float],
@@ -178,9 +202,8 @@ def calibrate(
 ) -> pd.DataFrame:
     """Return the losses of a denoiser at several values of its parameter, over noisy images.
 
-    For the J-invariant loss the pixels of a sub-grid J (every fourth in y and x) are replaced by
-    the mean of their four neighbours, the denoiser is applied, and its squared error against the
-    noisy image is taken on J. For a denoiser that is J-invariant itself it is the plain loss.
+    The J-invariant loss is :func:`hidden_pixel_loss`. For a denoiser that is J-invariant itself it
+    is the plain loss.
 
     Parameters
     ----------
@@ -189,7 +212,7 @@ def calibrate(
     images, clean
         Noisy images (y, x), at least one; the clean images in the same order, if known.
     subgrids
-        How many of the 16 sub-grids to use, the same ones for all values and images.
+        As for :func:`hidden_pixel_loss`.
 
     Returns
     -------
@@ -216,7 +239,7 @@ def calibrate(
             function = partial(denoise, name, parameter=value, noise_sigma=sigma)
             denoised = function(image)
             plain, mse = np.mean((denoised - image) ** 2), np.mean((denoised - truth) ** 2)
-            loss = plain if denoiser.j_invariant else _j_invariant_loss(function, image, subgrids)
+            loss = plain if denoiser.j_invariant else hidden_pixel_loss(function, image, subgrids)
             losses[-1].append((loss, plain, mse))
     if not losses:
         raise ValueError("there is no image to calibrate on")
@@ -228,12 +251,6 @@ def calibrate(
 def best_value(table: pd.DataFrame) -> float:
     """Return the value with the least ``loss_self_supervised`` of :func:`calibrate`'s table."""
     return float(table.loc[table["loss_self_supervised"].idxmin(), "value"])
-
-
-def _j_invariant_loss(function: Callable, image: NDArray, subgrids: int) -> float:
-    grids = _SUBGRIDS[:subgrids]
-    denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
-    return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
 
 
 def _denoiser(name: str) -> Denoiser:

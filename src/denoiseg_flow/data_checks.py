@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.findings import Finding, in_order
 from denoiseg_flow.labels import CORNERS, SIDES
-from denoiseg_flow.noise_structure import NoiseStructure, noise_structure
+from denoiseg_flow.noise_structure import CENTRE, NoiseStructure, noise_of_files
 
 # What is worth a word.
 SATURATED = 0.01  # share of pixels at the largest grey level of an image
@@ -27,9 +26,7 @@ TINY = 10  # pixels of an object
 TOUCHING = 0.05  # share of objects
 SAME = 0.99  # correlation of two images that are scaled down to thumbnails
 
-CENTRE = 2048  # pixels a side: noise and range are read off that part of larger images
 THUMBNAIL = 16  # pixels a side
-NOISE_IMAGES = 32  # the structure of noise is read off so many images, spread over the data set
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,7 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
         contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
         thumbnails[row.image] = _thumbnail(image)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    every = max(1, len(table) // NOISE_IMAGES)
-    spread = islice(table["image"], 0, None, every)
-    noise = noise_structure(
-        centre_crop(open_image(noisy / f"{name}.tif"), CENTRE) for name in spread
-    )
+    noise = noise_of_files([noisy / f"{name}.tif" for name in table["image"]])
     found = [
         *_about_images(table),
         *_about_masks(table),

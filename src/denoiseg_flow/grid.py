@@ -139,6 +139,14 @@ class Grid:
         everything = feeds_others or self.config["predict"] == "all"
         return [*SUBSETS, CROSS] if everything else list(TESTED)
 
+    def judged_subsets(self, dataset: str, method: str) -> list[str]:
+        """Return the subsets on which the self-supervised loss of a method stands for its PSNR."""
+        return list(TESTED) if self._is_judged(dataset, self.methods[method]) else []
+
+    def _is_judged(self, dataset: str, method: Method) -> bool:
+        denoises = method.denoises and method.input == NOISY
+        return denoises and not self.has_clean_truth(dataset)
+
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
         return has_clean_truth(self.config["datasets"], dataset)
@@ -177,7 +185,9 @@ class Grid:
             "denoising": any(
                 method.denoises and self.has_clean_truth(dataset) for dataset, method in scored
             ),
-            "self_supervision": any(method.hides_grid for _, method in scored),
+            "self_supervision": any(
+                method.hides_grid or self._is_judged(dataset, method) for dataset, method in scored
+            ),
             "paper": self.config["paper"] is not None,
             "paired": axes["reference"] in self.method_names and len(self.method_names) > 1,
             "published": bool(_DENOISEG & set(self.published_datasets.values())),
@@ -269,21 +279,38 @@ class Grid:
         return list(first.values())
 
     def showcase_run(self, dataset: str, noise: str) -> Run:
-        """Return the run whose results the report shows image by image."""
-        runs = {run.method: run for run in self.example_runs(dataset, noise)}
-        return runs.get(self.config["grid"]["reference"], list(runs.values())[-1])
+        """Return the run that the report shows, examines and advises from: the one to use.
+
+        That is the reference method, or else the last one, with the most annotated images and the
+        first seed.
+        """
+        names = [self.config["grid"]["reference"], *reversed(self.method_names)]
+        return next(run for name in names if (run := self._largest_run(dataset, noise, name)))
+
+    def segments(self, dataset: str, noise: str) -> bool:
+        """Whether the run that the report shows segments."""
+        return self.methods[self.showcase_run(dataset, noise).method].segments
 
     @property
     def applied_run(self) -> Run:
-        """The run whose model is used on new images: the most annotated images, the first seed."""
-        axes = self.config["grid"]
-        known = axes["reference"] if axes["reference"] in axes["methods"] else axes["methods"][-1]
-        name = self.config["apply"]["method"] or known
-        runs = [run for run in self.scored_runs if run.method == name]
-        first = [
-            run for run in runs if (run.dataset, run.noise) == (runs[0].dataset, runs[0].noise)
+        """The run whose model is used on new images."""
+        axes, method = self.config["grid"], self.config["apply"]["method"]
+        if method is None:
+            return self.showcase_run(axes["datasets"][0], axes["noises"][0])
+        return next(
+            run
+            for dataset in axes["datasets"]
+            if (run := self._largest_run(dataset, axes["noises"][0], method))
+        )
+
+    def _largest_run(self, dataset: str, noise: str, method: str) -> Run | None:
+        """The run of a method with the most annotated images, and of these the first, if any."""
+        runs = [
+            run
+            for run in self.scored_runs
+            if (run.dataset, run.noise, run.method) == (dataset, noise, method)
         ]
-        return max(first, key=lambda run: run.n_labelled)
+        return max(runs, key=lambda run: run.n_labelled, default=None)
 
     @property
     def summary(self) -> dict[str, list[str]]:

@@ -5,12 +5,17 @@ their noise cannot be foreseen from their neighbours. Cameras that read out line
 microscopes, and any resampling of the images make it foreseeable.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from denoiseg_flow.data.images import centre_crop, open_image
+
+CENTRE = 2048  # pixels a side: of larger images, noise is read off that part
+SOME_IMAGES = 32  # spread over a data set, are enough
 PATCH = 16  # side of the patches that are looked at, in pixels
 REACH = 8  # longest distance that correlation is measured at, in pixels
 FLATTEST = 0.1  # share of the patches of an image that is taken for flat
@@ -53,6 +58,12 @@ class NoiseStructure:
         reach = REACH if foreseen.all() else int(np.argmin(foreseen))
         mask = [1] * (2 * reach + 1)
         return [mask] if self.kind == "x" else [[value] for value in mask]
+
+
+def noise_of_files(files: Sequence[Path]) -> NoiseStructure:
+    """Measure :func:`noise_structure` of a data set, on the centres of some of its images."""
+    some = files[:: max(1, len(files) // SOME_IMAGES)]
+    return noise_structure(centre_crop(open_image(file), CENTRE) for file in some)
 
 
 def noise_structure(images: Iterable[ArrayLike]) -> NoiseStructure:

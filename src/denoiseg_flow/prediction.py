@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from denoiseg_flow.classical import denoise
-from denoiseg_flow.data.images import create_image, open_image, write_image
+from denoiseg_flow.classical import denoise, hidden_pixel_loss
+from denoiseg_flow.data.images import centre_crop, create_image, open_image, write_image
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.planes import read_pixel_size
 from denoiseg_flow.masking import fill_grid, grid_mask
@@ -21,6 +23,7 @@ from denoiseg_flow.tiles import spans, within
 # Side of the part of a tile that is kept, in pixels. Memory grows with its square, not with the
 # image; the surrounding halo is computed in vain, so that larger tiles waste less.
 TILE = 512
+JUDGED = 1024  # pixels a side of the part that the self-supervised loss is taken of
 
 
 @dataclass(frozen=True)
@@ -240,3 +243,36 @@ def predict_any(
         model.method.classical, open_image(source), model.parameter, model.noise_sigma
     )
     write_image(folder / "denoised" / source.name, denoised, pixel_size=read_pixel_size(source))
+
+
+def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) -> pd.DataFrame:
+    """Judge how a model denoises without any clean image: by the pixels that it does not see.
+
+    Parameters
+    ----------
+    model
+        That denoises what is noisy.
+    images, names
+        As for :func:`predict_folder`. Of images larger than 1024 pixels, the centre is judged.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns image and loss, see :func:`classical.hidden_pixel_loss`.
+    """
+    source = input_folder(images)
+    rows = []
+    for name in names:
+        image = centre_crop(open_image(source / f"{name}.tif"), JUDGED)
+        chosen = model.for_image(name)
+        rows.append((name, hidden_pixel_loss(partial(_denoise_in_memory, chosen), image)))
+    return pd.DataFrame(rows, columns=["image", "loss"])
+
+
+def _denoise_in_memory(model: TrainedModel | ClassicalModel, image: np.ndarray) -> np.ndarray:
+    if isinstance(model, ClassicalModel):
+        return denoise(model.method.classical, image, model.parameter, model.noise_sigma)
+    denoised = np.empty(image.shape, dtype=np.float32)
+    for tile in predict_tiles(model, image):
+        denoised[tile.place] = tile.denoised
+    return denoised

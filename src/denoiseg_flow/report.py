@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,10 +26,13 @@ from PIL import Image
 from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.panels import instance_colours, intensity_window
+from denoiseg_flow.findings import Finding, worst
+from denoiseg_flow.grid import Run
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
-from denoiseg_flow.tables.verdicts import LabelGain, Verdict
+from denoiseg_flow.tables.verdicts import LabelGain, Recommendation, Verdict
 
+_WORST = 10  # images in the table of the worst
 _SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -58,10 +62,63 @@ class ReportFigure:
     @classmethod
     def of_file(cls, path: Path) -> ReportFigure:
         """Return a figure of the workflow, named by its data set and by what it shows."""
-        kind, _, noise = path.stem.partition("panel_")
-        title, caption = FIGURES[kind or "panel"]
+        kind = next(name for name in FIGURES if path.stem.startswith(name))
+        noise = path.stem.removeprefix(kind).removeprefix("_")
+        title, caption = FIGURES[kind]
         where = ", ".join(name for name in (path.parent.name, noise) if name)
         return cls(f"{title}: {where}", caption, path)
+
+
+@dataclass(frozen=True)
+class ReportTrust:
+    """What speaks for and against the results of a run, and the data it is about."""
+
+    run: Run
+    checks: list[Finding]
+    """Of the data, before anything was trained."""
+    findings: list[Finding]
+    """Of the results, from :func:`denoiseg_flow.trust.examine_run`, as are ``images``."""
+    images: pd.DataFrame
+    figures: list[ReportFigure] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Data set and noise."""
+        return f"{self.run.dataset}, noise {self.run.noise}"
+
+    @property
+    def about(self) -> str:
+        """What was examined."""
+        count = self.run.n_labelled
+        given = f" with {count} annotated image{'s' * (count > 1)}" if count else ""
+        return f"{self.run.method}{given}, seed {self.run.seed}"
+
+    @property
+    def doubts(self) -> int:
+        """How many findings are more than notes."""
+        return len(self.checks) + len(worst(self.findings))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of ``images`` that hold anything."""
+        return [name for name in self.images if self.images[name].notna().any()]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The worst images, as text."""
+        shown = self.images[self.columns].head(_WORST)
+        cells = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+        return cells.where(shown.notna(), "").to_numpy().tolist()
+
+
+@dataclass(frozen=True)
+class ReportAdvice:
+    """Which images of a data set to annotate next, from :func:`suggestions.suggest`."""
+
+    dataset: str
+    noise: str
+    images: pd.DataFrame
+    figure: ReportFigure
 
 
 @dataclass(frozen=True)
@@ -85,6 +142,10 @@ class ReportData:
     """From :func:`denoiseg_flow.tables.verdicts.best_methods`."""
     gains: list[LabelGain] = field(default_factory=list)
     """From :func:`denoiseg_flow.tables.verdicts.label_gains`."""
+    recommendations: list[Recommendation] = field(default_factory=list)
+    """From :func:`denoiseg_flow.tables.verdicts.recommend`."""
+    trust: list[ReportTrust] = field(default_factory=list)
+    advice: list[ReportAdvice] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[ReportFigure] = field(default_factory=list)
     comparisons: list[Example] = field(default_factory=list)
@@ -144,6 +205,25 @@ FIGURES = {
         "Results side by side",
         "The test image that is the median in quality over the methods shown, with the first label "
         "count and the first seed of the study. Matching objects (IoU > 0.5) share a colour.",
+    ),
+    "diagnostics": (
+        "What was removed, and how right the probabilities are",
+        "Left: correlation of what was removed with itself, mean over all predicted images; "
+        "dashed, that of the noise in flat parts. If only noise was removed, both agree. Right: of "
+        "the pixels that are said to be foreground with a probability, the share that is, in "
+        "annotated images that the network was not trained on; dashed, as it should be.",
+    ),
+    "residuals": (
+        "What was removed, image by image",
+        "Images of which the most was smoothed away or invented, or else the worst. What was "
+        "removed (noisy minus denoised) should look like noise: windows in which it holds "
+        "structure of the image are framed with vermillion, windows in which the denoised image "
+        "shows structure that the noisy one does not have with yellow.",
+    ),
+    "suggestions": (
+        "What to annotate next",
+        "The images to annotate next, in this order, with orange where the network is unsure. "
+        "Together they stand for most of the images that it is unsure about.",
     ),
 }
 
@@ -232,10 +312,10 @@ def build_report(data: ReportData) -> str:
         "report.html.j2",
         data=data,
         settings=_by_setting(data.verdicts),
-        metric=data.verdicts[0].metric if data.verdicts else "",
+        metric=data.verdicts[0].name if data.verdicts else "",
         tables=[(table, Markup(table.html)) for table in data.tables],
         run_times=Markup(data.run_times.html) if data.run_times else None,
-        figures=[(figure, _figure_uri(figure.image)) for figure in data.figures],
+        uri=_figure_uri,
         comparisons=[_comparison(example) for example in data.comparisons],
         config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
         citations=CITATIONS,

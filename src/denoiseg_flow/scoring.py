@@ -22,6 +22,9 @@ RUN_COLUMNS = ["dataset", "noise", "method", "n_labelled", "seed"]
 #: What a method may predict: one folder each.
 PREDICTED = ("labels", "denoised", "j_invariant")
 
+#: Table of the losses at hidden pixels, beside the predictions, where no clean image is known.
+SELF_SUPERVISION = "self_supervision.tsv"
+
 #: Columns of metrics.tsv.
 METRICS_COLUMNS = [*RUN_COLUMNS, "image", "metric", "value"]
 
@@ -89,7 +92,8 @@ def score_run(
     masks, clean
         Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
     predictions
-        Folder with the subfolders :data:`PREDICTED`, each only if the method yields it.
+        Folder with the subfolders :data:`PREDICTED`, each only if the method yields it, and
+        :data:`SELF_SUPERVISION`, if the method was judged by that.
     noisy
         Folder with the noisy inputs.
     identity
@@ -108,6 +112,10 @@ def score_run(
     """
     rows = []
     kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
+    losses = {}
+    if (predictions / SELF_SUPERVISION).exists():
+        table = pd.read_csv(predictions / SELF_SUPERVISION, sep="\t", dtype={"image": str})
+        losses = dict(zip(table["image"], table["loss"], strict=True))
     for row in split[split["subset"].isin(TESTED)].itertuples():
         file = f"{row.image}.tif"
         scores: dict[str, float] = {}
@@ -127,6 +135,8 @@ def score_run(
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
                 scores |= j_invariant_scores(truth, denoised, noisy_image)
+        if row.image in losses:
+            scores["loss_self_supervised"] = losses[row.image]
         rows += [
             {**identity, "image": row.image, "metric": metric, "value": value}
             for metric, value in scores.items()

@@ -9,8 +9,9 @@ import pytest
 from denoiseg_flow.checks_page import checks_page
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import write_image
-from denoiseg_flow.data_checks import CENTRE, check_dataset
+from denoiseg_flow.data_checks import check_dataset
 from denoiseg_flow.findings import worst
+from denoiseg_flow.noise_structure import CENTRE
 
 SUBSETS = ["train", "train", "train", "val", "test", "test"]
 

@@ -356,7 +356,7 @@ def test_tables_that_a_study_can_fill(config, methods, tables):
 def test_no_denoising_table_without_truth(config):
     config["datasets"]["own"] = {"source": "folder", "images": "images", "masks": "masks"}
     grid = select(config, datasets=["own"])
-    assert grid.tables == ["segmentation", "paired"]
+    assert grid.tables == ["segmentation", "self_supervision", "paired"]
     assert grid.figures("own") == ["label_curves", "training_curves"]
     grid = select(config, datasets=["own", "nuclei"])
     assert "denoising" in grid.tables
@@ -375,11 +375,13 @@ def test_tables_and_figures_of_denoisers(config):
     }
     grid = select(config, methods=["n2s", "median", "nlm", "tv", "raw"], datasets=["nuclei", "own"])
     assert grid.tables == ["denoising", "self_supervision"]
+    assert grid.judged_subsets("nuclei", "median") == []
+    assert grid.judged_subsets("own", "median") == ["test", "cross"]
     figures = ["denoising_levels", "training_curves", "calibration"]
     assert (grid.figures("nuclei"), grid.figures("own")) == (figures, figures[1:])
     assert grid.calibrated_denoisers == {"median": "median", "tv": "tv"}
     assert grid.noise_sigmas == {"nlm": "known", "tv": "estimated"}
-    grid = select(config, methods=["nlm", "raw"])
+    grid = select(config, methods=["nlm", "raw"], datasets=["nuclei"])
     assert (grid.tables, grid.figures("nuclei")) == (["denoising"], ["denoising_levels"])
 
 
@@ -441,9 +443,9 @@ def test_examples_are_runs_of_the_study(config):
     assert [run.method for run in runs] == grid.method_names
     assert {run.n_labelled for run in runs} == {0, 4}
     assert set(runs) <= set(grid.runs)
-    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "denoiseg", 4, 1)
+    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "denoiseg", 16, 1)
     grid = select(config, methods=["n2v", "baseline"])
-    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "baseline", 4, 1)
+    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "baseline", 16, 1)
 
 
 def test_summary_names_every_axis(config):

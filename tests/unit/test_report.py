@@ -24,6 +24,8 @@ from denoiseg_flow.tables.verdicts import LabelGain, Verdict, best_methods, labe
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 SECTIONS = [
     "summary",
+    "trust",
+    "next",
     "tables",
     "figures",
     "images",

@@ -115,8 +115,8 @@ def run_script() -> Callable[..., None]:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         job = SimpleNamespace(
-            input=InputFiles(fromdict=_as_text(input)),
-            output=OutputFiles(fromdict=_as_text(output)),
+            input=_named_files(InputFiles, input),
+            output=_named_files(OutputFiles, output),
             params=Params(fromdict=dict(params or {})),
             wildcards=Wildcards(fromdict=dict(wildcards or {})),
             log=Log([str(log)]),
@@ -135,9 +135,11 @@ def run_script() -> Callable[..., None]:
     return run
 
 
-def _as_text(files: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Snakemake hands over text, not paths; a name may stand for several files."""
-    return {
-        name: [str(path) for path in value] if isinstance(value, list) else str(value)
-        for name, value in (files or {}).items()
-    }
+def _named_files(kind: type[InputFiles | OutputFiles], files: Mapping[str, Any] | None) -> Any:
+    """Hand files over as Snakemake does: as text, and in one row; a name may stand for several."""
+    row = kind()
+    for name, value in (files or {}).items():
+        paths, start = value if isinstance(value, list) else [value], len(row)
+        row.extend(map(str, paths))
+        row._set_name(name, start, end=len(row) if isinstance(value, list) else None)
+    return row

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from denoiseg_flow import findings
 from denoiseg_flow.classical import candidates
 from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
@@ -34,14 +35,10 @@ class Chain:
         for run in self.grid.runs:
             self.make_run(run)
         self.make_tables()
+        self.checks, self.trust = folder / "checks", folder / "trust"
+        self.suggestions = folder / "suggestions"
+        self.make_advice()
         self.make_report()
-        self.checks = folder / "checks"
-        self.call(
-            "check",
-            input={"split": self.split, "prepared": self.prepared, "noisy": self.noisy},
-            output={end: self.checks / f"nuclei_n10.{end}" for end in ("html", "csv")},
-            wildcards={"dataset": "nuclei", "noise": "n10"},
-        )
         self.applied = folder / "applied"
         self.call(
             "apply",
@@ -114,6 +111,7 @@ class Chain:
             output={"predictions": self.of(run, "predictions")},
             params={
                 "subsets": self.grid.predicted_subsets(run.method),
+                "judged": ["test"] if run.method == "donut_median" else [],
                 "save_probabilities": run.method == "denoiseg",
                 "device": "cpu",
             },
@@ -149,6 +147,39 @@ class Chain:
                 path.write_text(BENCHMARK)
         self.call("measure_costs", output={"html": self.benchmarks / "costs.html"})
 
+    def make_advice(self):
+        shown = self.grid.showcase_run("nuclei", "n10")
+        read = {"split": self.split, "prepared": self.prepared, "noisy": self.noisy}
+        wildcards = {"dataset": "nuclei", "noise": "n10"}
+        self.call(
+            "check",
+            input=read,
+            output={end: self.checks / f"nuclei_n10.{end}" for end in ("html", "csv", "json")},
+            wildcards=wildcards,
+        )
+        read |= {"images": self.noisy, "model": self.of(shown, "model.pt")}
+        self.call(
+            "trust",
+            input=read
+            | {"predictions": self.of(shown, "predictions")}
+            | {"metrics": self.of(shown, "metrics.tsv")},
+            output={end: self.trust / f"nuclei_n10.{end}" for end in ("csv", "json")}
+            | {name: self.drawing(f"{name}_n10") for name in ("residuals", "diagnostics")},
+            params={"about": "nuclei, noise n10", "device": "cpu"},
+        )
+        self.call(
+            "suggest",
+            input=read,
+            output={
+                "csv": self.suggestions / "nuclei_n10.csv",
+                "figure": self.drawing("suggestions_n10"),
+            },
+            params={"device": "cpu"},
+        )
+
+    def drawing(self, name):
+        return [self.figures / f"{name}.{end}" for end in ("png", "svg")]
+
     def make_report(self):
         metrics = {"metrics": self.tables / "metrics.csv"}
         histories = [self.of(run, "history.tsv") for run in self.grid.runs]
@@ -157,7 +188,7 @@ class Chain:
             self.call(
                 "plot",
                 input=metrics | {"histories": histories},
-                output={end: self.figures / f"{name}.{end}" for end in ("svg", "png")},
+                output={"figure": self.drawing(name)},
                 params={
                     "methods": self.grid.method_names,
                     "noises": self.grid.noise_descriptions,
@@ -172,7 +203,7 @@ class Chain:
             input=metrics
             | {"prepared": self.prepared, "noisy": self.noisy}
             | {"predictions": [self.of(run, "predictions") for run in runs]},
-            output={end: self.figures / f"panel_n10.{end}" for end in ("svg", "png")},
+            output={"figure": self.drawing("panel_n10")},
             params={"runs": [run.as_dict() for run in runs]},
             wildcards={"dataset": "nuclei", "noise": "n10"},
         )
@@ -190,6 +221,13 @@ class Chain:
                 "prepared": [self.prepared],
                 "noisy": [self.noisy],
                 "predictions": [self.of(shown, "predictions")],
+                "checks": [self.checks / "nuclei_n10.json"],
+                "trust": [self.trust / "nuclei_n10.json"],
+                "images": [self.trust / "nuclei_n10.csv"],
+                "residuals": self.drawing("residuals_n10")[:1],
+                "diagnostics": self.drawing("diagnostics_n10")[1:],
+                "suggestions": [self.suggestions / "nuclei_n10.csv"],
+                "thumbnails": self.drawing("suggestions_n10")[:1],
             },
             output={"report": self.report},
             params={
@@ -197,6 +235,7 @@ class Chain:
                 "title": self.config["title"],
                 "notes": ["A note for the reader."],
                 "runs": [shown.as_dict()],
+                "segmented": [{"dataset": "nuclei", "noise": "n10"}],
             },
         )
 
@@ -329,13 +368,35 @@ def test_measure_costs(chain):
 
 
 def test_plot(chain):
-    names = [*chain.grid.figures("nuclei"), "panel_n10"]
+    advice = ["residuals_n10", "diagnostics_n10", "suggestions_n10"]
+    names = [*chain.grid.figures("nuclei"), "panel_n10", *advice]
     assert {path.name for path in chain.figures.iterdir()} == {
         f"{name}.{end}" for name in names for end in ("svg", "png")
     }
     for name in names:
         assert (chain.figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (chain.figures / f"{name}.svg").read_text()
+
+
+def test_trust(chain):
+    table = pd.read_csv(chain.trust / "nuclei_n10.csv")
+    assert len(table) == 3 and table["AP"].is_monotonic_increasing
+    assert table[["smoothed", "invented"]].stack().between(0, 1).all()
+    topics = [each.topic for each in findings.read(chain.trust / "nuclei_n10.json")]
+    assert {"scores", "probabilities"} <= set(topics)
+
+
+def test_suggest_without_unannotated_images(chain):
+    assert (chain.suggestions / "nuclei_n10.csv").read_text() == "rank,image,uncertainty,source\n"
+
+
+def test_self_supervised_loss_in_the_place_of_clean_images(chain):
+    for run in chain.grid.runs:
+        metrics = pd.read_csv(chain.of(run, "metrics.tsv"), sep="\t")
+        loss = metrics.loc[metrics["metric"] == "loss_self_supervised", "value"]
+        judged = run.method in ("donut_median", "n2s_single")
+        assert len(loss) == (3 if judged else 0)
+        assert (loss > 10**2).all()  # the variance of the noise, at least
 
 
 def test_report(chain):

@@ -121,9 +121,9 @@ PUBLISHED = {
 
 
 def figure(path, caption):
-    """The svg and png file of a figure; snakemake --report shows the png."""
-    png = report(f"{path}.png", category="Figures", caption=caption)
-    return {"svg": f"{path}.svg", "png": png}
+    """The png and svg file of a figure; snakemake --report shows the png."""
+    caption = f"../report/{caption}.rst"
+    return [report(f"{path}.png", category="Figures", caption=caption), f"{path}.svg"]
 
 
 def figures(dataset):
@@ -138,11 +138,19 @@ def figures(dataset):
 FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
 
 
-CHECKS = [
-    f"<results>/checks/{dataset}_{noise}.html"
+# What is checked, shown and examined: a run for each of these.
+SETTINGS = [
+    {"dataset": dataset, "noise": noise}
     for dataset in config["grid"]["datasets"]
     for noise in config["grid"]["noises"]
 ]
+SHOWN_RUNS = [GRID.showcase_run(**setting) for setting in SETTINGS]
+SEGMENTED = [setting for setting in SETTINGS if GRID.segments(**setting)]
+
+
+def in_settings(path, settings=SETTINGS):
+    """The file of every data set and noise level."""
+    return [path.format(**setting) for setting in settings]
 
 
 def example_predictions(wildcards):

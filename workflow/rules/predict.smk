@@ -21,6 +21,9 @@ rule predict:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         subsets=lambda wildcards: GRID.predicted_subsets(wildcards.method),
+        judged=lambda wildcards: GRID.judged_subsets(
+            wildcards.dataset, wildcards.method
+        ),
         save_probabilities=config["save_probabilities"],
         device=config["device"],
         revision=REVISION,

@@ -10,7 +10,7 @@ rule plot:
             if run.dataset == wildcards.dataset
         ],
     output:
-        **figure("<results>/figures/{dataset}/{figure}", "../report/figure.rst"),
+        figure("<results>/figures/{dataset}/{figure}", "figure"),
     log:
         "<logs>/{dataset}/plot/{figure}.log",
     wildcard_constraints:
@@ -33,7 +33,7 @@ rule plot_panel:
         noisy="<results>/data/{dataset}/noisy/{noise}",
         predictions=example_predictions,
     output:
-        **figure("<results>/figures/{dataset}/panel_{noise}", "../report/panel.rst"),
+        figure("<results>/figures/{dataset}/panel_{noise}", "panel"),
     log:
         "<logs>/{dataset}/plot_panel/{noise}.log",
     conda:
@@ -47,23 +47,26 @@ rule plot_panel:
         "../scripts/plot_panel.py"
 
 
-# The runs that the report shows image by image, one for each dataset and noise level.
-SHOWN_RUNS = [
-    GRID.showcase_run(dataset, noise)
-    for dataset in config["grid"]["datasets"]
-    for noise in config["grid"]["noises"]
-]
-
-
 rule report:
     input:
         **PUBLISHED,
         metrics="<results>/tables/metrics.csv",
         costs="<benchmarks>/costs.csv",
         figures=FIGURES,
-        prepared=[f"<results>/data/{run.dataset}/prepared" for run in SHOWN_RUNS],
-        noisy=[f"<results>/data/{run.dataset}/noisy/{run.noise}" for run in SHOWN_RUNS],
+        prepared=in_settings("<results>/data/{dataset}/prepared"),
+        noisy=in_settings("<results>/data/{dataset}/noisy/{noise}"),
         predictions=[run_path(run, "predictions") for run in SHOWN_RUNS],
+        checks=in_settings("<results>/checks/{dataset}_{noise}.json"),
+        trust=in_settings("<results>/trust/{dataset}_{noise}.json"),
+        images=in_settings("<results>/trust/{dataset}_{noise}.csv"),
+        residuals=in_settings("<results>/figures/{dataset}/residuals_{noise}.png"),
+        diagnostics=in_settings("<results>/figures/{dataset}/diagnostics_{noise}.svg"),
+        suggestions=in_settings(
+            "<results>/suggestions/{dataset}_{noise}.csv", SEGMENTED
+        ),
+        thumbnails=in_settings(
+            "<results>/figures/{dataset}/suggestions_{noise}.png", SEGMENTED
+        ),
     output:
         "<results>/report.html",
     log:
@@ -75,5 +78,6 @@ rule report:
         title=config["title"],
         notes=GRID.notes,
         runs=[run.as_dict() for run in SHOWN_RUNS],
+        segmented=SEGMENTED,
     script:
         "../scripts/report.py"

@@ -31,7 +31,7 @@ def main(snakemake):
                 figure = calibration_curves(
                     read_histories(snakemake), params.methods, params.noises, params.denoisers
                 )
-        curves.save(figure, Path(snakemake.output.svg).with_suffix(""))
+        curves.save(figure, Path(snakemake.output[0]).with_suffix(""))
 
 
 def read_histories(snakemake):

@@ -22,7 +22,7 @@ def main(snakemake):
             Example.load(run.method, image, truth, noisy, folder)
             for run, folder in zip(runs, predictions, strict=True)
         ]
-        curves.save(qualitative_panel(rows), Path(snakemake.output.svg).with_suffix(""))
+        curves.save(qualitative_panel(rows), Path(snakemake.output[0]).with_suffix(""))
 
 
 if "snakemake" in globals():

@@ -6,20 +6,25 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.models import load_model
-from denoiseg_flow.prediction import predict_folder
+from denoiseg_flow.prediction import predict_folder, self_supervised_losses
+from denoiseg_flow.scoring import SELF_SUPERVISION
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
         device = select_device(snakemake.params.device, snakemake.threads)
+        model = load_model(Path(snakemake.input.model), device)
+        images, folder = Path(snakemake.input.images), Path(snakemake.output.predictions)
         split = manifest.read(Path(snakemake.input.split))
-        predict_folder(
-            model=load_model(Path(snakemake.input.model), device),
-            images=Path(snakemake.input.images),
-            names=split.loc[split["subset"].isin(snakemake.params.subsets), "image"],
-            folder=Path(snakemake.output.predictions),
-            save_probabilities=snakemake.params.save_probabilities,
-        )
+
+        def names(subsets):
+            return split.loc[split["subset"].isin(subsets), "image"]
+
+        save = snakemake.params.save_probabilities
+        predict_folder(model, images, names(snakemake.params.subsets), folder, save)
+        if snakemake.params.judged:
+            losses = self_supervised_losses(model, images, names(snakemake.params.judged))
+            manifest.write(losses, folder / SELF_SUPERVISION)
 
 
 if "snakemake" in globals():

@@ -225,11 +225,8 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
 
 def _annotated_for_threshold(datasets: Mapping[str, Spec], name: str) -> bool:
     """Return whether annotated images are left to choose a threshold on; True if not known yet."""
-    how, counts = split_of(datasets, name), _count_in_advance(datasets[parts(datasets, name)[0]])
-    if counts is None or how == manifest.GIVEN:
-        return True
-    sizes = manifest.subset_sizes(*counts, how)
-    return sizes.cross or (sizes.annotated_only and sizes.val > 0)
+    sizes = _sizes_in_advance(datasets[parts(datasets, name)[0]])
+    return sizes is None or sizes.cross or (sizes.annotated_only and sizes.val > 0)
 
 
 def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
@@ -241,8 +238,16 @@ def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
     how = spec.get("split", {})
     if how == manifest.GIVEN or not how.get("cross_validate_below"):
         return False
+    sizes = _sizes_in_advance(spec)
+    return sizes is not None and sizes.cross
+
+
+def _sizes_in_advance(spec: Spec) -> manifest.SubsetSizes | None:
+    """Return how many images validation and test take; None if that is not known yet."""
     counts = _count_in_advance(spec)
-    return counts is not None and manifest.subset_sizes(*counts, how).cross
+    if counts is None or spec["split"] == manifest.GIVEN:
+        return None
+    return manifest.subset_sizes(*counts, spec["split"])
 
 
 def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:

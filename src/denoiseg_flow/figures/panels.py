@@ -95,7 +95,7 @@ def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Paint labels over an image for display: both (y, x), to (y, x, 3) of uint8."""
-    picture = _over(_grey(image, intensity_window(image)), instance_colours(labels))
+    picture = over(grey(image, intensity_window(image)), instance_colours(labels))
     return np.round(255 * picture).astype(np.uint8)
 
 
@@ -114,7 +114,7 @@ def qualitative_panel(rows: list[Example]) -> Figure:
         return _denoising_panel(rows)
     window = intensity_window(rows[0].noisy)
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _titled_axes(rows, _TITLES, margin=0.75)
+        figure, axes = titled_axes([row.noisy for row in rows], _TITLES, margin=0.75)
         for row, line in zip(rows, axes, strict=True):
             _draw_row(row, line, window)
         figure.legend(
@@ -128,18 +128,18 @@ def qualitative_panel(rows: list[Example]) -> Figure:
     return figure
 
 
-def _titled_axes(
-    rows: list[Example], titles: tuple[str, ...], margin: float
+def titled_axes(
+    images: list[np.ndarray], titles: tuple[str, ...], margin: float
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with one row of axes for each example, and inches of margin above and below."""
-    height, width = centre_crop(rows[0].noisy, MAX_SIDE).shape
+    """Make a row of axes for each image (y, x), all of one shape; inches of margin in height."""
+    height, width = centre_crop(images[0], MAX_SIDE).shape
     cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     figure = Figure(
-        figsize=(1.1 + cell * len(titles), len(rows) * cell * height / width + margin),
+        figsize=(1.1 + cell * len(titles), len(images) * cell * height / width + margin),
         layout="constrained",
     )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    axes = figure.subplots(len(images), len(titles), squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     return figure, axes
@@ -149,7 +149,7 @@ def _denoising_panel(rows: list[Example]) -> Figure:
     low, high = window = intensity_window(rows[0].noisy)
     titles = _DENOISED_TITLES if rows[0].clean is not None else _DENOISED_TITLES[:2]
     with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = _titled_axes(rows, titles, margin=0.4)
+        figure, axes = titled_axes([row.noisy for row in rows], titles, margin=0.4)
         for row, line in zip(rows, axes, strict=True):
             line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", labelpad=6)
             error = None
@@ -157,7 +157,7 @@ def _denoising_panel(rows: list[Example]) -> Figure:
                 error = (low + high) / 2 + 2 * (row.denoised - row.clean)
             pictures = [row.noisy, row.denoised, row.clean, error][: len(titles)]
             for axis, picture in zip(line, pictures, strict=True):
-                _show(axis, None if picture is None else _grey(picture, window), row.noisy.shape)
+                show(axis, None if picture is None else grey(picture, window), row.noisy.shape)
     return figure
 
 
@@ -167,24 +167,24 @@ def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> No
         matching = match_objects(row.truth, row.labels)
     score = "" if matching is None else f"\nAP {matching.average_precision:.2f}"
     axes[0].set_ylabel(row.name + score, rotation=0, ha="right", va="center", labelpad=6)
-    background = _grey(row.noisy, window)
+    background = grey(row.noisy, window)
     pictures = [
         background,
-        None if row.denoised is None else _grey(row.denoised, window),
+        None if row.denoised is None else grey(row.denoised, window),
         None,
-        None if row.truth is None else _over(background, instance_colours(row.truth)),
+        None if row.truth is None else over(background, instance_colours(row.truth)),
         None,
     ]
     if row.labels is not None:
         shown = row.labels if matching is None else _recolour(row.labels, row.truth, matching)
-        pictures[2] = _over(background, instance_colours(shown))
+        pictures[2] = over(background, instance_colours(shown))
     if matching is not None:
         pictures[4] = _errors(background, row.truth, row.labels, matching)
     for axis, picture in zip(axes, pictures, strict=True):
-        _show(axis, picture, row.noisy.shape)
+        show(axis, picture, row.noisy.shape)
 
 
-def _show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None:
+def show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None:
     """Draw the centre of a picture, or say that there is none."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
@@ -196,12 +196,13 @@ def _show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> Non
         axis.imshow(centre_crop(picture, MAX_SIDE), interpolation="nearest")
 
 
-def _grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Return an image (y, x) between black and white point as RGB floats (y, x, 3)."""
     low, high = window
     return np.repeat(np.clip((image - low) / (high - low), 0, 1)[..., None], 3, axis=2)
 
 
-def _over(background: np.ndarray, paint: np.ndarray) -> np.ndarray:
+def over(background: np.ndarray, paint: np.ndarray) -> np.ndarray:
     return background * (1 - paint[..., 3:]) + paint[..., :3] * paint[..., 3:]
 
 

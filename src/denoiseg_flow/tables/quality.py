@@ -135,7 +135,7 @@ def _told(noise_sigmas: Mapping[str, str]) -> str:
 def self_supervision_table(
     metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
 ) -> Table:
-    """What methods with a grid of hidden pixels know of themselves, beside the truth.
+    """What methods know of themselves from hidden pixels, beside the truth if it is known.
 
     Parameters are those of :func:`segmentation_table`.
 
@@ -159,13 +159,15 @@ def self_supervision_table(
         panels.append(wide_panel(heading, part, cells, ["method", "n_labelled"], "measure"))
     return Table(
         "Self-supervision",
-        "Methods that hide the pixels of a grid, predicted in a single pass, which shows the "
-        "network every pixel, and J-invariantly, each pixel while it is hidden. The "
-        "self-supervised loss is the mean squared difference of the J-invariant prediction from "
-        "the noisy image, "
-        "the true error that from the clean one: with noise that is independent from pixel to "
+        "How well methods foretell pixels that they do not see. The self-supervised loss is the "
+        "mean squared difference of what they foretell from the noisy image, the true error that "
+        "from the clean one: with noise that is independent from pixel to "
         "pixel and of mean zero, they differ by the variance of the noise, so that the loss ranks "
-        f"methods without a clean image. {noise_levels(noises)} {error_bar(data)}",
+        "methods without a clean image. With clean images, it is that of methods that hide the "
+        "pixels of a grid, predicted J-invariantly, each pixel while it is hidden, and beside it "
+        "in a single pass, which shows the network every pixel. Without, it is measured for every "
+        "denoiser at a quarter of the pixels, hidden behind the mean of their neighbours. "
+        f"{noise_levels(noises)} {error_bar(data)}",
         data.drop(columns="measure"),
         tuple(panels),
     )

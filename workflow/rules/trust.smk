@@ -1,0 +1,79 @@
+"""How far the results can be trusted, and which images to annotate next."""
+
+
+def shown(name):
+    """A file or folder of the run that the report shows of a data set and noise level."""
+
+    def path(wildcards):
+        run = GRID.showcase_run(wildcards.dataset, wildcards.noise)
+        return run_path(run, name)
+
+    return path
+
+
+def read_by_shown_run(wildcards):
+    """The images that this run reads: noisy ones, or those that another run denoised."""
+    source = GRID.input_run(GRID.showcase_run(wildcards.dataset, wildcards.noise))
+    if source:
+        return run_path(source, "predictions")
+    return "<results>/data/{dataset}/noisy/{noise}"
+
+
+# Runs that the report shows are those of the first seed.
+SHOWN_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
+
+
+rule trust:
+    input:
+        split=SHOWN_SPLIT,
+        prepared="<results>/data/{dataset}/prepared",
+        noisy="<results>/data/{dataset}/noisy/{noise}",
+        images=read_by_shown_run,
+        model=shown("model.pt"),
+        predictions=shown("predictions"),
+        metrics=shown("metrics.tsv"),
+    output:
+        csv="<results>/trust/{dataset}_{noise}.csv",
+        json="<results>/trust/{dataset}_{noise}.json",
+        residuals=figure("<results>/figures/{dataset}/residuals_{noise}", "residuals"),
+        diagnostics=figure(
+            "<results>/figures/{dataset}/diagnostics_{noise}", "diagnostics"
+        ),
+    log:
+        "<logs>/{dataset}/trust/{noise}.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    threads: 1
+    resources:
+        gpu=lambda wildcards: int(GRID.segments(wildcards.dataset, wildcards.noise)),
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        about=lambda wildcards: f"{wildcards.dataset}, noise {wildcards.noise}",
+        device=config["device"],
+    script:
+        "../scripts/trust.py"
+
+
+rule suggest:
+    input:
+        split=SHOWN_SPLIT,
+        noisy="<results>/data/{dataset}/noisy/{noise}",
+        images=read_by_shown_run,
+        model=shown("model.pt"),
+    output:
+        csv="<results>/suggestions/{dataset}_{noise}.csv",
+        figure=figure("<results>/figures/{dataset}/suggestions_{noise}", "suggestions"),
+    log:
+        "<logs>/{dataset}/suggest/{noise}.log",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        device=config["device"],
+    script:
+        "../scripts/suggest.py"

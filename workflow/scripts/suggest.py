@@ -1,0 +1,45 @@
+"""Suggest which images to annotate next."""
+
+from pathlib import Path
+
+import numpy as np
+
+from denoiseg_flow.data import manifest
+from denoiseg_flow.data.images import open_image
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.figures.style import save
+from denoiseg_flow.figures.suggestions import thumbnails
+from denoiseg_flow.logs import job_log
+from denoiseg_flow.models import load_model
+from denoiseg_flow.prediction import input_folder, predict_probabilities
+from denoiseg_flow.suggestions import entropy, suggest
+
+N_SHOWN = 8
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        inputs, output = snakemake.input, snakemake.output
+        device = select_device(snakemake.params.device, snakemake.threads)
+        model = load_model(Path(inputs.model), device)
+        images, noisy = input_folder(Path(inputs.images)), Path(inputs.noisy)
+        split = manifest.read(Path(inputs.split))
+        annotated = split["annotated"] == 1
+        table = suggest(
+            model, images, list(split.loc[annotated, "image"]), list(split.loc[~annotated, "image"])
+        )
+        table = table.merge(split[["image", "source"]], how="left")
+        table.to_csv(output.csv, index=False, lineterminator="\n")
+        shown = [
+            (
+                name,
+                np.asarray(open_image(noisy / f"{name}.tif")),
+                entropy(predict_probabilities(model, open_image(images / f"{name}.tif"))),
+            )
+            for name in table["image"].head(N_SHOWN)
+        ]
+        save(thumbnails(shown), Path(output.figure[0]).with_suffix(""))
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
