@@ -230,25 +230,25 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     """
     residual = noisy.astype(np.float64) - denoised
     rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))
-    tiny = np.finfo(np.float64).tiny
-    variance = (rest**2).mean(axis=(2, 3)) + tiny  # of the residual in each window
-    structure = (shown**2).mean(axis=(2, 3)) + tiny
+    floor = np.finfo(np.float64).eps  # of what varies at all
+    variance = (rest**2).mean(axis=(2, 3)) + floor  # of the residual in each window
+    structure = (shown**2).mean(axis=(2, 3)) + floor
     covariance = (rest * shown).mean(axis=(2, 3))
-    n_pixels = rest.shape[2] * rest.shape[3]
     low, high = np.percentile(noisy, (1, 99.8))
     relevant = (RELEVANT * (high - low)) ** 2
 
-    beside = (rest[..., 1:] * rest[..., :-1]).mean(axis=(2, 3))
-    below = (rest[..., 1:, :] * rest[..., :-1, :]).mean(axis=(2, 3))
-    own = np.nan_to_num(np.mean([noise.along_x[0], noise.along_y[0]]))
-    correlation = (beside + below) / 2 / variance - max(own, 0)
-    by_chance = CHANCE / np.sqrt(2 * n_pixels)
+    along = np.nan_to_num([noise.along_x, noise.along_y])
+    # Pixels of correlated noise say less than as many independent ones (Bartlett's formula).
+    n_independent = rest.shape[2] * rest.shape[3] / (1 + 2 * (along**2).sum())
+    neighbours = (_beside(rest, axis=3) + _beside(rest, axis=2)) / 2 / variance
+    beyond_noise = neighbours - max(along[:, 0].mean(), 0)
+    by_chance = CHANCE / np.sqrt(2 * n_independent)
     absent = -covariance / structure
-    unlikely = -covariance / np.sqrt(variance * structure / n_pixels)
+    unlikely = -covariance / np.sqrt(variance * structure / n_independent)
     sigma = noise_level(noisy)
     return Residual(
         residual,
-        smoothed=(correlation > by_chance) & (correlation * variance > relevant),
+        smoothed=(beyond_noise > by_chance) & (beyond_noise * variance > relevant),
         invented=(absent > ABSENT) & (unlikely > CHANCE) & (structure > relevant),
         removed=float(residual.std() / sigma) if sigma > 0 else float("nan"),
         along_x=_correlation(residual.T),
@@ -266,6 +266,15 @@ def _windows(image: NDArray) -> NDArray:
     height, width = (count * side for count, side in zip(counts, sides, strict=True))
     cut = image[:height, :width].reshape(counts[0], sides[0], counts[1], sides[1]).swapaxes(1, 2)
     return cut - cut.mean(axis=(2, 3), keepdims=True)
+
+
+def _beside(windows: NDArray, axis: int) -> NDArray:
+    """Return the covariance of neighbours along an axis of each window; 0 if there are none."""
+    size = windows.shape[axis]
+    if size < 2:
+        return np.zeros(windows.shape[:2])
+    one, other = (np.take(windows, range(start, start + size - 1), axis) for start in (0, 1))
+    return (one * other).mean(axis=(2, 3))
 
 
 def _correlation(residual: NDArray) -> NDArray:
