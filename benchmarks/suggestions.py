@@ -1,8 +1,8 @@
 """Is it better to annotate the images that the workflow suggests than any others?
 
-Draw by draw: a pool of simulated images of which a few are annotated; a network learns from these and
-suggests more; then networks learn from the first and the suggested ones, or from the first and as
-many that were chosen at random. All are judged on other images.
+Draw by draw: a pool of simulated images of which a few are annotated; a network learns from these
+and suggests more; then networks learn from the first and the suggested ones, or from the first and
+as many that were chosen at random. All are judged on other images.
 """
 
 import argparse
