@@ -113,6 +113,17 @@ def test_the_same_as_in_the_workflow(file, images, tmp_path, make_model):
         )
 
 
+def test_images_of_another_number_of_channels(file, images, tmp_path):
+    tifffile.imwrite(images / "rgb.tif", np.zeros((48, 48, 3), np.uint8), photometric="rgb")
+    tifffile.imwrite(images / "two.tif", np.zeros((2, 48, 48), np.uint16))
+    message = refusal(file, images, tmp_path / "out")
+    assert message.startswith("2 of 5 images could not be predicted (")
+    failed = record(tmp_path / "out")["failed"]
+    assert "rgb.tif is a colour image" in failed["rgb"]
+    assert "two.tif is not a single plane" in failed["two"]
+    assert (failed[["a", "b", "c"]] == "").all()
+
+
 def test_a_model_brings_the_one_that_it_reads_the_images_of(images, tmp_path, make_model):
     denoiser, segmenter = make_model(N2V), make_model(SEGMENTER)
     segmenter.input = denoiser

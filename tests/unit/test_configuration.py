@@ -112,7 +112,8 @@ def put(config, path, value):
         (
             "grid.n_labelled.1",
             0,
-            "config key 'grid.n_labelled.1': 0 is less than the minimum of 1",
+            "config key 'grid.n_labelled.1': 0 is less than the minimum of 1; methods that only "
+            "denoise need no annotated image, all others at least 1",
         ),
         (
             "datasets.nuclei.split",

@@ -70,6 +70,11 @@ def one_mask(folder):
     (folder / "masks/a.tif").touch()
 
 
+def no_masks(folder):
+    images_alone(folder)
+    (folder / "masks").mkdir()
+
+
 def negative(folder):
     (folder / "images").mkdir()
     for name, lowest in (("a", 0), ("b", -3), ("c", 0)):
@@ -182,6 +187,13 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei "
             "are cross-validated",
         ),
+        (no_masks, OWN_MASKS, "folder masks (config key `masks`) holds no image"),
+        (
+            None,
+            ["grid={n_labelled: [0]}"],
+            "config key 'grid.n_labelled.0': 0 is less than the minimum of 1; methods that only "
+            "denoise need no annotated image, all others at least 1",
+        ),
         (empty, OWN, "folder images (config key `images`) holds no image"),
         (None, OWN, "folder images (config key `images`) does not exist"),
         (twins, OWN, "a.png and a.tif have the same name but for the ending"),
@@ -191,7 +203,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("method", "noise", "recipe", "applied_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
-        *("one_mask", "one_of_three_masks"),
+        *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )
