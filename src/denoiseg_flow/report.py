@@ -270,6 +270,12 @@ CITATIONS = (
         "the denoising autoencoder",
     ),
     Citation(
+        "Yang, Zhang, Chen, Zhang, Chen: Suggestive annotation: a deep active learning framework "
+        "for biomedical image segmentation. MICCAI 2017.",
+        "https://arxiv.org/abs/1706.04737",
+        "the images to annotate next",
+    ),
+    Citation(
         "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
         "segmentation. MICCAI 2015.",
         "https://arxiv.org/abs/1505.04597",

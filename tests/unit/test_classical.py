@@ -283,3 +283,29 @@ def test_without_bm3d_the_message_says_how_to_install_it(monkeypatch, small):
     assert [name for name in DENOISERS if not classical.is_available(name)] == ["bm3d"]
     with pytest.raises(InputError, match=r"pip install -c constraints\.txt -e '\.\[bm3d\]'"):
         denoise("bm3d", small, 1.0, 400.0)
+
+
+def test_loss_at_hidden_pixels_of_a_denoiser_that_knows_the_truth():
+    """Of the truth itself it is the variance of the noise, whatever was hidden."""
+    rng = np.random.default_rng(0)
+    clean = np.outer(np.arange(64.0), np.ones(64))
+    noisy = clean + rng.normal(0, 10, clean.shape)
+    seen = []
+
+    def oracle(image):
+        seen.append(image)
+        return clean
+
+    assert classical.hidden_pixel_loss(oracle, noisy) == pytest.approx(100, rel=0.1)
+    assert len(seen) == 4
+    hidden = [image != noisy for image in seen]
+    assert sum(each.sum() for each in hidden) == noisy.size / 4
+    assert not np.logical_and.reduce(hidden[:2]).any()
+
+
+def test_loss_at_hidden_pixels_of_the_image_itself():
+    """The mean of four neighbours has a quarter of the variance, and the pixel all of it."""
+    noisy = np.random.default_rng(0).normal(0, 10, (64, 64))
+    assert classical.hidden_pixel_loss(lambda x: x, noisy) == pytest.approx(125, rel=0.1)
+    with pytest.raises(ValueError, match="not a finite image"):
+        classical.hidden_pixel_loss(lambda x: x, np.full((4, 4), np.nan))

@@ -26,6 +26,7 @@ from denoiseg_flow.prediction import (
     predict_folder,
     predict_probabilities,
     predict_tiles,
+    self_supervised_losses,
 )
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
@@ -586,3 +587,35 @@ def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_the
     for name, each in (("a", model), ("b", other)):
         predict_file(each, tmp_path / "noisy" / f"{name}.tif", tmp_path / "alone", False)
         assert np.array_equal(tifffile.imread(tmp_path / f"alone/denoised/{name}.tif"), found[name])
+
+
+@pytest.mark.parametrize("denoiser", ["network", "classical"])
+def test_self_supervised_losses(denoiser, make_model, make_blobs, tmp_path):
+    blobs = {name: make_blobs(48, seed, sigma=20)[0] for seed, name in enumerate("ab")}
+    for name, image in blobs.items():
+        images.write_image(tmp_path / f"{name}.tif", image)
+    model = make_model()
+    if denoiser == "classical":
+        method = Method("gaussian", classical="gaussian")
+        model = ClassicalModel(method, {}, parameter=1.0, noise_sigma=None)
+
+    def denoised(image):
+        if denoiser == "classical":
+            return classical.denoise("gaussian", image, 1.0)
+        (tile,) = predict_tiles(model, image)
+        return tile.denoised
+
+    table = self_supervised_losses(model, tmp_path, ["b", "a"])
+    assert table["image"].tolist() == ["b", "a"]
+    for row in table.itertuples():
+        assert row.loss == pytest.approx(classical.hidden_pixel_loss(denoised, blobs[row.image]))
+        assert row.loss > 20**2
+
+
+def test_of_large_images_the_centre_is_judged(make_model, tmp_path, monkeypatch):
+    image = np.random.default_rng(0).normal(100, 10, (40, 72)).astype(np.float32)
+    images.write_image(tmp_path / "large.tif", image)
+    images.write_image(tmp_path / "centre.tif", image[4:36, 20:52])
+    monkeypatch.setattr(prediction, "JUDGED", 32)
+    table = self_supervised_losses(make_model(), tmp_path, ["large", "centre"])
+    assert table["loss"][0] == table["loss"][1]

@@ -12,14 +12,25 @@ import pytest
 from PIL import Image
 
 from denoiseg_flow.figures.examples import Example
+from denoiseg_flow.findings import Finding
+from denoiseg_flow.grid import Run
 from denoiseg_flow.report import (
     CITATIONS,
+    ReportAdvice,
     ReportData,
     ReportFigure,
     ReportTable,
+    ReportTrust,
     build_report,
 )
-from denoiseg_flow.tables.verdicts import LabelGain, Verdict, best_methods, label_gains
+from denoiseg_flow.tables.verdicts import (
+    LabelGain,
+    Recommendation,
+    Verdict,
+    best_methods,
+    label_gains,
+    recommend,
+)
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
 SECTIONS = [
@@ -295,3 +306,96 @@ def test_gains_are_in_the_summary():
     assert "Would more annotated images help?" in page
     assert gain.sentence in page
     assert "Would more" not in build_report(data(verdicts=[verdict]))
+
+
+def trust(name="simulated", **changes):
+    values = {
+        "run": Run(name, "n10", "denoiseg", 4, 1),
+        "checks": [Finding("warning", "saturation", f"Too bright: {name}.", ("a", "b"))],
+        "findings": [Finding("problem", "x", "A problem."), Finding("note", "y", "All is well.")],
+        "images": pd.DataFrame(
+            {"image": ["a", "b"], "subset": "test", "AP": [0.25, np.nan], "PSNR": np.nan}
+        ),
+        "figures": [ReportFigure("removed", "a caption", SVG)],
+    }
+    return ReportTrust(**(values | changes))
+
+
+def test_what_speaks_against_the_results():
+    page = Page(build_report(data(trust=[trust(), trust(HOSTILE)])))
+    text = "".join(page.text)
+    assert text.count("2 reasons to be careful") == 2
+    for words in ("Problem: x.", "A problem.", "Note: y.", "Too bright: simulated.", "a, b",
+                  "denoiseg with 4 annotated images, seed 1", "0.250"):  # fmt: skip
+        assert words in text
+    assert "PSNR" not in "".join(page.text).partition("worst predictions")[2].partition("Tables")[0]
+    assert not page.misnested and not page.open
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) and {"trust-1", "trust-2"} <= set(ids)
+
+
+def test_no_doubts_no_warning():
+    page = build_report(data(trust=[trust(checks=[], findings=[Finding("note", "y", "Well.")])]))
+    assert "to be careful" not in page and "Well." in page
+
+
+def test_what_to_annotate_next():
+    images = pd.DataFrame({"rank": [1, 2], "image": ["cell 9", HOSTILE]})
+    advice = ReportAdvice("d", "n", images, ReportFigure("next", "a caption", SVG))
+    page = Page(build_report(data(advice=[advice])))
+    text = "".join(page.text)
+    assert "The first 2 images to annotate" in text and "cell 9" in text and HOSTILE in text
+    nothing = ReportAdvice("d", "n", images.iloc[:0], ReportFigure("next", "a caption", SVG))
+    assert "There is nothing to suggest" in build_report(data(advice=[nothing]))
+
+
+def sentences(metrics):
+    return {each.purpose: each.sentence for each in recommend(metrics, 0)}
+
+
+def test_a_clear_recommendation_has_numbers_and_interval():
+    (each,) = recommend(scores({"worse": (0.2, 0.01), "worst": (0.4, 0.01)}), 0)
+    assert (each.dataset, each.noise, each.purpose) == ("d", "n", "Labels")
+    assert each.sentence.startswith(
+        "Use best: AP 0.800 ± 0.000, better than worse, the next best, by 0.200 (95 % interval 0.1"
+    )
+
+
+def test_what_cannot_be_told_apart_is_not_recommended():
+    sentence = sentences(scores({"similar": (0.005, 0.1), "worse": (0.3, 0.01)}))["Labels"]
+    assert sentence.startswith("best and similar cannot be told apart: best is ahead with AP 0.800")
+    assert "over similar by 0.005 (95 % interval \N{MINUS SIGN}0.0" in sentence
+
+
+def test_too_little_for_a_recommendation():
+    few = scores({"other": (0.2, 0)}, seeds=1, images=1)
+    assert "too few to tell whether it is better than other" in sentences(few)["Labels"]
+    assert sentences(scores({}))["Labels"] == "Only best was measured: AP 0.800 ± 0.000."
+    assert recommend(scores({}).assign(metric="SEG"), 0) == []
+
+
+def test_the_most_annotated_images_decide_and_methods_without_labels_take_part():
+    few = scores({"other": (0.2, 0.01)}, n_labelled=2)
+    many = scores({"other": (-0.1, 0.01)}, n_labelled=8)
+    free = scores({"n2v": (-0.15, 0.01)}, n_labelled=0).query("method == 'n2v'")
+    metrics = pd.concat([few, many, free.assign(metric="PSNR"), many.assign(metric="PSNR")])
+    found = sentences(metrics)
+    assert found["Labels"].startswith("Use other: AP 0.900")
+    assert found["Denoised images"].startswith("Use n2v: PSNR 0.95 ± 0.00, better than other")
+
+
+def test_without_clean_images_the_least_loss_is_best():
+    losses = scores({"worse": (-0.2, 0.01)}, n_labelled=0).assign(metric="loss_self_supervised")
+    sentence = sentences(losses)["Denoised images"]
+    assert sentence.startswith("Use best: self-supervised loss 0.800 ± 0.000, better than worse")
+    assert "by 0.200 (95 % interval 0.1" in sentence
+    (verdict,) = best_methods(losses, 0)
+    assert verdict.above == ["worse"]
+    assert "has the lowest mean self-supervised loss" in verdict.sentence
+    page = build_report(data(verdicts=[verdict], recommendations=recommend(losses, 0)))
+    assert "ranked by self-supervised loss" in page and "Which method for these images?" in page
+
+
+def test_recommendations_are_in_the_summary():
+    each = Recommendation("d", "n", "Labels", f"Use {HOSTILE}.")
+    assert f"Use {HOSTILE}." in "".join(Page(build_report(data(recommendations=[each]))).text)
