@@ -14,14 +14,19 @@ import yaml
 
 METHODS = {"n2v": 0, "baseline": 2, "sequential": 2, "denoiseg": 2, "denoiseg_warm": 2}
 TABLES = ("segmentation", "denoising", "paired")
-FIGURES = ("label_curves", "denoising_levels", "training_curves", "panel_n10")
+FIGURES = (
+    *("label_curves", "denoising_levels", "training_curves"),
+    *("panel_n10", "residuals_n10", "diagnostics_n10", "suggestions_n10"),
+)
 
 
 def expected_files():
     """All files but images."""
     yield "report.html"
     yield "tables/metrics.csv"
-    yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv"))
+    yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv", "json"))
+    yield from (f"trust/nuclei_n10.{end}" for end in ("csv", "json"))
+    yield "suggestions/nuclei_n10.csv"
     for end in ("csv", "html", "md", "tex"):
         yield from (f"tables/{name}.{end}" for name in TABLES)
         yield f"benchmarks/costs.{end}"
@@ -181,7 +186,14 @@ def test_five_annotated_images(finished, tmp_path, call_snakemake):
         log = (results / f"logs/mine/n0/{method}/gt5/seed1/train.log").read_text()
         assert "on 5 cross-validated images" in log
         assert not list(run.glob("checkpoint*"))
-    assert "The annotated images of mine are few" in (results / "report.html").read_text()
+        losses = pd.read_csv(run / "metrics.tsv", sep="\t").query("metric.str.startswith('loss')")
+        assert len(losses) == (5 if method == "denoiseg" else 0), "no clean image is known"
+    report = (results / "report.html").read_text()
+    assert "The annotated images of mine are few" in report
+    assert "Denoised images of mine, noise n0.</strong> Only denoiseg was measured" in report
+    suggested = pd.read_csv(results / "suggestions/mine_n0.csv")
+    assert set(suggested["image"]) == {"sim_0005", "sim_0006"}
+    assert "The first 2 images to annotate" in report
 
 
 def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):

@@ -153,6 +153,28 @@ def in_settings(path, settings=SETTINGS):
     return [path.format(**setting) for setting in settings]
 
 
+def shown(name):
+    """A file or folder of the run that the report shows of a data set and noise level."""
+
+    def path(wildcards):
+        run = GRID.showcase_run(wildcards.dataset, wildcards.noise)
+        return run_path(run, name)
+
+    return path
+
+
+def read_by_shown_run(wildcards):
+    """The images that this run reads: noisy ones, or those that another run denoised."""
+    source = GRID.input_run(GRID.showcase_run(wildcards.dataset, wildcards.noise))
+    if source:
+        return run_path(source, "predictions")
+    return "<results>/data/{dataset}/noisy/{noise}"
+
+
+# Runs that the report shows are those of the first seed.
+SHOWN_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
+
+
 def example_predictions(wildcards):
     """Predictions of one run of every method."""
     runs = GRID.example_runs(wildcards.dataset, wildcards.noise)

@@ -1,28 +1,6 @@
 """How far the results can be trusted, and which images to annotate next."""
 
 
-def shown(name):
-    """A file or folder of the run that the report shows of a data set and noise level."""
-
-    def path(wildcards):
-        run = GRID.showcase_run(wildcards.dataset, wildcards.noise)
-        return run_path(run, name)
-
-    return path
-
-
-def read_by_shown_run(wildcards):
-    """The images that this run reads: noisy ones, or those that another run denoised."""
-    source = GRID.input_run(GRID.showcase_run(wildcards.dataset, wildcards.noise))
-    if source:
-        return run_path(source, "predictions")
-    return "<results>/data/{dataset}/noisy/{noise}"
-
-
-# Runs that the report shows are those of the first seed.
-SHOWN_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
-
-
 rule trust:
     input:
         split=SHOWN_SPLIT,
