@@ -37,6 +37,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--random", type=int, default=3, help="random choices of these")
     options.add_argument("--method", default="denoiseg", help="of config/config.yaml")
     options.add_argument("--recipe", default="demo", help="of config/config.yaml")
+    options.add_argument("--epochs", type=int, help="instead of those of the recipe")
     options.add_argument("--noise", default="n20", help="of config/config.yaml")
     return options.parse_args()
 
@@ -89,6 +90,8 @@ class Study:
             "reference": options.method,
         }
         study = {"recipe": options.recipe, "datasets": self.datasets, "grid": grid}
+        if options.epochs is not None:
+            study["recipes"] = {options.recipe: {"epochs": options.epochs}}
         config.write_text(yaml.safe_dump(study))
         run_workflow(self.folder, config, options.threads, targets)
 
@@ -185,8 +188,9 @@ def main() -> None:
     body = record.markdown_table(columns, compare(table))
     notes.append(
         f"AP on {options.test} other images. Each draw simulates {options.pool} images with noise "
-        f"{options.noise} to choose from; method {options.method}, recipe `{options.recipe}`, all "
-        f"annotated images cross-validated. Random: mean of {options.random} choices. Mean ± "
+        f"{options.noise} to choose from; method {options.method}, recipe `{options.recipe}`"
+        f"{f' of {options.epochs} epochs' if options.epochs else ''}, all annotated images "
+        f"cross-validated. Random: mean of {options.random} choices. Mean ± "
         "standard error over draws."
     )
     record.write(options.out / "suggestions", "Suggested and random images", table, body, notes)
