@@ -196,3 +196,32 @@ def test_scribbles_are_compared_with_full_masks(load):
         ("boxes", "0.720 ± 0.010", "0.720 ± 0.010", "90%"),
         ("strokes", "0.400 ± 0.010", "0.400 ± 0.010", "50%"),
     ]
+
+
+def test_suggested_images_are_compared_with_random_ones(load):
+    rows = [(1, "start", 0.5), (1, "random", 0.6), (1, "suggested", 0.7),
+            (2, "start", 0.4), (2, "random", 0.6), (2, "suggested", 0.55)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["draw", "choice", "AP"])
+    assert load("suggestions").compare(table) == [
+        ("1", "0.500", "0.600", "0.700", "+0.100"),
+        ("2", "0.400", "0.600", "0.550", "-0.050"),
+        ("mean", "0.450 ± 0.050", "0.600 ± 0.000", "0.625 ± 0.075", "+0.025 ± 0.075"),
+    ]
+
+
+def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
+    options = SimpleNamespace(
+        out=tmp_path, pool=6, test=3, start=2, add=3, method="denoiseg", noise="n20"
+    )
+    study = load("suggestions").Study(options)
+    study.add_pool(1)
+    names = sorted(study.masks[1])
+    study.add_choice(1, "start", names[:2])
+    study.add_choice(1, "suggested", names[:5])
+    assert sorted(study.datasets) == ["start1", "suggested1", "test1"]
+    assert study.datasets["test1"]["seed"] != 2
+    for choice, count in (("start", 2), ("suggested", 5)):
+        spec = study.datasets[f"{choice}1"]
+        assert len(list((study.folder / spec["images"]).iterdir())) == 6
+        assert len(list((study.folder / spec["masks"]).iterdir())) == count
+        assert f"/gt{count}/" in study.model(1, choice)
