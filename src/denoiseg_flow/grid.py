@@ -294,9 +294,9 @@ class Grid:
     @property
     def applied_run(self) -> Run:
         """The run whose model is used on new images."""
-        axes, method = self.config["grid"], self.config["apply"]["method"]
-        if method is None:
-            return self.showcase_run(axes["datasets"][0], axes["noises"][0])
+        axes, names = self.config["grid"], self.method_names
+        known = axes["reference"] if axes["reference"] in names else names[-1]
+        method = self.config["apply"]["method"] or known
         return next(
             run
             for dataset in axes["datasets"]

@@ -26,6 +26,7 @@ from denoiseg_flow.seeds import generator
 MANY = 2000  # images: of more, so many are looked at
 LISTED = 50  # images, at most
 UNCERTAIN = 1 / 3  # share of the images that is suggested from
+COLUMNS = ["rank", "image", "uncertainty"]
 FEWEST = 8  # images are suggested from, if there are so many
 
 
@@ -50,6 +51,8 @@ def suggest(
         Of :data:`LISTED` images at most: rank (1 is the first to annotate), image, and
         uncertainty, see :func:`look_at`.
     """
+    if not others:
+        return pd.DataFrame(columns=COLUMNS)
     if len(others) > MANY:
         order = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
         others = sorted(order[:MANY])
@@ -60,13 +63,8 @@ def suggest(
     count = min(len(others), max(FEWEST, math.ceil(UNCERTAIN * len(others))))
     candidates = np.argsort(-uncertainty, kind="stable")[:count]
     order = coverage_order(new, known, candidates, LISTED)
-    return pd.DataFrame(
-        {
-            "rank": range(1, len(order) + 1),
-            "image": [others[place] for place in order],
-            "uncertainty": uncertainty[order],
-        }
-    )
+    values = range(1, len(order) + 1), [others[place] for place in order], uncertainty[order]
+    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
 def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:

@@ -181,7 +181,11 @@ def examine_run(
         rows.append(row)
     scored = metrics[metrics["metric"].isin(SCORES)]
     scores = scored.pivot_table(index="image", columns="metric", values="value")
-    table = pd.DataFrame(rows).merge(split[["image", "subset"]]).join(scores, on="image")
+    table = (
+        pd.DataFrame(rows, columns=["image", *MEASURED])
+        .merge(split[["image", "subset"]])
+        .join(scores, on="image")
+    )
     table = table.reindex(columns=COLUMNS)
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
 
@@ -201,7 +205,8 @@ def examine_run(
 
 
 SCORES = ["AP", "PSNR"]
-COLUMNS = ["image", "subset", *SCORES, "smoothed", "invented", "removed"]
+MEASURED = ["smoothed", "invented", "removed"]
+COLUMNS = ["image", "subset", *SCORES, *MEASURED]
 
 
 def find_denoised(images: Path, predictions: Path) -> Path | None:

@@ -342,6 +342,7 @@ def test_mistakes_in_a_combined_data_set(defined, of, sentence):
         "datasets": defined,
         "noises": {},
         "grid": {"datasets": ["both"], "noises": []},
+        "predict": "test",
     }
     with pytest.raises(InputError) as caught:
         datasets.check_sources(config, {"both": 1})
@@ -355,7 +356,8 @@ def test_mistakes_in_a_combined_data_set(defined, of, sentence):
 def test_fewer_training_images(defined):
     """One data set alone with `n_train`; more than there are is refused before any job."""
     defined["some"] = {"source": "combine", "of": ["mine"], "n_train": 2}
-    config = {"datasets": defined, "noises": {}, "grid": {"datasets": ["some"], "noises": []}}
+    config = {"datasets": defined, "noises": {}, "predict": "test"}
+    config["grid"] = {"datasets": ["some"], "noises": []}
     assert datasets.annotated_for_training(defined, "some") <= 2
     defined["some"]["n_train"] = 1000
     with pytest.raises(InputError) as caught:
@@ -428,6 +430,7 @@ def test_check_sources(user):
         "datasets": {"mine": folder_spec(user), "unused": {"source": "folder", "images": "none"}},
         "noises": {"n20": {"kind": "gaussian", "sigma": 20, "seed": 0}, "bad": {"kind": "salt"}},
         "grid": {"datasets": ["mine"], "noises": ["n20"]},
+        "predict": "test",
     }
 
     def with_grid(**more):
@@ -441,3 +444,17 @@ def test_check_sources(user):
         datasets.check_sources(with_grid(noises=["n20", "bad"]), {"mine": 1})
     with pytest.raises(InputError, match="folder none"):
         datasets.check_sources(with_grid(datasets=["unused"]), {"unused": 0})
+
+
+def test_something_must_be_predicted(user):
+    spec = folder_spec(user) | {"split": {"val": 0.15, "test": 0, "seed": 0}}
+    config = {
+        "datasets": {"mine": spec},
+        "noises": {},
+        "grid": {"datasets": ["mine"], "noises": []},
+    }
+    datasets.check_sources(config | {"predict": "all"}, {"mine": 0})
+    with pytest.raises(
+        InputError, match=r"dataset mine keeps no image for testing, .*: set 'test'"
+    ):
+        datasets.check_sources(config | {"predict": "test"}, {"mine": 0})
