@@ -104,7 +104,7 @@ def _correlations(image: NDArray) -> Iterator[NDArray]:
     count = max(1, round(FLATTEST * len(residuals)))
     for index in varied[np.argsort(variances[varied], kind="stable")][:count]:
         residual = residuals[index] / np.sqrt(variances[index])
-        yield np.array([_along(residual), _along(residual.T)])
+        yield np.array([correlation_along(residual), correlation_along(residual.T)])
 
 
 def _patches(image: NDArray) -> Iterator[NDArray]:
@@ -123,8 +123,11 @@ def _without_surface(patch: NDArray) -> NDArray:
     return patch - (weights @ basis).reshape(patch.shape)
 
 
-def _along(residual: NDArray) -> NDArray:
-    """Return the correlation along the first axis of a residual of variance 1."""
+def correlation_along(residual: NDArray) -> NDArray[np.float64]:
+    """Return the correlation along the first axis of a residual (y, x) of mean 0 and variance 1.
+
+    At distances of 1, 2, ... :data:`REACH` pixels; NaN beyond the size of the residual.
+    """
     return np.array(
         [
             np.mean(residual[lag:] * residual[:-lag]) if lag < len(residual) else np.nan

@@ -31,7 +31,7 @@ from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.findings import Finding, in_order
 from denoiseg_flow.labels import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models import AnyModel
-from denoiseg_flow.noise_structure import REACH, NoiseStructure, noise_of_files
+from denoiseg_flow.noise_structure import NoiseStructure, correlation_along, noise_of_files
 from denoiseg_flow.prediction import input_folder, predict_probabilities
 
 WINDOW = 32  # pixels a side
@@ -52,6 +52,10 @@ BINS = 10  # of probability
 OFF = 0.05  # difference of probability and frequency
 FEW_IMAGES = 8  # scores of fewer are no more than a hint
 CALIBRATED = 50  # annotated images, at most, that probabilities are compared on
+
+SCORES = ["AP", "PSNR"]
+MEASURED = ["smoothed", "invented", "removed"]
+COLUMNS = ["image", "subset", *SCORES, *MEASURED]
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,6 @@ def examine_run(
     return Trust(table, x, y, noise, calibration, find_doubts(table, noise, calibration))
 
 
-SCORES = ["AP", "PSNR"]
-MEASURED = ["smoothed", "invented", "removed"]
-COLUMNS = ["image", "subset", *SCORES, *MEASURED]
-
-
 def find_denoised(images: Path, predictions: Path) -> Path | None:
     """Return the folder of what a run denoised, or of the denoised images that it segmented."""
     for folder in (predictions / "denoised", images / "denoised"):
@@ -250,14 +249,15 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     by_chance = CHANCE / np.sqrt(2 * n_independent)
     absent = -covariance / structure
     unlikely = -covariance / np.sqrt(variance * structure / n_independent)
-    sigma = noise_level(noisy)
+    sigma, spread = noise_level(noisy), residual.std()
+    unit = (residual - residual.mean()) / (spread if spread > 0 else np.nan)
     return Residual(
         residual,
         smoothed=(beyond_noise > by_chance) & (beyond_noise * variance > relevant),
         invented=(absent > ABSENT) & (unlikely > CHANCE) & (structure > relevant),
-        removed=float(residual.std() / sigma) if sigma > 0 else float("nan"),
-        along_x=_correlation(residual.T),
-        along_y=_correlation(residual),
+        removed=float(spread / sigma) if sigma > 0 else float("nan"),
+        along_x=correlation_along(unit.T),
+        along_y=correlation_along(unit),
     )
 
 
@@ -280,20 +280,6 @@ def _beside(windows: NDArray, axis: int) -> NDArray:
         return np.zeros(windows.shape[:2])
     one, other = (np.take(windows, range(start, start + size - 1), axis) for start in (0, 1))
     return (one * other).mean(axis=(2, 3))
-
-
-def _correlation(residual: NDArray) -> NDArray:
-    """Return the correlation of a residual with itself along its first axis."""
-    centred = residual - residual.mean()
-    variance = np.mean(centred**2)
-    return np.array(
-        [
-            np.mean(centred[lag:] * centred[:-lag]) / variance
-            if lag < len(centred) and variance > 0
-            else np.nan
-            for lag in range(1, REACH + 1)
-        ]
-    )
 
 
 def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:
