@@ -149,7 +149,7 @@ def self_supervision_table(
     chosen = metrics["method"].isin(judged) & metrics["metric"].isin(list(_SELF_SUPERVISION))
     data = order_rows(summarise(metrics[chosen]), methods, noises)
     if data.empty:
-        return empty_table("Self-supervision", "no test image was predicted J-invariantly", data)
+        return empty_table("Self-supervision", "no loss at hidden pixels was measured", data)
     order = pd.CategoricalDtype(list(_SELF_SUPERVISION.values()), ordered=True)
     data["measure"] = data["metric"].map(_SELF_SUPERVISION).astype(order)
     panels = []
