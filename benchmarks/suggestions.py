@@ -6,7 +6,7 @@ as many that were chosen at random. All are judged on other images.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +24,9 @@ from denoiseg_flow.scoring import segmentation_scores
 from denoiseg_flow.seeds import generator
 
 START, SUGGESTED, RANDOM = "start", "suggested", "random"
+# Nuclei per image, fewest and most: of images that are all alike, and of a common and a rare kind.
+ALIKE = (8, 22)
+COMMON, RARE = (2, 6), (20, 30)
 
 
 def read_options() -> argparse.Namespace:
@@ -32,6 +35,9 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     options.add_argument("--pool", type=int, default=60, help="images to choose from")
     options.add_argument("--test", type=int, default=40, help="other images, to judge by")
+    options.add_argument(
+        "--rare", type=float, default=0, help="share of crowded images, the others being sparse"
+    )
     options.add_argument("--start", type=int, default=4, help="images annotated at first")
     options.add_argument("--add", type=int, default=6, help="images annotated next")
     options.add_argument("--random", type=int, default=3, help="random choices of these")
@@ -40,6 +46,20 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--epochs", type=int, help="instead of those of the recipe")
     options.add_argument("--noise", default="n20", help="of config/config.yaml")
     return options.parse_args()
+
+
+def simulate(n_images: int, seed: int, rare: float) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield name, image and mask of images that are all alike, or of two kinds."""
+    n_rare = round(rare * n_images)
+    kinds = [("common", n_images - n_rare, COMMON), ("rare", n_rare, RARE)]
+    for place, (kind, count, n_nuclei) in enumerate(kinds if rare else [("any", n_images, ALIKE)]):
+        for each in simulator.simulate(n_images=count, n_nuclei=n_nuclei, seed=seed + place):
+            yield f"{kind}_{each.name}", each.image, each.mask
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    """Write an instance mask as tif."""
+    write_image(path, mask.astype(np.uint16), compress=True)
 
 
 class Study:
@@ -54,22 +74,24 @@ class Study:
     def add_pool(self, draw: int) -> None:
         """Simulate the images of a draw, and other ones to judge by."""
         options = self.options
-        self.masks[draw] = {}
-        for each in simulator.simulate(n_images=options.pool, seed=2 * draw):
-            self.masks[draw][each.name] = each.mask
-            path = self.folder / f"pool{draw}" / f"{each.name}.tif"
-            write_image(path, each.image)
+        pool = list(simulate(options.pool, 4 * draw, options.rare))
+        self.masks[draw] = {name: mask for name, _, mask in pool}
+        for name, image, _ in pool:
+            write_image(self.folder / f"pool{draw}" / f"{name}.tif", image)
+        for name, image, mask in simulate(options.test, 4 * draw + 2, options.rare):
+            write_image(self.folder / f"test{draw}" / f"{name}.tif", image)
+            write_mask(self.folder / f"masks_test{draw}" / f"{name}.tif", mask)
         self.datasets[f"test{draw}"] = {
-            "source": "simulate",
-            "n_images": options.test,
-            "seed": 2 * draw + 1,
+            "source": "folder",
+            "images": f"test{draw}",
+            "masks": f"masks_test{draw}",
         }
 
     def add_choice(self, draw: int, choice: str, annotated: Iterable[str]) -> None:
         """Define the data set of a draw in which the images of these names are annotated."""
         folder = self.folder / f"masks_{choice}{draw}"
         for name in annotated:
-            write_image(folder / f"{name}.tif", self.masks[draw][name].astype(np.uint16), True)
+            write_mask(folder / f"{name}.tif", self.masks[draw][name])
         self.datasets[f"{choice}{draw}"] = {
             "source": "folder",
             "images": f"pool{draw}",
@@ -186,9 +208,10 @@ def main() -> None:
         "difference",
     )
     body = record.markdown_table(columns, compare(table))
+    kinds = f", {options.rare:.0%} of them crowded and the others sparse," if options.rare else ""
     notes.append(
-        f"AP on {options.test} other images. Each draw simulates {options.pool} images with noise "
-        f"{options.noise} to choose from; method {options.method}, recipe `{options.recipe}`"
+        f"AP on {options.test} other images. Each draw simulates {options.pool} images{kinds} with "
+        f"noise {options.noise} to choose from; method {options.method}, recipe `{options.recipe}`"
         f"{f' of {options.epochs} epochs' if options.epochs else ''}, all annotated images "
         f"cross-validated. Random: mean of {options.random} choices. Mean ± "
         "standard error over draws."

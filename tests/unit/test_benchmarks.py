@@ -211,7 +211,7 @@ def test_suggested_images_are_compared_with_random_ones(load):
 
 def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
     options = SimpleNamespace(
-        out=tmp_path, pool=6, test=3, start=2, add=3, method="denoiseg", noise="n20"
+        out=tmp_path, pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg", noise="n20"
     )
     study = load("suggestions").Study(options)
     study.add_pool(1)
@@ -219,7 +219,10 @@ def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
     study.add_choice(1, "start", names[:2])
     study.add_choice(1, "suggested", names[:5])
     assert sorted(study.datasets) == ["start1", "suggested1", "test1"]
-    assert study.datasets["test1"]["seed"] != 2
+    assert [name.split("_")[0] for name in names] == ["common"] * 3 + ["rare"] * 3
+    others = {path.read_bytes() for path in (study.folder / "test1").iterdir()}
+    assert len(others) == 3
+    assert not others & {path.read_bytes() for path in (study.folder / "pool1").iterdir()}
     for choice, count in (("start", 2), ("suggested", 5)):
         spec = study.datasets[f"{choice}1"]
         assert len(list((study.folder / spec["images"]).iterdir())) == 6
