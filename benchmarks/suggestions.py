@@ -51,10 +51,11 @@ def read_options() -> argparse.Namespace:
 def simulate(n_images: int, seed: int, rare: float) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield name, image and mask of images that are all alike, or of two kinds."""
     n_rare = round(rare * n_images)
-    kinds = [("common", n_images - n_rare, COMMON), ("rare", n_rare, RARE)]
-    for place, (kind, count, n_nuclei) in enumerate(kinds if rare else [("any", n_images, ALIKE)]):
-        for each in simulator.simulate(n_images=count, n_nuclei=n_nuclei, seed=seed + place):
-            yield f"{kind}_{each.name}", each.image, each.mask
+    kinds = [("common_", n_images - n_rare, COMMON), ("rare_", n_rare, RARE)]
+    for place, (kind, count, n_nuclei) in enumerate(kinds if rare else [("", n_images, ALIKE)]):
+        images = simulator.simulate(n_images=count, n_nuclei=n_nuclei, seed=seed + 1000 * place)
+        for each in images:
+            yield f"{kind}{each.name}", each.image, each.mask
 
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
@@ -74,11 +75,11 @@ class Study:
     def add_pool(self, draw: int) -> None:
         """Simulate the images of a draw, and other ones to judge by."""
         options = self.options
-        pool = list(simulate(options.pool, 4 * draw, options.rare))
+        pool = list(simulate(options.pool, 2 * draw, options.rare))
         self.masks[draw] = {name: mask for name, _, mask in pool}
         for name, image, _ in pool:
             write_image(self.folder / f"pool{draw}" / f"{name}.tif", image)
-        for name, image, mask in simulate(options.test, 4 * draw + 2, options.rare):
+        for name, image, mask in simulate(options.test, 2 * draw + 1, options.rare):
             write_image(self.folder / f"test{draw}" / f"{name}.tif", image)
             write_mask(self.folder / f"masks_test{draw}" / f"{name}.tif", mask)
         self.datasets[f"test{draw}"] = {
