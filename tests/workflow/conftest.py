@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +103,23 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def run_script() -> Callable[..., None]:
+def load_script() -> Callable[[str], Any]:
+    """Import a script of the workflow, once."""
+
+    @cache
+    def load(script: str) -> Any:
+        spec = importlib.util.spec_from_file_location(
+            f"script_{script}", REPO / f"workflow/scripts/{script}.py"
+        )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def run_script(load_script) -> Callable[..., None]:
     """Call ``main`` of a script as Snakemake does: folders of outputs and log are there."""
 
     def run(
@@ -125,12 +142,7 @@ def run_script() -> Callable[..., None]:
         )
         for path in [*job.output, *job.log]:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        spec = importlib.util.spec_from_file_location(
-            f"script_{script}", REPO / f"workflow/scripts/{script}.py"
-        )
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main(job)
+        load_script(script).main(job)
 
     return run
 

@@ -542,12 +542,13 @@ def test_read_only_disk(small_disk, user, refusal, tmp_path):
 
 
 @pytest.fixture
-def forbidden():
+def forbidden(load_script):
     """A folder that the user running this test may not write to."""
     folder = Path(tempfile.mkdtemp())  # not tmp_path, which only root may enter
     (folder / "data").mkdir()
     folder.chmod(0o755)
     (folder / "data").chmod(0o555)
+    load_script("simulate")  # nobody may not enter each folder that root may
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)  # root may write anywhere, nobody may not
