@@ -1,19 +1,8 @@
 """How far can a result be trusted? What it tells about itself, mostly without a truth.
 
-What a denoiser took away (the *residual*, noisy minus denoised) should look like noise, and like
-nothing else. In every window of an image it is asked
-
-- whether the residual is correlated from pixel to pixel more than the noise is: then it holds
-  structure of the image, which was *smoothed* away;
-- whether the residual is the negative of what the denoised image shows there: then that structure
-  is *invented*, for it is not in the noisy image. Where only noise was removed, both are
-  uncorrelated, and the test statistic is a standard normal.
-
-Both count only if what was smoothed or invented is strong enough to matter. Structure much fainter
-than the noise cannot be told from nothing, by this or by any other means.
-
-The probabilities of a segmentation are compared with the annotation of images that the network was
-not trained on: of the pixels that are called foreground with 80 %, 80 % should be.
+What denoising took away is judged in :mod:`residuals`. The probabilities of a segmentation are
+compared with the annotation of images that the network was not trained on: of the pixels that are
+called foreground with 80 %, 80 % should be.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,24 +14,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.findings import Finding, in_order
 from denoiseg_flow.labels import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models import AnyModel
-from denoiseg_flow.noise_structure import NoiseStructure, correlation_along, noise_of_files
+from denoiseg_flow.noise_structure import NoiseStructure, noise_of_files
 from denoiseg_flow.prediction import input_folder, predict_probabilities
-
-WINDOW = 32  # pixels a side
-
-# By how many standard deviations of chance a window must differ from a good one: less than one in
-# 100,000 good ones does.
-CHANCE = 4.5
-# What was invented: at least this share of the structure of the denoised image there.
-ABSENT = 0.5
-# What counts: structure of this root mean square, as a share of the range of grey levels.
-RELEVANT = 0.02
+from denoiseg_flow.residuals import load_residual
 
 # What is worth a word: shares of the windows of all images, and of the noise.
 MANY_SMOOTHED, MANY_INVENTED = 0.05, 0.01
@@ -56,33 +35,6 @@ CALIBRATED = 50  # annotated images, at most, that probabilities are compared on
 SCORES = ["AP", "PSNR"]
 MEASURED = ["smoothed", "invented", "removed"]
 COLUMNS = ["image", "subset", *SCORES, *MEASURED]
-
-
-@dataclass(frozen=True)
-class Residual:
-    """What a denoiser took away from an image, judged.
-
-    Attributes
-    ----------
-    image
-        (y, x): noisy minus denoised.
-    smoothed, invented
-        (rows, columns) of windows, bool: where the residual holds structure of the image, and
-        where the denoised image shows what the noisy one does not.
-    removed
-        Standard deviation of the residual over that of the noise, as estimated from the noisy
-        image; NaN if it has none.
-    along_x, along_y
-        Correlation of the residual with itself at distances of 1, 2, ... ``REACH`` pixels, NaN
-        beyond the size of the image.
-    """
-
-    image: NDArray[np.float64]
-    smoothed: NDArray[np.bool_]
-    invented: NDArray[np.bool_]
-    removed: float
-    along_x: NDArray[np.float64]
-    along_y: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -125,9 +77,9 @@ class Trust:
     images
         One row per predicted image, the worst first: image, subset, AP and PSNR (as far as they
         are known), and, where there is a denoised image, smoothed and invented (shares of its
-        windows) and removed, see :class:`Residual`.
+        windows) and removed, see :class:`~denoiseg_flow.residuals.Residual`.
     along_x, along_y
-        Mean correlation of the residuals, see :class:`Residual`; None without denoised images.
+        Mean correlation of the residuals; None without denoised images.
     noise
         The noise of the data set.
     calibration
@@ -218,72 +170,6 @@ def find_denoised(images: Path, predictions: Path) -> Path | None:
         if folder.is_dir():
             return folder
     return None
-
-
-def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
-    """Read an image and what became of it, see :func:`judge_residual`."""
-    both = (np.asarray(open_image(folder / f"{name}.tif")) for folder in (noisy, denoised))
-    return judge_residual(*both, noise)
-
-
-def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> Residual:
-    """Judge what a denoiser took away from an image.
-
-    Parameters
-    ----------
-    noisy, denoised
-        (y, x), on the same scale of grey levels.
-    noise
-        Of the data set: noise that is correlated itself may be removed as it is.
-    """
-    residual = noisy.astype(np.float64) - denoised
-    rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))
-    floor = np.finfo(np.float64).eps  # of what varies at all
-    variance = (rest**2).mean(axis=(2, 3)) + floor  # of the residual in each window
-    structure = (shown**2).mean(axis=(2, 3)) + floor
-    covariance = (rest * shown).mean(axis=(2, 3))
-    low, high = np.percentile(noisy, (1, 99.8))
-    relevant = (RELEVANT * (high - low)) ** 2
-
-    along = np.nan_to_num([noise.along_x, noise.along_y])
-    # Pixels of correlated noise say less than as many independent ones (Bartlett's formula).
-    n_independent = rest.shape[2] * rest.shape[3] / (1 + 2 * (along**2).sum())
-    neighbours = (_beside(rest, axis=3) + _beside(rest, axis=2)) / 2 / variance
-    beyond_noise = neighbours - max(along[:, 0].mean(), 0)
-    by_chance = CHANCE / np.sqrt(2 * n_independent)
-    absent = -covariance / structure
-    unlikely = -covariance / np.sqrt(variance * structure / n_independent)
-    sigma, spread = noise_level(noisy), residual.std()
-    unit = (residual - residual.mean()) / (spread if spread > 0 else np.nan)
-    return Residual(
-        residual,
-        smoothed=(beyond_noise > by_chance) & (beyond_noise * variance > relevant),
-        invented=(absent > ABSENT) & (unlikely > CHANCE) & (structure > relevant),
-        removed=float(spread / sigma) if sigma > 0 else float("nan"),
-        along_x=correlation_along(unit.T),
-        along_y=correlation_along(unit),
-    )
-
-
-def _windows(image: NDArray) -> NDArray:
-    """Return (rows, columns, y, x), the windows of an image, each of mean 0; the rest is left out.
-
-    An image that is smaller than a window is one.
-    """
-    sides = [min(WINDOW, size) for size in image.shape]
-    counts = [size // side for size, side in zip(image.shape, sides, strict=True)]
-    height, width = (count * side for count, side in zip(counts, sides, strict=True))
-    cut = image[:height, :width].reshape(counts[0], sides[0], counts[1], sides[1]).swapaxes(1, 2)
-    return cut - cut.mean(axis=(2, 3), keepdims=True)
-
-
-def _beside(windows: NDArray, axis: int) -> NDArray:
-    """Return the covariance of neighbours along an axis of each window; 0 if there are none."""
-    size = windows.shape[axis]
-    if size < 2:
-        return np.zeros(windows.shape[:2])
-    one, other = (np.take(windows, range(start, start + size - 1), axis) for start in (0, 1))
-    return (one * other).mean(axis=(2, 3))
 
 
 def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:

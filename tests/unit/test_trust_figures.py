@@ -10,7 +10,8 @@ from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.suggestions import thumbnails
 from denoiseg_flow.figures.trust import ResidualExample, diagnostics, residual_panel
 from denoiseg_flow.noise_structure import REACH, NoiseStructure
-from denoiseg_flow.trust import BINS, WINDOW, Reliability, Residual, Trust
+from denoiseg_flow.residuals import WINDOW, Residual
+from denoiseg_flow.trust import BINS, Reliability, Trust
 
 ALONG = np.linspace(0.4, 0, REACH)
 WHITE = NoiseStructure(np.zeros(REACH), np.zeros(REACH), "independent")

@@ -13,7 +13,8 @@ from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.trust import ResidualExample, diagnostics, residual_panel
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.models import load_model
-from denoiseg_flow.trust import examine_run, find_denoised, load_residual
+from denoiseg_flow.residuals import load_residual
+from denoiseg_flow.trust import examine_run, find_denoised
 
 N_SHOWN = 4
 

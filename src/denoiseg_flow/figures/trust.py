@@ -13,7 +13,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from denoiseg_flow.figures.panels import FALSE, MISSED, grey, intensity_window, show, titled_axes
 from denoiseg_flow.figures.style import GREY, OKABE_ITO, STYLE, notice
-from denoiseg_flow.trust import WINDOW, Reliability, Residual, Trust
+from denoiseg_flow.residuals import WINDOW, Residual
+from denoiseg_flow.trust import Reliability, Trust
 
 _TITLES = ("noisy input", "denoised", "what was removed")
 _X, _Y = OKABE_ITO[:2]
