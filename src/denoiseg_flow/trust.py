@@ -161,7 +161,7 @@ def examine_run(
             ]  # like ones lie close
         )
     x, y = np.nanmean(along, axis=0) if along else (None, None)
-    return Trust(table, x, y, noise, calibration, find_doubts(table, noise, calibration))
+    return Trust(table, x, y, noise, calibration, find_doubts(table, calibration))
 
 
 def find_denoised(images: Path, predictions: Path) -> Path | None:
@@ -199,9 +199,7 @@ def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:
         return Reliability(sums / counts, hits / counts, counts, n_images)
 
 
-def find_doubts(
-    images: pd.DataFrame, noise: NoiseStructure, calibration: Reliability | None
-) -> list[Finding]:
+def find_doubts(images: pd.DataFrame, calibration: Reliability | None) -> list[Finding]:
     """Say in sentences what speaks for and against a result.
 
     Parameters
@@ -209,19 +207,17 @@ def find_doubts(
     images
         One row per predicted image: image, AP (NaN where it is not scored), smoothed and invented
         (shares of its windows) and removed, NaN where nothing was denoised.
-    noise
-        Of the data set.
     calibration
         Of the segmentation, if there is one.
     """
     found = [*_about_segmentation(images), *_about_probabilities(calibration)]
     denoised = images[images["smoothed"].notna()]
     if len(denoised):
-        found += _about_residuals(denoised, noise)
+        found += _about_residuals(denoised)
     return in_order(found)
 
 
-def _about_residuals(images: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding]:
+def _about_residuals(images: pd.DataFrame) -> Iterator[Finding]:
     smoothed, invented = images["smoothed"].mean(), images["invented"].mean()
     removed = images["removed"].median()
     if smoothed > MANY_SMOOTHED:
@@ -248,20 +244,12 @@ def _about_residuals(images: pd.DataFrame, noise: NoiseStructure) -> Iterator[Fi
             f"Only {removed:.0%} of the standard deviation of the noise was removed: the rest is "
             "still there.",
         )
-    if noise.kind in ("x", "y", "both"):
-        yield Finding(
-            "warning",
-            "noise left",
-            "The noise is correlated from pixel to pixel (see the checks), so that a network with "
-            "hidden pixels learns to keep a part of it, which looks like structure.",
-        )
     if not (smoothed > MANY_SMOOTHED or invented > MANY_INVENTED or removed < TOO_LITTLE):
         yield Finding(
             "note",
             "residual",
-            f"What was removed looks like noise: structure of the image in {smoothed:.1%} of all "
-            f"windows, invented structure in {invented:.1%}, and {removed:.0%} of the standard "
-            "deviation of the noise.",
+            f"What was removed looks like noise: there is structure of the image in {smoothed:.1%} "
+            f"of all windows, and invented structure in {invented:.1%}.",
         )
 
 

@@ -6,10 +6,7 @@ import pytest
 
 from denoiseg_flow.findings import worst
 from denoiseg_flow.labels import BORDER, FOREGROUND
-from denoiseg_flow.noise_structure import REACH, NoiseStructure
 from denoiseg_flow.trust import BINS, find_doubts, reliability
-
-WHITE = NoiseStructure(np.zeros(REACH), np.zeros(REACH), "independent")
 
 
 def pair(probability, share, size=100):
@@ -55,25 +52,22 @@ def images(**columns):
     ],
 )
 def test_doubts(columns, topic, named):
-    (found,) = worst(find_doubts(images(**columns), WHITE, None))
+    (found,) = worst(find_doubts(images(**columns), None))
     assert (found.severity, found.topic, found.images) == ("warning", topic, named)
 
 
 def test_nothing_to_doubt():
-    (found,) = find_doubts(images(), WHITE, None)
+    (found,) = find_doubts(images(), None)
     assert (found.severity, found.topic) == ("note", "residual")
-    assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), WHITE, None) == []
-
-
-def test_correlated_noise_is_a_doubt():
-    structured = NoiseStructure(np.full(REACH, 0.5), np.zeros(REACH), "x")
-    assert "noise left" in {each.topic for each in worst(find_doubts(images(), structured, None))}
+    (noise_free,) = find_doubts(images(removed=np.nan), None)
+    assert noise_free == found
+    assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
 
 
 def test_probabilities_in_words():
-    (careful,) = find_doubts(images().iloc[:0], WHITE, reliability([pair(0.6, 0.9)]))
+    (careful,) = find_doubts(images().iloc[:0], reliability([pair(0.6, 0.9)]))
     assert "too low by 0.30" in careful.sentence and "1 image not" in careful.sentence
-    (sure,) = find_doubts(images().iloc[:0], WHITE, reliability([pair(0.9, 0.3)] * 2))
+    (sure,) = find_doubts(images().iloc[:0], reliability([pair(0.9, 0.3)] * 2))
     assert "too high by 0.6" in sure.sentence and "2 images not" in sure.sentence
-    (right,) = find_doubts(images().iloc[:0], WHITE, reliability([pair(0.75, 0.76)]))
+    (right,) = find_doubts(images().iloc[:0], reliability([pair(0.75, 0.76)]))
     assert right.severity == "note"
