@@ -1,6 +1,6 @@
 """Apply a trained model to images of any size, tile by tile and without seams."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow.classical import denoise, hidden_pixel_loss
+from denoiseg_flow.classical import denoise, hidden_pixel_loss, noise_level
 from denoiseg_flow.data.images import centre_crop, create_image, open_image, write_image
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.planes import read_pixel_size
@@ -264,15 +264,26 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     rows = []
     for name in names:
         image = centre_crop(open_image(source / f"{name}.tif"), JUDGED)
-        chosen = model.for_image(name)
-        rows.append((name, hidden_pixel_loss(partial(_denoise_in_memory, chosen), image)))
+        function = _denoiser(model.for_image(name), image)
+        rows.append((name, hidden_pixel_loss(function, image)))
     return pd.DataFrame(rows, columns=["image", "loss"])
 
 
-def _denoise_in_memory(model: TrainedModel | ClassicalModel, image: np.ndarray) -> np.ndarray:
+def _denoiser(
+    model: TrainedModel | ClassicalModel, image: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what denoises an image in memory, as the model denoises ``image``."""
     if isinstance(model, ClassicalModel):
-        return denoise(model.method.classical, image, model.parameter, model.noise_sigma)
-    denoised = np.empty(image.shape, dtype=np.float32)
-    for tile in predict_tiles(model, image):
-        denoised[tile.place] = tile.denoised
-    return denoised
+        # Once, and not of the copies in which pixels are hidden.
+        sigma = noise_level(image) if model.noise_sigma is None else model.noise_sigma
+        return partial(
+            denoise, model.method.classical, parameter=model.parameter, noise_sigma=sigma
+        )
+
+    def predict(noisy: np.ndarray) -> np.ndarray:
+        denoised = np.empty(noisy.shape, dtype=np.float32)
+        for tile in predict_tiles(model, noisy):
+            denoised[tile.place] = tile.denoised
+        return denoised
+
+    return predict

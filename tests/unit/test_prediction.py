@@ -589,19 +589,13 @@ def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_the
         assert np.array_equal(tifffile.imread(tmp_path / f"alone/denoised/{name}.tif"), found[name])
 
 
-@pytest.mark.parametrize("denoiser", ["network", "classical"])
-def test_self_supervised_losses(denoiser, make_model, make_blobs, tmp_path):
+def test_self_supervised_losses_of_a_network(make_model, make_blobs, tmp_path):
     blobs = {name: make_blobs(48, seed, sigma=20)[0] for seed, name in enumerate("ab")}
     for name, image in blobs.items():
         images.write_image(tmp_path / f"{name}.tif", image)
     model = make_model()
-    if denoiser == "classical":
-        method = Method("gaussian", classical="gaussian")
-        model = ClassicalModel(method, {}, parameter=1.0, noise_sigma=None)
 
     def denoised(image):
-        if denoiser == "classical":
-            return classical.denoise("gaussian", image, 1.0)
         (tile,) = predict_tiles(model, image)
         return tile.denoised
 
@@ -610,6 +604,16 @@ def test_self_supervised_losses(denoiser, make_model, make_blobs, tmp_path):
     for row in table.itertuples():
         assert row.loss == pytest.approx(classical.hidden_pixel_loss(denoised, blobs[row.image]))
         assert row.loss > 20**2
+
+
+@pytest.mark.parametrize("noise_sigma", [None, 15.0])
+def test_self_supervised_losses_are_those_of_the_calibration(make_blobs, tmp_path, noise_sigma):
+    image, _ = make_blobs(48, 0, sigma=20)
+    images.write_image(tmp_path / "a.tif", image)
+    model = ClassicalModel(Method("tv", classical="tv"), {}, 1.5, noise_sigma)
+    (row,) = self_supervised_losses(model, tmp_path, ["a"]).itertuples()
+    table = classical.calibrate("tv", [1.5], [image], noise_sigma)
+    assert row.loss == pytest.approx(table["loss_self_supervised"][0])
 
 
 def test_of_large_images_the_centre_is_judged(make_model, tmp_path, monkeypatch):
