@@ -334,6 +334,13 @@ def test_what_speaks_against_the_results():
     assert len(ids) == len(set(ids)) and {"trust-1", "trust-2"} <= set(ids)
 
 
+def test_warnings_lead_to_what_they_are_about():
+    sure = trust("sure", checks=[], findings=[])
+    page = Page(build_report(data(trust=[sure, trust("unsure")])))
+    links = {link["href"] for link in page.all("a")}
+    assert "#trust-2" in links and "#trust-1" not in links
+
+
 def test_no_doubts_no_warning():
     page = build_report(data(trust=[trust(checks=[], findings=[Finding("note", "y", "Well.")])]))
     assert "to be careful" not in page and "Well." in page

@@ -85,6 +85,8 @@ def test_diagnostics_say_what_is_missing():
     assert left.lines and right.texts[0].get_text() == "no annotated image to compare with"
     left, right = diagnostics(trust(calibration(8), along=None)).axes
     assert left.texts[0].get_text() == "nothing was denoised" and right.lines
+    left, _ = diagnostics(trust(calibration(8), along=np.full(REACH, np.nan))).axes
+    assert left.texts[0].get_text() == "nothing was removed"
     for figure in (diagnostics(trust(along=None)), residual_panel([]), thumbnails([])):
         assert not figure.axes and len(figure.texts) == 1
 

@@ -82,6 +82,8 @@ def diagnostics(trust: Trust) -> Figure:
         left, right = figure.subplots(1, 2)
         if trust.along_x is None:
             _empty(left, "nothing was denoised")
+        elif np.isnan([trust.along_x, trust.along_y]).all():
+            _empty(left, "nothing was removed")
         else:
             _draw_correlation(left, trust)
         if trust.calibration is None:
