@@ -11,17 +11,17 @@ import pandas as pd
 import torch
 
 import denoiseg_flow
+from denoiseg_flow.devices import usable_cores
 
 BUSY = " (others used the machine: these are not the figures of an idle one)"
 
 
 def machine(threads: int) -> list[str]:
     """Return sentences about the machine; call it before the first job, for the load average."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    load = os.getloadavg()[0]
+    cores, load = usable_cores(), os.getloadavg()[0]
     return [
-        f"{date.today()}, {_processor()}, {usable} cores usable of which each job got {threads}, "
+        f"{date.today()}, {_processor()}, {cores} cores usable of which each job got {threads}, "
         f"{_memory_gib():.0f} GiB of memory, {gpu}, {platform.system()}.",
         f"DenoiSeg-Flow {denoiseg_flow.__version__} ({_commit()}), "
         f"Python {platform.python_version()}, torch {torch.__version__}.",

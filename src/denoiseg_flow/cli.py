@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.devices import select_device
+from denoiseg_flow.devices import select_device, usable_cores
 from denoiseg_flow.logs import sentence
 
 
@@ -26,13 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(sentence(error), file=sys.stderr)
         return 1
     return 0
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use, which a cluster may limit."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import centre_crop, open_image
 from denoiseg_flow.data.manifest import CROSS
-from denoiseg_flow.findings import Finding, in_order
+from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.labels import CORNERS, SIDES
 from denoiseg_flow.noise_structure import CENTRE, NoiseStructure, noise_of_files
 
@@ -159,7 +159,7 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "note",
         "images",
-        f"{_count(len(table), 'image')} of {height}x{width} pixels{others}, "
+        f"{count(len(table), 'image')} of {height}x{width} pixels{others}, "
         f"{table['annotated'].sum()} of "
         f"them annotated; grey levels from {table['minimum'].min():g} to "
         f"{table['maximum'].max():g}.",
@@ -181,7 +181,7 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "intensities",
-            f"{_count(unlike.sum(), 'image')} with a range of grey levels {OTHER_RANGE} times "
+            f"{count(unlike.sum(), 'image')} with a range of grey levels {OTHER_RANGE} times "
             f"larger or smaller than that of most ({middle:g}). One network normalises all of them "
             "alike: check the exposure and the export.",
             tuple(table.loc[unlike, "image"]),
@@ -191,7 +191,7 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "saturation",
-            f"In {_count(saturated.sum(), 'image')}, more than {SATURATED:.0%} of the pixels have "
+            f"In {count(saturated.sum(), 'image')}, more than {SATURATED:.0%} of the pixels have "
             "the largest grey level: overexposed; what was brighter cannot be restored.",
             tuple(table.loc[saturated, "image"]),
         )
@@ -200,7 +200,7 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "black level",
-            f"In {_count(black.sum(), 'image')}, more than {BLACK:.0%} of the pixels have the "
+            f"In {count(black.sum(), 'image')}, more than {BLACK:.0%} of the pixels have the "
             "smallest grey level: the dark half of the noise was cut off, so that its mean is not "
             "zero and denoised images come out too bright there. Export without subtracting the "
             "background.",
@@ -215,14 +215,14 @@ def _about_masks(table: pd.DataFrame) -> Iterator[Finding]:
     total = int(annotated["objects"].sum())
     empty = annotated.loc[annotated["objects"] == 0, "image"]
     negative = (
-        f"; {_count(len(empty), 'image')} with none, which is taken for true" if len(empty) else ""
+        f"; {count(len(empty), 'image')} with none, which is taken for true" if len(empty) else ""
     )
     ignored = annotated["ignored"].mean()
     left_out = f"; {ignored:.1%} of their pixels are ignored" if ignored else ""
     yield Finding(
         "note",
         "objects",
-        f"{_count(total, 'object')} in {_count(len(annotated), 'annotated image')}, of "
+        f"{count(total, 'object')} in {count(len(annotated), 'annotated image')}, of "
         f"{annotated['median_area'].median():.0f} pixels in the middle{negative}{left_out}.",
     )
     binary = annotated.loc[annotated["one_label"] == 1, "image"]
@@ -230,7 +230,7 @@ def _about_masks(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "problem",
             "binary masks",
-            f"{_count(len(binary), 'mask')} with one number for several regions, as if binary: all "
+            f"{count(len(binary), 'mask')} with one number for several regions, as if binary: all "
             "objects of such an image count as one. Set 'binary_masks: connected_components'.",
             tuple(binary),
         )
@@ -243,7 +243,7 @@ def _about_masks(table: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 topic,
-                f"{_count(some[column].sum(), 'object')} in {_count(len(some), 'image')} {words}",
+                f"{count(some[column].sum(), 'object')} in {count(len(some), 'image')} {words}",
                 tuple(some["image"]),
             )
     touching = int(annotated["touching"].sum())
@@ -267,7 +267,7 @@ def _about_twins(
         yield Finding(
             "problem",
             "leakage",
-            f"{_count(len(leaks), 'pair')} of a test image and the same, or nearly the same, among "
+            f"{count(len(leaks), 'pair')} of a test image and the same, or nearly the same, among "
             f"the images for training or validation ({_named(leaks)}): scores of these say nothing "
             "about new images. Remove one of each pair.",
             tuple(dict.fromkeys(name for pair in leaks for name in pair)),
@@ -277,7 +277,7 @@ def _about_twins(
         yield Finding(
             "warning",
             "duplicates",
-            f"{_count(len(rest), 'pair')} of the same, or nearly the same image ({_named(rest)}).",
+            f"{count(len(rest), 'pair')} of the same, or nearly the same image ({_named(rest)}).",
             tuple(dict.fromkeys(name for pair in rest for name in pair)),
         )
 
@@ -346,7 +346,3 @@ def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding
             yield Finding(
                 "note", "noise structure", "No noise was found: the flat parts do not vary."
             )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{int(number)} {noun}" + ("" if number == 1 else "s")

@@ -1,6 +1,7 @@
 """Where the tensors live."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -9,6 +10,13 @@ import torch
 from denoiseg_flow.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, which a cluster may limit."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def select_device(name: str, threads: int) -> torch.device:

@@ -29,6 +29,11 @@ class Finding:
     images: tuple[str, ...] = ()
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words: "1 image", "2 images"."""
+    return f"{int(number)} {noun}" + ("" if number == 1 else "s")
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return problems first, then warnings, then notes."""
     return sorted(findings, key=lambda each: SEVERITIES.index(each.severity))

@@ -26,7 +26,7 @@ from PIL import Image
 from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.panels import instance_colours, intensity_window
-from denoiseg_flow.findings import Finding, worst
+from denoiseg_flow.findings import Finding, count, worst
 from denoiseg_flow.grid import Run
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
@@ -89,8 +89,8 @@ class ReportTrust:
     @property
     def about(self) -> str:
         """What was examined."""
-        count = self.run.n_labelled
-        given = f" with {count} annotated image{'s' * (count > 1)}" if count else ""
+        labelled = self.run.n_labelled
+        given = f" with {count(labelled, 'annotated image')}" if labelled else ""
         return f"{self.run.method}{given}, seed {self.run.seed}"
 
     @property

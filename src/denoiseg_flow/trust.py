@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.findings import Finding, in_order
+from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.labels import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models import AnyModel
 from denoiseg_flow.noise_structure import NoiseStructure, noise_of_files
@@ -29,6 +29,7 @@ TOO_LITTLE = 0.7
 
 BINS = 10  # of probability
 OFF = 0.05  # difference of probability and frequency
+NAMED = 20  # images of a finding, at most
 FEW_IMAGES = 8  # scores of fewer are no more than a hint
 CALIBRATED = 50  # annotated images, at most, that probabilities are compared on
 
@@ -156,9 +157,7 @@ def examine_run(
                 predict_probabilities(model.for_image(name), open_image(source / f"{name}.tif")),
                 open_image(masks / f"{name}.tif"),
             )
-            for name in compared.iloc[
-                :: -(-len(compared) // CALIBRATED) or 1
-            ]  # like ones lie close
+            for name in compared
         )
     x, y = np.nanmean(along, axis=0) if along else (None, None)
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration))
@@ -261,7 +260,7 @@ def _about_segmentation(images: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "warning" if len(scores) < FEW_IMAGES else "note",
         "scores",
-        f"AP is known of {len(scores)} image{'s' * (len(scores) > 1)}, from {scores.min():.2f} "
+        f"AP is known of {count(len(scores), 'image')}, from {scores.min():.2f} "
         f"({worst}) to {scores.max():.2f}"
         + (": so few that it is a hint, not a measurement." if len(scores) < FEW_IMAGES else "."),
     )
@@ -271,7 +270,7 @@ def _about_probabilities(calibration: Reliability | None) -> Iterator[Finding]:
     if calibration is None or np.isnan(calibration.excess):
         return
     excess = calibration.excess
-    of = f"on {calibration.n_images} image{'s' * (calibration.n_images > 1)} not trained on"
+    of = f"on {count(calibration.n_images, 'image')} not trained on"
     if abs(excess) > OFF:
         word, advice = ("high", "too sure of itself") if excess > 0 else ("low", "too careful")
         yield Finding(
@@ -289,7 +288,7 @@ def _about_probabilities(calibration: Reliability | None) -> Iterator[Finding]:
         )
 
 
-def _most(images: pd.DataFrame, column: str, count: int = 20) -> tuple[str, ...]:
+def _most(images: pd.DataFrame, column: str) -> tuple[str, ...]:
     """The images of which the largest shares are affected."""
     ordered = images[images[column] > 0].sort_values(column, ascending=False, kind="stable")
-    return tuple(ordered["image"].head(count))
+    return tuple(ordered["image"].head(NAMED))

@@ -74,12 +74,15 @@ def recipe(name):
     return None if method.classical else as_dict(GRID.recipe_of(method))
 
 
-def input_images(wildcards):
+def images_read_by(run):
     """Noisy images, or the images that another method denoised."""
-    source = GRID.input_run(Run.of(wildcards))
-    if source:
-        return run_path(source, "predictions")
-    return "<results>/data/{dataset}/noisy/{noise}"
+    noisy = f"<results>/data/{run.dataset}/noisy/{run.noise}"
+    return run_path(GRID.input_run(run), "predictions") or noisy
+
+
+def input_images(wildcards):
+    """The images that the run of a job reads."""
+    return images_read_by(Run.of(wildcards))
 
 
 # The folder in <results>/applied that the results on new images are written to.
@@ -164,15 +167,12 @@ def shown(name):
 
 
 def read_by_shown_run(wildcards):
-    """The images that this run reads: noisy ones, or those that another run denoised."""
-    source = GRID.input_run(GRID.showcase_run(wildcards.dataset, wildcards.noise))
-    if source:
-        return run_path(source, "predictions")
-    return "<results>/data/{dataset}/noisy/{noise}"
+    """The images that this run reads."""
+    return images_read_by(GRID.showcase_run(wildcards.dataset, wildcards.noise))
 
 
-# Runs that the report shows are those of the first seed.
-SHOWN_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
+# What is checked, and what the runs that the report shows were trained on.
+FIRST_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
 
 
 def example_predictions(wildcards):

@@ -87,7 +87,7 @@ rule add_noise:
 
 rule check:
     input:
-        split=f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv",
+        split=FIRST_SPLIT,
         prepared="<results>/data/{dataset}/prepared",
         noisy="<results>/data/{dataset}/noisy/{noise}",
     output:

@@ -3,7 +3,7 @@
 
 rule trust:
     input:
-        split=SHOWN_SPLIT,
+        split=FIRST_SPLIT,
         prepared="<results>/data/{dataset}/prepared",
         noisy="<results>/data/{dataset}/noisy/{noise}",
         images=read_by_shown_run,
@@ -35,7 +35,7 @@ rule trust:
 
 rule suggest:
     input:
-        split=SHOWN_SPLIT,
+        split=FIRST_SPLIT,
         noisy="<results>/data/{dataset}/noisy/{noise}",
         images=read_by_shown_run,
         model=shown("model.pt"),

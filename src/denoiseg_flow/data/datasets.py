@@ -131,12 +131,15 @@ def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> N
                 f"has only {available} annotated images left for training after validation and "
                 "test are taken out: ask for fewer, or annotate more"
             )
-        if config["predict"] == "test" and not _has_tested(config["datasets"], name):
+        sizes = _sizes_in_advance(config["datasets"][parts(config["datasets"], name)[0]])
+        if sizes is None or sizes.cross:
+            continue
+        if config["predict"] == "test" and not sizes.test:
             raise InputError(
                 f"dataset {name} keeps no image for testing, so that nothing would be predicted: "
                 "set 'test' of its split above 0, or write 'predict: all'"
             )
-        if n_labelled[name] and not _annotated_for_threshold(config["datasets"], name):
+        if n_labelled[name] and not (sizes.annotated_only and sizes.val):
             raise InputError(
                 f"dataset {name} has too few annotated images to choose the threshold of the "
                 "segmentation on some that were not trained on: annotate at least 3 (with 'val' of "
@@ -226,18 +229,6 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
     if sizes.annotated_only or sizes.test == own[0]:
         n_annotated = max(n_annotated - taken, 0)
     return n_annotated if n_train is None else min(n_annotated, n_train)
-
-
-def _annotated_for_threshold(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether annotated images are left to choose a threshold on; True if not known yet."""
-    sizes = _sizes_in_advance(datasets[parts(datasets, name)[0]])
-    return sizes is None or sizes.cross or (sizes.annotated_only and sizes.val > 0)
-
-
-def _has_tested(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether images are predicted and scored; True if not known yet."""
-    sizes = _sizes_in_advance(datasets[parts(datasets, name)[0]])
-    return sizes is None or sizes.cross or sizes.test > 0
 
 
 def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
