@@ -4,53 +4,46 @@ Images come one after the other, so that thousands need no more memory than one.
 is recorded, so that a second run of the same command only does what the first one did not.
 """
 
+import csv
 import hashlib
 import logging
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
-import skimage as ski
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from denoiseg_flow.data.images import check_image, open_image, write_image
-from denoiseg_flow.data.planes import read_pixel_size, read_plane
+from denoiseg_flow.data.image_files import ImageFile, open_image_file
+from denoiseg_flow.data.images import (
+    PIECE,
+    STRIP_ROWS,
+    Readable,
+    check_image,
+    copy_image,
+    create_image,
+    open_image,
+    write_strips,
+)
+from denoiseg_flow.data.memory_maps import release
+from denoiseg_flow.data.metadata import SPATIAL
+from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
-from denoiseg_flow.models import AnyModel, load_model
+from denoiseg_flow.instances import label_type
+from denoiseg_flow.models import AnyModel, ClassicalModel, load_model
+from denoiseg_flow.objects import measure_objects
 from denoiseg_flow.prediction import predict_any
 from denoiseg_flow.record import Entry, Record
+from denoiseg_flow.tiles import pieces
 
 logger = logging.getLogger(__name__)
-
-# What scikit-image's regionprops_table is asked for, and our names where they differ. Lengths are
-# in pixels, intensities those of the image as it was given.
-PROPERTIES = {
-    "label": "label",
-    "centroid-0": "y",
-    "centroid-1": "x",
-    "area": "area",
-    "intensity_mean": "intensity_mean",
-    "intensity_std": "intensity_std",
-    "intensity_min": "intensity_min",
-    "intensity_max": "intensity_max",
-    "equivalent_diameter_area": "equivalent_diameter",
-    "axis_major_length": "major_axis",
-    "axis_minor_length": "minor_axis",
-    "orientation": "orientation",
-    "perimeter": "perimeter",
-    "eccentricity": "eccentricity",
-    "solidity": "solidity",
-}
 
 OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
 
@@ -58,7 +51,11 @@ _UNFINISHED = ".unfinished_"
 
 
 def apply_model(
-    file: Path, images: Mapping[str, Path], folder: Path, device: torch.device | str = "cpu"
+    file: Path,
+    images: Mapping[str, Path],
+    folder: Path,
+    device: torch.device | str = "cpu",
+    reading: Reading = Reading(),  # noqa: B008, it is immutable
 ) -> None:
     """Predict images with the model of a file and write what it yields, each image on its own.
 
@@ -75,6 +72,9 @@ def apply_model(
         Files of grey images by name, see :func:`folders.find_images`.
     folder
         Where to write; other files in it are left alone.
+    reading
+        How the files are read. ``dimensions`` says what becomes of stacks: 2 lets a model of
+        planes look at each plane by itself; None takes what the model was trained on.
 
     Raises
     ------
@@ -87,7 +87,9 @@ def apply_model(
     for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
         shutil.rmtree(unfinished)
     record = Record(folder / "images.tsv")
-    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    # Another way to read the same files gives other results, like another model.
+    asked = repr(reading).encode() if reading != Reading() else b""
+    checksum = hashlib.sha256(file.read_bytes() + asked).hexdigest()
     wanted = {name: Entry.of(name, path, checksum) for name, path in images.items()}
     # Images of earlier calls stay in the record, and so in the table of all objects.
     finished = {
@@ -106,7 +108,7 @@ def apply_model(
     # disable=None: no bar unless standard error is a terminal.
     for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
         try:
-            found: dict[str, int | str] = {"objects": _apply_to_image(model, item, folder)}
+            found: dict[str, int | str] = {"objects": _apply_to_file(model, item, folder, reading)}
         except InputError as error:
             logger.warning("%s", error)
             found = {"failed": " ".join(str(error).split())}
@@ -125,32 +127,6 @@ def apply_model(
         )
 
 
-def measure_objects(
-    name: str, labels: np.ndarray, image: np.ndarray, pixel_size: tuple[float, float] | None
-) -> pd.DataFrame:
-    """Return one row per object: place, size, intensity and shape, :data:`PROPERTIES`.
-
-    Parameters
-    ----------
-    name
-        What the column ``image`` says.
-    labels, image
-        (y, x); intensities are those of ``image``.
-    pixel_size
-        Height and width of a pixel in micrometres, for ``area_um2``, which is empty without it.
-    """
-    wanted = {key.partition("-")[0]: None for key in PROPERTIES}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an object of two pixels has no convex hull
-        table = ski.measure.regionprops_table(labels, image, properties=tuple(wanted))
-    objects = pd.DataFrame(table).rename(columns=PROPERTIES)[list(PROPERTIES.values())]
-    objects["area"] = objects["area"].astype(np.int64)
-    scale = np.nan if pixel_size is None else pixel_size[0] * pixel_size[1]
-    objects.insert(list(objects).index("area") + 1, "area_um2", objects["area"] * scale)
-    objects.insert(0, "image", name)
-    return objects
-
-
 def _load(file: Path, device: torch.device | str) -> AnyModel:
     """Read a model that new images can be predicted with."""
     if not file.is_file():
@@ -165,29 +141,126 @@ def _load(file: Path, device: torch.device | str) -> AnyModel:
     return model
 
 
-def _apply_to_image(model: AnyModel, item: Entry, folder: Path) -> int | str:
-    """Write all results of one image, or none; return how many objects it shows."""
-    source, name = Path(item.source), f"{item.image}.tif"
-    image = check_image(read_plane(source, indexed=False), str(source), constant=True)
-    pixel_size = read_pixel_size(source)
-    with TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as temporary:
+def _apply_to_file(model: AnyModel, item: Entry, folder: Path, reading: Reading) -> int | str:
+    """Write all results of one file, or none; return how many objects it shows."""
+    source = Path(item.source)
+    with (
+        TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as temporary,
+        open_image_file(source, reading.axes) as file,
+    ):
         results = Path(temporary)
-        write_image(results / "noisy" / name, image, pixel_size=pixel_size)
-        read = results / "noisy" / name
-        for number, step in enumerate(_chain(model)):
-            predict_any(step, read, results / f"{number}", save_probabilities=False)
-            if step.method.denoises:
-                read = results / f"{number}" / "denoised" / name
-        made = {"denoised": read, "labels": results / f"{number}" / "labels" / name}
+        regions = list(find_regions(file, _fitting(model, file, reading)))
+        predicted = [_predict(model, region, results / f"{n}") for n, region in enumerate(regions)]
+        made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
+        _join_denoised(file, regions, [each["denoised"] for each in predicted], made["denoised"])
         n_objects: int | str = ""
         if model.method.segments:
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
-            n_objects = _write_objects(item.image, image, pixel_size, made)
+            labels = [each["labels"] for each in predicted]
+            n_objects = _write_objects(item.image, regions, labels, made)
+            _join_labels(file, regions, labels, n_objects, made["labels"])
         for path in _results(item.image, model, folder):
             path.parent.mkdir(exist_ok=True)
             os.replace(made[path.parent.name], path)
     return n_objects
+
+
+def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
+    """Return how a file is read for a model; raises where the two do not belong together."""
+    axes, path = file.metadata.axes, file.path
+    is_stack = "Z" in axes
+    if isinstance(model, ClassicalModel):
+        # Denoisers that are not trained take planes and volumes.
+        return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
+    trained = model.layout.dimensions
+    if is_stack and trained == 2 and reading.dimensions is None:
+        depth = file.shape[axes.index("Z")]
+        raise InputError(
+            f"{path} is a stack of {depth} planes, but the model was trained on planes: ask for "
+            "each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in the "
+            "config), or use a model that was trained on volumes"
+        )
+    if trained == 3 and (not is_stack or reading.dimensions == 2):
+        raise InputError(
+            f"the model was trained on volumes, but {path} is "
+            f"{'to be read plane by plane' if is_stack else 'a plane'}: use a model that was "
+            "trained on planes"
+        )
+    wanted = model.layout.channels
+    if wanted > 1:
+        count = file.shape[axes.index("C")] if "C" in axes else 1
+        if count != wanted or reading.channel not in (None, ALL):
+            raise InputError(
+                f"the model reads {wanted} channels at once, but {path} has {count}: give images "
+                "of these channels, and do not choose one of them"
+            )
+        return replace(reading, dimensions=trained, channel=ALL)
+    return replace(reading, dimensions=trained)
+
+
+def _predict(model: AnyModel, region: Region, folder: Path) -> dict[str, Path]:
+    """Predict one image of a file; return where the results are."""
+    name = f"image{region.suffix}.tif"
+    read = folder / "noisy" / name
+    dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
+    copy_image(region, read, region.metadata, dtype)
+    for number, step in enumerate(_chain(model)):
+        predict_any(step, read, folder / f"{number}", save_probabilities=False)
+        if step.method.denoises:
+            read.unlink()  # it may be large
+            read = folder / f"{number}" / "denoised" / name
+    return {"denoised": read, "labels": folder / f"{number}" / "labels" / name}
+
+
+def _join_denoised(
+    file: ImageFile, regions: Sequence[Region], denoised: Sequence[Path], path: Path
+) -> None:
+    """Put the denoised images of a file together, beside the channels that were left alone."""
+    if len(regions) == 1 and regions[0].shape == file.shape:
+        os.replace(denoised[0], path)
+        return
+    joined = create_image(path, file.shape, file.metadata)
+    if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
+        for place in pieces(file.shape, PIECE):
+            joined[place] = file.read(place)
+            release(joined)
+    for region, source in zip(regions, denoised, strict=True):
+        image = open_image(source)
+        for place in pieces(region.shape, PIECE):
+            joined[region.within_file(place)] = image[place]
+            release(image)
+            release(joined)
+
+
+def _join_labels(
+    file: ImageFile, regions: Sequence[Region], labels: Sequence[Path], count: int, path: Path
+) -> None:
+    """Put the labels of the images of a file together, each object with a number of its own."""
+    if len(regions) == 1:
+        os.replace(labels[0], path)
+        return
+    metadata = file.metadata.only("T" + SPATIAL)
+    lengths = dict(zip(file.metadata.axes, file.shape, strict=True))
+    shape = tuple(lengths[axis] for axis in metadata.axes)
+    dtype = label_type(count)
+
+    def strips() -> Iterator[np.ndarray]:
+        before = 0
+        for source in labels:
+            with open_image_file(source) as image:
+                highest = 0
+                *above, height, width = image.shape
+                for plane in np.ndindex(*above):
+                    for top in range(0, height, STRIP_ROWS):
+                        rows = slice(top, min(top + STRIP_ROWS, height))
+                        strip = image.read((*plane, rows, slice(0, width))).astype(dtype)
+                        highest = max(highest, int(strip.max()))
+                        strip[strip > 0] += before
+                        yield strip
+                before += highest
+
+    write_strips(path, strips(), shape, dtype, metadata)
 
 
 def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:
@@ -199,19 +272,28 @@ def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:
 
 
 def _write_objects(
-    name: str,
-    image: np.ndarray,
-    pixel_size: tuple[float, float] | None,
-    files: Mapping[str, Path],
+    name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
 ) -> int:
-    """Write the table of objects and the overlay of one image; return how many objects."""
-    labels = open_image(files["labels"])
-    objects = measure_objects(name, labels, image, pixel_size)
-    objects.to_csv(files["objects"], index=False, lineterminator="\n")
-    step = -(-max(image.shape) // OVERLAY_SIDE)
-    picture = overlay(image[::step, ::step], labels[::step, ::step])
-    Image.fromarray(picture).save(files["overlays"], optimize=True)
-    return len(objects)
+    """Write the table of objects and the overlay of one file; return how many objects."""
+    count = 0
+    with files["objects"].open("w", encoding="utf-8", newline="") as table:
+        for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
+            with open_image_file(source) as found:
+                whole = Region.whole(found)
+                grey = region.first_channel()
+                highest = 0
+                for part, rows in enumerate(measure_objects(name, whole, grey, region.metadata)):
+                    highest = max(highest, rows["label"].max() if len(rows) else 0)
+                    rows["label"] += count
+                    for place, (axis, index) in enumerate(region.numbers.items(), start=2):
+                        rows.insert(place, axis.lower(), index)
+                    header = number == part == 0
+                    rows.to_csv(table, index=False, lineterminator="\n", header=header)
+                if number == len(regions) // 2:
+                    picture = overlay(_thinned(grey), _thinned(whole))
+                    Image.fromarray(picture).save(files["overlays"], optimize=True)
+                count += int(highest)
+    return count
 
 
 def _chain(model: AnyModel) -> list[AnyModel]:
@@ -219,11 +301,39 @@ def _chain(model: AnyModel) -> list[AnyModel]:
     return [*(_chain(model.input) if model.input else []), model]
 
 
+def _thinned(image: Readable) -> np.ndarray:
+    """Return every so-manieth pixel of the middle plane, small enough for a picture."""
+    *above, height, width = image.shape
+    middle = tuple(slice(length // 2, length // 2 + 1) for length in above)
+    step = -(-max(height, width) // OVERLAY_SIDE)
+    rows = (
+        image[*middle, slice(top, top + 1), slice(0, width)].reshape(-1)[::step]
+        for top in range(0, height, step)
+    )
+    return (
+        np.stack(list(rows))
+        if step > 1
+        else image[*middle, slice(0, height), slice(0, width)].reshape(height, width)
+    )
+
+
 def _join(folder: Path, images: Iterable[str]) -> None:
     """Write the object tables of some images, one after the other, to ``objects.csv``."""
     partial = folder / ".objects.csv.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        for number, name in enumerate(sorted(images)):
-            header, *rows = (folder / "objects" / f"{name}.csv").read_text().splitlines(True)
-            file.writelines(rows if number else [header, *rows])
+    tables = [folder / "objects" / f"{name}.csv" for name in sorted(images)]
+    headers = [_header(path) for path in tables]
+    # Tables of files with time points or planes have columns that others lack.
+    longest = max(headers, key=len, default=[])
+    columns = longest + [each for header in headers for each in header if each not in longest]
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(columns)), lineterminator="\n")
+        writer.writeheader()
+        for path in tables:
+            with path.open(encoding="utf-8", newline="") as table:
+                writer.writerows(csv.DictReader(table))
     os.replace(partial, folder / "objects.csv")
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8", newline="") as table:
+        return next(csv.reader(table))

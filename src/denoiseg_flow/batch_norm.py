@@ -16,9 +16,10 @@ from torch import nn
 BATCHES = 50
 
 
-def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d | nn.BatchNorm3d]:
     """Return the batch normalisation layers of a network."""
-    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    kinds = (nn.BatchNorm2d, nn.BatchNorm3d)
+    return [module for module in network.modules() if isinstance(module, kinds)]
 
 
 def freeze(network: nn.Module) -> None:
@@ -29,7 +30,7 @@ def freeze(network: nn.Module) -> None:
 
 @torch.no_grad()
 def measure(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Replace the kept statistics by their mean over batches of inputs (batch, 1, y, x)."""
+    """Replace the kept statistics by their mean over batches of inputs of the network."""
     layers = batch_norms(network)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

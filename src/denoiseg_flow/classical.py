@@ -1,20 +1,24 @@
 """Classical denoisers, and how to set their one parameter without clean images.
 
-All take a real image (y, x) of any grey levels, compute in float64, neither clip nor rescale, and
-return float32. Parameters "in sigma" are multiples of the noise's standard deviation.
+All take a real image (y, x) or volume (z, y, x) of any grey levels, compute in float64, neither
+clip nor rescale, and return float32. Distances are in pixels along every axis. Parameters "in
+sigma" are multiples of the noise's standard deviation.
 
 raw: the image itself.
-median, donut_median: over a disk of ``radius`` pixels, for donut_median without its centre; at the
-    border over the part of the disk inside the image. Of an even number: mean of the middle two.
+median, donut_median: over a disk or ball of ``radius`` pixels, for donut_median without its
+    centre; at the border over the part of it inside the image. Of an even number: mean of the
+    middle two.
 gaussian: ``scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")``, ``sigma`` in pixels.
 nlm: non-local means (Buades et al. 2005), ``h`` in sigma: ``denoise_nl_means(image, patch_size=7,
-    patch_distance=11, h=h * noise_sigma, fast_mode=True, sigma=noise_sigma)`` of scikit-image.
+    patch_distance=11, h=h * noise_sigma, fast_mode=True, sigma=noise_sigma)`` of scikit-image; in
+    volumes patches of 5 at distances up to 4, for more would take minutes.
 wavelet: soft BayesShrink (Chang et al. 2000), ``threshold`` in sigma:
     ``denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")`` of scikit-image.
 tv: total variation (Chambolle 2004), ``weight`` in sigma:
     ``denoise_tv_chambolle(image, weight * noise_sigma, eps=1e-5)`` of scikit-image.
 bm3d: ``bm3d.bm3d(image, strength * noise_sigma)`` (Maekinen et al. 2020), image mapped to [0, 1],
-    on one thread; ``strength`` in sigma. An optional package, free for non-commercial use only.
+    on one thread; ``strength`` in sigma. An optional package, free for non-commercial use only. For
+    planes only.
 
 Calibration is that of Noise2Self (Batson & Royer 2019, arXiv:1901.11365): with noise of mean 0,
 independent from pixel to pixel, the J-invariant loss is the true error plus the noise's variance,
@@ -26,6 +30,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,28 +40,44 @@ from scipy import ndimage
 
 from denoiseg_flow.errors import InputError
 
+WINDOWS = 2**24  # pixels of neighbourhoods that are looked at together
+
 #: What to do if :func:`is_available` says no.
 HOW_TO_INSTALL_BM3D = "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
 
-# 16 grids of every fourth pixel; the first four share no row and no column.
-_SUBGRIDS = [np.s_[k % 4 :: 4, (k % 4 * 2 + k % 4 // 2 + k // 4) % 4 :: 4] for k in range(16)]
+
+def _subgrids(shape: tuple[int, ...], count: int) -> list[Any]:
+    """Return indices of ``count`` of 16 grids of every fourth pixel.
+
+    The first four share no row and no column. In volumes they are shifted from plane to plane, so
+    that the voxels above and below one of a grid are not of it.
+    """
+    starts = [(k % 4, (k % 4 * 2 + k % 4 // 2 + k // 4) % 4) for k in range(count)]
+    if len(shape) == 2:
+        return [np.s_[y::4, x::4] for y, x in starts]
+    z, y, x = np.ogrid[tuple(slice(0, length) for length in shape)]
+    return [((y + z) % 4 == row) & ((x + 2 * z) % 4 == column) for row, column in starts]
 
 
 def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = True) -> NDArray:
     if radius != int(radius):
         raise ValueError(f"the radius of a median must be a whole number, not {radius}")
     radius = int(radius)
-    footprint = ski.morphology.disk(radius, dtype=bool)
-    footprint[radius, radius] = centre
+    shape = ski.morphology.disk if image.ndim == 2 else ski.morphology.ball
+    footprint = shape(radius, dtype=bool)
+    footprint[(radius,) * image.ndim] = centre
     # scipy's median of an even number is the upper of the middle two, which would brighten noise.
     ranks = {(footprint.sum() - 1) // 2, footprint.sum() // 2}
     result = np.mean([ndimage.rank_filter(image, k, footprint=footprint) for k in ranks], axis=0)
     # Images extended beyond their border would show pixels near it to their own donuts.
     frame = np.ones(image.shape, bool)
-    frame[radius:-radius, radius:-radius] = False
+    frame[(slice(radius, -radius),) * image.ndim] = False
     padded = np.pad(image, radius, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, footprint.shape)
-    result[frame] = np.nanmedian(windows[frame][:, footprint], axis=1)
+    places = np.argwhere(frame)
+    for part in np.array_split(places, 1 + len(places) * footprint.sum() // WINDOWS):
+        index = tuple(part.T)
+        result[index] = np.nanmedian(windows[index][:, footprint], axis=1)
     return result
 
 
@@ -64,8 +85,12 @@ def _gaussian(image: NDArray, sigma: float, noise_sigma: float) -> NDArray:
     return ndimage.gaussian_filter(image, sigma, mode="mirror")
 
 
+_NLM_PATCHES = {2: (7, 11), 3: (5, 4)}  # size and distance
+
+
 def _nlm(image: NDArray, h: float, noise_sigma: float) -> NDArray:
-    patches = {"patch_size": 7, "patch_distance": 11, "fast_mode": True}
+    sizes = _NLM_PATCHES[image.ndim]
+    patches = {"patch_size": sizes[0], "patch_distance": sizes[1], "fast_mode": True}
     return ski.restoration.denoise_nl_means(image, h=h * noise_sigma, sigma=noise_sigma, **patches)
 
 
@@ -123,7 +148,7 @@ def candidates(name: str) -> tuple[float, ...]:
 
 
 def noise_level(image: ArrayLike) -> float:
-    """Return the standard deviation of the noise of ``image`` (y, x) in grey levels.
+    """Return the standard deviation of the noise of an image ([z,] y, x), in grey levels.
 
     From the finest diagonal wavelet coefficients (Donoho & Johnstone 1994; estimate_sigma of
     scikit-image): for white Gaussian noise; fine texture raises it. 0 if it does not exceed the
@@ -146,8 +171,8 @@ def denoise(
     name, parameter
         A key of :data:`DENOISERS` and the value of its parameter, above 0; ignored by raw.
     image, noise_sigma
-        Image (y, x) and standard deviation of its noise, by default its :func:`noise_level`, in
-        grey levels. Constant images come back unchanged, and at sigma 0 all where it is needed.
+        Image ([z,] y, x) and standard deviation of its noise, by default its :func:`noise_level`,
+        in grey levels. Constant images come back unchanged, and at sigma 0 all where it is needed.
 
     Raises
     ------
@@ -168,17 +193,29 @@ def denoise(
     return denoiser.function(image, parameter, noise_sigma).astype(np.float32)
 
 
+def denoise_planes(
+    name: str, image: ArrayLike, parameter: float | None, noise_sigma: float | None = None
+) -> NDArray[np.float32]:
+    """Return a volume (z, y, x) of which each plane was denoised by itself, see :func:`denoise`."""
+    image = _as_float(image)
+    planes = image if image.ndim == 3 else image[None]
+    denoised = [denoise(name, plane, parameter, noise_sigma) for plane in planes]
+    return np.stack(denoised) if image.ndim == 3 else denoised[0]
+
+
 def hidden_pixel_loss(
     function: Callable[[NDArray], NDArray], image: ArrayLike, subgrids: int = 4
 ) -> float:
-    """Return how well a denoiser foretells pixels that it does not see, of an image (y, x).
+    """Return how well a denoiser foretells pixels that it does not see.
 
-    The pixels of a sub-grid (every fourth in y and x) are replaced by the mean of their four
+    The pixels of a sub-grid (every fourth in y and x) are replaced by the mean of their nearest
     neighbours, and the squared error of the denoised image against the noisy one is taken there:
     the J-invariant loss of Noise2Self, of any ``function`` from noisy to denoised image.
 
     Parameters
     ----------
+    image
+        ([z,] y, x).
     subgrids
         How many of the 16 sub-grids to use, always the same ones.
 
@@ -187,7 +224,8 @@ def hidden_pixel_loss(
     float
         Mean, in squared grey levels.
     """
-    grids, image = _SUBGRIDS[:subgrids], _as_float(image)
+    image = _as_float(image)
+    grids = _subgrids(image.shape, subgrids)
     denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
     return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
 
@@ -210,7 +248,7 @@ def calibrate(
     name, values, noise_sigma
         As for :func:`denoise`, except raw; the noise is by default estimated from each image.
     images, clean
-        Noisy images (y, x), at least one; the clean images in the same order, if known.
+        Noisy images ([z,] y, x), at least one; the clean images in the same order, if known.
     subgrids
         As for :func:`hidden_pixel_loss`.
 
@@ -261,6 +299,6 @@ def _denoiser(name: str) -> Denoiser:
 
 def _as_float(image: ArrayLike) -> NDArray[np.float64]:
     image = np.asarray(image, np.float64)
-    if image.ndim != 2 or not image.size or not np.isfinite(image).all():
-        raise ValueError(f"not a finite image (y, x): shape {image.shape}")
+    if image.ndim not in (2, 3) or not image.size or not np.isfinite(image).all():
+        raise ValueError(f"not a finite image (y, x) or (z, y, x): shape {image.shape}")
     return image

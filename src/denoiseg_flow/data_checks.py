@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import skimage as ski
 
 from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import centre_crop, open_image
+from denoiseg_flow.data.images import centre_crop, open_image, open_plane
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.findings import Finding, count, in_order
-from denoiseg_flow.labels import CORNERS, SIDES
+from denoiseg_flow.labels import neighbours
 from denoiseg_flow.noise_structure import CENTRE, NoiseStructure, noise_of_files
 
 # What is worth a word.
@@ -36,10 +37,10 @@ class DataChecks:
     Attributes
     ----------
     images
-        One row per image: image, subset, annotated, height, width, dtype, minimum, maximum, range
-        (between the percentiles 1 and 99.8), saturated and black (shares of pixels), noise_sigma;
-        of annotated ones objects, median_area, tiny, touching, in_pieces (numbers of objects) and
-        ignored (share of pixels).
+        One row per image: image, subset, annotated, height, width, depth, dtype, minimum, maximum,
+        range (between the percentiles 1 and 99.8 of the plane that stands for it), saturated and
+        black (shares of pixels), noise_sigma; of annotated ones objects, median_area, tiny,
+        touching, in_pieces (numbers of objects) and ignored (share of pixels).
     noise
         The structure of the noise.
     findings
@@ -67,14 +68,16 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
     # Noisy images are float32 whatever the user's own were.
     dtypes = manifest.read(prepared / "manifest.tsv").set_index("image")["dtype"]
     for row in split.itertuples():
-        image = open_image(noisy / f"{row.image}.tif")
+        path = noisy / f"{row.image}.tif"
+        image, plane = open_image(path), open_plane(path)
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
-        measured |= {"dtype": dtypes[row.image]} | _intensities(image)
+        shape = {key: getattr(row, key) for key in ("height", "width", "depth")}
+        measured |= shape | {"dtype": dtypes[row.image]} | _intensities(image, plane)
         if row.annotated:
             measured |= _objects(np.asarray(open_image(prepared / "masks" / f"{row.image}.tif")))
         rows.append(measured)
         contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
-        thumbnails[row.image] = _thumbnail(image)
+        thumbnails[row.image] = _thumbnail(plane)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([noisy / f"{name}.tif" for name in table["image"]])
     found = [
@@ -87,17 +90,15 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
 
 
 COLUMNS = [
-    *("image", "subset", "annotated", "height", "width", "dtype", "minimum", "maximum", "range"),
-    *("saturated", "black", "noise_sigma"),
+    *("image", "subset", "annotated", "height", "width", "depth", "dtype"),
+    *("minimum", "maximum", "range", "saturated", "black", "noise_sigma"),
     *("objects", "median_area", "tiny", "touching", "in_pieces", "ignored", "one_label"),
 ]
 
 
-def _intensities(image: np.ndarray) -> dict[str, object]:
-    low, high, centre = float(image.min()), float(image.max()), centre_crop(image, CENTRE)
+def _intensities(image: np.ndarray, plane: np.ndarray) -> dict[str, object]:
+    low, high, centre = float(image.min()), float(image.max()), centre_crop(plane, CENTRE)
     return {
-        "height": image.shape[0],
-        "width": image.shape[1],
         "minimum": low,
         "maximum": high,
         "range": float(np.subtract(*np.percentile(centre, (99.8, 1)))),
@@ -131,7 +132,8 @@ def _objects(labels: np.ndarray) -> dict[str, object]:
 def _touching(objects: np.ndarray) -> set[int]:
     """The objects that have a pixel beside one of another object, diagonally too."""
     found: set[int] = set()
-    for first, second in SIDES + CORNERS:
+    both = (neighbours(objects.ndim, corners) for corners in (False, True))
+    for first, second in chain(*both):
         one, other = objects[first], objects[second]
         met = (one > 0) & (other > 0) & (one != other)
         found |= set(one[met].tolist()) | set(other[met].tolist())
@@ -153,13 +155,14 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
-    shapes = Counter(zip(table["height"], table["width"], strict=True))
-    (height, width), _ = shapes.most_common(1)[0]
+    shapes = Counter(zip(table["depth"], table["height"], table["width"], strict=True))
+    (depth, height, width), _ = shapes.most_common(1)[0]
+    size = f"{height}x{width} pixels" if depth == 1 else f"{depth}x{height}x{width} voxels"
     others = f", and {len(shapes) - 1} other sizes" if len(shapes) > 1 else ""
     yield Finding(
         "note",
         "images",
-        f"{count(len(table), 'image')} of {height}x{width} pixels{others}, "
+        f"{count(len(table), 'image')} of {size}{others}, "
         f"{table['annotated'].sum()} of "
         f"them annotated; grey levels from {table['minimum'].min():g} to "
         f"{table['maximum'].max():g}.",

@@ -1,7 +1,8 @@
 """From a method and the files of a run to its model: training, or the choice of a parameter."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from denoiseg_flow import classical
 from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data.images import centre_crop, open_image
+from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.methods import Method, Recipe
@@ -23,7 +24,7 @@ from denoiseg_flow.training_images import TrainingImages, find_target
 logger = logging.getLogger(__name__)
 
 # What a parameter is chosen on, as each candidate denoises all of it several times: so many images,
-# and of each its centre, so many pixels a side.
+# and of each its centre, so many pixels a side; of volumes, as many voxels.
 CALIBRATION_IMAGES = 8
 CALIBRATION_SIDE = 256
 
@@ -109,14 +110,19 @@ def _calibrate(
     table = classical.calibrate(
         name,
         classical.candidates(name) if values is None else values,
-        map(_centre, images),
+        _centres(images, method.planes),
         sigma,
-        map(_centre, truth) if all(path.exists() for path in truth) else None,
+        _centres(truth, method.planes) if all(path.exists() for path in truth) else None,
     )
     best = classical.best_value(table)
     logger.info("%s %g has the least self-supervised loss", table["parameter"].iloc[0], best)
     return ClassicalModel(method, identity, best, sigma), table
 
 
-def _centre(path: Path) -> np.ndarray:
-    return centre_crop(open_image(path), CALIBRATION_SIDE)
+def _centres(paths: Sequence[Path], planes: bool) -> Iterator[np.ndarray]:
+    """Yield the centres of images, channel by channel, all with as many pixels at most."""
+    for path in paths:
+        for channel in open_channels(path):
+            image = middle_plane(channel) if planes else channel
+            depth = len(image) if image.ndim == 3 else 1
+            yield centre_crop(image, math.isqrt(CALIBRATION_SIDE**2 // depth))

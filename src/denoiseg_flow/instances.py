@@ -13,7 +13,8 @@ watershed
     keeps a single seed. From there the objects grow, the most certain pixels first, until they meet
     each other or the end of p(foreground) > threshold. Foreground without a seed is dropped.
 
-Regions are connected by the sides of pixels, not by their corners.
+Regions are connected by the sides of pixels, not by their corners. In volumes, they are regions of
+voxels.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,18 +49,18 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     foreground
-        (y, x), bool: where the probability of the foreground class is above the threshold.
+        ([z,] y, x), bool: where the probability of the foreground class is above the threshold.
 
     Returns
     -------
-    Labels (y, x), 0 background, in raster order; uint16 while they fit, else uint32.
+    Labels ([z,] y, x), 0 background, in raster order; uint16 while they fit, else uint32.
     """
     labels, count = scipy.ndimage.label(foreground)
     return labels.astype(label_type(count))
 
 
 def height_above_border(probabilities: np.ndarray) -> np.ndarray:
-    """Return p(foreground) - p(border) of probabilities (3, y, x): the landscape of the watershed.
+    """Return p(foreground) - p(border), the landscape of the watershed, of (3, [z,] y, x).
 
     It is high inside of objects, and low between them and around them.
     """
@@ -67,7 +68,7 @@ def height_above_border(probabilities: np.ndarray) -> np.ndarray:
 
 
 def find_seeds(height: np.ndarray) -> np.ndarray:
-    """Return the pixels (y, x) of the seeds, bool; different seeds do not touch.
+    """Return the pixels ([z,] y, x) of the seeds, bool; different seeds do not touch.
 
     A seed is what stays connected around a peak down to ``PROMINENCE`` below it, if no higher peak
     is part of it by then: the h-maxima of mathematical morphology (Soille 2003), of heights that
@@ -76,7 +77,7 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     height
-        (y, x), see :func:`height_above_border`; may be minus infinity.
+        ([z,] y, x), see :func:`height_above_border`; may be minus infinity.
     """
     steps = np.floor((np.maximum(height, -1) - SEED_LEVEL) / STEP).astype(np.int8)
     rise = round(PROMINENCE / STEP)
@@ -92,7 +93,7 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
 
 
 def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
-    """Return where objects may grow, (y, x), bool: no threshold is so high that it cuts seeds."""
+    """Return where objects may grow, bool: no threshold is so high that it cuts seeds."""
     return (foreground > threshold) | (height >= SEED_LEVEL)
 
 
@@ -102,15 +103,15 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
     Parameters
     ----------
     height
-        (y, x), see :func:`height_above_border`; anything but NaN outside of the mask.
+        ([z,] y, x), see :func:`height_above_border`; anything but NaN outside of the mask.
     seeds
-        (y, x), int32: 0, or the number of the seed. Different seeds do not touch.
+        ([z,] y, x), int32: 0, or the number of the seed. Different seeds do not touch.
     mask
-        (y, x), bool: what may be filled, the seeds included.
+        ([z,] y, x), bool: what may be filled, the seeds included.
 
     Returns
     -------
-    Labels (y, x), int32, with the numbers of the seeds.
+    Labels ([z,] y, x), int32, with the numbers of the seeds.
     """
     # Flooding begins at the rims. What lies inside of a seed would only make its queue longer.
     inside = scipy.ndimage.binary_erosion(seeds > 0)
@@ -121,14 +122,14 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
 def label_instances(
     probabilities: np.ndarray, thresholds: Iterable[float], instances: str
 ) -> Iterator[np.ndarray]:
-    """Yield the labels (y, x) of an image in memory at each of the thresholds.
+    """Yield the labels ([z,] y, x) of an image in memory at each of the thresholds.
 
     Large images are labelled to the same effect by :class:`tiled_instances.TiledInstances`.
 
     Parameters
     ----------
     probabilities
-        (3, y, x), float32.
+        (3, [z,] y, x), float32.
     instances
         ``"components"`` or ``"watershed"``, see the module.
     """
@@ -163,8 +164,8 @@ def choose_threshold(
     Parameters
     ----------
     images
-        Class probabilities (3, y, x) and instance labels (y, x) of every annotated validation
-        image; looked at one image at a time.
+        Class probabilities (3, [z,] y, x) and instance labels ([z,] y, x) of every annotated
+        validation image; looked at one image at a time.
     instances
         ``"components"`` or ``"watershed"``, see the module.
     """

@@ -1,17 +1,30 @@
 """Instance labels as the three classes that the networks learn: background, foreground, border."""
 
+from itertools import product
+
 import torch
 
 BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
+CLASSES = ("background", "foreground", "border")
 IGNORE = -1
 
-# Slices that put the pixels of an image on their neighbours, each pair of pixels once.
-ALL, BUT_FIRST, BUT_LAST = slice(None), slice(1, None), slice(-1)
-SIDES = (((BUT_FIRST, ALL), (BUT_LAST, ALL)), ((ALL, BUT_FIRST), (ALL, BUT_LAST)))
-CORNERS = (
-    ((BUT_FIRST, BUT_FIRST), (BUT_LAST, BUT_LAST)),
-    ((BUT_FIRST, BUT_LAST), (BUT_LAST, BUT_FIRST)),
-)
+_ALL, _BUT_FIRST, _BUT_LAST = slice(None), slice(1, None), slice(-1)
+_ALONG = {0: (_ALL, _ALL), 1: (_BUT_FIRST, _BUT_LAST), -1: (_BUT_LAST, _BUT_FIRST)}
+
+
+def neighbours(dimensions: int, corners: bool) -> list[tuple[tuple[slice, ...], ...]]:
+    """Return slices that put the pixels of an image on their neighbours, each pair once.
+
+    Parameters
+    ----------
+    dimensions
+        Of the image.
+    corners
+        Whether to return the neighbours at edges and corners, instead of those beside a pixel.
+    """
+    steps = [step for step in product((0, 1, -1), repeat=dimensions) if step > (0,) * dimensions]
+    chosen = [step for step in steps if (sum(map(abs, step)) > 1) == corners]
+    return [tuple(zip(*(_ALONG[along] for along in step), strict=True)) for step in chosen]
 
 
 def encode_classes(labels: torch.Tensor) -> torch.Tensor:
@@ -25,22 +38,24 @@ def encode_classes(labels: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     labels
-        Instance labels (y, x), signed integers: 0 background, positive objects, negative ignored.
+        Instance labels ([z,] y, x), signed integers: 0 background, positive objects, negative
+        ignored.
 
     Returns
     -------
-    int8 tensor (y, x) of ``BACKGROUND``, ``FOREGROUND``, ``BORDER`` and ``IGNORE``, on the device
-    of the labels.
+    int8 tensor of ``BACKGROUND``, ``FOREGROUND``, ``BORDER`` and ``IGNORE``, of the same shape and
+    on the same device.
     """
     objects = labels.clamp(min=0)
-    # Border is what differs from a pixel beside it, and has an object other than its own at a side
-    # or at a corner.
+    sides, corners = (neighbours(labels.dim(), corners) for corners in (False, True))
+    # Border is what differs from a pixel beside it, and has an object other than its own at a side,
+    # an edge or a corner.
     differs, meets = torch.zeros((2, *labels.shape), dtype=torch.bool, device=labels.device)
-    for one, other in SIDES:
+    for one, other in sides:
         change = objects[one] != objects[other]
         differs[one] |= change
         differs[other] |= change
-    for one, other in SIDES + CORNERS:
+    for one, other in sides + corners:
         change = objects[one] != objects[other]
         meets[one] |= change & (objects[other] > 0)
         meets[other] |= change & (objects[one] > 0)

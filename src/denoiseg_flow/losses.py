@@ -12,7 +12,7 @@ CLASS_WEIGHTS = (1.0, 1.0, 5.0)
 def denoising_loss(
     denoised: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the mean squared error over the pixels of ``mask``, all tensors (batch, y, x).
+    """Return the mean squared error over the pixels of ``mask``, all tensors of one shape.
 
     None stands for all pixels.
     """
@@ -29,9 +29,9 @@ def segmentation_loss(
     Parameters
     ----------
     logits
-        (batch, 3, y, x).
+        (batch, 3, [z,] y, x).
     classes
-        (batch, y, x), int64; pixels of class ``IGNORE`` carry no loss.
+        (batch, [z,] y, x), int64; pixels of class ``IGNORE`` carry no loss.
     normalisation
         ``"all_pixels"`` divides by the number of pixels in the batch, as the reference
         implementation of DenoiSeg does: with 10 of 3,800 images annotated, the loss all but
@@ -62,6 +62,6 @@ def consistency_loss(logits: torch.Tensor, probabilities: torch.Tensor) -> torch
     Parameters
     ----------
     logits, probabilities
-        (batch, 3, y, x).
+        (batch, 3, [z,] y, x).
     """
     return functional.cross_entropy(logits, probabilities)

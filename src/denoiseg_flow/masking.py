@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from denoiseg_flow.methods import Method
+from denoiseg_flow.networks.layers import convolve
 
 
 def hide(
@@ -89,10 +90,17 @@ def as_mask(places: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return mask[:, :-1].view(*shape)
 
 
-def struct_offsets(struct_mask: Sequence[Sequence[int]] | None) -> torch.Tensor:
-    """Return the pixels of a struct mask as offsets from its centre: (pixels, 2), int64."""
+def struct_offsets(
+    struct_mask: Sequence[Sequence[int]] | None, dimensions: int = 2
+) -> torch.Tensor:
+    """Return the pixels of a struct mask as offsets from its centre: (pixels, axis), int64.
+
+    In volumes they lie in one plane: noise is structured along the lines that a camera or scanner
+    reads.
+    """
     mask = torch.tensor([[1]] if struct_mask is None else struct_mask)
-    return mask.nonzero() - torch.tensor(mask.shape) // 2
+    offsets = mask.nonzero() - torch.tensor(mask.shape) // 2
+    return functional.pad(offsets, (dimensions - 2, 0))
 
 
 def _shifted(places: torch.Tensor, offsets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -117,14 +125,25 @@ def _neighbours(
     in the place of another.
     """
     sizes = patches.shape[1:]
-    reach = torch.arange(side, device=places.device) - side // 2
-    offsets = torch.cartesian_prod(*[reach] * len(sizes))
+    reaches = [
+        torch.arange(-reach, reach + 1, device=places.device) for reach in _reach(side, len(sizes))
+    ]
+    offsets = torch.cartesian_prod(*reaches)
     around = _shifted(places, offsets, sizes)
     values = functional.pad(patches.flatten(1), (0, 1))
     # One more element, which stands for the places outside of the patch.
     usable = functional.pad(~as_mask(places, patches.shape).flatten(1), (0, 1))
     flat = around.flatten(1)
     return values.gather(1, flat).view(around.shape), usable.gather(1, flat).view(around.shape)
+
+
+def _reach(side: int, dimensions: int) -> list[int]:
+    """How far a neighbourhood reaches along each axis: in volumes, to the planes next to its own.
+
+    Planes are farther apart than pixels, and a cube would hold hundreds of voxels that tell nothing
+    of the one in its centre.
+    """
+    return [1] * (dimensions - 2) + [side // 2] * 2
 
 
 def _uniform(
@@ -136,10 +155,11 @@ def _uniform(
     (``uniform_withCP`` of the n2v package), so that one in ``side**2`` hidden pixels stays.
     """
     source, rest, stride = torch.zeros_like(places), places, 1
-    for size in reversed(patches.shape[1:]):
+    sizes = patches.shape[1:]
+    for size, reach in zip(reversed(sizes), reversed(_reach(side, len(sizes))), strict=True):
         position = rest % size
-        low = (position - side // 2).clamp(min=0)
-        count = (position + side // 2).clamp(max=size - 1) - low + 1
+        low = (position - reach).clamp(min=0)
+        count = (position + reach).clamp(max=size - 1) - low + 1
         share = torch.rand(places.shape, generator=generator, device=places.device)
         source += (low + torch.minimum((share * count).long(), count - 1)) * stride
         rest, stride = rest // size, stride * size
@@ -202,35 +222,51 @@ REPLACEMENTS: dict[str, Replacement] = {
 }
 
 
-def grid_mask(y: torch.Tensor, x: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Tensor:
+def grid_mask(place: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Tensor:
     """Return which pixels belong to a subset of the grid partition (Noise2Self).
+
+    In volumes, the grid is shifted from plane to plane, so that the pixels above and below a hidden
+    one are not hidden with it.
 
     Parameters
     ----------
-    y, x
-        (batch, y, x), int64: the position of each pixel in its image.
+    place
+        (batch, axis, [z,] y, x), int64: the position of each pixel in its image.
     grid
         Distance of the pixels of a subset; there are ``grid**2`` subsets.
     subset
         (batch,), int64: which one, of each patch.
     """
-    return (y % grid) * grid + x % grid == subset[:, None, None]
+    *above, y, x = place.unbind(dim=1)
+    for z in above:
+        y, x = y + z, x + 2 * z
+    return (y % grid) * grid + x % grid == subset.view(-1, *[1] * (y.dim() - 1))
 
 
 def fill_grid(patches: torch.Tensor, mask: torch.Tensor, masking: str) -> torch.Tensor:
-    """Return patches (batch, y, x) with interpolated pixels, or 0, where the mask is true.
+    """Return patches (batch, [z,] y, x) with interpolated pixels, or 0, where the mask is true.
 
     A pixel is interpolated from its eight neighbours, the near ones with twice the weight, as in
-    Noise2Self's own code. None of them belongs to the same subset. Beyond the border, the image
-    is mirrored.
+    Noise2Self's own code, and in volumes from those right above and below it as well. None of them
+    belongs to the same subset. Beyond the border, the image is mirrored.
     """
     if masking == "grid_zero":
         return torch.where(mask, 0, patches)
-    ring = patches.new_full((1, 1, 3, 3), 1 / 12)
+    dimensions = patches.dim() - 1
+    ring = patches.new_full((1, 1, 3, 3), 1.0)
     # Not assigned: a number from the host would stop it at every step.
-    ring[..., 1, :].fill_(1 / 6)
-    ring[..., 1].fill_(1 / 6)
+    ring[..., 1, :].fill_(2.0)
+    ring[..., 1].fill_(2.0)
     ring[..., 1, 1].zero_()
-    padded = functional.pad(patches[:, None], (1, 1, 1, 1), mode="reflect")
-    means = functional.conv2d(padded, ring)[:, 0]
+    around = [1] * dimensions
+    if dimensions == 3 and patches.shape[1] > 1:
+        above = torch.zeros_like(ring)
+        above[..., 1, 1].fill_(2.0)
+        ring = torch.stack([above, ring, above], dim=2)
+    elif dimensions == 3:
+        ring, around[0] = ring[:, :, None], 0
+    ring /= ring.sum()
+    padding = [reach for reach in reversed(around) for _ in range(2)]
+    padded = functional.pad(patches[:, None], padding, mode="reflect")
+    means = convolve(padded, ring)[:, 0]
     return torch.where(mask, means, patches)

@@ -6,11 +6,7 @@ from typing import Any
 import numpy as np
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.methods import NOISY, Method, Recipe
-
-# Networks that keep the sides of an image or halve them a fixed number of times; the others do so
-# as often as the recipe's depth tells.
-_STRIDES = {"dncnn": 1, "autoencoder": 4}
+from denoiseg_flow.methods import NOISY, Method, Recipe, down_samplings
 
 
 def check_method(method: Method, methods: Mapping[str, Method]) -> None:
@@ -64,7 +60,7 @@ def check_size(
     if method.classical:
         return
     key, recipe = f"methods.{method.name}", recipe_of(method)
-    size, stride = recipe.patch_size, _STRIDES.get(method.network, 2**recipe.depth)
+    size, stride = recipe.patch_size, 2 ** down_samplings(method.network, recipe.depth)
     if size % stride:
         raise InputError(
             f"config key '{recipe_key}.patch_size' is {size}, but network '{method.network}' of "

@@ -13,6 +13,9 @@ REVISION = 6
 
 NOISY = "noisy"  # the value of `input` that means: the noisy images themselves
 
+# Networks whose number of down-samplings does not follow the recipe's depth.
+_DOWN_SAMPLINGS = {"dncnn": 0, "autoencoder": 2}
+
 
 @dataclass(frozen=True)
 class Method:
@@ -60,6 +63,8 @@ class Method:
     noise_sigma
         Where a classical denoiser has the standard deviation of the noise from: ``"estimated"``
         from each image, or ``"known"`` from the noise level.
+    planes
+        Whether it looks at each plane of a volume by itself.
     """
 
     name: str
@@ -78,6 +83,7 @@ class Method:
     classical: str | None = None
     parameter: float | Sequence[float] | None = None
     noise_sigma: str = "estimated"
+    planes: bool = False
 
     @property
     def denoises(self) -> bool:
@@ -111,6 +117,8 @@ class Recipe:
         Size of the network.
     patch_size, batch_size
         Side of a training patch in pixels, and patches per step.
+    patch_depth
+        Planes of a training patch of volumes, at most.
     epochs, steps_per_epoch
         Length of the training; after each epoch the validation loss is computed.
     learning_rate, schedule
@@ -170,6 +178,7 @@ class Recipe:
     preserve_mean: bool
     instances: str
     test_time_augmentation: bool
+    patch_depth: int = 16
 
     @property
     def steps(self) -> int:
@@ -193,6 +202,11 @@ class Recipe:
         if joint and self.pseudo_labels and self.labelled_patches(method) < self.batch_size:
             return round(0.3 * self.steps)
         return self.steps
+
+
+def down_samplings(network: str, depth: int) -> int:
+    """Return how often a network of that name halves an image, where the recipe says ``depth``."""
+    return _DOWN_SAMPLINGS.get(network, depth)
 
 
 def as_dict(part: Method | Recipe) -> dict[str, Any]:

@@ -33,8 +33,7 @@ PSNR_scale_invariant
 SSIM
     Structural similarity (Wang et al. 2004) as scikit-image computes it by default: uniform 7 x 7
     window, K1 = 0.01, K2 = 0.03, sample covariance; data range = range of the truth. NaN for
-    images smaller than the window.
-
+    images smaller than the window. Of volumes: mean over planes, with the range of the volume.
 MSE
     Mean squared error, in squared grey levels.
 checkerboard
@@ -166,13 +165,13 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
     """
     truth, prediction = _as_float(truth, prediction)
     data_range = float(np.ptp(truth))
-    if min(truth.shape) < _SSIM_WINDOW or not data_range > 0:
+    if min(truth.shape[-2:]) < _SSIM_WINDOW or not data_range > 0:
         return float("nan")
-    return float(
-        ski.metrics.structural_similarity(
-            truth, prediction, win_size=_SSIM_WINDOW, data_range=data_range
-        )
-    )
+    values = [
+        ski.metrics.structural_similarity(*pair, win_size=_SSIM_WINDOW, data_range=data_range)
+        for pair in zip(_planes(truth), _planes(prediction), strict=True)
+    ]
+    return float(np.mean(values))
 
 
 def mse(truth: NDArray, prediction: NDArray) -> float:
@@ -188,13 +187,18 @@ def checkerboard(truth: NDArray, prediction: NDArray) -> float:
     count as a high frequency.
     """
     truth, prediction = _as_float(truth, prediction)
-    height, width = truth.shape
+    height, width = truth.shape[-2:]
     window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
-    power = np.abs(np.fft.fft2((prediction - truth) * window)) ** 2
+    power = np.abs(np.fft.fft2(_planes(prediction - truth) * window)) ** 2
     nyquist = (np.abs(np.fft.fftfreq(height)) > _NYQUIST)[:, None] | (
         np.abs(np.fft.fftfreq(width)) > _NYQUIST
     )
-    return float(power[nyquist].mean() / power.mean()) if power.any() else float("nan")
+    return float(power[:, nyquist].mean() / power.mean()) if power.any() else float("nan")
+
+
+def _planes(image: NDArray) -> NDArray:
+    """Return (plane, y, x), the planes of a volume, or the one that an image is."""
+    return image.reshape(-1, *image.shape[-2:])
 
 
 def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:

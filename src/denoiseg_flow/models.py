@@ -1,5 +1,6 @@
 """A trained model: everything that is needed to use it, in one file."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, recipe_from_dict
 from denoiseg_flow.networks import build_network
+from denoiseg_flow.networks.layout import PLANES, Layout
 
 FORMAT = 2
 READABLE = (1, 2)  # 1 is 2 without models of single images and classical denoisers
@@ -20,18 +22,42 @@ READABLE = (1, 2)  # 1 is 2 without models of single images and classical denois
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of the training images, in units of the input."""
+    """Mean and standard deviation of the training images, in units of the input.
 
-    mean: float
-    std: float
+    Numbers; where there are several channels, one for each of them.
+    """
+
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
+
+    @classmethod
+    def of_channels(cls, values: Sequence[tuple[float, float]]) -> "Normalisation":
+        """Return the normalisation of channels with these means and standard deviations."""
+        mean, std = zip(*values, strict=True)
+        return cls(mean[0], std[0]) if len(values) == 1 else cls(mean, std)
+
+    def channels(self) -> list[tuple[float, float]]:
+        """Return mean and standard deviation of each channel."""
+        return list(zip(np.atleast_1d(self.mean), np.atleast_1d(self.std), strict=True))
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return the image as float32 with about zero mean and unit variance."""
-        return (image.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        """Return an image ([channel,] ...) as float32 with about zero mean and unit variance."""
+        mean, std = self._along(image)
+        return (image.astype(np.float32) - mean) / std
 
     def undo(self, image: np.ndarray) -> np.ndarray:
         """Return an image of the network on the scale of the input."""
-        return image * np.float32(self.std) + np.float32(self.mean)
+        mean, std = self._along(image)
+        return image * std + mean
+
+    def _along(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return float32 values that are broadcast over all but the channel axis."""
+        found = (np.asarray(values, np.float32) for values in (self.mean, self.std))
+        mean, std = (
+            values.reshape(-1, *[1] * (image.ndim - 1)) if values.ndim else values
+            for values in found
+        )
+        return mean, std
 
 
 @dataclass
@@ -42,6 +68,8 @@ class TrainedModel:
     ----------
     identity
         dataset, noise, method, n_labelled and seed of the run.
+    layout
+        The images that the network is for.
     threshold
         None until it is chosen, and for methods that do not segment.
     input
@@ -56,6 +84,7 @@ class TrainedModel:
     identity: dict[str, Any]
     normalisation: Normalisation
     network: nn.Module
+    layout: Layout = PLANES
     threshold: Threshold | None = None
     input: "AnyModel | None" = None
     held_out: "dict[str, TrainedModel]" = field(default_factory=dict)
@@ -83,6 +112,7 @@ class TrainedModel:
         return {
             "normalisation": asdict(self.normalisation),
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
+            "layout": asdict(self.layout),
         }
 
 
@@ -184,10 +214,12 @@ def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
     recipe = recipe_from_dict(content["recipe"])
 
     def model(part: dict[str, Any]) -> TrainedModel:
-        network = new_network(method, recipe)
+        layout = Layout(**part.get("layout", {}))
+        network = new_network(method, recipe, layout)
         network.load_state_dict(part["weights"])
         normalisation = Normalisation(**part["normalisation"])
-        return TrainedModel(method, recipe, identity, normalisation, network.to(device).eval())
+        network = network.to(device).eval()
+        return TrainedModel(method, recipe, identity, normalisation, network, layout)
 
     if method.each_image:
         models = {name: model(part) for name, part in content["images"].items()}
@@ -203,6 +235,6 @@ def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
     return trained
 
 
-def new_network(method: Method, recipe: Recipe) -> nn.Module:
+def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> nn.Module:
     """Return a new network of a method, of the size that the recipe tells."""
-    return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel)
+    return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel, layout)

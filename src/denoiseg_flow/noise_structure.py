@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from denoiseg_flow.data.images import centre_crop, open_image
+from denoiseg_flow.data.images import centre_crop, open_plane
 
 CENTRE = 2048  # pixels a side: of larger images, noise is read off that part
 SOME_IMAGES = 32  # spread over a data set, are enough
@@ -63,7 +63,7 @@ class NoiseStructure:
 def noise_of_files(files: Sequence[Path]) -> NoiseStructure:
     """Measure :func:`noise_structure` of a data set, on the centres of some of its images."""
     some = files[:: max(1, len(files) // SOME_IMAGES)]
-    return noise_structure(centre_crop(open_image(file), CENTRE) for file in some)
+    return noise_structure(centre_crop(open_plane(file), CENTRE) for file in some)
 
 
 def noise_structure(images: Iterable[ArrayLike]) -> NoiseStructure:

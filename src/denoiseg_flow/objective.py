@@ -6,17 +6,21 @@ from torch import nn
 from denoiseg_flow import masking
 from denoiseg_flow.losses import consistency_loss, denoising_loss, segmentation_loss
 from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.networks import as_input
+from denoiseg_flow.networks import as_input, split_output
+from denoiseg_flow.networks.layout import PLANES, Layout
 from denoiseg_flow.sampling import Batch
 
 
 class Objective:
     """The loss of a method on a batch of patches."""
 
-    def __init__(self, method: Method, recipe: Recipe, device: torch.device) -> None:
+    def __init__(
+        self, method: Method, recipe: Recipe, device: torch.device, layout: Layout = PLANES
+    ) -> None:
         self.method = method
         self.recipe = recipe
-        self.structure = masking.struct_offsets(method.struct_mask).to(device)
+        self.layout = layout
+        self.structure = masking.struct_offsets(method.struct_mask, layout.dimensions).to(device)
 
     def __call__(
         self,
@@ -38,19 +42,19 @@ class Objective:
         """
         method, recipe = self.method, self.recipe
         inputs, mask = self.hide(batch, generator, validating)
-        output = network(inputs).float()  # (batch, 4, y, x)
-        denoise = segment = pseudo = output.new_zeros(())
+        denoised, logits = split_output(network(inputs).float(), self.layout.channels)
+        denoise = segment = pseudo = logits.new_zeros(())
         if method.denoises:
             target = batch.patches if batch.targets is None else batch.targets
-            denoise = denoising_loss(output[:, 0], target, mask)
+            denoise = denoising_loss(denoised, target, mask)
         if method.segments:
-            segment = segmentation_loss(output[:, 1:], batch.classes, recipe.loss_normalisation)
+            segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
         if teacher is not None:
             unlabelled = slice(recipe.labelled_patches(method), None)
-            shown = as_input(batch.patches[unlabelled], None, method.mask_channel)
+            shown = self._as_input(batch.patches[unlabelled])
             with torch.no_grad():
-                wanted = teacher(shown).float()[:, 1:].softmax(dim=1)
-            pseudo = consistency_loss(output[unlabelled, 1:], wanted)
+                _, imitated = split_output(teacher(shown).float(), self.layout.channels)
+            pseudo = consistency_loss(logits[unlabelled], imitated.softmax(dim=1))
         total = method.alpha * denoise + (1 - method.alpha) * (
             segment + recipe.pseudo_labels * pseudo
         )
@@ -67,17 +71,23 @@ class Objective:
         """
         method, patches = self.method, batch.patches
         if method.target != "blind_spot":
-            return as_input(patches, None, method.mask_channel), None
+            return self._as_input(patches), None
+        # Noise is independent from channel to channel, and so is what is hidden of them.
+        channels = patches.flatten(0, 1) if self.layout.channels > 1 else patches
         if method.hides_grid:
-            mask = masking.grid_mask(
-                batch.y, batch.x, method.grid, self._subsets(len(patches), generator, validating)
-            )
-            hidden = masking.fill_grid(patches, mask, method.masking)
+            subsets = self._subsets(len(channels), generator, validating)
+            place = batch.place.repeat_interleave(self.layout.channels, dim=0)
+            mask = masking.grid_mask(place, method.grid, subsets)
+            hidden = masking.fill_grid(channels, mask, method.masking)
         else:
             hidden, mask = masking.hide(
-                patches, method, self.recipe.masked_fraction, self.structure, generator
+                channels, method, self.recipe.masked_fraction, self.structure, generator
             )
-        return as_input(hidden, mask, method.mask_channel), mask
+        hidden, mask = hidden.view_as(patches), mask.view_as(patches)
+        return self._as_input(hidden, mask), mask
+
+    def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return as_input(patches, mask, self.method.mask_channel, self.layout.dimensions)
 
     def _subsets(self, count: int, generator: torch.Generator, validating: bool) -> torch.Tensor:
         """Draw which subset of the grid is hidden in each patch."""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denoiseg_flow.classical import noise_level
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import open_plane
 from denoiseg_flow.noise_structure import NoiseStructure, correlation_along
 
 WINDOW = 32  # pixels a side
@@ -63,7 +63,7 @@ class Residual:
 
 def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
     """Read an image and what became of it, see :func:`judge_residual`."""
-    both = (np.asarray(open_image(folder / f"{name}.tif")) for folder in (noisy, denoised))
+    both = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
     return judge_residual(*both, noise)
 
 

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from denoiseg_flow.data.memory_maps import temporary_map
+from denoiseg_flow.data.memory_maps import release, temporary_map
 from denoiseg_flow.labels import IGNORE
 from denoiseg_flow.models import Normalisation
+from denoiseg_flow.tiles import pieces
 
 # Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
 RESIDENT_BYTES = 2 * 2**30
@@ -19,19 +21,20 @@ RESIDENT_BYTES = 2 * 2**30
 # stay in the processor's cache in double precision.
 CHUNK = 2**18
 
+PIECE = 2**24  # pixels that are read together
+
 
 class Batch(NamedTuple):
-    """Patches of images, all of shape (batch, y, x)."""
+    """Patches of images."""
 
     patches: torch.Tensor
-    """float32, normalised."""
+    """(batch, [channel,] [z,] y, x), float32, normalised."""
     classes: torch.Tensor | None
-    """int64, or None where no image is annotated."""
+    """(batch, [z,] y, x), int64, or None where no image is annotated."""
     targets: torch.Tensor | None
-    """float32, normalised like the patches: what denoising them should give; None: themselves."""
-    y: torch.Tensor
-    x: torch.Tensor
-    """int64: where each pixel lies in its image."""
+    """What denoising the patches should give, in the same form; None: themselves."""
+    place: torch.Tensor
+    """(batch, axis, [z,] y, x), int64: where each pixel lies in its image."""
 
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
@@ -45,14 +48,16 @@ class ImageBank:
     Attributes
     ----------
     pixels
-        (pixels of all images,), float32.
+        (channel, pixels of all images), float32.
     classes
         (pixels of all images,), int8 codes of :mod:`denoiseg_flow.labels`, or None where no image
         is annotated; ``IGNORE`` throughout images without a mask.
     targets
-        (pixels of all images,), float32: other images to denoise towards, or None.
-    offsets, heights, widths
-        (image,), int64: where each image starts, and its shape.
+        Like pixels: other images to denoise towards, or None.
+    offsets
+        (image,), int64: where each image starts.
+    sizes
+        (image, axis), int64: its shape ([z,] y, x).
     labelled
         (image,), bool.
     """
@@ -61,106 +66,143 @@ class ImageBank:
     classes: torch.Tensor | None
     targets: torch.Tensor | None
     offsets: torch.Tensor
-    heights: torch.Tensor
-    widths: torch.Tensor
+    sizes: torch.Tensor
     labelled: torch.Tensor
 
     @classmethod
     def load(
         cls,
         images: Iterable[np.ndarray],
-        classes: Iterable[torch.Tensor | None],
-        shapes: Sequence[tuple[int, int]],
+        classes: Iterable[Iterable[torch.Tensor] | None],
+        shapes: Sequence[tuple[int, ...]],
         device: torch.device,
         targets: Iterable[np.ndarray] | None = None,
+        channels: int = 1,
     ) -> "ImageBank":
-        """Copy the images, one at a time, to the device.
+        """Copy the images, a part of one at a time, to the device.
 
         Parameters
         ----------
         images
-            Float32 arrays (y, x).
+            Arrays ([channel,] [z,] y, x) of any real pixel type, which may be memory-mapped.
         classes
-            For each image its class codes (y, x) on the device, or None if it is not annotated.
+            For each image its class codes, in parts that follow each other in memory, or None if
+            it is not annotated.
         shapes
-            (y, x) of each image.
+            ([z,] y, x) of each image.
         targets
-            For each image a float32 array of its shape to denoise it towards, if there are any.
+            For each image another of its shape to denoise it towards, if there are any.
+        channels
+            Of every image.
         """
-        sizes = [height * width for height, width in shapes]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        pixels = _fill(images, offsets, device)
+        counts = [math.prod(shape) for shape in shapes]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        pixels = _fill(images, offsets, channels, device)
         codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
         labelled = torch.zeros(len(shapes), dtype=torch.bool)
-        places = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-        for index, (annotation, place) in enumerate(zip(classes, places, strict=True)):
-            if annotation is not None:
-                codes[slice(*place)] = annotation.ravel()
-                labelled[index] = True
-        heights, widths = np.array(shapes).T
+        starts = offsets[:-1].tolist()
+        for index, (annotation, place) in enumerate(zip(classes, starts, strict=True)):
+            if annotation is None:
+                continue
+            for part in annotation:
+                codes[place : place + part.numel()] = part.ravel()
+                place += part.numel()
+            labelled[index] = True
         return cls(
             pixels=pixels,
             classes=codes if labelled.any() else None,
-            targets=None if targets is None else _fill(targets, offsets, device),
+            targets=None if targets is None else _fill(targets, offsets, channels, device),
             offsets=torch.from_numpy(offsets[:-1]).to(device),
-            heights=torch.from_numpy(heights.copy()).to(device),
-            widths=torch.from_numpy(widths.copy()).to(device),
+            sizes=torch.tensor(np.array(shapes)).to(device),
             labelled=labelled.to(device),
         )
 
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return len(self.pixels)
+
     def measure(self) -> Normalisation:
-        """Return mean and standard deviation over all pixels."""
-        total = squares = 0.0
-        for part in self.pixels.split(CHUNK):
-            values = part.double()
-            total += float(values.sum())
-            squares += float(values.dot(values))
-        mean = total / len(self.pixels)
-        variance = squares / len(self.pixels) - mean**2
-        return Normalisation(mean, math.sqrt(max(variance, 1e-12)))
+        """Return mean and standard deviation over all pixels, of each channel by itself."""
+        return Normalisation.of_channels([_mean_and_deviation(values) for values in self.pixels])
 
     def measure_range(self) -> Normalisation:
         """Return what scales the targets, or the pixels where there are none, to [0, 1]."""
-        low, high = torch.aminmax(self.pixels if self.targets is None else self.targets)
-        return Normalisation(float(low), float(high - low) or 1.0)
+        ranges = (torch.aminmax(values) for values in self._wanted)
+        return Normalisation.of_channels(
+            [(float(low), float(high - low) or 1.0) for low, high in ranges]
+        )
 
     def mean_target(self) -> float:
         """Return the mean of the targets, or of the pixels where there are none."""
-        values = self.pixels if self.targets is None else self.targets
-        return float(values.mean(dtype=torch.float64))
+        return float(self._wanted.mean(dtype=torch.float64))
+
+    @property
+    def _wanted(self) -> torch.Tensor:
+        return self.pixels if self.targets is None else self.targets
 
     def normalise(self, normalisation: Normalisation) -> None:
         """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
         for values in (self.pixels, self.targets):
             if values is not None:
-                values.sub_(normalisation.mean).div_(normalisation.std)
+                for channel, (mean, std) in zip(values, normalisation.channels(), strict=True):
+                    channel.sub_(mean).div_(std)
 
-    def gather(self, index: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> Batch:
+    def gather(self, index: torch.Tensor, place: torch.Tensor) -> Batch:
         """Return what lies at the given places.
 
         Parameters
         ----------
         index
             (batch,), which image.
-        y, x
-            (batch, height, width), where in it.
+        place
+            (batch, axis, [z,] y, x), where in it.
         """
-        place = self.offsets[index, None, None] + y * self.widths[index, None, None] + x
-        return Batch(
-            self.pixels[place],
-            None if self.classes is None else self.classes[place].long(),
-            None if self.targets is None else self.targets[place],
-            y,
-            x,
-        )
+        patch_axes = [1] * (place.dim() - 2)
+        flat = torch.zeros_like(place[:, 0])
+        for axis in range(place.shape[1]):
+            flat = flat * self.sizes[index, axis].view(-1, *patch_axes) + place[:, axis]
+        flat += self.offsets[index].view(-1, *patch_axes)
+        values = (_take(part, flat) for part in (self.pixels, self.targets))
+        patches, targets = values
+        classes = None if self.classes is None else self.classes[flat].long()
+        return Batch(patches, classes, targets, place)
 
 
-def _fill(images: Iterable[np.ndarray], offsets: np.ndarray, device: torch.device) -> torch.Tensor:
+def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | None:
+    """Return (batch, [channel,] ...), what lies at the places (batch, ...) of each channel."""
+    if values is None:
+        return None
+    return values[0][flat] if len(values) == 1 else values[:, flat].transpose(0, 1)
+
+
+def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
+    total = squares = 0.0
+    for part in values.split(CHUNK):
+        part = part.double()
+        total += float(part.sum())
+        squares += float(part.dot(part))
+    mean = total / len(values)
+    return mean, math.sqrt(max(squares / len(values) - mean**2, 1e-12))
+
+
+def _fill(
+    images: Iterable[np.ndarray], offsets: np.ndarray, channels: int, device: torch.device
+) -> torch.Tensor:
     """Copy images one after the other into one buffer, where their offsets say."""
-    values = _allocate(int(offsets[-1]), torch.float32, device)
+    total = int(offsets[-1])
+    values = _allocate(channels * total, torch.float32, device).view(channels, total)
     for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-        pixels = torch.from_numpy(np.ascontiguousarray(image).ravel())
-        values[int(start) : int(stop)] = pixels.to(device)
+        parts = image if channels > 1 else image[None]
+        if parts.size != channels * (stop - start):
+            raise ValueError(f"image of shape {image.shape} does not fit {channels} channels")
+        for channel, part in zip(values, parts, strict=True):
+            begin = int(start)
+            for place in pieces(part.shape, PIECE):
+                pixels = torch.from_numpy(np.ravel(part[place]).astype(np.float32))
+                channel[begin : begin + len(pixels)] = pixels.to(device)
+                begin += len(pixels)
+                release(image)
     return values
 
 
@@ -175,7 +217,7 @@ def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Ten
 
 
 class PatchSampler:
-    """Draws batches of augmented square patches.
+    """Draws batches of augmented patches.
 
     Every position of every image is equally likely, as if all images had been cut into patches.
 
@@ -183,8 +225,8 @@ class PatchSampler:
     ----------
     bank
         The images.
-    patch_size
-        Side of the patches in pixels.
+    patch_shape
+        ([z,] y, x) of the patches in pixels, as high as wide.
     batch_size
         Patches in a batch.
     n_labelled
@@ -192,16 +234,20 @@ class PatchSampler:
         drawn from all images alike.
     """
 
-    def __init__(self, bank: ImageBank, patch_size: int, batch_size: int, n_labelled: int) -> None:
+    def __init__(
+        self, bank: ImageBank, patch_shape: Sequence[int], batch_size: int, n_labelled: int
+    ) -> None:
         self.bank = bank
-        self.patch_size = patch_size
+        self.patch_shape = tuple(patch_shape)
         self.batch_size = batch_size
-        area = (bank.heights * bank.widths).float()
+        volume = bank.sizes.prod(dim=1).float()
+        # (axis, image); made once, for a number from the host stops the device at every step.
+        self._corners = (bank.sizes - torch.tensor(self.patch_shape).to(bank.sizes) + 1).T
         self._groups = [
             (count, weights)
             for count, weights in [
-                (n_labelled, area * bank.labelled),
-                (batch_size - n_labelled, area),
+                (n_labelled, volume * bank.labelled),
+                (batch_size - n_labelled, volume),
             ]
             if count
         ]
@@ -214,46 +260,67 @@ class PatchSampler:
                 for count, weights in self._groups
             ]
         )
-        y, x = self._positions(index, generator)
-        return self.bank.gather(index, y, x)
+        return self.bank.gather(index, self._places(index, generator))
 
-    def _positions(
-        self, index: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random corners, under one of the eight symmetries of the square."""
-        size, device = self.patch_size, index.device
-        share = torch.rand(2, len(index), generator=generator, device=device)
-        top = (share[0] * (self.bank.heights[index] - size + 1)).long()
-        left = (share[1] * (self.bank.widths[index] - size + 1)).long()
-        flips = torch.randint(2, (3, len(index), 1, 1), generator=generator, device=device).bool()
-        ramp = torch.arange(size, device=device)
-        down, right = ramp[None, :, None], ramp[None, None, :]
-        dy = torch.where(flips[0], right, down)
-        dx = torch.where(flips[0], down, right)
-        dy = torch.where(flips[1], size - 1 - dy, dy)
-        dx = torch.where(flips[2], size - 1 - dx, dx)
-        return top[:, None, None] + dy, left[:, None, None] + dx
+    def _places(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Random corners, under one of the eight symmetries of the square, up or down in z.
+
+        Planes are never exchanged with rows or columns: they are farther apart, and more blurred.
+        """
+        shape, device = self.patch_shape, index.device
+        n_axes = len(shape)
+        share = torch.rand(n_axes, len(index), generator=generator, device=device)
+        corner = (share * self._corners[:, index]).long()  # (axis, batch)
+        flips = torch.randint(
+            2, (n_axes + 1, len(index)), generator=generator, device=device
+        ).bool()
+        flips = flips.view(n_axes + 1, len(index), *[1] * n_axes)
+        ramps = [
+            torch.arange(length, device=device).view(-1, *[1] * (n_axes - 1 - axis))
+            for axis, length in enumerate(shape)
+        ]
+        *above, down, right = ramps
+        inside = [*above, torch.where(flips[0], right, down), torch.where(flips[0], down, right)]
+        # Flips of rows and columns were drawn before there were planes.
+        order = [*range(n_axes, 2, -1), 1, 2]
+        places = [
+            torch.where(flips[flip], length - 1 - ramp, ramp)
+            for flip, length, ramp in zip(order, shape, inside, strict=True)
+        ]
+        return torch.stack(
+            [
+                start.view(-1, *[1] * n_axes) + place.expand(len(index), *shape)
+                for start, place in zip(corner, places, strict=True)
+            ],
+            dim=1,
+        )
 
 
 def validation_patches(
-    bank: ImageBank, patch_size: int, limit: int, generator: torch.Generator
+    bank: ImageBank, patch_shape: Sequence[int], limit: int, generator: torch.Generator
 ) -> Batch:
     """Cut images into a regular grid of patches and return at most ``limit`` of them.
 
     The choice among more patches than ``limit`` is random but fixed by the generator, so that
     every validation of a run sees the same pixels.
     """
-    places = [
-        (image, top, left)
-        for image, (height, width) in enumerate(
-            zip(bank.heights.tolist(), bank.widths.tolist(), strict=True)
+    device = generator.device
+    corners = [
+        (image, *corner)
+        for image, size in enumerate(bank.sizes.tolist())
+        for corner in product(
+            *(
+                range(0, length - side + 1, side)
+                for length, side in zip(size, patch_shape, strict=True)
+            )
         )
-        for top in range(0, height - patch_size + 1, patch_size)
-        for left in range(0, width - patch_size + 1, patch_size)
     ]
-    order = torch.randperm(len(places), generator=generator, device=generator.device)[:limit]
-    index, top, left = torch.tensor(places, device=generator.device)[order].T
-    ramp = torch.arange(patch_size, device=generator.device)
-    y = (top[:, None, None] + ramp[:, None]).expand(-1, -1, patch_size)
-    x = (left[:, None, None] + ramp).expand(-1, patch_size, -1)
-    return bank.gather(index, y, x)
+    order = torch.randperm(len(corners), generator=generator, device=device)[:limit]
+    index, *starts = torch.tensor(corners, device=device)[order].T
+    ramps = torch.meshgrid(
+        *(torch.arange(side, device=device) for side in patch_shape), indexing="ij"
+    )
+    places = [
+        start.view(-1, *[1] * len(ramps)) + ramp for start, ramp in zip(starts, ramps, strict=True)
+    ]
+    return bank.gather(index, torch.stack(places, dim=1))

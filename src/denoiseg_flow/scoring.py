@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denoiseg_flow import metrics
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import open_image, read_metadata
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.overlap import object_overlap
@@ -129,12 +129,12 @@ def score_run(
             path = predictions / "denoised" / file
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
-                scores |= denoising_scores(truth, denoised, noisy_image)
+                scores |= _over_channels(denoising_scores, path, truth, denoised, noisy_image)
         if "j_invariant" in kinds:
             path = predictions / "j_invariant" / file
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
-                scores |= j_invariant_scores(truth, denoised, noisy_image)
+                scores |= _over_channels(j_invariant_scores, path, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
@@ -142,6 +142,17 @@ def score_run(
             for metric, value in scores.items()
         ]
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+
+
+def _over_channels(
+    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+) -> dict[str, float]:
+    """Return the scores of images, means over their channels if the file of one has several."""
+    if "C" not in read_metadata(path).axes:
+        return scores(*images)
+    count = next(len(image) for image in images if image is not None)
+    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
 
 
 def write_metrics(frame: pd.DataFrame, path: Path) -> None:

@@ -68,23 +68,25 @@ def suggest(
 
 
 def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:
-    """Return what a network thinks of an image (y, x): its uncertainty, and a description.
+    """Return what a network thinks of an image: its uncertainty, and a description.
 
     The uncertainty is the mean entropy of the class probabilities in bits. The description are
     mean and standard deviation of the features that the last convolution reads.
     """
-    total = 0.0
+    total, count = 0.0, 0
     with _features(model.network) as noted:
         for tile in predict_tiles(model, image):
-            total += float(entropy(tile.probabilities).sum(dtype=np.float64))
+            uncertain = entropy(tile.probabilities)
+            total += float(uncertain.sum(dtype=np.float64))
+            count += uncertain.size
     sizes, means, squares = zip(*noted, strict=True)
     mean, square = (np.average(values, axis=0, weights=sizes) for values in (means, squares))
     spread = np.sqrt(np.maximum(square - mean**2, 0))
-    return total / image.size, np.concatenate([mean, spread])
+    return total / count, np.concatenate([mean, spread])
 
 
 def entropy(probabilities: NDArray) -> NDArray:
-    """Return the entropy (y, x) of class probabilities (class, y, x), in bits."""
+    """Return the entropy (...) of class probabilities (class, ...), in bits."""
     clipped = np.clip(probabilities, np.finfo(np.float32).tiny, 1)
     return -(clipped * np.log2(clipped)).sum(axis=0)
 
@@ -96,10 +98,12 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].double()
-        means = (values.mean(dim=(0, 2, 3)).cpu().numpy() for values in (x, x.square()))
+        others = [axis for axis in range(x.dim()) if axis != 1]
+        means = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
         noted.append((x[:, 0].numel(), *means))
 
-    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][-1]
+    kinds = (nn.Conv2d, nn.Conv3d)
+    last = [layer for layer in network.modules() if isinstance(layer, kinds)][-1]
     hook = last.register_forward_pre_hook(note)
     try:
         yield noted

@@ -4,9 +4,10 @@ import numpy as np
 import scipy
 
 from denoiseg_flow.data.memory_maps import release, temporary_map
-from denoiseg_flow.tiles import spans
+from denoiseg_flow.labels import neighbours
+from denoiseg_flow.tiles import Place, pieces
 
-STRIP_ROWS = 128  # rows that are looked at together while parts are joined
+PIECE = 2**22  # pixels that are looked at together while parts are joined
 
 
 class TiledComponents:
@@ -20,16 +21,16 @@ class TiledComponents:
     Parameters
     ----------
     shape
-        (y, x) of the whole image.
+        ([z,] y, x) of the whole image.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         self._parts = temporary_map(shape, np.int32)
         self._n_parts = 0
         self._numbers = np.zeros(1, np.int32)  # of the component that each part belongs to
 
-    def add(self, place: tuple[slice, slice], mask: np.ndarray) -> None:
+    def add(self, place: Place, mask: np.ndarray) -> None:
         """Add a tile of the mask.
 
         Nothing is kept in memory: small arrays that outlive the large ones of a tile would leave
@@ -38,9 +39,9 @@ class TiledComponents:
         Parameters
         ----------
         place
-            Row and column slices in the image. Together, the tiles cover each pixel once.
+            Box in the image. Together, the tiles cover each pixel once.
         mask
-            (y, x), bool.
+            ([z,] y, x), bool.
         """
         parts, count = scipy.ndimage.label(mask)
         parts[mask] += self._n_parts
@@ -70,22 +71,28 @@ class TiledComponents:
 
         Pixels count in raster order of the image; part 0, the background, comes before them all.
         """
-        height, width = self._shape
         first = np.full(1 + self._n_parts, np.iinfo(np.int64).max)
         first[0] = -1
         pairs = [np.zeros((2, 0), np.int32)]
-        above = np.zeros((1, width), np.int32)
-        for rows, _ in spans(height, STRIP_ROWS, 0):
-            strip = np.concatenate([above, self._parts[rows]])
+        for place in pieces(self._shape, PIECE):
+            parts = self._parts[place].copy()
+            # One more pixel before the piece along every axis: the neighbours across its seams.
+            grown = tuple(slice(max(along.start - 1, 0), along.stop) for along in place)
+            seen = self._parts[grown]
+            pairs += [
+                _touching(seen[one], seen[other])
+                for one, other in neighbours(seen.ndim, corners=False)
+            ]
             release(self._parts)
-            above = strip[-1:].copy()
-            pairs += [_touching(strip[:-1], strip[1:]), _touching(strip[:, :-1], strip[:, 1:])]
-            pixels = np.flatnonzero(strip[1:])
-            np.minimum.at(first, strip[1:].ravel()[pixels], rows.start * width + pixels)
+            inside = np.nonzero(parts)
+            corner = [along.start for along in place]
+            places = [index + start for index, start in zip(inside, corner, strict=True)]
+            pixels = np.ravel_multi_index(places, self._shape)
+            np.minimum.at(first, parts[inside], pixels)
         return np.concatenate(pairs, axis=1), first
 
-    def read(self, place: tuple[slice, slice]) -> np.ndarray:
-        """Return the labels, int32, of a rectangle of the image, after :meth:`merge`.
+    def read(self, place: Place) -> np.ndarray:
+        """Return the labels, int32, of a box of the image, after :meth:`merge`.
 
         0 is background, and the components are numbered in raster order of their first pixels.
         """
@@ -94,7 +101,7 @@ class TiledComponents:
         return labels
 
 
-def _touching(parts: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
+def _touching(parts: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return each pair of different parts of which pixels are neighbours, (2, pair)."""
-    seam = (parts != neighbours) & (parts > 0) & (neighbours > 0)
-    return np.unique(np.stack([parts[seam], neighbours[seam]]), axis=1)
+    seam = (parts != others) & (parts > 0) & (others > 0)
+    return np.unique(np.stack([parts[seam], others[seam]]), axis=1)

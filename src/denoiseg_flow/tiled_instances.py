@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from denoiseg_flow.data.images import write_strips
+from denoiseg_flow.data.images import STRIP_ROWS, write_strips
 from denoiseg_flow.data.memory_maps import release, temporary_map
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import (
     find_seeds,
     grow_seeds,
@@ -16,15 +17,16 @@ from denoiseg_flow.instances import (
 )
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.tiled_components import TiledComponents
-from denoiseg_flow.tiles import spans, within
+from denoiseg_flow.tiles import Place, boxes, spans, within
 
-# Side of the tiles, in pixels, in which seeds are found and objects grow from them.
-TILE = 1024
+# Sides of the tiles, in pixels, in which seeds are found and objects grow from them, in planes
+# (y, x) and in volumes (z, y, x).
+TILES = {2: (1024, 1024), 3: (64, 256, 256)}
 
 # How far, in pixels, a tile sees beyond its edges meanwhile. It limits the rim that an object may
 # have around its seed and how far the peaks in an object may lie apart, not the object: seeds are
 # numbered for the whole image, and fill most of their objects.
-MARGIN = 128
+MARGINS = {2: (128, 128), 3: (32, 64, 64)}
 
 
 class TiledInstances:
@@ -37,22 +39,23 @@ class TiledInstances:
     Parameters
     ----------
     shape
-        (y, x) of the whole image.
+        ([z,] y, x) of the whole image.
     instances
         ``"components"`` or ``"watershed"``.
     threshold
         Of the probability of the foreground.
     """
 
-    def __init__(self, shape: tuple[int, int], instances: str, threshold: float) -> None:
+    def __init__(self, shape: tuple[int, ...], instances: str, threshold: float) -> None:
         self._shape = shape
+        self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
         self._threshold = threshold
         self._components = TiledComponents(shape)
         # For the watershed: p(foreground) - p(border), and minus infinity outside of the mask.
         self._height = temporary_map(shape, np.float32) if instances == "watershed" else None
 
-    def add(self, place: tuple[slice, slice], probabilities: np.ndarray) -> None:
-        """Add the probabilities (3, y, x) of a tile; together, tiles cover each pixel once."""
+    def add(self, place: Place, probabilities: np.ndarray) -> None:
+        """Add the probabilities (3, [z,] y, x) of a tile; together, tiles cover each pixel once."""
         foreground = probabilities[FOREGROUND]
         if self._height is None:
             self._components.add(place, foreground > self._threshold)
@@ -62,36 +65,37 @@ class TiledInstances:
         self._height[place] = np.where(mask, height, -np.inf)
         release(self._height)
 
-    def write(self, path: Path, pixel_size: tuple[float, float] | None) -> None:
+    def write(self, path: Path, metadata: Metadata) -> None:
         """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
         if self._height is not None:
             self._find_seeds()
         dtype = label_type(self._components.merge())
-        write_strips(path, self._bands(dtype), self._shape, dtype, pixel_size)
+        write_strips(path, self._bands(dtype), self._shape, dtype, metadata)
 
     def _find_seeds(self) -> None:
-        for rows, seen_rows in spans(self._shape[0], TILE, MARGIN):
-            for columns, seen_columns in spans(self._shape[1], TILE, MARGIN):
-                seeds = find_seeds(self._height[seen_rows, seen_columns])
-                release(self._height)
-                kept = within(rows, seen_rows), within(columns, seen_columns)
-                self._components.add((rows, columns), seeds[kept])
+        for kept, seen in boxes(self._shape, self._tile, self._margin):
+            seeds = find_seeds(self._height[seen])
+            release(self._height)
+            self._components.add(kept, seeds[within(kept, seen)])
 
     def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:
-        """Yield the labels from top to bottom, in pieces as wide as the image."""
-        height, width = self._shape
-        for rows, seen_rows in spans(height, TILE, MARGIN):
-            band = np.empty((rows.stop - rows.start, width), dtype)
-            for columns, seen_columns in spans(width, TILE, MARGIN):
-                if self._height is None:
-                    band[:, columns] = self._components.read((rows, columns))
-                    continue
-                seen = self._grow((seen_rows, seen_columns))
-                band[:, columns] = seen[within(rows, seen_rows), within(columns, seen_columns)]
-            yield band
+        """Yield the labels as rows of planes, from top to bottom, one plane after the other."""
+        first, *others = self._shape
+        for along, seen_along in spans(first, self._tile[0], self._margin[0]):
+            # As wide as the image, so that in volumes it may be too large for the memory.
+            slab = temporary_map((along.stop - along.start, *others), dtype)
+            for kept, seen in boxes(others, self._tile[1:], self._margin[1:]):
+                slab[:, *kept] = self._labels((along, *kept), (seen_along, *seen))
+                release(slab)
+            for plane in slab if slab.ndim == 3 else [slab]:
+                for top in range(0, len(plane), STRIP_ROWS):
+                    yield plane[top : top + STRIP_ROWS]
+                release(slab)
 
-    def _grow(self, place: tuple[slice, slice]) -> np.ndarray:
-        seeds, height = self._components.read(place), self._height[place]
+    def _labels(self, kept: Place, seen: Place) -> np.ndarray:
+        if self._height is None:
+            return self._components.read(kept)
+        seeds, height = self._components.read(seen), self._height[seen]
         labels = grow_seeds(height, seeds, height > -np.inf)
         release(self._height)
-        return labels
+        return labels[within(kept, seen)]

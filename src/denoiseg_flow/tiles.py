@@ -1,6 +1,11 @@
 """Cut a large image into tiles that are worked on one at a time."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+Place = tuple[slice, ...]
+"""A box in an image: a slice for each of its axes."""
 
 
 def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[slice, slice]]:
@@ -33,6 +38,44 @@ def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[sl
         )
 
 
-def within(kept: slice, computed: slice) -> slice:
-    """Return where the kept span lies in the computed one."""
-    return slice(kept.start - computed.start, kept.stop - computed.start)
+def boxes(
+    shape: Sequence[int],
+    tile: Sequence[int],
+    halo: Sequence[int],
+    stride: Sequence[int] | None = None,
+) -> Iterator[tuple[Place, Place]]:
+    """Cut an image along all axes, see :func:`spans`; yields kept and computed boxes."""
+    axes = zip(shape, tile, halo, stride or [1] * len(shape), strict=True)
+    for along in product(*(list(spans(*axis)) for axis in axes)):
+        kept, computed = zip(*along, strict=True)
+        yield kept, computed
+
+
+def pieces(shape: Sequence[int], limit: int) -> Iterator[Place]:
+    """Cut an array into boxes of at most ``limit`` values, in the order in which they are stored.
+
+    No box is smaller than one row, the values along the last axis.
+    """
+    first, rest = shape[0], tuple(shape[1:])
+    size = math.prod(rest)
+    if rest and size > limit:
+        for index in range(first):
+            for place in pieces(rest, limit):
+                yield slice(index, index + 1), *place
+        return
+    step = max(limit // max(size, 1), 1) if rest else first
+    for start in range(0, first, max(step, 1)):
+        yield slice(start, min(start + step, first)), *(slice(0, length) for length in rest)
+
+
+def within(kept: Place, computed: Place) -> Place:
+    """Return where the kept box lies in the computed one."""
+    return tuple(
+        slice(inner.start - outer.start, inner.stop - outer.start)
+        for inner, outer in zip(kept, computed, strict=True)
+    )
+
+
+def box_shape(place: Place) -> tuple[int, ...]:
+    """Return the shape of a box."""
+    return tuple(along.stop - along.start for along in place)

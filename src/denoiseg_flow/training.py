@@ -19,7 +19,8 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import choose_threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import ImageModels, TrainedModel, new_network
-from denoiseg_flow.networks import NETWORKS
+from denoiseg_flow.networks import NETWORKS, memory_format
+from denoiseg_flow.networks.layout import PLANES, Layout
 from denoiseg_flow.objective import Objective
 from denoiseg_flow.optimiser import Adam
 from denoiseg_flow.prediction import predict_probabilities
@@ -29,6 +30,7 @@ from denoiseg_flow.seeds import torch_seed
 from denoiseg_flow.training_images import (
     TrainingImages,
     check_validation,
+    find_layout,
     load_bank,
 )
 
@@ -64,28 +66,32 @@ class Trainer:
         val_bank: ImageBank,
         seed: int,
         device: torch.device,
+        layout: Layout = PLANES,
     ) -> None:
         self.method = method
         self.recipe = recipe
         self.seed = seed
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
-        network = new_network(method, recipe)
+        network = new_network(method, recipe, layout)
         if network.bounded:
             network.start_at(bank.mean_target())
         for layer in batch_norm.batch_norms(network):
             layer.momentum = recipe.batch_norm_momentum
-        self.network = network.to(device, memory_format=torch.channels_last)
+        # A network that takes volumes apart is one for planes.
+        dimensions = 2 if layout.plane_by_plane else layout.dimensions
+        self.network = network.to(device, memory_format=memory_format(dimensions))
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
-        self.objective = Objective(method, recipe, device)
+        self.objective = Objective(method, recipe, device, layout)
         self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
         self.schedule = make_schedule(recipe, self.optimiser)
+        patch_shape = layout.patch_shape(recipe.patch_size)
         self.sampler = PatchSampler(
-            bank, recipe.patch_size, recipe.batch_size, recipe.labelled_patches(method)
+            bank, patch_shape, recipe.batch_size, recipe.labelled_patches(method)
         )
         self.generator = self._new_generator("training")
         self.validation = validation_patches(
-            val_bank, recipe.patch_size, recipe.validation_patches, self._new_generator("val")
+            val_bank, patch_shape, recipe.validation_patches, self._new_generator("val")
         )
         self.step = 0
         self.loss_sums = torch.zeros(4, device=device)  # of the epoch so far
@@ -301,19 +307,20 @@ def train(
     """
     check_validation(method, images, identity["dataset"])
     name = " ".join(map(str, identity.values()))
+    layout = find_layout(method, recipe, [*images.train, *images.val])
     with out_of_memory_advice(device, recipe.batch_size):
         held_out = {}
         for number, fold in enumerate(images.folds, start=1):
             logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
             model, _ = _train_on(
-                _load_banks(images.without(fold), recipe, device),
-                method, recipe, identity | {"fold": number},
+                _load_banks(images.without(fold), recipe, layout, device),
+                layout, method, recipe, identity | {"fold": number},
                 checkpoints.beside(f"fold{number}"), device, init, f"{name} fold {number}",
             )  # fmt: skip
             held_out |= dict.fromkeys(fold, model)
         model, history = _train_on(
-            _load_banks(images, recipe, device),
-            method, recipe, identity, checkpoints, device, init, name,
+            _load_banks(images, recipe, layout, device),
+            layout, method, recipe, identity, checkpoints, device, init, name,
         )  # fmt: skip
     model.held_out = held_out
     if method.segments:
@@ -322,12 +329,12 @@ def train(
 
 
 def _load_banks(
-    images: TrainingImages, recipe: Recipe, device: torch.device
+    images: TrainingImages, recipe: Recipe, layout: Layout, device: torch.device
 ) -> tuple[ImageBank, ImageBank]:
     """Load the images that are trained on, and those for validation."""
     return (
-        load_bank(images.train, images.train_masks, recipe, device, images.target),
-        load_bank(images.val, images.val_masks, recipe, device, images.target),
+        load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
+        load_bank(images.val, images.val_masks, recipe, layout, device, images.target),
     )
 
 
@@ -376,11 +383,12 @@ def train_each_image(
     The models, and the mean of their histories.
     """
     models, histories = {}, []
+    layout = find_layout(method, recipe, images)
     for image in images:
         with out_of_memory_advice(device, recipe.batch_size):
-            banks = [load_bank([image], [None], recipe, device) for _ in ("train", "val")]
+            banks = [load_bank([image], [None], recipe, layout, device) for _ in ("train", "val")]
             models[image.stem], history = _train_on(
-                banks, method, recipe, identity | {"image": image.stem},
+                banks, layout, method, recipe, identity | {"image": image.stem},
                 checkpoints.beside(image.stem), device, None,
                 name=f"{' '.join(map(str, identity.values()))} {image.stem}",
             )  # fmt: skip
@@ -391,6 +399,7 @@ def train_each_image(
 
 def _train_on(
     banks: Sequence[ImageBank],
+    layout: Layout,
     method: Method,
     recipe: Recipe,
     identity: dict[str, Any],
@@ -405,7 +414,7 @@ def _train_on(
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
         each.normalise(normalisation)
-    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device)
+    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device, layout)
     if init is not None:
         trainer.start_from(init.network.state_dict())
     contents = {"classes": bank.classes, "targets": bank.targets}
@@ -415,5 +424,5 @@ def _train_on(
         (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
     )
     trainer.run(checkpoints, fingerprint, name)
-    model = TrainedModel(method, recipe, identity, normalisation, trainer.average)
+    model = TrainedModel(method, recipe, identity, normalisation, trainer.average, layout)
     return model, pd.DataFrame(trainer.history)

@@ -1,6 +1,6 @@
 """The images that a training reads: chosen, checked, and brought to the device."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import open_channels, open_image, read_metadata
 from denoiseg_flow.data.manifest import CROSS, TRAINED, folds, labelled_images
+from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.labels import encode_classes
-from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.methods import Method, Recipe, down_samplings
+from denoiseg_flow.networks.layout import Layout, volume_layout
 from denoiseg_flow.prediction import input_folder
 from denoiseg_flow.sampling import ImageBank
+from denoiseg_flow.tiles import pieces, within
 
-# The image (y, x) that the one of that name should become when it is denoised.
+PIECE = 2**22  # pixels of a mask that are encoded together
+
+# The image that the one of that name should become when it is denoised.
 Target = Callable[[str], np.ndarray]
 
 
@@ -137,39 +142,75 @@ def find_target(
     return {"clean": clean, "second_noisy": second_copy}.get(method.target)
 
 
+def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layout:
+    """Return what kind of images these are, and how a network of the method looks at them.
+
+    Raises
+    ------
+    InputError
+        If they are not all of one kind.
+    """
+    found = [read_metadata(path) for path in images]
+    channels = [len(open_channels(path)) for path in images]
+    for path, each, count in zip(images, found, channels, strict=True):
+        if (each.axes, count) != (found[0].axes, channels[0]):
+            raise InputError(
+                f"image {path} has axes {each.axes} and {count} channels, but {images[0]} has "
+                f"{found[0].axes} and {channels[0]}: images of one data set must be of one kind"
+            )
+    if len(found[0].spatial_axes) == 2:
+        return Layout(channels=channels[0])
+    if method.planes:
+        return Layout(3, channels[0], plane_by_plane=True)
+    n_planes = min(open_image(path).shape[-3] for path in images)
+    step = float(np.median([each.plane_step() for each in found]))
+    depth = down_samplings(method.network, recipe.depth)
+    return volume_layout(depth, recipe.patch_depth, n_planes, step, channels[0])
+
+
 def load_bank(
     images: Sequence[Path],
     masks: Sequence[Path | None],
     recipe: Recipe,
+    layout: Layout,
     device: torch.device,
     target: Target | None = None,
 ) -> ImageBank:
-    """Read images, masks and targets onto the device.
+    """Read images, masks and targets onto the device, none of them as a whole.
 
     Raises
     ------
     InputError
         If an image is smaller than a training patch.
     """
-    shapes = [open_image(path).shape for path in images]
+    shapes = [open_image(path).shape[-layout.dimensions :] for path in images]
     for path, shape in zip(images, shapes, strict=True):
-        if min(shape) < recipe.patch_size:
+        if min(shape[-2:]) < recipe.patch_size:
             raise InputError(
-                f"image {path} has shape {shape[0]}x{shape[1]}, smaller than the training patch; "
-                f"set 'patch_size' of the recipe (now {recipe.patch_size}) to {min(shape)} or less"
+                f"image {path} has shape {'x'.join(map(str, shape))}, smaller than the training "
+                f"patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
+                f"{min(shape[-2:])} or less"
             )
     return ImageBank.load(
-        (open_image(path).astype(np.float32) for path in images),
-        (None if mask is None else encode_classes(_read_mask(mask, device)) for mask in masks),
+        map(open_image, images),
+        (None if mask is None else _read_classes(mask, device) for mask in masks),
         shapes,
         device,
-        target and (target(path.stem).astype(np.float32) for path in images),
+        target and (target(path.stem) for path in images),
+        layout.channels,
     )
 
 
-def _read_mask(path: Path, device: torch.device) -> torch.Tensor:
-    # A copy: PyTorch takes no memory map that is read-only, and hardly computes with uint16.
-    return torch.from_numpy(open_image(path).astype(np.int32)).to(device)
+def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the class codes of a mask, one part after the other."""
+    mask = open_image(path)
+    for kept in pieces(mask.shape, PIECE):
+        # A class depends on the pixels beside.
+        seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)
+        # A copy: PyTorch takes no memory map that is read-only, and hardly computes with uint16.
+        labels = torch.from_numpy(mask[seen].astype(np.int32)).to(device)
+        release(mask)
+        yield encode_classes(labels)[within(kept, seen)]
 
 
 def check_validation(method: Method, images: TrainingImages, dataset: str) -> None:

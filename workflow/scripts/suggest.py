@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import middle_plane, open_image, open_plane
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.suggestions import thumbnails
@@ -33,8 +33,10 @@ def main(snakemake):
         shown = [
             (
                 name,
-                np.asarray(open_image(noisy / f"{name}.tif")),
-                entropy(predict_probabilities(model, open_image(images / f"{name}.tif"))),
+                np.asarray(open_plane(noisy / f"{name}.tif")),
+                middle_plane(
+                    entropy(predict_probabilities(model, open_image(images / f"{name}.tif")))
+                ),
             )
             for name in table["image"].head(N_SHOWN)
         ]

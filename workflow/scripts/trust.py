@@ -7,7 +7,7 @@ import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import open_plane
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.trust import ResidualExample, diagnostics, residual_panel
@@ -44,8 +44,8 @@ def main(snakemake):
         rows = [
             ResidualExample(
                 name,
-                np.asarray(open_image(noisy / f"{name}.tif")),
-                np.asarray(open_image(denoised / f"{name}.tif")),
+                np.asarray(open_plane(noisy / f"{name}.tif")),
+                np.asarray(open_plane(denoised / f"{name}.tif")),
                 load_residual(name, noisy, denoised, trust.noise),
             )
             for name in shown

@@ -1,34 +1,36 @@
 """Turn any source of images into the canonical form that every later step reads.
 
-Canonical means, under one folder: ``images/{image}.tif`` (grey, 2D, uncompressed),
+Canonical means, under one folder: ``images/{image}.tif`` (a plane or a volume, uncompressed),
 ``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 truth,
-where there is one) and ``manifest.tsv``.
+where there is one) and ``manifest.tsv``. All are OME-TIFF.
 """
 
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import tifffile
 
 from denoiseg_flow.data import folders, manifest, simulator
 from denoiseg_flow.data.combined import link_parts, parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
+from denoiseg_flow.data.image_files import open_image_file
 from denoiseg_flow.data.images import (
+    Readable,
     check_image,
     check_mask,
     check_pair,
-    read_image,
-    read_mask,
+    copy_image,
     write_image,
 )
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
-from denoiseg_flow.data.planes import UNREADABLE, read_pixel_size
+from denoiseg_flow.data.stacks import Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -45,12 +47,14 @@ class _Sample(NamedTuple):
     """One image on its way from the source to the canonical folder."""
 
     name: str
-    image: np.ndarray
+    image: Readable
     mask: np.ndarray | None
-    clean: np.ndarray | None
+    clean: Readable | None
     source: str
+    metadata: Metadata
     given_subset: str = ""
-    pixel_size: tuple[float, float] | None = None
+    constant: bool = False
+    """Whether the image may have a single grey value."""
 
 
 def simulator_options(spec: Spec) -> dict[str, Any]:
@@ -64,7 +68,9 @@ def prepare(
     folder: str | Path,
     prepared_parts: Sequence[str | Path] = (),
 ) -> None:
-    """Write the canonical form of a data set, one image at a time in memory.
+    """Write the canonical form of a data set, a part of one image at a time in memory.
+
+    Masks are read as a whole.
 
     Parameters
     ----------
@@ -175,21 +181,9 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     for spec in used.values():
         if spec["source"] == "folder":
             for source in folders.find(spec["images"]):
-                if _may_be_negative(source.image):
-                    image = read_image(source.image)
-                    check_photons(image, config["noises"][noise], noise, source.image)
-
-
-def _may_be_negative(path: Path) -> bool:
-    """Whether the header of an image file leaves negative values possible."""
-    if path.suffix.lower() == ".png":
-        return False  # the format has no such numbers
-    try:
-        with tifffile.TiffFile(path) as tif:
-            dtype = tif.pages.first.dtype
-            return dtype is None or dtype.kind not in "bu"
-    except UNREADABLE:
-        return True  # reading it will say what is wrong
+                with open_image_file(source.image, spec.get("axes")) as file:
+                    for region in find_regions(file, Reading.of(spec)):
+                        check_photons(region, config["noises"][noise], noise, source.image)
 
 
 def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
@@ -296,45 +290,82 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
 
 
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
-    """Yield the checked images of a source."""
+    """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec["source"] == "folder":
-        return _from_folders({key: spec.get(key) for key in FOLDER_KEYS}, values)
+        return _from_folders({key: spec.get(key) for key in FOLDER_KEYS}, values, Reading.of(spec))
     if raw is None:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
         kinds = {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-        return _from_folders(kinds, values)
+        return _from_folders(kinds, values, Reading(dimensions=3 if spec.get("depth") else None))
     if spec["format"] == "denoiseg_npz":
         return _from_npz(raw, values)
     kinds = {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
-    return _from_folders(kinds, values)
+    return _from_folders(kinds, values, Reading.of(spec))
 
 
-def _from_folders(kinds: Mapping[str, Any], values: Mapping[str, Any]) -> Iterator[_Sample]:
+def _from_folders(
+    kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
+) -> Iterator[_Sample]:
     """Yield the images of folders; ``values`` say what the numbers in their masks mean."""
-    for name, image_path, mask_path, clean_path in folders.find(**kinds):
-        image = read_image(image_path)
-        mask = clean = None
-        if mask_path is not None:
-            mask = read_mask(mask_path, **values)
-            check_pair(image, mask, str(image_path), str(mask_path), "mask")
-        if clean_path is not None:
-            clean = image if clean_path == image_path else read_image(clean_path)
-            check_pair(image, clean, str(image_path), str(clean_path), "clean image")
-        yield _Sample(
-            name, image, mask, clean, image_path.name, pixel_size=read_pixel_size(image_path)
-        )
+    for name, *paths in folders.find(**kinds):
+        image_path, mask_path, clean_path = paths
+        with ExitStack() as stack:
+            masks_reading = reading.of_masks()
+            readings = (reading, masks_reading, reading)
+            images, masks, cleans = (
+                _open_regions(path, how, how is masks_reading, stack)
+                for path, how in zip(paths, readings, strict=True)
+            )
+            for others, kind, path in (
+                (masks, "mask", mask_path),
+                (cleans, "clean image", clean_path),
+            ):
+                if others is not None and len(others) != len(images):
+                    raise InputError(
+                        f"{image_path} holds {len(images)} images, but its {kind} {path} holds "
+                        f"{len(others)}: export both from the same file"
+                    )
+            for number, image in enumerate(images):
+                mask = clean = None
+                if masks is not None:
+                    mask = check_mask(masks[number].read(), str(mask_path), **values)
+                    check_pair(image, mask, str(image_path), str(mask_path), "mask")
+                if cleans is not None:
+                    clean = cleans[number]
+                    check_pair(image, clean, str(image_path), str(clean_path), "clean image")
+                yield _Sample(
+                    name + image.suffix, image, mask, clean, image_path.name, image.metadata
+                )
+
+
+def _open_regions(
+    path: Path | None, reading: Reading, indexed: bool, stack: ExitStack
+) -> list[Region] | None:
+    """Return the images of a file, which stays open as long as ``stack``."""
+    if path is None:
+        return None
+    file = stack.enter_context(open_image_file(path, reading.axes, indexed))
+    return list(find_regions(file, reading))
 
 
 def _from_npz(raw: str | Path, values: Mapping[str, Any]) -> Iterator[_Sample]:
     """Yield the images of a DenoiSeg archive; they are without noise, so each is its own truth."""
     for item in read_denoiseg_npz(raw):
-        # Patches cut from an empty corner may be constant; nobody can repair the archive.
-        image = check_image(item.image, item.origin, constant=True)
         mask = check_mask(item.labels, f"of {item.origin}", **values)
-        check_pair(image, mask, item.origin, "labels", "mask")
-        yield _Sample(item.name, image, mask, image, item.origin, item.subset)
+        check_pair(item.image, mask, item.origin, "labels", "mask")
+        yield _Sample(
+            item.name,
+            item.image,
+            mask,
+            item.image,
+            item.origin,
+            Metadata("YX"),
+            item.subset,
+            # Patches cut from an empty corner may be constant; nobody can repair the archive.
+            constant=True,
+        )
 
 
 def _inside(raw: str | Path, key: str, relative: str) -> Path:
@@ -353,22 +384,35 @@ def _inside(raw: str | Path, key: str, relative: str) -> Path:
 
 def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
     """Write the files of one image and return its row of the manifest."""
-    name = f"{sample.name}.tif"
-    write_image(folder / "images" / name, sample.image, pixel_size=sample.pixel_size)
+    name, metadata = f"{sample.name}.tif", sample.metadata
+    label = _named(sample.image, sample.source)
+    dtype = check_image(sample.image, label, sample.constant)
+    copy_image(sample.image, folder / "images" / name, metadata, dtype)
     if sample.mask is not None:
-        write_image(folder / "masks" / name, sample.mask, True, sample.pixel_size)
+        spatial = metadata.only(metadata.spatial_axes)
+        write_image(folder / "masks" / name, sample.mask, spatial, compress=True)
     if sample.clean is not None:
-        clean = sample.clean.astype(np.float32, copy=False)
-        write_image(folder / "clean" / name, clean, pixel_size=sample.pixel_size)
-    height, width = sample.image.shape
+        if sample.clean is not sample.image:
+            check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)
+        copy_image(sample.clean, folder / "clean" / name, metadata, np.float32)
+    *above, height, width = sample.image.shape
     return {
         "image": sample.name,
         "height": height,
         "width": width,
-        "dtype": str(sample.image.dtype),
+        "depth": above[-1] if "Z" in metadata.axes else 1,
+        "dtype": str(dtype),
         "annotated": int(sample.mask is not None),
         "n_objects": 0 if sample.mask is None else len(np.unique(sample.mask[sample.mask > 0])),
         "clean": int(sample.clean is not None),
         "given_subset": sample.given_subset,
         "source": sample.source,
     }
+
+
+def _named(image: Readable, source: str) -> str:
+    """What error messages call an image."""
+    if not isinstance(image, Region):
+        return source
+    part = f" ({image.suffix.strip('_')})" if image.suffix else ""
+    return f"{image.file.path}{part}"

@@ -1,30 +1,37 @@
-"""Read and write grey images and label masks (tif, ome.tif, png), one plane per file.
+"""The canonical images and masks of the workflow: checked, written and opened.
 
-What cannot be that (colour, stacks, NaN, constant planes, damaged files) is refused, with a
-sentence that names the file and the way out.
+What cannot be used (NaN, constant images, labels that are no labels) is refused, with a sentence
+that names the file and the way out.
 """
 
 import errno
 import logging
+import math
 import os
+import uuid
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import scipy
 import tifffile
 from numpy.typing import DTypeLike
 
-from denoiseg_flow.data.planes import UNREADABLE, read_plane
+from denoiseg_flow import __version__
+from denoiseg_flow.data.image_files import UNREADABLE, open_image_file
+from denoiseg_flow.data.memory_maps import release, reserve
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.tiles import Place, pieces
 
 logger = logging.getLogger(__name__)
 
 ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
 BinaryMasks = Literal["warn", "connected_components"]
 
+PIECE = 2**24  # pixels that are read together
 STRIP_ROWS = 64  # of the strips of an image that is written piece by piece
 
 _INT32 = np.iinfo(np.int32)
@@ -44,36 +51,22 @@ def stem(path: str | Path) -> str:
     return name[: len(name) - len(ending)]
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read one grey image.
+class Readable(Protocol):
+    """An array, or what can be read like one."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, place: Place) -> np.ndarray: ...
+
+
+def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
+    """Return in which of the four pixel types of the workflow an image is kept, or raise.
 
     Parameters
     ----------
-    path
-        A tif, tiff, ome.tif or png file.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (y, x); uint8, uint16, uint32 or float32, with the values of the file. Signed
-        integers become unsigned where no value is negative, float32 otherwise.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, in colour, a stack, constant, or holds NaN or infinity.
-    """
-    plane = read_plane(path, indexed=False)
-    return check_image(plane, str(path))
-
-
-def check_image(plane: np.ndarray, name: str, constant: bool = False) -> np.ndarray:
-    """Return ``plane`` in one of the four pixel types of the workflow, or raise.
-
-    Parameters
-    ----------
-    plane
-        Shape (y, x), any real pixel type.
+    image
+        Of any shape and real pixel type; read piece by piece.
     name
         How error messages call the image.
     constant
@@ -81,50 +74,65 @@ def check_image(plane: np.ndarray, name: str, constant: bool = False) -> np.ndar
 
     Returns
     -------
-    numpy.ndarray
-        Shape (y, x); uint8, uint16, uint32 or float32.
+    numpy.dtype
+        uint8, uint16, uint32 or float32: unsigned integers for images without negative integers.
 
     Raises
     ------
     InputError
         If the image is empty, constant, not finite, or outside the range of these types.
     """
-    if plane.size == 0:
-        raise InputError(f"image {name} has no pixels (shape {plane.shape}): remove it")
-    if plane.dtype.kind == "f" and not np.isfinite(plane).all():
-        n_bad = int((~np.isfinite(plane)).sum())
+    if not math.prod(image.shape):
+        raise InputError(f"image {name} has no pixels (shape {image.shape}): remove it")
+    n_bad, extremes = 0, []
+    for place in pieces(image.shape, PIECE):
+        values = image[place]
+        if values.dtype.kind == "f":
+            n_bad += int((~np.isfinite(values)).sum())
+        extremes.append((values.min(), values.max()))
+        release(image)
+    if n_bad:
         raise InputError(
             f"image {name} holds {n_bad} NaN or infinite pixels: replace them by numbers "
             "(for example the background value) or crop them away"
         )
-    low, high = plane.min(), plane.max()
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if low == high and not constant:
         raise InputError(
             f"image {name} is constant (every pixel is {low}): remove it or export it again"
         )
-    return _pixel_type(plane, name, low, high)
+    return _pixel_type(image.dtype, name, low, high)
 
 
-def _pixel_type(plane: np.ndarray, name: str, low: np.generic, high: np.generic) -> np.ndarray:
-    kind, size = plane.dtype.kind, plane.dtype.itemsize
+def _pixel_type(dtype: np.dtype, name: str, low: np.generic, high: np.generic) -> np.dtype:
+    kind, size = dtype.kind, dtype.itemsize
     if kind == "b":
-        return plane.astype(np.uint8)
+        return np.dtype(np.uint8)
     if kind == "u" and size <= 4:
-        return plane.astype(plane.dtype.newbyteorder("="), copy=False)
+        return dtype.newbyteorder("=")
     if kind in "ui" and low >= 0 and high <= np.iinfo(np.uint32).max:
-        return plane.astype(f"u{min(size, 4)}")
+        return np.dtype(f"u{min(size, 4)}")
     if kind in "ui" and max(-int(low), int(high)) <= _FLOAT32_EXACT:
-        return plane.astype(np.float32)
+        return np.dtype(np.float32)
     if kind == "f" and max(abs(low), abs(high)) <= np.finfo(np.float32).max:
-        return plane.astype(np.float32, copy=False)
+        return np.dtype(np.float32)
     raise InputError(
-        f"image {name} has pixels of type {plane.dtype} from {low} to {high}, which do not fit "
+        f"image {name} has pixels of type {dtype} from {low} to {high}, which do not fit "
         "into float32: export it as uint8, uint16 or float32"
     )
 
 
+def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
+    """Write an image as :func:`write_image` does, piece by piece."""
+    copy = create_image(path, image.shape, metadata, dtype)
+    for place in pieces(image.shape, PIECE):
+        copy[place] = image[place]
+        release(image)
+        release(copy)
+
+
 def open_image(path: str | Path) -> np.ndarray:
-    """Open an image that :func:`write_image` wrote, without reading it into memory where possible.
+    """Open an image that this module wrote, without reading it into memory where possible.
 
     Parameters
     ----------
@@ -134,57 +142,79 @@ def open_image(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (y, x); a read-only memory map for an uncompressed tif, an array in memory otherwise.
+        Shape (y, x) or (z, y, x), with channels in front if there are several; a read-only memory
+        map for an uncompressed tif, an array in memory otherwise.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or not a single grey plane.
+        If the file is missing or damaged.
     """
     try:
-        plane = tifffile.memmap(path, mode="r")
+        return tifffile.memmap(path, mode="r")
     except UNREADABLE:
-        return read_plane(path, indexed=False)
-    return plane if plane.ndim == 2 else read_plane(path, indexed=False)
+        with open_image_file(path) as file:
+            return file.read(tuple(slice(0, length) for length in file.shape))
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """Return the metadata of an image that this module wrote."""
+    with open_image_file(path) as file:
+        return file.metadata
+
+
+def open_channels(path: str | Path) -> np.ndarray:
+    """Open an image as (channel, [z,] y, x), however many channels it has."""
+    image = open_image(path)
+    return image if "C" in read_metadata(path).axes else image[None]
+
+
+def open_plane(path: str | Path) -> np.ndarray:
+    """Open the plane (y, x) that stands for an image in pictures and in checks of its noise.
+
+    That is the middle one of a volume, and the first of several channels.
+    """
+    return middle_plane(open_channels(path)[0])
+
+
+def middle_plane(image: np.ndarray) -> np.ndarray:
+    """Return the middle plane (y, x) of a volume (z, y, x), or the plane itself."""
+    return image[len(image) // 2] if image.ndim == 3 else image
 
 
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """Cut the central ``side`` x ``side`` pixels of (y, x, ...); smaller images come back whole."""
-    starts = [max(0, (length - side) // 2) for length in image.shape[:2]]
-    return image[tuple(slice(start, start + side) for start in starts)]
+    """Cut the central ``side`` x ``side`` pixels of (..., y, x); smaller images come back whole."""
+    starts = [max(0, (length - side) // 2) for length in image.shape[-2:]]
+    return image[..., *(slice(start, start + side) for start in starts)]
 
 
 def write_image(
     path: str | Path,
-    plane: np.ndarray,
+    image: np.ndarray,
+    metadata: Metadata | None = None,
     compress: bool = False,
-    pixel_size: tuple[float, float] | None = None,
 ) -> None:
-    """Write one plane as tif, creating its folder.
+    """Write an image as OME-TIFF, creating its folder.
 
     Parameters
     ----------
     path
         Where to write.
-    plane
-        Shape (y, x); written with its own pixel type.
+    image
+        Any shape; written with its own pixel type.
+    metadata
+        Of the image; None: it is a plane (y, x) or a volume (z, y, x) of which nothing is known.
     compress
         Compress with zlib; right for labels. Images stay uncompressed, so that they can be
         memory-mapped.
-    pixel_size
-        Height and width of a pixel in micrometres, stored as resolution per centimetre.
     """
-    if plane.ndim != 2:
-        raise ValueError(f"{path}: expected shape (y, x), got {plane.shape}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
         tifffile.imwrite(
             path,
-            plane,
+            image,
             compression="zlib" if compress else None,
-            metadata=None,
-            software=False,
-            **_tags(pixel_size),
+            **_ome(Path(path), image.shape, image.dtype, metadata),
         )
     except OSError as error:
         if error.errno is not None:
@@ -194,111 +224,100 @@ def write_image(
 
 
 def create_image(
-    path: str | Path, shape: tuple[int, ...], pixel_size: tuple[float, float] | None
+    path: str | Path,
+    shape: tuple[int, ...],
+    metadata: Metadata | None = None,
+    dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
-    """Create a float32 tif of the given shape, (y, x) or (plane, y, x), and map it for writing.
+    """Create an OME-TIFF of the given shape and map it for writing.
 
     The array is backed by the file, so that an image can be written piece by piece.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    array = tifffile.memmap(path, shape=shape, dtype=np.float32, **_tags(pixel_size))
+    dtype = np.dtype(dtype)
+    array = tifffile.memmap(
+        path, shape=shape, dtype=dtype, **_ome(Path(path), shape, dtype, metadata)
+    )
     reserve(path, Path(path).stat().st_size)
     return array
 
 
 def write_strips(
     path: str | Path,
-    pieces: Iterable[np.ndarray],
-    shape: tuple[int, int],
+    strips: Iterable[np.ndarray],
+    shape: tuple[int, ...],
     dtype: DTypeLike,
-    pixel_size: tuple[float, float] | None = None,
+    metadata: Metadata | None = None,
 ) -> None:
-    """Write one plane piece by piece as a tif compressed with zlib, creating its folder.
+    """Write an image piece by piece as an OME-TIFF compressed with zlib, creating its folder.
 
     Parameters
     ----------
-    pieces
-        Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom. All but the
-        last have a multiple of ``STRIP_ROWS`` rows.
+    strips
+        Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom, one plane after
+        the other. All but the last of a plane have ``STRIP_ROWS`` rows.
     shape
-        (y, x) of the whole plane.
-    pixel_size
-        Height and width of a pixel in micrometres.
+        ([z,] y, x) of the whole image.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(dtype)
     tifffile.imwrite(
         path,
-        (
-            zlib.compress(np.ascontiguousarray(piece[top : top + STRIP_ROWS]))
-            for piece in pieces
-            for top in range(0, len(piece), STRIP_ROWS)
-        ),
+        (zlib.compress(np.ascontiguousarray(strip)) for strip in strips),
         shape=shape,
         dtype=dtype,
         rowsperstrip=STRIP_ROWS,
         compression="zlib",
         # As tifffile decides by itself for other images: 32-bit offsets end at 4 GB.
-        bigtiff=np.dtype(dtype).itemsize * shape[0] * shape[1] > 2**32 - 2**25,
-        metadata=None,
-        software=False,
-        **_tags(pixel_size),
+        bigtiff=dtype.itemsize * math.prod(shape) > 2**32 - 2**25,
+        **_ome(Path(path), shape, dtype, metadata),
     )
 
 
-def reserve(path: str | Path, size: int) -> None:
-    """Give a file its space on the disk, where the system can, before it is mapped into memory.
+def _ome(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, metadata: Metadata | None
+) -> dict[str, Any]:
+    """Arguments of tifffile for an OME-TIFF with the given metadata.
 
-    Without it, writing to the map on a full disk would kill the process instead of raising OSError.
+    The pixel size also becomes the resolution of the tif, for programs that know no OME.
     """
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-
-def _tags(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
-    """Tags of a grey tif whose pixels have the given height and width in micrometres."""
-    tags: dict[str, Any] = {"photometric": "minisblack"}
-    if pixel_size is not None:
-        height, width = pixel_size
-        tags |= {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
-    return tags
-
-
-def read_mask(path: str | Path, **values: Any) -> np.ndarray:
-    """Read an instance mask; ``values`` are further arguments of :func:`check_mask`.
-
-    Parameters
-    ----------
-    path
-        A tif or png file with one positive number per object, 0 for background and negative
-        numbers for pixels to ignore, unless ``values`` tell otherwise.
-
-    Returns
-    -------
-    numpy.ndarray
-        Labels, int32, shape (y, x).
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, in colour, a stack, or holds values that are no labels.
-    """
-    return check_mask(read_plane(path, indexed=True), str(path), **values)
+    metadata = metadata or Metadata.of_shape(shape)
+    # The standard wants one. Drawn at random, it would make equal images unequal files.
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
+    ome: dict[str, Any] = {
+        "axes": metadata.axes,
+        "UUID": str(identity),
+        "Creator": f"denoiseg-flow {__version__}",
+    }
+    for axis, length in metadata.pixel_size.items():
+        ome |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "µm"}
+    if metadata.channels:
+        ome["Channel"] = {"Name": list(metadata.channels)}
+    arguments: dict[str, Any] = {
+        "ome": True,
+        "metadata": ome,
+        "photometric": "minisblack",
+        "software": False,
+    }
+    if {"X", "Y"} <= metadata.pixel_size.keys():
+        width, height = metadata.pixel_size["X"], metadata.pixel_size["Y"]
+        arguments |= {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
+    return arguments
 
 
 def check_mask(
-    plane: np.ndarray,
+    labels: np.ndarray,
     name: str,
     binary_masks: BinaryMasks = "warn",
     background_label: int = 0,
     ignore_label: int | None = None,
 ) -> np.ndarray:
-    """Return the labels in ``plane``, int32: 0 background, positive objects, negative ignored.
+    """Return ``labels`` as int32: 0 background, positive objects, negative ignored.
 
     Parameters
     ----------
-    plane
-        Shape (y, x), any real pixel type.
+    labels
+        Any shape and real pixel type.
     name
         How error messages call the mask.
     binary_masks
@@ -314,25 +333,25 @@ def check_mask(
     InputError
         If the mask is empty, holds values that are no labels, or annotates no pixel at all.
     """
-    if plane.size == 0:
-        raise InputError(f"mask {name} has no pixels (shape {plane.shape}): remove it")
-    if plane.dtype.kind == "f":
-        if not np.isfinite(plane).all():
+    if labels.size == 0:
+        raise InputError(f"mask {name} has no pixels (shape {labels.shape}): remove it")
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
             raise InputError(f"mask {name} holds NaN or infinite pixels: export it as integers")
-        if not np.array_equal(plane, np.rint(plane)):
+        if not np.array_equal(labels, np.rint(labels)):
             raise InputError(
                 f"mask {name} holds fractions, as after interpolation: export it with "
                 "nearest-neighbour interpolation, as integers"
             )
-    elif plane.dtype.kind not in "bui":
-        raise InputError(f"mask {name} has pixels of type {plane.dtype}: export it as uint16")
-    low, high = plane.min(), plane.max()
+    elif labels.dtype.kind not in "bui":
+        raise InputError(f"mask {name} has pixels of type {labels.dtype}: export it as uint16")
+    low, high = labels.min(), labels.max()
     if low < _INT32.min or high > _INT32.max:
         raise InputError(
             f"mask {name} holds labels from {low} to {high}, beyond 32 bits: number its objects "
             "from 1 and export it as uint16"
         )
-    labels = plane.astype(np.int32)
+    labels = labels.astype(np.int32)
     background, ignored = labels == background_label, labels == ignore_label
     labels[background], labels[ignored] = 0, -1
     high = labels.max()
@@ -343,7 +362,7 @@ def check_mask(
         )
     if high not in (1, 255) or not np.isin(labels, (0, high)).all():
         return labels
-    components, n_components = scipy.ndimage.label(labels, np.ones((3, 3)))
+    components, n_components = scipy.ndimage.label(labels, np.ones([3] * labels.ndim))
     if binary_masks == "connected_components":
         return components.astype(np.int32)
     if n_components > 1:
@@ -359,12 +378,17 @@ def check_mask(
 
 
 def check_pair(
-    image: np.ndarray, other: np.ndarray, image_name: str, other_name: str, other_kind: str
+    image: Readable, other: Readable, image_name: str, other_name: str, other_kind: str
 ) -> None:
-    """Raise InputError unless an image and its mask or clean image have the same shape."""
-    if image.shape != other.shape:
+    """Raise InputError unless a mask or clean image has the shape of its image.
+
+    A mask has no channels.
+    """
+    shape = image.shape[-len(other.shape) :]
+    if shape != other.shape:
+        one, another = (" x ".join(map(str, each)) for each in (shape, other.shape))
+        axes = "depth x height x width" if len(shape) == 3 else "height x width"
         raise InputError(
-            f"image {image_name} is {image.shape[0]} x {image.shape[1]} pixels, but its "
-            f"{other_kind} {other_name} is {other.shape[0]} x {other.shape[1]} (height x width): "
-            "export both from the same image, at the same size"
+            f"image {image_name} is {one} pixels, but its {other_kind} {other_name} is {another} "
+            f"({axes}): export both from the same image, at the same size"
         )

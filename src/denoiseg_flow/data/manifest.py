@@ -13,11 +13,11 @@ from denoiseg_flow.seeds import generator
 logger = logging.getLogger(__name__)
 
 MANIFEST_COLUMNS = (
-    "image", "height", "width", "dtype", "annotated", "n_objects", "clean", "given_subset",
-    "source",
+    "image", "height", "width", "depth", "dtype", "annotated", "n_objects", "clean",
+    "given_subset", "source",
 )  # fmt: skip
 SPLIT_COLUMNS = (
-    "image", "subset", "annotated", "rank", "height", "width", "clean", "source",
+    "image", "subset", "annotated", "rank", "height", "width", "depth", "clean", "source",
 )  # fmt: skip
 SUBSETS = ("train", "val", "test")
 # Of annotated images so few that each is used for both: trained on, and scored by a network that
@@ -29,7 +29,7 @@ UNUSED = "unused"  # of the images in none of them
 GIVEN = "given"
 EXTRA = "extra"  # as given_subset: for training only, and outside of every fraction
 
-_NUMBERS = ("height", "width", "annotated", "n_objects", "clean")
+_NUMBERS = ("height", "width", "depth", "annotated", "n_objects", "clean")
 
 
 class SubsetSizes(NamedTuple):

@@ -2,12 +2,12 @@
 
 import math
 import mmap
+import os
 import tempfile
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import DTypeLike
-
-from denoiseg_flow.data.images import reserve
 
 
 def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
@@ -33,3 +33,13 @@ def release(array: np.ndarray | None) -> None:
     mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
     if mapped and hasattr(mmap, "MADV_DONTNEED"):
         array.base.madvise(mmap.MADV_DONTNEED)
+
+
+def reserve(path: str | Path, size: int) -> None:
+    """Give a file its space on the disk, where the system can, before it is mapped into memory.
+
+    Without it, writing to the map on a full disk would kill the process instead of raising OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)

@@ -51,3 +51,8 @@ class Metadata:
         """Return the pixel size along the spatial axes; None unless it is known along all."""
         known = all(axis in self.pixel_size for axis in self.spatial_axes)
         return tuple(self.pixel_size[axis] for axis in self.spatial_axes) if known else None
+
+    def plane_step(self) -> float:
+        """Return the distance of planes over the width of a pixel; 1 if that is not known."""
+        spacing = self.spacing()
+        return 1.0 if spacing is None else spacing[0] / spacing[-1]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.images import open_image, write_image
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.images import PIECE, Readable, open_image, read_metadata, write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
+from denoiseg_flow.tiles import pieces
 
 Step = tuple[Callable[..., np.ndarray], tuple[str, ...]]
-"""A model, which turns a float32 image (y, x) into a noisy one, and the names of its parameters."""
+"""A model, which turns a float32 image into a noisy one, and the names of its parameters."""
 
 
 def _gaussian(image: np.ndarray, rng: np.random.Generator, *, sigma: float) -> np.ndarray:
@@ -49,13 +49,13 @@ def _structured(
     image: np.ndarray, rng: np.random.Generator, *, sigma: float, length: int, axis: str
 ) -> np.ndarray:
     # More white noise than pixels: with padding instead, the noise would be weaker at the border.
-    height, width = image.shape
+    *above, height, width = image.shape
     if axis == "x":
-        white = rng.standard_normal((height, width + length - 1), np.float32)
-        boxes = sum(white[:, first : first + width] for first in range(length))
+        white = rng.standard_normal((*above, height, width + length - 1), np.float32)
+        boxes = sum(white[..., first : first + width] for first in range(length))
     else:
-        white = rng.standard_normal((height + length - 1, width), np.float32)
-        boxes = sum(white[first : first + height] for first in range(length))
+        white = rng.standard_normal((*above, height + length - 1, width), np.float32)
+        boxes = sum(white[..., first : first + height, :] for first in range(length))
     return image + np.float32(sigma / np.sqrt(length)) * boxes
 
 
@@ -150,7 +150,7 @@ def counts_photons(level: Mapping[str, Any]) -> bool:
 
 
 def check_photons(
-    image: np.ndarray, level: Mapping[str, Any], name: str, image_name: str | Path
+    image: Readable, level: Mapping[str, Any], name: str, image_name: str | Path
 ) -> None:
     """Raise InputError if photons are to be drawn from an image with negative values.
 
@@ -163,9 +163,12 @@ def check_photons(
     image_name
         How the message calls the image.
     """
-    if counts_photons(level) and image.dtype.kind != "u" and image.min() < 0:
+    if not counts_photons(level) or image.dtype.kind == "u":
+        return
+    low = min(image[place].min() for place in pieces(image.shape, PIECE))
+    if low < 0:
         raise InputError(
-            f"image {image_name} holds negative values, down to {image.min():g}, of which no "
+            f"image {image_name} holds negative values, down to {low:g}, of which no "
             f"{level['kind']} noise can be drawn: add a constant to all images, or choose another "
             f"kind of noise (config key noises.{name})"
         )
@@ -182,7 +185,7 @@ def noisy_copy(
     Parameters
     ----------
     image
-        Shape (y, x), any real pixel type, in grey levels.
+        Any shape and real pixel type, in grey levels.
     level
         The config's entry ``noises.<name>``, such as
         ``{"kind": "gaussian", "sigma": 20, "seed": 0}``.
@@ -247,4 +250,4 @@ def add_noise_to_folder(
         image = open_image(path)
         check_photons(image, level, name, path)
         noisy = noisy_copy(image, level, name, image_name)
-        write_image(Path(out, f"{image_name}.tif"), noisy, pixel_size=read_pixel_size(path))
+        write_image(Path(out, f"{image_name}.tif"), noisy, read_metadata(path))

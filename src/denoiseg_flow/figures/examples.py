@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.images import open_plane
 from denoiseg_flow.grid import Run
 
 
@@ -57,7 +57,7 @@ class Example:
 
         def read(folder: Path) -> np.ndarray | None:
             path = folder / f"{image}.tif"
-            return np.array(open_image(path)) if path.exists() else None
+            return np.array(open_plane(path)) if path.exists() else None
 
         return cls(
             name=name,

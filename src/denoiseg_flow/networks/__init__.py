@@ -5,6 +5,8 @@ from torch import nn
 
 from denoiseg_flow.networks.autoencoder import Autoencoder
 from denoiseg_flow.networks.dncnn import DnCNN
+from denoiseg_flow.networks.layout import PLANES, Layout
+from denoiseg_flow.networks.plane_by_plane import PlaneByPlane
 from denoiseg_flow.networks.unet import BlurPoolUNet, UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -15,29 +17,69 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_network(name: str, depth: int, filters: int, mask_channel: bool = False) -> nn.Module:
+def build_network(
+    name: str,
+    depth: int,
+    filters: int,
+    mask_channel: bool = False,
+    layout: Layout = PLANES,
+) -> nn.Module:
     """Return a new network.
 
-    Every network maps (batch, 1, y, x), or (batch, 2, y, x) with ``mask_channel``, to
-    (batch, 4, y, x), the channels being the denoised image and the logits of background,
-    foreground and border. Methods that only denoise or only segment leave the other channels
-    untrained, so that any network can start from the weights of another.
-    It tells the ``stride`` that image sides must be a multiple of, the ``halo``: how many pixels
-    away an input pixel can still change an output pixel, and whether its denoised image is
-    ``bounded`` to the range from 0 to 1.
+    Every network maps (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...)
+    of the same size: the c channels denoised, and the logits of background, foreground and border.
+    With ``mask_channel``, another c channels are read. Methods that only denoise or only segment
+    leave the other channels untrained, so that any network can start from the weights of another.
+
+    It tells, along each spatial axis, the ``stride`` that sides must be a multiple of and the
+    ``halo``: how many pixels away an input pixel can still change an output pixel; and whether its
+    denoised image is ``bounded`` to the range from 0 to 1.
+
+    Parameters
+    ----------
+    depth
+        Down-samplings, for networks that leave it open.
+    filters
+        Of the first level.
+    layout
+        The images that it is for.
     """
-    return NETWORKS[name](depth=depth, filters=filters, inputs=2 if mask_channel else 1)
+    inputs = layout.channels * (2 if mask_channel else 1)
+    if layout.plane_by_plane:
+        flat = Layout(channels=layout.channels)
+        return PlaneByPlane(NETWORKS[name](depth, filters, inputs, flat))
+    return NETWORKS[name](depth, filters, inputs, layout)
 
 
 def as_input(
-    patches: torch.Tensor, hidden: torch.Tensor | None, mask_channel: bool
+    patches: torch.Tensor, hidden: torch.Tensor | None, mask_channel: bool, dimensions: int = 2
 ) -> torch.Tensor:
-    """Return patches (batch, y, x) as a network reads them: (batch, 1 or 2, y, x), channels last.
+    """Return patches as a network reads them: (batch, channel, ...), channels last in memory.
 
-    ``hidden``, of the same shape, is the mask of hidden pixels, the second channel where there is
-    one; None stands for no hidden pixel.
+    Parameters
+    ----------
+    patches
+        (batch, [channel,] [z,] y, x).
+    hidden
+        The mask of hidden pixels, of the same shape, which becomes further channels where the
+        network reads it; None stands for no hidden pixel.
+    dimensions
+        How many axes are spatial: 2 or 3.
     """
-    channels = [patches]
+    single = patches.dim() == dimensions + 1
+    images = patches[:, None] if single else patches
     if mask_channel:
-        channels.append(torch.zeros_like(patches) if hidden is None else hidden.to(patches.dtype))
-    return torch.stack(channels, dim=1).to(memory_format=torch.channels_last)
+        mask = torch.zeros_like(patches) if hidden is None else hidden.to(patches.dtype)
+        images = torch.cat([images, mask[:, None] if single else mask], dim=1)
+    return images.to(memory_format=memory_format(dimensions))
+
+
+def memory_format(dimensions: int) -> torch.memory_format:
+    """Return the format in which convolutions are fastest: channels last."""
+    return torch.channels_last if dimensions == 2 else torch.channels_last_3d
+
+
+def split_output(output: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the denoised images (batch, [channel,] ...) and the logits (batch, 3, ...)."""
+    denoised = output[:, 0] if channels == 1 else output[:, :channels]
+    return denoised, output[:, channels:]

@@ -5,6 +5,11 @@ import math
 import torch
 from torch import nn
 
+from denoiseg_flow.networks.layers import CONVOLUTION, MAX_POOL, upsampling
+from denoiseg_flow.networks.layout import PLANES, Layout, strides
+
+N_POOLINGS = 2
+
 
 class Autoencoder(nn.Module):
     """Five 3x3 convolutions around two max-poolings and two up-samplings, without skips.
@@ -20,25 +25,32 @@ class Autoencoder(nn.Module):
         Filters of all convolutions but the last (the paper: 64).
     inputs
         Channels of the input.
+    layout
+        The images that it is for.
     """
 
-    stride = 4
-    # One pixel for each convolution, at its resolution, and the place inside a pooling cell.
-    halo = 1 + 2 + 4 + 2 + 1 + 3
     bounded = True
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1) -> None:
+    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         super().__init__()
+        dimensions, factors = layout.dimensions, layout.factors(N_POOLINGS)
+        self.channels = layout.channels
+        first, second = factors
         self.layers = nn.Sequential(
-            *_block(inputs, filters),
-            nn.MaxPool2d(2),
-            *_block(filters, filters),
-            nn.MaxPool2d(2),
-            *_block(filters, filters),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            *_block(filters, filters),
-            nn.Upsample(scale_factor=2, mode="nearest"),
-            _convolution(filters, 4),
+            *_block(inputs, filters, dimensions),
+            MAX_POOL[dimensions](first),
+            *_block(filters, filters, dimensions),
+            MAX_POOL[dimensions](second),
+            *_block(filters, filters, dimensions),
+            upsampling(second),
+            *_block(filters, filters, dimensions),
+            upsampling(first),
+            _convolution(filters, layout.channels + 3, dimensions),
+        )
+        _, middle, self.stride = strides(factors)
+        # One pixel for each convolution, at its resolution, and the place inside a pooling cell.
+        self.halo = tuple(
+            2 + 2 * half + last + last - 1 for half, last in zip(middle, self.stride, strict=True)
         )
 
     @torch.no_grad()
@@ -50,25 +62,25 @@ class Autoencoder(nn.Module):
         did that began with the mean grey of its targets.
         """
         grey = min(max(grey, 1e-3), 1 - 1e-3)
-        self.layers[-1].bias[0] = math.log(grey / (1 - grey))
+        self.layers[-1].bias[: self.channels] = math.log(grey / (1 - grey))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, y, x) to (batch, 4, y, x), the denoised image between 0 and 1."""
-        image, logits = self.layers(x).split([1, 3], dim=1)
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...), denoised between 0 and 1."""
+        image, logits = self.layers(x).split([self.channels, 3], dim=1)
         return torch.cat([image.sigmoid(), logits], dim=1)
 
 
-def _block(inputs: int, filters: int) -> tuple[nn.Module, nn.Module]:
-    return _convolution(inputs, filters), nn.ReLU(inplace=True)
+def _block(inputs: int, filters: int, dimensions: int) -> tuple[nn.Module, nn.Module]:
+    return _convolution(inputs, filters, dimensions), nn.ReLU(inplace=True)
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+def _convolution(inputs: int, outputs: int, dimensions: int) -> nn.Module:
     """A convolution initialised as Keras does.
 
     PyTorch's smaller weights let the sigmoid of a network without batch normalisation stay at one
     grey for hundreds of steps.
     """
-    layer = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+    layer = CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+from denoiseg_flow.networks.layers import BATCH_NORM, CONVOLUTION
+from denoiseg_flow.networks.layout import PLANES, Layout
+
 LAYERS = 8
 
 
@@ -20,26 +23,29 @@ class DnCNN(nn.Sequential):
         Filters of every layer (Noise2Self: 64).
     inputs
         Channels of the input.
+    layout
+        The images that it is for.
     """
 
-    stride = 1
-    halo = LAYERS
     bounded = False
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1) -> None:
-        layers: list[nn.Module] = [_convolution(inputs, filters), nn.ReLU(inplace=True)]
+    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+        dimensions = layout.dimensions
+
+        def convolution(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+            return CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=bias)
+
+        layers: list[nn.Module] = [convolution(inputs, filters), nn.ReLU(inplace=True)]
         for _ in range(LAYERS - 2):
             layers += [
-                _convolution(filters, filters, bias=False),
-                nn.BatchNorm2d(filters),
+                convolution(filters, filters, bias=False),
+                BATCH_NORM[dimensions](filters),
                 nn.ReLU(inplace=True),
             ]
-        super().__init__(*layers, _convolution(filters, 4))
+        super().__init__(*layers, convolution(filters, layout.channels + 3))
+        self.stride = (1,) * dimensions
+        self.halo = (LAYERS,) * dimensions
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, y, x) to (batch, 4, y, x)."""
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...)."""
         return super().forward(x)
-
-
-def _convolution(inputs: int, outputs: int, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=bias)

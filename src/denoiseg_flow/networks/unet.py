@@ -4,14 +4,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from denoiseg_flow.networks.layers import (
+    BATCH_NORM,
+    CONVOLUTION,
+    MAX_POOL,
+    convolve,
+    max_pool,
+    upsampling,
+)
+from denoiseg_flow.networks.layout import PLANES, Layout, strides
+
 
 class ConvBlock(nn.Sequential):
-    """3x3 convolution, batch normalisation, ReLU; initialised as Keras does."""
+    """3x3(x3) convolution, batch normalisation, ReLU; initialised as Keras does."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, dimensions: int = 2) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3),
+            CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False),
+            BATCH_NORM[dimensions](outputs, eps=1e-3),
             nn.ReLU(inplace=True),
         )
         nn.init.xavier_uniform_(self[0].weight)
@@ -20,24 +30,39 @@ class ConvBlock(nn.Sequential):
 class DoubleConv(nn.Sequential):
     """The two convolution blocks of one level."""
 
-    def __init__(self, inputs: int, middle: int, outputs: int) -> None:
-        super().__init__(ConvBlock(inputs, middle), ConvBlock(middle, outputs))
+    def __init__(self, inputs: int, middle: int, outputs: int, dimensions: int = 2) -> None:
+        super().__init__(
+            ConvBlock(inputs, middle, dimensions), ConvBlock(middle, outputs, dimensions)
+        )
 
 
 class MaxBlurPool(nn.Module):
-    """Maximum over 2x2 pixels, then a binomial blur of which every second pixel is kept.
+    """Maximum over two neighbours, then a binomial blur of which every second pixel is kept.
 
     Zhang: Making convolutional networks shift-invariant again. ICML 2019.
+
+    Parameters
+    ----------
+    factors
+        Along each spatial axis: 2, or 1 to leave it alone.
     """
 
+    def __init__(self, factors: tuple[int, ...] = (2, 2)) -> None:
+        super().__init__()
+        self.factors = factors
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, channel, y, x) to (batch, channel, y / 2, x / 2)."""
-        peaks = functional.max_pool2d(functional.pad(x, (0, 1, 0, 1)), kernel_size=2, stride=1)
-        weights = x.new_zeros(3, 3) + 1 / 16
-        weights[1] *= 2
-        weights[:, 1] *= 2
-        kernel = weights.expand(x.shape[1], 1, 3, 3)
-        return functional.conv2d(peaks, kernel, stride=2, padding=1, groups=x.shape[1])
+        """Map (batch, channel, ...) to the same with axes divided by their factors."""
+        # functional.pad begins with the last axis.
+        after = [side for factor in reversed(self.factors) for side in (0, factor - 1)]
+        peaks = max_pool(functional.pad(x, after), kernel_size=self.factors, stride=1)
+        kernel = x.new_ones(x.shape[1], 1, *(2 * factor - 1 for factor in self.factors))
+        for axis, factor in enumerate(self.factors, start=2):
+            if factor == 2:
+                kernel /= 4
+                kernel.narrow(axis, 1, 1).mul_(2)
+        padding = tuple(factor - 1 for factor in self.factors)
+        return convolve(peaks, kernel, stride=self.factors, padding=padding, groups=x.shape[1])
 
 
 class UNet(nn.Module):
@@ -51,56 +76,64 @@ class UNet(nn.Module):
         Filters of the first level, doubled at each further one (the DenoiSeg paper: 32).
     inputs
         Channels of the input.
+    layout
+        The images that it is for.
     """
 
     bounded = False
     top_skip = True
     pool_reach = 0  # pixels beyond its own cell that a pooled pixel looks at
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1) -> None:
+    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         super().__init__()
+        dimensions, factors = layout.dimensions, layout.factors(depth)
         widths = [filters * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
-            DoubleConv(widths[level - 1] if level else inputs, widths[level], widths[level])
+            DoubleConv(
+                widths[level - 1] if level else inputs, widths[level], widths[level], dimensions
+            )
             for level in range(depth)
         )
-        self.bottom = DoubleConv(widths[depth - 1], widths[depth], widths[depth - 1])
+        self.bottom = DoubleConv(widths[depth - 1], widths[depth], widths[depth - 1], dimensions)
         self.decoder = nn.ModuleList(
             DoubleConv(
                 (2 if level or self.top_skip else 1) * widths[level],
                 widths[level],
                 widths[max(level - 1, 0)],
+                dimensions,
             )
             for level in reversed(range(depth))
         )
-        self.pool = self.make_pool()
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.head = nn.Conv2d(filters, 4, kernel_size=1)
+        self.pools = nn.ModuleList(self.make_pool(factor) for factor in factors)
+        self.upsamplings = nn.ModuleList(upsampling(factor) for factor in reversed(factors))
+        self.head = CONVOLUTION[dimensions](filters, layout.channels + 3, kernel_size=1)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-        self.stride = 2**depth
+        *above, self.stride = strides(factors)
         # Two 3x3 convolutions at each level on the way down and up, two at the bottom, the position
         # of a pixel inside its pooling cell, and what pooling sees beyond it.
-        self.halo = 2 * (2 * (self.stride - 1) + self.stride) + self.stride - 1
-        self.halo += self.pool_reach * (self.stride - 1)
+        self.halo = tuple(
+            4 * sum(steps) + 2 * last + (1 + self.pool_reach) * (last - 1)
+            for steps, last in zip(zip(*above, strict=True), self.stride, strict=True)
+        )
 
     @staticmethod
-    def make_pool() -> nn.Module:
-        """Return the layer that halves the resolution."""
-        return nn.MaxPool2d(2)
+    def make_pool(factors: tuple[int, ...]) -> nn.Module:
+        """Return the layer that divides the resolution."""
+        return MAX_POOL[len(factors)](factors)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, y, x) to (batch, 4, y, x); y and x are multiples of ``stride``."""
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...); sides in multiples of stride."""
         skips = []
-        for level in self.encoder:
+        for level, pool in zip(self.encoder, self.pools, strict=True):
             x = level(x)
             skips.append(x)
-            x = self.pool(x)
+            x = pool(x)
         x = self.bottom(x)
-        for level in self.decoder:
+        for level, upsample in zip(self.decoder, self.upsamplings, strict=True):
             skip = skips.pop()
-            joined = [self.upsample(x), skip] if skips or self.top_skip else [self.upsample(x)]
+            joined = [upsample(x), skip] if skips or self.top_skip else [upsample(x)]
             x = level(torch.cat(joined, dim=1))
         return self.head(x)
 
@@ -116,6 +149,6 @@ class BlurPoolUNet(UNet):
     pool_reach = 1
 
     @staticmethod
-    def make_pool() -> nn.Module:
-        """Return the layer that halves the resolution."""
-        return MaxBlurPool()
+    def make_pool(factors: tuple[int, ...]) -> nn.Module:
+        """Return the layer that divides the resolution."""
+        return MaxBlurPool(factors)

@@ -1,0 +1,32 @@
+"""A network for planes, used on volumes."""
+
+import torch
+from torch import nn
+
+
+class PlaneByPlane(nn.Module):
+    """Let a network look at each plane of a volume by itself.
+
+    Parameters
+    ----------
+    network
+        Maps (batch, inputs, y, x) to (batch, outputs, y, x).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = (1, *network.stride)
+        self.halo = (0, *network.halo)
+        self.bounded = network.bounded
+
+    def start_at(self, grey: float) -> None:
+        """As the network does, if it is ``bounded``."""
+        self.network.start_at(grey)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, inputs, z, y, x) to (batch, outputs, z, y, x)."""
+        batch, _, depth, *sides = x.shape
+        planes = x.transpose(1, 2).flatten(0, 1)
+        output = self.network(planes.contiguous(memory_format=torch.channels_last))
+        return output.view(batch, depth, -1, *sides).transpose(1, 2)
