@@ -200,6 +200,14 @@ def test_missing_keys(config, schema, path, key, sentence):
             {"source": "simulate", "images": "a"},
             "unknown config key 'datasets.own.images'; did you mean 'n_images'?",
         ),
+        (
+            {"source": "simulate", "depth": 1},
+            "config key 'datasets.own.depth': 1 is less than the minimum of 2; Number of planes",
+        ),
+        (
+            {"source": "simulate", "depth": 8, "z_step": 0},
+            "config key 'datasets.own.z_step': 0 is less than the minimum of 0.1; Distance of the",
+        ),
     ],
 )
 def test_keys_depend_on_the_source(config, schema, spec, expected):

@@ -204,6 +204,11 @@ def test_annotated_for_training(user):
         available(simulated | {"split": "given"})
     with pytest.raises(InputError, match="annotated"):
         available(simulated | {"structure": "filaments", "annotated": 2})
+    assert available(simulated | {"depth": 8, "z_step": 3.0}) == 24
+    with pytest.raises(InputError, match="only nuclei are simulated in volumes"):
+        available(simulated | {"structure": "filaments", "depth": 8})
+    with pytest.raises(InputError, match="without `depth`"):
+        available(simulated | {"z_step": 3.0})
 
 
 def test_what_is_known_in_advance_is_what_happens(user, tmp_path):

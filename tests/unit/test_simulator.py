@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from denoiseg_flow.data import simulator
+from denoiseg_flow.data import nuclei, simulator
 from denoiseg_flow.data.images import read_image, read_mask
 from denoiseg_flow.errors import InputError
 
@@ -37,7 +37,7 @@ def test_nuclei_are_whole_numbered_and_within_the_count():
         for label in range(1, n_objects + 1):
             nucleus = item.mask == label
             assert ndimage.label(nucleus)[1] == 1
-            assert nucleus.sum() >= simulator.SMALLEST_NUCLEUS
+            assert nucleus.sum() >= nuclei.SMALLEST
 
 
 def test_some_nuclei_touch_without_gap():

@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 Spec = Mapping[str, Any]
 """One section of ``datasets`` in the config."""
 
-SIMULATOR_KEYS = ("structure", "n_images", "size", "n_nuclei", "annotated", "seed")
+SIMULATOR_KEYS = (
+    "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
+)  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
 MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
@@ -277,6 +279,7 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
     if spec["source"] == "simulate":
         n_images = spec.get("n_images", simulator.N_IMAGES)
         structure = spec.get("structure", simulator.STRUCTURES[0])
+        simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
         return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
     if spec["source"] == "folder":
         sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))

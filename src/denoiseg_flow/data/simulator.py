@@ -1,10 +1,12 @@
 """Simulated fluorescence images of nuclei or filaments: the data sets that need no download.
 
 Grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to 25, most nuclei
-40 to 150 above it, some so dim that Gaussian noise of sigma 20 drowns them. Nuclei differ in size,
-shape and brightness, have a chromatin-like texture, and touch in clusters; the image is unevenly
+40 to 150 above it, some so dim that Gaussian noise of sigma 20 drowns them. The image is unevenly
 lit, blurred by the optics, and carries photon noise on top of a camera offset. Filaments are seen
 through the same optics and camera, but have no masks.
+
+Volumes of nuclei are stacks of such images. The optics blur them along z more than in the plane, so
+that what lies above or below a plane shines into it, as dim as a dim nucleus in the plane.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from denoiseg_flow.data import filaments
+from denoiseg_flow.data import filaments, nuclei
 from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
 
@@ -23,12 +26,13 @@ STRUCTURES = ("nuclei", "filaments")
 N_IMAGES = 48  # unless asked for otherwise
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
-SMALLEST_NUCLEUS = 20  # pixels; smaller remains at the image border are left out
-N_PLACEMENTS = 30  # tries to find room for a nucleus before it is given up
+PSF_ELONGATION = 2.5  # how much wider the point spread function is along z than in the plane
+Z_STEPS = (0.1, 10.0)  # smallest and largest, in pixels; farther apart, planes would miss nuclei
+PIXEL_SIZE = 0.5  # micrometres, in volumes: a nucleus is about 8 micrometres wide
 
 
 class SimulatedImage(NamedTuple):
-    """One simulated image and its truth, all of shape (size, size)."""
+    """One simulated image and its truth, all of shape (size, size) or (depth, size, size)."""
 
     name: str
     image: np.ndarray
@@ -48,11 +52,13 @@ def simulate(
     annotated: int | float | None = None,
     seed: int = 0,
     structure: str = "nuclei",
+    depth: int | None = None,
+    z_step: float = 1.0,
 ) -> Iterator[SimulatedImage]:
     """Simulate a data set, one image at a time.
 
     Image ``i`` depends on ``seed``, ``i``, ``size``, ``structure`` and, if these are nuclei,
-    ``n_nuclei`` only.
+    ``n_nuclei``, ``depth`` and ``z_step`` only.
 
     Parameters
     ----------
@@ -61,8 +67,8 @@ def simulate(
     size
         Height and width in pixels; a nucleus is about 12 to 25 pixels wide.
     n_nuclei
-        Fewest and most nuclei per image; an image that is full gets fewer. Not for filaments,
-        of which there are 10 to 30 per 128 x 128 pixels.
+        Fewest and most nuclei per image or volume; one that is full gets fewer. Not for
+        filaments, of which there are 10 to 30 per 128 x 128 pixels.
     annotated
         How many images, or which fraction of them (a float), have a mask: the first ones.
         None means all that can have one, which filaments cannot.
@@ -70,6 +76,10 @@ def simulate(
         Seed of the data set.
     structure
         What the images show: nuclei or filaments.
+    depth
+        Number of planes of a volume of nuclei; None for images of one plane.
+    z_step
+        Distance of the planes of a volume, in widths of a pixel.
 
     Yields
     ------
@@ -88,14 +98,19 @@ def simulate(
             f"n_nuclei is {list(n_nuclei)}, but must be the fewest and the most nuclei per image, "
             "such as [8, 22]"
         )
+    check_volume(depth, z_step, structure)
+    shape, spacing = (size, size), (1.0, 1.0)
+    if depth is not None:
+        shape, spacing = (depth, *shape), (z_step, *spacing)
     for index in range(n_images):
         if structure == "filaments":
             rng = generator(seed, "simulate filaments", index)
             light, mask = filaments.draw(size, rng), None
         else:
-            rng = generator(seed, "simulate", index)
-            light, mask = _nuclei(size, int(rng.integers(n_nuclei[0], n_nuclei[1] + 1)), rng)
-        clean = _expose(light, rng)
+            rng = generator(seed, "simulate" if depth is None else "simulate volume", index)
+            count = int(rng.integers(n_nuclei[0], n_nuclei[1] + 1))
+            light, mask = nuclei.draw(shape, spacing, count, rng)
+        clean = _expose(light, spacing, rng)
         photons = rng.poisson((clean - CAMERA_OFFSET) * PHOTONS_PER_LEVEL)
         image = np.clip(np.rint(photons / PHOTONS_PER_LEVEL + CAMERA_OFFSET), 0, 255)
         yield SimulatedImage(
@@ -129,125 +144,59 @@ def count_annotated(
     return count
 
 
+def check_volume(depth: int | None, z_step: float = 1.0, structure: str = "nuclei") -> None:
+    """Raise InputError unless volumes can be simulated so, or none are; see :func:`simulate`."""
+    if depth is None:
+        if z_step != 1:
+            raise InputError(
+                f"z_step is {z_step}, but without `depth` the images are single planes: write "
+                "`depth` (the number of planes of a volume), or leave `z_step` out"
+            )
+        return
+    if structure == "filaments":
+        raise InputError(
+            f"depth is {depth}, but only nuclei are simulated in volumes: leave `depth` out, or "
+            "write `structure: nuclei`"
+        )
+    if depth < 2:
+        raise InputError(
+            f"depth is {depth}, but a volume has at least 2 planes: write more, or leave `depth` "
+            "out for images of one plane"
+        )
+    if not Z_STEPS[0] <= z_step <= Z_STEPS[1]:
+        raise InputError(
+            f"z_step is {z_step}, but must be the distance of planes in widths of a pixel, from "
+            f"{Z_STEPS[0]:g} to {Z_STEPS[1]:g}"
+        )
+
+
 def write(folder: str | Path, **spec) -> None:
-    """Simulate with ``spec`` (see :func:`simulate`) into folder/images, masks and clean, as tif."""
+    """Simulate with ``spec`` (see :func:`simulate`) into folder/images, masks and clean, as tif.
+
+    The files of volumes say their axes and the size of a voxel.
+    """
+    metadata = None
+    if spec.get("depth") is not None:
+        step = PIXEL_SIZE * spec.get("z_step", 1.0)
+        metadata = Metadata("ZYX", {"Z": step, "Y": PIXEL_SIZE, "X": PIXEL_SIZE})
     for simulated in simulate(**spec):
         name = f"{simulated.name}.tif"
-        write_image(Path(folder, "images", name), simulated.image)
-        write_image(Path(folder, "clean", name), simulated.clean)
+        write_image(Path(folder, "images", name), simulated.image, metadata=metadata)
+        write_image(Path(folder, "clean", name), simulated.clean, metadata=metadata)
         if simulated.annotated:
-            write_image(
-                Path(folder, "masks", name), simulated.mask.astype(np.uint16), compress=True
-            )
+            mask = simulated.mask.astype(np.uint16)
+            write_image(Path(folder, "masks", name), mask, metadata=metadata, compress=True)
 
 
-def _expose(light: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _expose(light: np.ndarray, spacing: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
     """Return the expected image (float32, grey levels) of what shines above the background."""
-    haze = scipy.ndimage.gaussian_filter(light, 10)
+    step = np.array(spacing)
+    haze = scipy.ndimage.gaussian_filter(light, 10 / step)
     scene = rng.uniform(5, 18) + light + 0.12 * haze
-    scene *= _illumination(len(light), rng)
-    clean = CAMERA_OFFSET + scipy.ndimage.gaussian_filter(scene, rng.uniform(0.8, 1.4))
+    scene *= _illumination(light.shape[-1], rng)
+    psf = np.array([PSF_ELONGATION, 1.0, 1.0])[-light.ndim :] * rng.uniform(0.8, 1.4)
+    clean = CAMERA_OFFSET + scipy.ndimage.gaussian_filter(scene, psf / step)
     return np.minimum(clean, 245).astype(np.float32)
-
-
-def _nuclei(size: int, n_nuclei: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return the light of nuclei (float64, grey levels) and their labels (int32)."""
-    radius = rng.uniform(6.5, 10.5)  # pixels; each image is its own culture
-    brightness = rng.uniform(45, 110)
-    chromatin = _texture(size, (1.2, 3.0), rng)
-    nearness = np.full((size, size), np.inf)  # squared distance to a centre, in units of its rim
-    mask = np.zeros((size, size), np.int32)
-    nuclei = np.zeros((size, size))
-    placed: list[tuple[float, float, float]] = []
-    for _ in range(n_nuclei):
-        own_radius = radius * np.exp(rng.normal(0, 0.18))
-        place = _find_place(size, own_radius, placed, rng)
-        if place is None:
-            continue
-        placed.append((*place, own_radius))
-        dim = rng.random() < 0.12
-        level = rng.uniform(14, 35) if dim else brightness * np.exp(rng.normal(0, 0.3))
-        _paint_nucleus(
-            placed[-1],
-            len(placed),
-            min(level, 170.0),
-            rng.uniform(0.08, 0.22),
-            (nearness, mask, nuclei, chromatin),
-            rng,
-        )
-    mask = _tidy(mask)
-    nuclei[mask == 0] = 0
-    return nuclei, mask
-
-
-def _find_place(
-    size: int,
-    radius: float,
-    placed: list[tuple[float, float, float]],
-    rng: np.random.Generator,
-) -> tuple[float, float] | None:
-    """Draw a centre next to another nucleus (touching it) or apart from all; None if full."""
-    others = np.array(placed).reshape(-1, 3)
-    for _ in range(N_PLACEMENTS):
-        touching = len(placed) > 0 and rng.random() < 0.45
-        if touching:
-            y, x, other_radius = others[rng.integers(len(placed))]
-            angle, distance = rng.uniform(0, 2 * np.pi), 0.88 * (radius + other_radius)
-            centre = y + distance * np.sin(angle), x + distance * np.cos(angle)
-        else:
-            centre = rng.uniform(-0.3 * radius, size + 0.3 * radius, 2)
-        if not -radius / 2 < min(centre) <= max(centre) < size + radius / 2:
-            continue
-        apart = np.hypot(others[:, 0] - centre[0], others[:, 1] - centre[1])
-        if np.all(apart >= (0.87 if touching else 1.2) * (radius + others[:, 2])):
-            return float(centre[0]), float(centre[1])
-    return None
-
-
-def _paint_nucleus(
-    nucleus: tuple[float, float, float],
-    label: int,
-    level: float,
-    contrast: float,
-    canvas: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    rng: np.random.Generator,
-) -> None:
-    """Add one nucleus in place; where two overlap, a pixel goes to the one it lies deeper in."""
-    nearness, mask, nuclei, chromatin = canvas
-    centre_y, centre_x, radius = nucleus
-    reach = 1.7 * radius
-    size = mask.shape[0]
-    window = tuple(
-        slice(max(0, int(c - reach)), min(size, int(c + reach) + 2)) for c in (centre_y, centre_x)
-    )
-    y, x = np.ogrid[window]
-    y, x = y - centre_y, x - centre_x
-    tilt, flattening = rng.uniform(0, np.pi), rng.uniform(0.68, 1.0)
-    along = (x * np.cos(tilt) + y * np.sin(tilt)) * np.sqrt(flattening)
-    across = (y * np.cos(tilt) - x * np.sin(tilt)) / np.sqrt(flattening)
-    angle = np.arctan2(across, along)
-    rim = np.ones_like(angle)
-    for frequency in (2, 3, 4, 5):  # a smooth rim: higher frequencies are weaker
-        size_of_wave = rng.normal(0, 0.09 / (frequency - 1))
-        rim += size_of_wave * np.cos(frequency * angle + rng.uniform(0, 2 * np.pi))
-    depth = (along**2 + across**2) / (radius * rim) ** 2
-    mine = (depth < 1) & (depth < nearness[window])
-    # Nuclei are flattened domes: the light falls off towards the rim.
-    dome = np.sqrt(np.clip(1 - depth[mine], 0, 1)) ** 0.5
-    nearness[window][mine] = depth[mine]
-    mask[window][mine] = label
-    nuclei[window][mine] = (
-        level * (0.35 + 0.65 * dome) * np.clip(1 + contrast * chromatin[window][mine], 0.2, None)
-    )
-
-
-def _texture(size: int, scales: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return filtered noise of mean 0 and standard deviation 1."""
-    field = np.zeros((size, size))
-    for scale in scales:
-        layer = scipy.ndimage.gaussian_filter(rng.standard_normal((size, size)), scale)
-        field += layer / layer.std()
-    return (field - field.mean()) / field.std()
 
 
 def _illumination(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -257,18 +206,3 @@ def _illumination(size: int, rng: np.random.Generator) -> np.ndarray:
     axis_y, axis_x = rng.uniform(-0.5, 0.5, 2)
     vignette = rng.uniform(0.02, 0.1) * ((y - axis_y) ** 2 + (x - axis_x) ** 2)
     return 1.05 + tilt_y * y + tilt_x * x - vignette
-
-
-def _tidy(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest piece of every nucleus, drop the tiny ones, and number from 1."""
-    tidy = np.zeros_like(mask)
-    n_kept = 0
-    for label, window in enumerate(scipy.ndimage.find_objects(mask), start=1):
-        if window is None:
-            continue
-        pieces, n_pieces = scipy.ndimage.label(mask[window] == label)
-        sizes = np.bincount(pieces.ravel(), minlength=n_pieces + 1)[1:]
-        if sizes.max() >= SMALLEST_NUCLEUS:
-            n_kept += 1
-            tidy[window][pieces == sizes.argmax() + 1] = n_kept
-    return tidy
