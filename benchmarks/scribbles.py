@@ -16,7 +16,8 @@ import yaml
 from systems import parser, run_workflow
 
 from denoiseg_flow.data.folders import find
-from denoiseg_flow.data.images import read_mask, write_image
+from denoiseg_flow.data.image_files import read_image
+from denoiseg_flow.data.images import check_mask, write_image
 from denoiseg_flow.seeds import generator
 from denoiseg_flow.tables.statistics import read_metrics_csv, summarise
 
@@ -69,14 +70,14 @@ def paint(options: argparse.Namespace, training: set[str]) -> dict[str, Path]:
     """Write a folder of masks for each kind; return them by kind."""
     folders = {kind: options.out / kind for kind in KINDS}
     for source in find(options.images, options.masks):
-        labels = read_mask(source.mask)
+        labels = check_mask(read_image(source.mask, indexed=True), str(source.mask))
         for kind, draw in KINDS.items():
             mask = labels
             if source.name in training:
                 rng = generator(0, "scribbles", kind, source.name)
                 mask = np.where(draw(labels.shape, options.share, rng), labels, -1)
             if (mask >= 0).any():
-                write_image(folders[kind] / f"{source.name}.tif", mask.astype(np.int32), True)
+                write_image(folders[kind] / f"{source.name}.tif", mask.astype(np.int32), compress=True)
     return folders
 
 

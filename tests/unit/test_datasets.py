@@ -11,8 +11,8 @@ import tifffile
 from PIL import Image
 
 from denoiseg_flow.data import archives, datasets, manifest, simulator
-from denoiseg_flow.data.images import read_image, read_mask
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.image_files import read_image
+from denoiseg_flow.data.image_files import read_pixel_size
 from denoiseg_flow.errors import InputError
 
 SPLIT = {"val": 0.15, "test": 0.25, "seed": 0}
@@ -183,7 +183,7 @@ def test_denoiseg_npz(tmp_path):
     row = table.set_index("image").loc["train_00002"]
     assert row["n_objects"] == 0 and row["source"] == "train_data.npz:X_train[1]"
     np.testing.assert_array_equal(read_image(tmp_path / "prepared/clean/val_00001.tif"), x[2])
-    np.testing.assert_array_equal(read_mask(tmp_path / "prepared/masks/test_00001.tif"), y[3])
+    np.testing.assert_array_equal(read_image(tmp_path / "prepared/masks/test_00001.tif"), y[3])
 
 
 def available(spec):

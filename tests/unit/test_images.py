@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from denoiseg_flow.data import images
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.image_files import read_pixel_size
 from denoiseg_flow.errors import InputError
 
 PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)

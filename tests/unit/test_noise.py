@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from denoiseg_flow import configuration
 from denoiseg_flow.data import noise
-from denoiseg_flow.data.images import read_image, write_image
+from denoiseg_flow.data.image_files import read_image
+from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
 

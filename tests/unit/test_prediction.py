@@ -15,7 +15,7 @@ from torch import nn
 
 from denoiseg_flow import classical, prediction
 from denoiseg_flow.data import images
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.image_files import read_pixel_size
 from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.methods import Method, as_dict

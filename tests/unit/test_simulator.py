@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from denoiseg_flow.data import nuclei, simulator
-from denoiseg_flow.data.images import read_image, read_mask
+from denoiseg_flow.data.image_files import read_image
 from denoiseg_flow.errors import InputError
 
 SIX = list(simulator.simulate(n_images=6, size=128, seed=1))
@@ -145,7 +145,7 @@ def test_write(tmp_path):
     first = next(simulator.simulate(n_images=3, size=48, n_nuclei=(2, 4), seed=5))
     np.testing.assert_array_equal(read_image(tmp_path / "images" / "sim_0000.tif"), first.image)
     np.testing.assert_array_equal(read_image(tmp_path / "clean" / "sim_0000.tif"), first.clean)
-    np.testing.assert_array_equal(read_mask(tmp_path / "masks" / "sim_0000.tif"), first.mask)
+    np.testing.assert_array_equal(read_image(tmp_path / "masks" / "sim_0000.tif"), first.mask)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
-from denoiseg_flow.data.planes import read_pixel_size
+from denoiseg_flow.data.image_files import read_pixel_size
 from denoiseg_flow.instances import find_seeds, height_above_border, label_instances
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.tiled_instances import TiledInstances

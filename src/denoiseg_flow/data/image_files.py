@@ -54,3 +54,8 @@ class ImageFile:
 
 def open_image_file(path, axes=None, indexed=False):
     return ImageFile(path, axes, indexed)
+
+
+def read_image(path, axes=None, indexed=False):
+    with open_image_file(path, axes, indexed) as file:
+        return file.read(tuple(slice(0, n) for n in file.shape))

@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import DTypeLike
 
 from denoiseg_flow import __version__
-from denoiseg_flow.data.image_files import UNREADABLE, open_image_file
+from denoiseg_flow.data.image_files import UNREADABLE, open_image_file, read_image
 from denoiseg_flow.data.memory_maps import release, reserve
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.errors import InputError
@@ -153,8 +153,7 @@ def open_image(path: str | Path) -> np.ndarray:
     try:
         return tifffile.memmap(path, mode="r")
     except UNREADABLE:
-        with open_image_file(path) as file:
-            return file.read(tuple(slice(0, length) for length in file.shape))
+        return read_image(path)
 
 
 def read_metadata(path: str | Path) -> Metadata:
