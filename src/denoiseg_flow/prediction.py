@@ -168,7 +168,7 @@ def predict_tiles(
 
 def _read(image: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
     """Return what lies at the indices along each spatial axis, of all channels."""
-    channels = [np.arange(length) for length in image.shape[: image.ndim - len(places)]]
+    channels = [np.arange(length) for length in image.shape[: -len(places)]]
     return image[np.ix_(*channels, *places)]
 
 

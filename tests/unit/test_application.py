@@ -12,8 +12,8 @@ from PIL import Image
 from denoiseg_flow import application
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.images import write_image
 from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model

@@ -32,7 +32,7 @@ class Study:
         for name in names:
             write_image(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
         for name, mask in self.masks.items():
-            write_image(self.folder / "prepared/masks" / f"{name}.tif", mask)
+            write_image(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
         dtypes = [str(self.images[name].dtype) for name in names]
         table = pd.DataFrame({"image": names, "dtype": dtypes})
         manifest.write(table, self.folder / "prepared/manifest.tsv")

@@ -11,8 +11,7 @@ import tifffile
 from PIL import Image
 
 from denoiseg_flow.data import archives, datasets, manifest, simulator
-from denoiseg_flow.data.image_files import read_image
-from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.image_files import read_image, read_pixel_size
 from denoiseg_flow.errors import InputError
 
 SPLIT = {"val": 0.15, "test": 0.25, "seed": 0}

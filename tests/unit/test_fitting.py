@@ -14,6 +14,7 @@ from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.fitting import LOSSES, fit
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
+from denoiseg_flow.networks.layout import PLANES
 from denoiseg_flow.prediction import predict_tiles
 from denoiseg_flow.training import Trainer
 from denoiseg_flow.training_images import find_target, load_bank
@@ -290,10 +291,10 @@ def test_the_target_of_a_name(folder):
 def test_targets_lie_on_their_images(folder, make_recipe):
     paths = [folder / "noisy" / f"{name}.tif" for name in "ba"]
     target = find_target(SUPERVISED, folder / "prepared", "n20", None)
-    bank = load_bank(paths, [None, None], make_recipe(), CPU, target)
+    bank = load_bank(paths, [None, None], make_recipe(), PLANES, CPU, target)
     expected = np.concatenate([plane.ravel() for plane in planes(folder, "prepared/clean", "ba")])
-    assert np.array_equal(bank.targets.numpy(), expected)
-    assert load_bank(paths, [None, None], make_recipe(), CPU).targets is None
+    assert np.array_equal(bank.targets[0].numpy(), expected)
+    assert load_bank(paths, [None, None], make_recipe(), PLANES, CPU).targets is None
 
 
 @pytest.mark.parametrize("method", [N2N, SUPERVISED], ids=lambda method: method.name)

@@ -16,6 +16,7 @@ from torch import nn
 from denoiseg_flow import classical, prediction
 from denoiseg_flow.data import images
 from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.methods import Method, as_dict
@@ -39,12 +40,17 @@ def draw(shape, seed=0):
     return np.random.default_rng(seed).normal(100, 25, shape).astype(np.float32)
 
 
+def cut(model, image, tile=None):
+    """The tiles of an image, of that side or as large as they are by default."""
+    return predict_tiles(model, image, tile and (tile,) * model.layout.dimensions)
+
+
 def stitched(model, image, **options):
     """Denoised image and probabilities from all tiles, each pixel exactly once."""
     denoised = np.full(image.shape, np.nan, np.float32)
     probabilities = np.full((3, *image.shape), np.nan, np.float32)
     times = np.zeros(image.shape, int)
-    for tile in predict_tiles(model, image, **options):
+    for tile in cut(model, image, **options):
         denoised[tile.place] = tile.denoised
         probabilities[:, *tile.place] = tile.probabilities
         times[tile.place] += 1
@@ -52,10 +58,15 @@ def stitched(model, image, **options):
     return denoised, probabilities
 
 
+def missing_in(image, strides):
+    """How many pixels each axis of an image lacks at its end to be a multiple of the stride."""
+    return [(0, -size % stride) for size, stride in zip(image.shape, strides, strict=True)]
+
+
 def untiled(model, image):
     """The network on the whole image at once, mirrored up to a multiple of its stride."""
-    stride, (mean, std) = model.network.stride, (100.0, 25.0)
-    missing = [(0, -size % stride) for size in image.shape]
+    mean, std = 100.0, 25.0
+    missing = missing_in(image, model.network.stride)
     padded = np.pad((image - np.float32(mean)) / np.float32(std), missing, mode="reflect")
     with torch.inference_mode():
         output = model.network(torch.from_numpy(padded)[None, None])[0]
@@ -134,7 +145,7 @@ def test_no_seams(make_model, depth, shape, tile):
 def test_seams_would_be_seen(make_model):
     """Without a halo the very same comparison fails."""
     model, image = make_model(depth=2), draw((64, 64))
-    model.network.halo = 0
+    model.network.halo = (0, 0)
     denoised, _ = stitched(model, image, tile=16)
     expected, _ = untiled(model, image)
     assert np.abs(denoised - expected).max() > 1e-2 * np.ptp(expected)
@@ -163,9 +174,9 @@ class Watched:
 def test_memory_is_bounded_by_the_tile(make_model):
     model = make_model()
     image = Watched(draw((300, 200)))
-    for tile in predict_tiles(model, image, tile=32):
+    for tile in cut(model, image, tile=32):
         assert tile.denoised.size <= 32**2
-    side = 32 + 2 * (model.network.halo + model.network.stride)
+    side = 32 + 2 * (model.network.halo[0] + model.network.stride[0])
     assert 32**2 < image.largest <= side**2
 
 
@@ -175,15 +186,15 @@ def test_memory_is_bounded_by_the_tile(make_model):
 def stitched_j_invariant(model, image, **options):
     """The J-invariant denoised image from all tiles."""
     denoised = np.full(image.shape, np.nan, np.float32)
-    for tile in predict_tiles(model, image, **options):
+    for tile in cut(model, image, **options):
         denoised[tile.place] = tile.j_invariant
     return denoised
 
 
 def untiled_j_invariant(model, image):
     """One subset of the grid after the other, hidden by hand in the whole mirrored image."""
-    method, stride, (mean, std) = model.method, model.network.stride, (100.0, 25.0)
-    missing = [(0, -size % stride) for size in image.shape]
+    method, (mean, std) = model.method, (100.0, 25.0)
+    missing = missing_in(image, model.network.stride)
     x = np.pad((image - np.float32(mean)) / np.float32(std), missing, mode="reflect")
     rows, columns = (np.pad(axis, missing, mode="reflect") for axis in np.indices(image.shape))
     ring = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]]) / 6
@@ -259,7 +270,7 @@ def test_only_grids_are_predicted_j_invariantly(make_model, method):
 class Copy(nn.Module):
     """Denoises by leaving the image as it is; foreground is what is brighter than the mean."""
 
-    stride, halo = 4, 3
+    stride, halo = (4, 4), (3, 3)
 
     def __init__(self):
         super().__init__()
@@ -302,7 +313,7 @@ def test_probabilities_of_the_whole_image(copying):
 def source(tmp_path):
     """An image with pixels of 0.2 x 0.3 micrometres."""
     path = tmp_path / "noisy" / "007.tif"
-    images.write_image(path, draw((45, 38)), pixel_size=(0.2, 0.3))
+    images.write_image(path, draw((45, 38)), Metadata("YX", {"Y": 0.2, "X": 0.3}))
     return path
 
 
@@ -366,6 +377,7 @@ def with_and_without_mean(model, noisy, folder):
 def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype, method):
     """Over the whole image, by the same shift in all of its tiles."""
     monkeypatch.setattr(prediction, "TILE", 32)
+    monkeypatch.setattr(prediction, "PIECE", 1000)
     noisy = draw((70, 90)).astype(dtype)
     found = with_and_without_mean(make_model(method), noisy, tmp_path)
     plain, preserved = found["denoised", False], found["denoised", True]
@@ -509,7 +521,7 @@ from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel
 
 class Bright(nn.Module):
-    stride, halo = 4, 3
+    stride, halo = (4, 4), (3, 3)
     def __init__(self):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
@@ -523,7 +535,7 @@ if not given["release"]:
         module.release = lambda array: None
 model = TrainedModel(
     Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},
-    Normalisation(0.0, 1.0), Bright(), Threshold(0.5, 1.0, 1),
+    Normalisation(0.0, 1.0), Bright(), threshold=Threshold(0.5, 1.0, 1),
 )
 peaks = []
 for side in (2400, given["side"]):

@@ -181,10 +181,13 @@ def middle_plane(image: np.ndarray) -> np.ndarray:
     return image[len(image) // 2] if image.ndim == 3 else image
 
 
-def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
-    """Cut the central ``side`` x ``side`` pixels of (..., y, x); smaller images come back whole."""
-    starts = [max(0, (length - side) // 2) for length in image.shape[-2:]]
-    return image[..., *(slice(start, start + side) for start in starts)]
+def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) -> np.ndarray:
+    """Cut the central ``side`` x ``side`` pixels, y and x being ``axes``; smaller ones stay."""
+    place = [slice(None)] * image.ndim
+    for axis in axes:
+        start = max(0, (image.shape[axis] - side) // 2)
+        place[axis] = slice(start, start + side)
+    return image[tuple(place)]
 
 
 def write_image(

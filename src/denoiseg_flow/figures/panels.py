@@ -193,7 +193,7 @@ def show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None
                   color="#777777", style="italic")  # fmt: skip
         axis.set_aspect(shape[0] / shape[1])
     else:
-        axis.imshow(centre_crop(picture, MAX_SIDE), interpolation="nearest")
+        axis.imshow(centre_crop(picture, MAX_SIDE, axes=(0, 1)), interpolation="nearest")
 
 
 def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
