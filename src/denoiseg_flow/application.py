@@ -37,7 +37,7 @@ from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_type
-from denoiseg_flow.models import AnyModel, ClassicalModel, load_model
+from denoiseg_flow.models import AnyModel, ClassicalModel, chain, load_model
 from denoiseg_flow.objects import measure_objects
 from denoiseg_flow.prediction import predict_any
 from denoiseg_flow.record import Entry, Record
@@ -132,7 +132,7 @@ def _load(file: Path, device: torch.device | str) -> AnyModel:
     if not file.is_file():
         raise InputError(f"model {file} does not exist or is not a file: correct its path")
     model = load_model(file, device)
-    for step in _chain(model):
+    for step in chain(model):
         if step.method.each_image:
             raise InputError(
                 f"model {file} cannot be used on new images, because method '{step.method.name}' "
@@ -205,7 +205,7 @@ def _predict(model: AnyModel, region: Region, folder: Path) -> dict[str, Path]:
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
-    for number, step in enumerate(_chain(model)):
+    for number, step in enumerate(chain(model)):
         predict_any(step, read, folder / f"{number}", save_probabilities=False)
         if step.method.denoises:
             read.unlink()  # it may be large
@@ -265,7 +265,7 @@ def _join_labels(
 
 def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:
     """The files that a model makes of an image."""
-    kinds = {"denoised": ".tif"} if any(step.method.denoises for step in _chain(model)) else {}
+    kinds = {"denoised": ".tif"} if any(step.method.denoises for step in chain(model)) else {}
     if model.method.segments:
         kinds |= {"labels": ".tif", "overlays": ".png", "objects": ".csv"}
     return [folder / kind / f"{name}{ending}" for kind, ending in kinds.items()]
@@ -294,11 +294,6 @@ def _write_objects(
                     Image.fromarray(picture).save(files["overlays"], optimize=True)
                 count += int(highest)
     return count
-
-
-def _chain(model: AnyModel) -> list[AnyModel]:
-    """The models that one after the other lead to the result."""
-    return [*(_chain(model.input) if model.input else []), model]
 
 
 def _thinned(image: Readable) -> np.ndarray:

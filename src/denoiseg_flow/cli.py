@@ -1,4 +1,4 @@
-"""The command ``denoiseg-flow``: a trained model on new images, without the workflow."""
+"""The command ``denoiseg-flow``: use a trained model without the workflow."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.devices import select_device, usable_cores
+from denoiseg_flow.export import export_model
 from denoiseg_flow.logs import sentence
 
 
@@ -18,19 +19,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        images = find_images(options.images)
-        device = select_device(options.device, usable_cores())
-        apply_model(options.model, images, options.out, device)
+        options.run(options)
     except Exception as error:
         print(sentence(error), file=sys.stderr)
         return 1
     return 0
 
 
+def _predict(options: argparse.Namespace) -> None:
+    images = find_images(options.images)
+    device = select_device(options.device, usable_cores())
+    apply_model(options.model, images, options.out, device)
+
+
+def _export(options: argparse.Namespace) -> None:
+    export_model(
+        options.model,
+        options.package,
+        options.image,
+        title=options.title,
+        authors=options.author,
+        licence=options.license,
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denoiseg-flow",
-        description="Denoise and segment new microscopy images with a trained model.",
+        description="Use a trained model on new microscopy images, or hand it to other programs.",
     )
     parser.add_argument("--version", action="version", version=f"denoiseg-flow {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -53,4 +69,24 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="where to compute; auto takes a GPU if there is one (default: auto)",
     )
+    predict.set_defaults(run=_predict)
+    export = commands.add_parser(
+        "export",
+        help="write a model as a package for other programs",
+        description="Write a model as a package of the BioImage Model Zoo.",
+    )
+    export.add_argument("model", type=Path, help="a model.pt of the workflow")
+    export.add_argument("package", type=Path, help="the zip file to write")
+    export.add_argument(
+        "--image",
+        type=Path,
+        required=True,
+        help="a grey 2D image (tif, png) that the model is for; its centre becomes the test image",
+    )
+    export.add_argument("--title", help="name of the package (default: from method and data set)")
+    export.add_argument(
+        "--author", action="append", default=[], help="who trained the model; may be repeated"
+    )
+    export.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
+    export.set_defaults(run=_export)
     return parser

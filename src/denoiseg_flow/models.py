@@ -171,6 +171,11 @@ class ClassicalModel:
 AnyModel = TrainedModel | ImageModels | ClassicalModel
 
 
+def chain(model: AnyModel) -> list[AnyModel]:
+    """Return the models that one after the other lead to the result, the given one last."""
+    return [*(chain(model.input) if model.input else []), model]
+
+
 def save_model(model: AnyModel, path: Path) -> None:
     """Write a model of any kind, and the one whose denoised images it reads, to one file."""
     header = {"format": FORMAT, "software": f"denoiseg-flow {__version__}"}
