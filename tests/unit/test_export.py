@@ -21,6 +21,7 @@ from denoiseg_flow.models import ClassicalModel, ImageModels, Normalisation, cha
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 FILES = {"noisy", "denoised", "probabilities"}
 
 

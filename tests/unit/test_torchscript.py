@@ -13,6 +13,8 @@ from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.prediction import predict_tiles
 from denoiseg_flow.torchscript import Axis, axes_of, outputs_of, record_network
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
 JOINT = Method(name="denoiseg", target="blind_spot", alpha=0.5)
