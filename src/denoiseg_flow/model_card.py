@@ -23,7 +23,7 @@ def title(model: TrainedModel) -> str:
 
 
 def description(models: Sequence[TrainedModel]) -> str:
-    """Return one or two sentences: what the chain of models does, and what it was trained on."""
+    """Return in a few sentences what a chain of models does, and what it was trained on."""
     does = " and ".join(
         verb
         for verb, done in {
@@ -36,7 +36,7 @@ def description(models: Sequence[TrainedModel]) -> str:
     return (
         f"{does.capitalize()} grey 2D images. Method {told['method']}, trained on data set "
         f"{told['dataset']} at noise level {told['noise']} with {told['n_labelled']} annotated "
-        f"images (seed {told['seed']}) by DenoiSeg-Flow {__version__}."
+        f"images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
     )
 
 
@@ -194,7 +194,7 @@ def _training(models: Sequence[TrainedModel]) -> str:
         key: " / ".join(str(model.identity.get(key, "")) for model in models)
         for key in ("dataset", "noise", "method", "n_labelled", "seed")
     }
-    facts["software"] = f"DenoiSeg-Flow {__version__}"
+    facts["exported by"] = f"DenoiSeg-Flow {__version__}"
     return "\n".join([
         "## Training",
         "",
@@ -211,9 +211,9 @@ def _validation(model: TrainedModel) -> str:
     if model.threshold:
         lines += [
             f"The threshold {model.threshold.value:g} was chosen on {model.threshold.n_images} "
-            "annotated images that the network was not trained on. There it gave an average "
-            f"precision of {model.threshold.average_precision:.3f} at IoU > 0.5, which flatters a "
-            "little, because it is the best of all thresholds.",
+            "annotated images, each predicted by a network that was not trained on it. There it "
+            f"gave an average precision of {model.threshold.average_precision:.3f} at IoU > 0.5, "
+            "which flatters a little, because it is the best of all thresholds.",
             "",
         ]
     lines += [
