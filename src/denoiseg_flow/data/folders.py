@@ -74,9 +74,12 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     for given in map(Path, paths):
         if not given.exists():
             raise InputError(f"{given} does not exist: correct its path")
-        if not given.is_dir() and not is_image(given):
+        if _is_there(given):
+            found = [given]
+        elif given.is_dir():
+            found = _images_in(given)
+        else:
             raise InputError(f"{given} is no image: accepted endings are {', '.join(ENDINGS)}")
-        found = _images_in(given) if given.is_dir() else [given]
         if not found:
             raise InputError(
                 f"folder {given} holds no image: accepted endings are {', '.join(ENDINGS)}"
@@ -93,7 +96,12 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if is_image(path) and not path.is_dir()]
+    return [path for path in sorted(folder.iterdir()) if _is_there(path)]
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a path is a file named like an image, or a folder named like a zarr store."""
+    return is_image(path) and path.is_dir() == path.name.lower().endswith(".zarr")
 
 
 def _list(folder: str | Path, key: str) -> dict[str, Path]:

@@ -1,0 +1,327 @@
+"""Open image files of other programs: read pieces of them, and their metadata.
+
+Whatever the order of the dimensions in a file, its pixels come in that of ``metadata.ORDER``.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from denoiseg_flow.data.metadata import ORDER, Metadata
+from denoiseg_flow.data.ome_zarr import ZarrSource
+from denoiseg_flow.data.tif_files import TifSource
+from denoiseg_flow.errors import InputError
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,  # tifffile and zarr, for headers of the wrong kind
+    SyntaxError,  # Pillow, for a broken png
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+_SINGLETONS = "TCZ"  # that are left out when they have length 1
+
+
+class _Source(Protocol):
+    """An open file, with dimensions as they are in it; see `TifSource`."""
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype
+    palette: bool
+    pixel_size: dict[str, float]
+    channels: tuple[str, ...]
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray: ...
+    def close(self) -> None: ...
+
+
+class ImageFile:
+    """An open image, of which pieces can be read; close it, or use it in a ``with`` statement.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder of an OME-Zarr image.
+    metadata
+        Its axes, in the order of TCZYX, without those of T, C and Z that have length 1; the pixel
+        size and the names of the channels, as far as they are known.
+    shape
+        Its length along these axes.
+    dtype
+        The type of its pixels.
+    """
+
+    def __init__(self, path: Path, source: _Source, axes: str | None) -> None:
+        self.path = path
+        self._source = source
+        letters = _letters(path, source, axes)
+        # Dimensions of the file in the order of the axes.
+        self._order = sorted(
+            (
+                number
+                for number, letter in letters.items()
+                if source.shape[number] > 1 or letter not in _SINGLETONS
+            ),
+            key=lambda number: ORDER.index(letters[number]),
+        )
+        names = "".join(letters[number] for number in self._order)
+        self.shape = tuple(source.shape[number] for number in self._order)
+        self.dtype = source.dtype
+        n_channels = self.shape[names.index("C")] if "C" in names else 0
+        channels = source.channels if len(source.channels) == n_channels else ()
+        self.metadata = Metadata(names, source.pixel_size, channels).only(names)
+
+    def read(self, place: Sequence[int | slice]) -> np.ndarray:
+        """Read a piece of the image.
+
+        Parameters
+        ----------
+        place
+            An integer or a slice with step 1 for each axis, which mean what they mean for a NumPy
+            array. Little more than what is asked for is read where the file allows it: not from
+            png, nor from tif whose compression only Pillow knows.
+
+        Returns
+        -------
+        numpy.ndarray
+            A copy of the pixels, with as many dimensions as there are slices in ``place``.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged there.
+        IndexError, ValueError
+            If ``place`` does not fit the image.
+        """
+        if len(place) != len(self.shape):
+            raise ValueError(f"expected {len(self.shape)} places, got {len(place)}")
+        slices = [slice(0, 1)] * len(self._source.shape)
+        for number, part, length in zip(self._order, place, self.shape, strict=True):
+            slices[number] = _bounds(part, length)
+        with _refusal(self.path):
+            piece = self._source.read(slices)
+        others = [number for number in range(piece.ndim) if number not in self._order]
+        piece = piece.transpose(self._order + others)
+        kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
+        return np.asarray(piece[(*kept, *(0 for _ in others), ...)], order="C")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __enter__(self) -> "ImageFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = False) -> ImageFile:
+    """Open a tif, png or OME-Zarr image.
+
+    Parameters
+    ----------
+    path
+        A png file, a folder whose name ends in ``.zarr``, or else a tif file.
+    axes
+        What the dimensions of the file are, such as ``ZYX``, instead of what it says itself: a
+        letter of TCZYX for each dimension, of which those of length 1 may be left out.
+    indexed
+        Whether the indices of a palette (indexed colours) count as pixel values, as they do in
+        label images.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or incomplete, in colour, holds several images, or has
+        dimensions of which neither it nor ``axes`` says what they are.
+    """
+    path = Path(path)
+    source = _open(path, indexed)
+    try:
+        return ImageFile(path, source, axes)
+    except BaseException:
+        source.close()
+        raise
+
+
+def read_plane(path: str | Path, indexed: bool, axes: str | None = None) -> np.ndarray:
+    """Read the single grey plane of an image file; see :func:`open_image_file`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (y, x), with the pixel type of the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, in colour, or holds more than one plane.
+    """
+    path = Path(path)
+    with closing(_open(path, indexed)) as source:
+        numbers = _not_single(source)
+        names = "".join(source.axes[number] for number in numbers)
+        if len(numbers) != 2 and "S" not in names:
+            shape = tuple(source.shape[number] for number in numbers)
+            raise InputError(
+                f"{path} is not a single plane but has axes {names} of shape {shape}: export one "
+                "grey 2D image per file"
+            )
+        image = ImageFile(path, source, axes)
+        if len(image.shape) != 2:
+            raise _colour(path)
+        return image.read((slice(None), slice(None)))
+
+
+def read_pixel_size(path: str | Path) -> tuple[float, float] | None:
+    """Return the height and width of a pixel in micrometres, or None where they are not known."""
+    if _is_png(Path(path)):
+        return None
+    try:
+        with closing(_open(Path(path), indexed=True)) as source:
+            size = source.pixel_size
+    except InputError:
+        return None
+    return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
+
+
+class _PngSource:
+    """A png file, which is read as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        with Image.open(path) as image:
+            self.palette = image.mode == "P"
+            self._pixels = np.asarray(image)
+        self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
+        self.axes = "YXS"[: self._pixels.ndim]
+        self.pixel_size: dict[str, float] = {}
+        self.channels: tuple[str, ...] = ()
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        return self._pixels[tuple(slices)].copy()
+
+    def close(self) -> None:
+        pass
+
+
+def _is_png(path: Path) -> bool:
+    return path.name.lower().endswith(".png")
+
+
+def _open(path: Path, indexed: bool) -> _Source:
+    """Open a file by its ending; refuse palettes unless their indices count."""
+    kind = ZarrSource if path.name.lower().endswith(".zarr") else TifSource
+    if kind is ZarrSource and not path.is_dir():
+        raise InputError(f"{path} does not exist or is not a folder: correct its path")
+    if kind is TifSource and not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: correct its path")
+    with _refusal(path):
+        source: _Source = _PngSource(path) if _is_png(path) else kind(path)
+    if source.palette and not indexed:
+        source.close()
+        raise _colour(path)
+    return source
+
+
+@contextmanager
+def _refusal(path: Path) -> Iterator[None]:
+    """Say of whatever goes wrong in reading a file that it cannot be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: give yourself read permission") from error
+    except UNREADABLE as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{path} cannot be read, it seems damaged or incomplete ({reason}): copy or export "
+            "it again"
+        ) from error
+
+
+def _not_single(source: _Source) -> list[int]:
+    """Return the numbers of the dimensions that are longer than 1, and those of Y and X."""
+    return [
+        number
+        for number, (length, letter) in enumerate(zip(source.shape, source.axes, strict=True))
+        if length > 1 or letter in "YX"
+    ]
+
+
+def _letters(path: Path, source: _Source, axes: str | None) -> dict[int, str]:
+    """Return the axis letter of each dimension of a file, but for some of length 1.
+
+    Raises
+    ------
+    InputError
+        If it is a colour image, its dimensions are unknown, or ``axes`` does not fit them.
+    """
+    numbers = _not_single(source)
+    own = "".join(source.axes[number] for number in numbers)
+    if "S" in own and "C" not in (axes or ""):
+        raise _colour(path)
+    shape = tuple(source.shape[number] for number in numbers)
+    if axes is None:
+        names = own if len(numbers) != 2 or _are_axes(own) else "YX"
+        if not _are_axes(names):
+            raise InputError(
+                f"{path} has {len(shape)} dimensions of shape {shape} but does not say what they "
+                f"are (axes {own}): write `axes` in the dataset's config, such as ZYX for a "
+                "z-stack, TYX for a time series or CYX for channels"
+            )
+        return dict(zip(numbers, names, strict=True))
+    if not _are_axes(axes):
+        raise InputError(
+            f"{path} cannot be read with `axes: {axes}`: write each of the letters T, C, Z, Y and "
+            "X at most once, Y and X always, such as ZYX for a z-stack"
+        )
+    if len(axes) == len(source.shape):
+        numbers = list(range(len(axes)))
+    if len(axes) != len(numbers):
+        raise InputError(
+            f"{path} has {len(shape)} dimensions of shape {shape}, for which `axes: {axes}` has "
+            f"{'more' if len(axes) > len(shape) else 'fewer'} letters: write one letter for each, "
+            "such as ZYX for a z-stack"
+        )
+    return dict(zip(numbers, axes, strict=True))
+
+
+def _are_axes(names: str) -> bool:
+    return {"Y", "X"} <= set(names) <= set(ORDER) and len(set(names)) == len(names)
+
+
+def _bounds(part: int | slice, length: int) -> slice:
+    """Return a slice of an axis with its start and stop, as NumPy would take it."""
+    if not isinstance(part, slice):
+        if not -length <= part < length:
+            raise IndexError(f"index {part} is out of bounds for an axis of length {length}")
+        return slice(part % length, part % length + 1)
+    start, stop, step = part.indices(length)
+    if step != 1:
+        raise ValueError(f"expected a slice with step 1, got {step}")
+    return slice(start, max(start, stop))
+
+
+def _colour(path: Path) -> InputError:
+    return InputError(
+        f"{path} is a colour image (or has transparency): convert it to grey, one channel per "
+        "file, in ImageJ by Image > Type > 8-bit or 16-bit"
+    )

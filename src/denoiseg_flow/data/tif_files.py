@@ -1,0 +1,275 @@
+"""Pixels of tif files, read a piece at a time, and what their metadata say."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from denoiseg_flow.data.memory_maps import release
+from denoiseg_flow.data.units import micrometres
+from denoiseg_flow.errors import InputError
+
+# Into how many bytes a compressed one can grow at most: by definition of the algorithm for
+# deflate, LZW and PackBits, generously for others.
+_EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
+_MOST_EXPANSION = 2**16
+_JPEG = {6, 7, 34892, 33007}
+
+
+class TifSource:
+    """The one image in a tif file.
+
+    Attributes
+    ----------
+    shape, axes
+        Length and letter of each dimension in the file, those of length 1 included. The letters
+        are those of tifffile: S stands for colours, Q and I for dimensions without a meaning.
+    dtype
+        Of the pixels, in the byte order of this machine.
+    pixel_size
+        Micrometres by axis letter, as far as known.
+    channels
+        Names of the channels, empty unless the file has some.
+
+    Raises
+    ------
+    InputError
+        If the file holds several images.
+    OSError, ValueError, ...
+        If it is damaged: anything in ``image_files.UNREADABLE``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tif = tifffile.TiffFile(path)
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        series = self._tif.series
+        if not series:
+            raise ValueError("no image inside")
+        if len(series) > 1:
+            raise InputError(
+                f"{self.path} holds {len(series)} images: export one grey image per file"
+            )
+        self._series = series[0]  # of a pyramid, the full resolution
+        self._keyframe = self._series.keyframe
+        if self._series.dtype is None:
+            raise ValueError("unknown type of pixels")
+        dimensions = [
+            (length, letter)
+            for length, letter in zip(
+                self._series.get_shape(False), self._series.get_axes(False), strict=True
+            )
+            if (length, letter) != (1, "S")
+        ]
+        self.shape = tuple(length for length, _ in dimensions)
+        self.axes = "".join(letter for _, letter in dimensions)
+        self.dtype = self._series.dtype.newbyteorder("=")
+        self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+        self._file_dtype = self._series.dtype.newbyteorder(self._tif.byteorder)
+        self._pillow_page: tuple[int, np.ndarray] | None = None
+        self._map = None
+        # Of a stack of ImageJ that is cut off, tifffile takes what is left.
+        n_planes = math.prod(self.shape) // max(1, self._keyframe.imagewidth)
+        n_planes //= max(1, self._keyframe.imagelength)
+        n_promised = int((self._tif.imagej_metadata or {}).get("images", 1))
+        if n_promised > n_planes:
+            raise ValueError(f"{n_promised - n_planes} of its {n_promised} planes are missing")
+        offset = self._series.dataoffset
+        if offset is not None:
+            # Of a contiguous stack of ImageJ, the first page tells of all the others.
+            _check_end(offset + math.prod(self.shape) * self.dtype.itemsize, self._tif.filehandle)
+            if math.prod(self.shape):
+                self._map = np.memmap(self.path, self._file_dtype, "r", offset, self.shape)
+        else:
+            self._check_pages()
+        self.pixel_size, self.channels = _metadata(self._tif)
+
+    def _check_pages(self) -> None:
+        """Raise ValueError unless the file is large enough to hold all pages of the image."""
+        n_missing = sum(page is None for page in self._series.pages)
+        if n_missing:
+            raise ValueError(f"{n_missing} of its {len(self._series.pages)} planes are missing")
+        keyframe = self._keyframe
+        n_segments = math.prod(keyframe.chunked)
+        n_bytes = keyframe.size * keyframe.bitspersample // 8
+        expansion = _EXPANSION.get(int(keyframe.compression), _MOST_EXPANSION)
+        for page in self._series.pages:
+            file = page.parent.filehandle
+            if page.is_final:
+                _check_end(page.dataoffsets[0] + keyframe.nbytes, file)
+                continue
+            counts = page.databytecounts
+            n_written = min(sum(count > 0 for count in counts), len(page.dataoffsets))
+            if n_written < n_segments:
+                n_missing = n_segments - n_written
+                raise ValueError(f"{n_missing} of the {n_segments} tiles of a plane are missing")
+            for start, count in zip(page.dataoffsets, counts, strict=False):
+                _check_end(start + count, file)
+            if sum(counts) * expansion < n_bytes:
+                raise ValueError(f"{sum(counts)} bytes cannot hold a plane of {n_bytes} bytes")
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        """Return a copy of the pixels in a slice of each dimension, with start and stop."""
+        shape = tuple(part.stop - part.start for part in slices)
+        if 0 in shape:
+            return np.empty(shape, self.dtype)
+        if self._map is not None:
+            values = np.array(self._map[tuple(slices)], self.dtype)
+            release(self._map)
+            return values
+        n_leading = self._leading()
+        if n_leading is None:
+            whole = self._series.asarray().reshape(self.shape)
+            return np.array(whole[tuple(slices)], self.dtype)
+        values = np.empty(shape, self.dtype)
+        lengths = iter(
+            part
+            for part, length in zip(slices[n_leading:], self.shape[n_leading:], strict=True)
+            if length > 1
+        )
+        region = [slice(0, 1) if n == 1 else next(lengths) for n in self._keyframe.shaped]
+        planes = values.reshape(-1, *(part.stop - part.start for part in region))
+        places = itertools.product(*(range(s.start, s.stop) for s in slices[:n_leading]))
+        for plane, place in zip(planes, places, strict=True):
+            number = _flat_index(place, self.shape[:n_leading])
+            self._read_page(self._series.pages[number], region, plane)
+        return values
+
+    def _leading(self) -> int | None:
+        """How many dimensions count pages; None if it is not as simple as that."""
+        of_page = [length for length in self._keyframe.shaped if length > 1]
+        for number in range(len(self.shape) + 1):
+            leading, others = self.shape[:number], self.shape[number:]
+            if math.prod(leading) == len(self._series.pages) and of_page == [
+                length for length in others if length > 1
+            ]:
+                return number
+        return None
+
+    def _read_page(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
+        """Fill ``values`` with a region (sample plane, z, y, x, sample) of a page."""
+        if page.is_final:
+            name = Path(page.parent.filehandle.path)
+            shape = self._keyframe.shaped
+            mapped = np.memmap(name, self._file_dtype, "r", page.dataoffsets[0], shape)
+            values[...] = mapped[tuple(region)]
+            return
+        try:
+            self._read_segments(page, region, values)
+        except ValueError as error:
+            # LZW and JPEG need either the optional package imagecodecs or Pillow's libtiff.
+            if "imagecodecs" not in str(error):
+                raise
+            values[...] = self._read_with_pillow(page.index)[tuple(region)]
+
+    def _read_segments(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
+        """Decode those tiles or strips of a page that a region needs."""
+        keyframe = self._keyframe
+        _, depth, height, width, _ = keyframe.shaped
+        sides = (1, keyframe.rowsperstrip, width)
+        if keyframe.is_tiled:
+            sides = (keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth)
+        lengths = (depth, height, width)
+        grid = (
+            keyframe.shaped[0],
+            *(-(-n // side) for n, side in zip(lengths, sides, strict=True)),
+        )
+        needed = [range(region[0].start, region[0].stop)]
+        for part, side in zip(region[1:4], sides, strict=True):
+            needed.append(range(part.start // side, (part.stop - 1) // side + 1))
+        tables = {}
+        if int(keyframe.compression) in _JPEG:
+            tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
+        file = page.parent.filehandle
+        if file.closed:  # another file of a set
+            file.open()
+        for place in itertools.product(*needed):
+            number = _flat_index(place, grid)
+            file.seek(page.dataoffsets[number])
+            data = file.read(page.databytecounts[number])
+            segment, (sample, *corner, _), _ = keyframe.decode(data, number, **tables)
+            source, target = [], [sample - region[0].start]
+            for part, first, length in zip(region[1:4], corner, segment.shape, strict=False):
+                low, high = max(part.start, first), min(part.stop, first + length)
+                source.append(slice(low - first, high - first))
+                target.append(slice(low - part.start, high - part.start))
+            values[tuple(target)] = segment[(*source, region[4])]
+
+    def _read_with_pillow(self, number: int) -> np.ndarray:
+        """Return a whole page (sample plane, z, y, x, sample), the last one from memory."""
+        if self._pillow_page is None or self._pillow_page[0] != number:
+            with Image.open(self.path) as image:
+                image.seek(number)
+                page = np.asarray(image).reshape(self._keyframe.shaped)
+            self._pillow_page = number, page
+        return self._pillow_page[1]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map = None
+        self._tif.close()
+
+
+def _flat_index(place: Sequence[int], shape: Sequence[int]) -> int:
+    return int(np.ravel_multi_index(tuple(place), tuple(shape))) if shape else 0
+
+
+def _check_end(end: int, file: tifffile.FileHandle) -> None:
+    if end > file.size:
+        raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
+
+
+def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return pixel sizes by axis and the names of channels, from the best of what there is.
+
+    Dots per inch are left out, because programs write a meaningless 72 by default.
+    """
+    pixels = _ome_pixels(tif)
+    sizes = {
+        axis: micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"{name}Unit", "µm"))
+        for axis in "ZYX"
+        for name in [f"PhysicalSize{axis}"]
+    }
+    imagej = tif.imagej_metadata or {}
+    page = tif.pages.first
+    unit = imagej.get("unit")
+    if micrometres(1, unit) is None:
+        unit = "cm" if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else None
+    else:
+        sizes["Z"] = sizes["Z"] or micrometres(imagej.get("spacing"), unit)
+    if sizes["Y"] is None and sizes["X"] is None:
+        for axis, per_unit in zip("XY", page.resolution, strict=True):
+            sizes[axis] = micrometres(1 / per_unit, unit) if per_unit > 0 else None
+    return {axis: size for axis, size in sizes.items() if size}, _channel_names(pixels)
+
+
+def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
+    """Return the attributes that OME metadata give to the pixels, none where there is no OME."""
+    if not tif.is_ome:
+        return {}
+    try:
+        image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+        return (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
+    except (KeyError, TypeError, SyntaxError, IndexError):
+        return {}
+
+
+def _channel_names(pixels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of channels in OME metadata, with a number for one without a name."""
+    channels = pixels.get("Channel", ())
+    channels = channels if isinstance(channels, list | tuple) else (channels,)
+    names = [channel.get("Name") for channel in channels if isinstance(channel, Mapping)]
+    if not any(names):
+        return ()
+    return tuple(str(name or f"C{number}") for number, name in enumerate(names, start=1))
