@@ -12,7 +12,7 @@ from PIL import Image
 from denoiseg_flow import application
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
@@ -96,7 +96,7 @@ def test_what_is_written(file, images, tmp_path):
         assert objects["area"].tolist() == np.bincount(labels.ravel())[1:].tolist()
         assert Image.open(out / "overlays" / f"{name}.png").size == (side, side)
         assert record(out).loc[name, "objects"] == labels.max()
-    assert read_pixel_size(out / "denoised/b.tif") == pytest.approx((0.5, 0.25))
+    assert read_metadata(out / "denoised/b.tif").spacing() == pytest.approx((0.5, 0.25))
     objects = pd.read_csv(out / "objects.csv")
     assert objects["image"].is_monotonic_increasing
     assert len(objects) == record(out)["objects"].sum()

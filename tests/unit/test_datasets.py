@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from denoiseg_flow.data import archives, datasets, manifest, simulator
-from denoiseg_flow.data.image_files import read_image, read_pixel_size
+from denoiseg_flow.data.image_files import read_image
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.errors import InputError
 
 SPLIT = {"val": 0.15, "test": 0.25, "seed": 0}
@@ -83,7 +84,7 @@ def test_pixel_size_is_kept(user, tmp_path):
     )  # fmt: skip
     datasets.prepare(folder_spec(user), None, tmp_path / "prepared")
     for kind in ("images", "masks"):
-        size = read_pixel_size(tmp_path / "prepared" / kind / "sim_0000.tif")
+        size = read_metadata(tmp_path / "prepared" / kind / "sim_0000.tif").spacing()
         assert size == pytest.approx((0.2, 0.2))
 
 

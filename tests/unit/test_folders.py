@@ -37,6 +37,19 @@ def test_pairs_by_name_whatever_the_ending(make):
     assert found[0].image.name == "a.ome.tif" and found[0].clean is None
 
 
+def test_folders_named_like_zarr_stores_are_images(make):
+    root = make(
+        "i/a.ome.zarr/.zgroup", "i/b.ZARR/zarr.json", "i/c.tif", "i/d.zarr", "i/e.tif/x.tif"
+    )
+    found = folders.find(root / "i")
+    assert [source.name for source in found] == ["a", "b", "c"]
+    assert found[0].image == root / "i/a.ome.zarr"
+    given = [root / "i/b.ZARR", root / "i/e.tif", root / "i/c.tif"]
+    assert list(folders.find_images(given)) == ["b", "x", "c"]
+    with pytest.raises(InputError, match=r"d\.zarr is no image: .*\.ome\.zarr.*\.zarr"):
+        folders.find_images([root / "i/d.zarr"])
+
+
 def test_clean_may_be_the_images_themselves(make):
     root = make("i/a.tif")
     (source,) = folders.find(root / "i", None, root / "i")

@@ -1,6 +1,5 @@
 """Image files of other programs: their metadata, any piece of them, and refusals."""
 
-import itertools
 import os
 import struct
 
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from denoiseg_flow.data import image_files
-from denoiseg_flow.data.image_files import open_image_file, read_pixel_size, read_plane
+from denoiseg_flow.data.image_files import open_image_file
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import ORDER, Metadata
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
@@ -75,7 +75,7 @@ def test_ome_tif_in_another_order_with_what_is_known(tmp_path):
     metadata, found = whole(path)
     assert metadata == Metadata("CZYX", {"Z": 3}, ("DAPI", "C2"))
     np.testing.assert_array_equal(found, pixels.swapaxes(0, 1))
-    assert read_pixel_size(path) is None
+    assert read_metadata(path).spacing() is None
 
 
 def test_imagej_hyperstack(tmp_path):
@@ -91,7 +91,7 @@ def test_imagej_hyperstack(tmp_path):
     metadata, found = whole(path)
     assert metadata == Metadata("TCZYX", pytest.approx({"Z": 1.5, "Y": 0.5, "X": 0.25}))
     np.testing.assert_array_equal(found, pixels.swapaxes(1, 2))
-    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
 
 
 def test_axes_that_tifffile_wrote_and_resolution_per_centimetre(tmp_path):
@@ -446,7 +446,7 @@ def test_random_damage_is_refused_or_read(tmp_path):
         content = path.read_bytes()
         with tifffile.TiffFile(path) as tif:
             header = [*range(8), *range(tif.pages.first.offset, tif.pages.first.offset + 250)]
-        for _, place in itertools.product(range(40), [0]):
+        for _ in range(40):
             damaged = bytearray(content)
             place = int(rng.choice(header))
             damaged[place] = int(rng.integers(256))
@@ -456,3 +456,25 @@ def test_random_damage_is_refused_or_read(tmp_path):
                     image.read(tuple(slice(0, 2) for _ in image.shape))
             except InputError as error:
                 assert "a.tif" in str(error) and "\n" not in str(error)
+
+
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}"><Image
+ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="40" SizeY="48"
+SizeC="1" SizeZ="2" SizeT="1">{planes}</Pixels></Image></OME>"""
+PLANE = '<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}'
+
+
+def test_ome_tif_in_several_files(tmp_path):
+    """Of which one may be lost."""
+    planes = "".join(f"{PLANE.format(z=z)}</UUID></TiffData>" for z in (0, 1))
+    for z in (0, 1):
+        description = OME.format(own=z, planes=planes)
+        tifffile.imwrite(
+            tmp_path / f"{z}.ome.tif", NOISE[z], description=description, metadata=None
+        )
+    metadata, found = whole(tmp_path / "0.ome.tif")
+    assert metadata == Metadata("ZYX")
+    np.testing.assert_array_equal(found, NOISE[:2])
+    (tmp_path / "1.ome.tif").unlink()
+    assert "it lacks 1 of its 2 planes" in refusal(open_image_file, tmp_path / "0.ome.tif")

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from denoiseg_flow.data import images
-from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.errors import InputError
 
 PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)
@@ -30,7 +30,15 @@ def refusal(function, *arguments, **options):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.tif", "a"), ("a.b.TIFF", "a.b"), ("x/a.ome.tif", "a"), ("a.OME.TIF", "a"), ("1.png", "1")],
+    [
+        ("a.tif", "a"),
+        ("a.b.TIFF", "a.b"),
+        ("x/a.ome.tif", "a"),
+        ("a.OME.TIF", "a"),
+        ("1.png", "1"),
+        ("a.ome.zarr", "a"),
+        ("b.Zarr", "b"),
+    ],
 )
 def test_stem(name, expected):
     assert images.stem(name) == expected
@@ -240,19 +248,19 @@ def test_pair_of_different_shapes():
 def test_pixel_size(tmp_path):
     path = tmp_path / "a.tif"
     images.write_image(path, PLANE, pixel_size=(0.5, 0.25))
-    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
     images.write_image(path, PLANE)
-    assert read_pixel_size(path) is None
+    assert read_metadata(path).spacing() is None
     tifffile.imwrite(path, PLANE, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
-    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
     tifffile.imwrite(
         tmp_path / "b.ome.tif",
         PLANE,
         metadata={"PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.5},
     )
-    assert read_pixel_size(tmp_path / "b.ome.tif") == pytest.approx((0.5, 0.25))
+    assert read_metadata(tmp_path / "b.ome.tif").spacing() == pytest.approx((0.5, 0.25))
     tifffile.imwrite(path, PLANE, resolution=(72, 72), resolutionunit="INCH")
-    assert read_pixel_size(path) is None
+    assert read_metadata(path).spacing() is None
 
 
 # --- piece by piece -----------------------------------------------------------------------------
@@ -268,7 +276,7 @@ def test_strips_are_the_image(tmp_path, shape, dtype):
         found = images.open_image(tmp_path / "sub" / "a.tif")
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, plane)
-        assert read_pixel_size(tmp_path / "sub" / "a.tif") == pytest.approx((0.5, 0.25))
+        assert read_metadata(tmp_path / "sub" / "a.tif").spacing() == pytest.approx((0.5, 0.25))
     with Image.open(tmp_path / "sub" / "a.tif") as image:  # which reads uint32 as int32
         np.testing.assert_array_equal(np.asarray(image).astype(dtype), plane)
 

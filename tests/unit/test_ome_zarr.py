@@ -16,7 +16,8 @@ from ome_zarr.reader import Reader
 from ome_zarr.writer import write_image
 
 from denoiseg_flow.data import ome_zarr
-from denoiseg_flow.data.image_files import open_image_file, read_pixel_size, read_plane
+from denoiseg_flow.data.image_files import open_image_file
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.ome_zarr import create_ome_zarr
 from denoiseg_flow.errors import InputError
@@ -54,10 +55,9 @@ def write(path, version="0.4", pixels=PIXELS, axes=AXES, scale=(1.0, 2.0, 500.0,
         pixels,
         group,
         axes=axes,
-        scaler=None,
         scale_factors=[],
         fmt=FORMATS[version],
-        coordinate_transformations=[[{"type": "scale", "scale": list(scale)}]],
+        scale=dict(zip("czyx", scale, strict=True)),
         storage_options={"chunks": tuple(min(16, n) for n in pixels.shape), **options},
     )
     return path
@@ -83,7 +83,7 @@ def test_image_of_the_reference_implementation(tmp_path, version):
     sizes = pytest.approx({"Z": 2, "Y": 0.5, "X": 0.25})
     assert metadata == Metadata("CZYX", sizes, ("DAPI", "C2"))
     np.testing.assert_array_equal(found, PIXELS)
-    assert read_pixel_size(path) == pytest.approx((0.5, 0.25))
+    assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
     assert whole(path, "TZYX")[0].axes == "TZYX"
 
 
@@ -120,13 +120,13 @@ def test_image_in_a_folder_of_bioformats2raw(tmp_path):
     assert "holds 2 images" in refusal(open_image_file, tmp_path / "a.zarr")
 
 
-def test_pieces_are_read_by_chunk(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.zarr")
+def test_pieces_are_read_by_chunk(tmp_path):
+    path = write(tmp_path / "a.zarr", chunks=(1, 3, 16, 16))
     with open_image_file(path) as image:
-        for folder in (path / "s0", path / "0"):
-            shutil.rmtree(folder / "1", ignore_errors=True)  # chunks that are not needed
+        shutil.rmtree(_level(path) / "1")  # chunks that are not needed
         place = (0, slice(1, 3), slice(-10, None), 49)
         np.testing.assert_array_equal(image.read(place), PIXELS[place])
+        assert not image.read((1, 0, 0, slice(None))).any()  # as zarr reads what is not there
 
 
 # --- refusals ------------------------------------------------------------------------------------
@@ -141,16 +141,17 @@ def _chunks(path):
     return [f for f in sorted(_level(path).rglob("*")) if f.is_file() and f.name not in names]
 
 
-@pytest.mark.parametrize("shards", [None, (1, 16, 32, 32)], ids=["chunks", "shards"])
-@pytest.mark.parametrize("version", FORMATS)
-def test_missing_chunks(tmp_path, version, shards):
-    path = tmp_path / "a.zarr"
-    if shards and version == "0.4":
-        pytest.skip("zarr 2 has no shards")
-    chunks = (1, 3, 16, 16)
-    write(path, version, chunks=chunks, **({"shards": (1, 3, 32, 32)} if shards else {}))
+@pytest.mark.parametrize(
+    ("version", "options", "n_chunks"),
+    [
+        ("0.4", {}, 2 * 3 * 4),
+        ("0.5", {}, 2 * 3 * 4),
+        ("0.5", {"shards": (1, 3, 32, 32)}, 2 * 2 * 2),
+    ],
+)
+def test_missing_chunks(tmp_path, version, options, n_chunks):
+    path = write(tmp_path / "a.zarr", version, chunks=(1, 3, 16, 16), **options)
     np.testing.assert_array_equal(whole(path)[1], PIXELS)
-    n_chunks = 2 * 2 * 2 if shards else 2 * 3 * 4
     files = _chunks(path)
     assert len(files) == n_chunks
     for file in files[1:3]:

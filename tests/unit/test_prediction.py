@@ -15,7 +15,7 @@ from torch import nn
 
 from denoiseg_flow import classical, prediction
 from denoiseg_flow.data import images
-from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
@@ -347,7 +347,7 @@ def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kep
     assert files == {f"{kind}/007.tif" for kind in expected}
     for kind in expected:
         path = folder / kind / "007.tif"
-        assert read_pixel_size(path) == pytest.approx((0.2, 0.3), rel=1e-5)
+        assert read_metadata(path).spacing() == pytest.approx((0.2, 0.3), rel=1e-5)
         found = tifffile.imread(path)
         if kind == "labels":
             threshold = model.threshold.value
@@ -460,7 +460,7 @@ def test_classical_denoisers_write_what_they_yield(tmp_path, source, name, value
     assert files == [tmp_path / "out" / "denoised" / "007.tif"]
     expected = classical.denoise(name, images.open_image(source), value, sigma)
     assert np.array_equal(tifffile.imread(files[0]), expected)
-    assert read_pixel_size(files[0]) == pytest.approx((0.2, 0.3), rel=1e-5)
+    assert read_metadata(files[0]).spacing() == pytest.approx((0.2, 0.3), rel=1e-5)
 
 
 # Instances, errors and memory

@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
-from denoiseg_flow.data.image_files import read_pixel_size
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.instances import find_seeds, height_above_border, label_instances
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.tiled_instances import TiledInstances
@@ -151,7 +151,7 @@ def test_file(labels_of, tmp_path):
     """As other label images: compressed, with the size of its pixels; strips, not tiles."""
     labels_of(np.ones((3, 200, 300), np.float32), "components", 0.5)
     path = tmp_path / "sub" / "labels.tif"
-    assert read_pixel_size(path) == pytest.approx((0.2, 0.3), rel=1e-5)
+    assert read_metadata(path).spacing() == pytest.approx((0.2, 0.3), rel=1e-5)
     assert path.stat().st_size < 3000
     with tifffile.TiffFile(path) as tif:
         assert (len(tif.pages), tif.is_bigtiff, tif.pages.first.is_tiled) == (1, False, False)

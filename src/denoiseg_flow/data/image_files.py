@@ -6,7 +6,7 @@ Whatever the order of the dimensions in a file, its pixels come in that of ``met
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -163,45 +163,10 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
         raise
 
 
-def read_plane(path: str | Path, indexed: bool, axes: str | None = None) -> np.ndarray:
-    """Read the single grey plane of an image file; see :func:`open_image_file`.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (y, x), with the pixel type of the file.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, in colour, or holds more than one plane.
-    """
-    path = Path(path)
-    with closing(_open(path, indexed)) as source:
-        numbers = _not_single(source)
-        names = "".join(source.axes[number] for number in numbers)
-        if len(numbers) != 2 and "S" not in names:
-            shape = tuple(source.shape[number] for number in numbers)
-            raise InputError(
-                f"{path} is not a single plane but has axes {names} of shape {shape}: export one "
-                "grey 2D image per file"
-            )
-        image = ImageFile(path, source, axes)
-        if len(image.shape) != 2:
-            raise _colour(path)
-        return image.read((slice(None), slice(None)))
-
-
-def read_pixel_size(path: str | Path) -> tuple[float, float] | None:
-    """Return the height and width of a pixel in micrometres, or None where they are not known."""
-    if _is_png(Path(path)):
-        return None
-    try:
-        with closing(_open(Path(path), indexed=True)) as source:
-            size = source.pixel_size
-    except InputError:
-        return None
-    return (size["Y"], size["X"]) if "Y" in size and "X" in size else None
+def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
+    """Return the whole of an image, with the pixel type of the file; see :func:`open_image_file`."""
+    with open_image_file(path, axes, indexed) as file:
+        return file.read([slice(None)] * len(file.shape))
 
 
 class _PngSource:

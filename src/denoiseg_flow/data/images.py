@@ -28,7 +28,7 @@ from denoiseg_flow.tiles import Place, pieces
 
 logger = logging.getLogger(__name__)
 
-ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png")
+ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr")
 BinaryMasks = Literal["warn", "connected_components"]
 
 PIECE = 2**24  # pixels that are read together

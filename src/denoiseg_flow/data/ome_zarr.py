@@ -119,7 +119,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
 
     try:
         group = zarr.open_group(str(folder), mode="r", use_consolidated=False)
-    except (zarr.errors.ContainsArrayError, zarr.errors.GroupNotFoundError):
+    except (zarr.errors.ContainsArrayError, FileNotFoundError):
         return {}  # an array by itself
     attributes = dict(group.attrs)
     return attributes.get("ome", attributes)

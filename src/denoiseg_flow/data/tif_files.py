@@ -79,14 +79,9 @@ class TifSource:
         self._file_dtype = self._series.dtype.newbyteorder(self._tif.byteorder)
         self._pillow_page: tuple[int, np.ndarray] | None = None
         self._map = None
-        # Of a stack of ImageJ that is cut off, tifffile takes what is left.
-        n_planes = math.prod(self.shape) // max(1, self._keyframe.imagewidth)
-        n_planes //= max(1, self._keyframe.imagelength)
-        n_promised = int((self._tif.imagej_metadata or {}).get("images", 1))
-        if n_promised > n_planes:
-            raise ValueError(f"{n_promised - n_planes} of its {n_promised} planes are missing")
+        self._check_imagej()
         offset = self._series.dataoffset
-        if offset is not None:
+        if offset is not None and not self._series.is_multifile:
             # Of a contiguous stack of ImageJ, the first page tells of all the others.
             _check_end(offset + math.prod(self.shape) * self.dtype.itemsize, self._tif.filehandle)
             if math.prod(self.shape):
@@ -95,11 +90,20 @@ class TifSource:
             self._check_pages()
         self.pixel_size, self.channels = _metadata(self._tif)
 
+    def _check_imagej(self) -> None:
+        """Raise ValueError for a stack that is cut off, of which tifffile takes what is left."""
+        n_planes = math.prod(self.shape) // max(
+            1, self._keyframe.imagelength * self._keyframe.imagewidth
+        )
+        n_promised = int((self._tif.imagej_metadata or {}).get("images", 1))
+        if n_promised > n_planes:
+            raise ValueError(f"it lacks {n_promised - n_planes} of its {n_promised} planes")
+
     def _check_pages(self) -> None:
         """Raise ValueError unless the file is large enough to hold all pages of the image."""
         n_missing = sum(page is None for page in self._series.pages)
         if n_missing:
-            raise ValueError(f"{n_missing} of its {len(self._series.pages)} planes are missing")
+            raise ValueError(f"it lacks {n_missing} of its {len(self._series.pages)} planes")
         keyframe = self._keyframe
         n_segments = math.prod(keyframe.chunked)
         n_bytes = keyframe.size * keyframe.bitspersample // 8
@@ -113,7 +117,7 @@ class TifSource:
             n_written = min(sum(count > 0 for count in counts), len(page.dataoffsets))
             if n_written < n_segments:
                 n_missing = n_segments - n_written
-                raise ValueError(f"{n_missing} of the {n_segments} tiles of a plane are missing")
+                raise ValueError(f"it lacks {n_missing} of the {n_segments} tiles of a plane")
             for start, count in zip(page.dataoffsets, counts, strict=False):
                 _check_end(start + count, file)
             if sum(counts) * expansion < n_bytes:
