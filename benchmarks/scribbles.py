@@ -77,7 +77,8 @@ def paint(options: argparse.Namespace, training: set[str]) -> dict[str, Path]:
                 rng = generator(0, "scribbles", kind, source.name)
                 mask = np.where(draw(labels.shape, options.share, rng), labels, -1)
             if (mask >= 0).any():
-                write_image(folders[kind] / f"{source.name}.tif", mask.astype(np.int32), compress=True)
+                path = folders[kind] / f"{source.name}.tif"
+                write_image(path, mask.astype(np.int32), compress=True)
     return folders
 
 

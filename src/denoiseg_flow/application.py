@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from denoiseg_flow.data.image_files import ImageFile, open_image_file
 from denoiseg_flow.data.images import (
+    BAND_ROWS,
     PIECE,
-    STRIP_ROWS,
     Readable,
     check_image,
     copy_image,
     create_image,
     open_image,
-    write_strips,
+    write_bands,
 )
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import SPATIAL
@@ -150,7 +150,10 @@ def _apply_to_file(model: AnyModel, item: Entry, folder: Path, reading: Reading)
     ):
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
-        predicted = [_predict(model, region, results / f"{n}") for n, region in enumerate(regions)]
+        predicted = [
+            _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}")
+            for number, region in enumerate(regions)
+        ]
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
         _join_denoised(file, regions, [each["denoised"] for each in predicted], made["denoised"])
         n_objects: int | str = ""
@@ -199,9 +202,8 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     return replace(reading, dimensions=trained)
 
 
-def _predict(model: AnyModel, region: Region, folder: Path) -> dict[str, Path]:
+def _predict(model: AnyModel, name: str, region: Region, folder: Path) -> dict[str, Path]:
     """Predict one image of a file; return where the results are."""
-    name = f"image{region.suffix}.tif"
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
@@ -245,22 +247,22 @@ def _join_labels(
     shape = tuple(lengths[axis] for axis in metadata.axes)
     dtype = label_type(count)
 
-    def strips() -> Iterator[np.ndarray]:
+    def bands() -> Iterator[np.ndarray]:
         before = 0
         for source in labels:
             with open_image_file(source) as image:
                 highest = 0
                 *above, height, width = image.shape
                 for plane in np.ndindex(*above):
-                    for top in range(0, height, STRIP_ROWS):
-                        rows = slice(top, min(top + STRIP_ROWS, height))
-                        strip = image.read((*plane, rows, slice(0, width))).astype(dtype)
-                        highest = max(highest, int(strip.max()))
-                        strip[strip > 0] += before
-                        yield strip
+                    for top in range(0, height, BAND_ROWS):
+                        rows = slice(top, min(top + BAND_ROWS, height))
+                        band = image.read((*plane, rows, slice(0, width))).astype(dtype)
+                        highest = max(highest, int(band.max()))
+                        band[band > 0] += before
+                        yield band
                 before += highest
 
-    write_strips(path, strips(), shape, dtype, metadata)
+    write_bands(path, bands(), shape, dtype, metadata)
 
 
 def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from denoiseg_flow.data.images import STRIP_ROWS, write_strips
+from denoiseg_flow.data.images import BAND_ROWS, write_bands
 from denoiseg_flow.data.memory_maps import release, temporary_map
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import (
@@ -70,7 +70,7 @@ class TiledInstances:
         if self._height is not None:
             self._find_seeds()
         dtype = label_type(self._components.merge())
-        write_strips(path, self._bands(dtype), self._shape, dtype, metadata)
+        write_bands(path, self._bands(dtype), self._shape, dtype, metadata)
 
     def _find_seeds(self) -> None:
         for kept, seen in boxes(self._shape, self._tile, self._margin):
@@ -88,8 +88,8 @@ class TiledInstances:
                 slab[:, *kept] = self._labels((along, *kept), (seen_along, *seen))
                 release(slab)
             for plane in slab if slab.ndim == 3 else [slab]:
-                for top in range(0, len(plane), STRIP_ROWS):
-                    yield plane[top : top + STRIP_ROWS]
+                for top in range(0, len(plane), BAND_ROWS):
+                    yield plane[top : top + BAND_ROWS]
                 release(slab)
 
     def _labels(self, kept: Place, seen: Place) -> np.ndarray:

@@ -12,8 +12,8 @@ from PIL import Image
 from denoiseg_flow import application
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.images import read_metadata
-from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.images import read_metadata, write_image
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
@@ -30,7 +30,8 @@ def images(tmp_path, make_blobs):
     folder = tmp_path / "images"
     for number, name in enumerate(("a", "b")):
         image = make_blobs(48, number)[0].clip(0, 255).astype(np.uint8)
-        write_image(folder / f"{name}.tif", image, pixel_size=(0.5, 0.25) if name == "b" else None)
+        metadata = Metadata("YX", {"Y": 0.5, "X": 0.25} if name == "b" else {})
+        write_image(folder / f"{name}.tif", image, metadata)
     Image.fromarray(make_blobs(32, 2)[0].clip(0, 255).astype(np.uint8)).save(folder / "c.png")
     return folder
 
@@ -120,7 +121,7 @@ def test_images_of_another_number_of_channels(file, images, tmp_path):
     assert message.startswith("2 of 5 images could not be predicted (")
     failed = record(tmp_path / "out")["failed"]
     assert "rgb.tif is a colour image" in failed["rgb"]
-    assert "two.tif is not a single plane" in failed["two"]
+    assert "two.tif has 3 dimensions" in failed["two"]
     assert (failed[["a", "b", "c"]] == "").all()
 
 
@@ -295,22 +296,3 @@ def test_large_images_are_thinned_out_for_the_overlay(file, images, tmp_path, mo
     monkeypatch.setattr(application, "OVERLAY_SIDE", 20)
     apply(file, images / "a.tif", tmp_path / "out")
     assert Image.open(tmp_path / "out/overlays/a.png").size == (16, 16)
-
-
-def test_objects_are_measured():
-    """A rectangle of 4 x 6 pixels and a single pixel, by hand."""
-    labels, image = np.zeros((20, 20), np.uint16), np.zeros((20, 20), np.uint8)
-    labels[2:6, 10:16], labels[15, 3] = 1, 2
-    image[2:4, 10:16], image[15, 3] = 10, 90
-    table = measure_objects("x", labels, image, (0.5, 2.0)).set_index("label")
-    assert list(table["image"]) == ["x", "x"]
-    assert table.loc[1, ["y", "x", "area", "area_um2"]].tolist() == [3.5, 12.5, 24, 24]
-    assert table.loc[1, ["intensity_mean", "intensity_std"]].tolist() == [5, 5]
-    assert table.loc[1, ["intensity_min", "intensity_max"]].tolist() == [0, 10]
-    assert table.loc[1, "solidity"] == 1
-    # A rectangle is measured by the ellipse of the same second moments: 4 sqrt((n**2 - 1) / 12).
-    assert table.loc[1, "minor_axis"] == pytest.approx(4 * np.sqrt(15 / 12))
-    assert table.loc[1, "major_axis"] == pytest.approx(4 * np.sqrt(35 / 12))
-    assert table.loc[2, ["area", "intensity_mean"]].tolist() == [1, 90]
-    assert measure_objects("x", labels, image, None)["area_um2"].isna().all()
-    assert len(measure_objects("x", np.zeros_like(labels), image, None)) == 0

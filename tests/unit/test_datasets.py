@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from denoiseg_flow.data import archives, datasets, manifest, simulator
-from denoiseg_flow.data.image_files import read_image
+from denoiseg_flow.data.image_files import ImageFile, read_image
 from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.errors import InputError
 
@@ -62,7 +62,7 @@ def test_folder(user, tmp_path):
     assert table["source"][0] == "sim_0000.tif" and set(table["given_subset"]) == {""}
     prepared = tmp_path / "prepared"
     assert len(list((prepared / "masks").iterdir())) == 3
-    for kind, read in (("images", read_image), ("masks", read_mask)):
+    for kind, read in (("images", read_image), ("masks", read_image)):
         one, other = prepared / kind / "sim_0002.tif", user / kind / "sim_0002.tif"
         np.testing.assert_array_equal(read(one), read(other))
     assert tifffile.imread(prepared / "masks" / "sim_0002.tif").dtype == np.int32
@@ -415,7 +415,10 @@ def test_intensities_are_read_only_where_they_may_be_negative(user, monkeypatch)
         else:
             tifffile.imwrite(path, plane)
     read = []
-    monkeypatch.setattr(datasets, "read_image", lambda path: read.append(path.stem) or plane)
+    piece = ImageFile.read
+    monkeypatch.setattr(
+        ImageFile, "read", lambda file, place: read.append(file.path.stem) or piece(file, place)
+    )
     noises = {"low": {"kind": "poisson", "photons": 2, "seed": 0}}
     config = {"datasets": {"mine": folder_spec(user)}, "noises": noises}
     datasets.check_intensities(config | {"grid": {"datasets": ["mine"], "noises": ["low"]}})

@@ -1,6 +1,7 @@
 """Reading and refusing images: every refusal is one sentence that names the file."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,25 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from denoiseg_flow.data import images
+from denoiseg_flow.data.image_files import read_image
 from denoiseg_flow.data.images import read_metadata
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.errors import InputError
 
 PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)
 TWO_SQUARES = np.zeros((20, 20), np.uint8)
 TWO_SQUARES[2:6, 2:6] = TWO_SQUARES[10:14, 10:14] = 1
+
+
+def accepted(path):
+    """What the workflow makes of the image in a file."""
+    image = read_image(path)
+    return image.astype(images.check_image(image, str(path)))
+
+
+def labels_in(path):
+    """What the workflow makes of the mask in a file."""
+    return images.check_mask(read_image(path, indexed=True), str(path))
 
 
 def refusal(function, *arguments, **options):
@@ -61,7 +75,7 @@ def test_is_no_image(name):
 def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, compress):
     path = tmp_path_factory.mktemp("images") / "sub" / "a.tif"
     images.write_image(path, plane, compress=compress)
-    back = images.read_image(path)
+    back = accepted(path)
     assert back.dtype == plane.dtype
     np.testing.assert_array_equal(back, plane)
     np.testing.assert_array_equal(images.open_image(path), plane)
@@ -89,7 +103,7 @@ def test_uncompressed_is_memory_mapped(tmp_path):
 def test_other_pixel_types_keep_their_values(tmp_path, dtype, shift, expected):
     plane = (PLANE.astype(np.int64) + shift).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", plane)
-    back = images.read_image(tmp_path / "a.tif")
+    back = accepted(tmp_path / "a.tif")
     assert back.dtype == np.dtype(expected)
     np.testing.assert_array_equal(back, plane)
 
@@ -98,14 +112,14 @@ def test_other_pixel_types_keep_their_values(tmp_path, dtype, shift, expected):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_compressed_tif(tmp_path, compression, dtype):
     Image.fromarray(PLANE.astype(dtype)).save(tmp_path / "a.tif", compression=compression)
-    np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif"), PLANE)
+    np.testing.assert_array_equal(accepted(tmp_path / "a.tif"), PLANE)
 
 
 def test_png_and_ome(tmp_path):
     Image.fromarray(PLANE.astype(np.uint16) * 200).save(tmp_path / "a.png")
-    assert images.read_image(tmp_path / "a.png").max() == 250 * 200
+    assert accepted(tmp_path / "a.png").max() == 250 * 200
     tifffile.imwrite(tmp_path / "a.ome.tif", PLANE[None, None], metadata={"axes": "ZCYX"})
-    np.testing.assert_array_equal(images.read_image(tmp_path / "a.ome.tif"), PLANE)
+    np.testing.assert_array_equal(accepted(tmp_path / "a.ome.tif"), PLANE)
 
 
 def test_refuses_colour(tmp_path):
@@ -115,19 +129,19 @@ def test_refuses_colour(tmp_path):
     Image.fromarray(PLANE).convert("LA").save(tmp_path / "c.png")
     Image.fromarray(PLANE).convert("P").save(tmp_path / "d.png")
     for name in ("a.tif", "b.png", "c.png", "d.png"):
-        message = refusal(images.read_image, tmp_path / name)
+        message = refusal(accepted, tmp_path / name)
         assert name in message and "colour" in message
-    assert images.read_mask(tmp_path / "d.png").shape == PLANE.shape
+    assert labels_in(tmp_path / "d.png").shape == PLANE.shape
 
 
 def test_refuses_stacks_and_several_images(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([PLANE, PLANE, PLANE]), photometric="minisblack")
-    message = refusal(images.read_image, tmp_path / "a.tif")
-    assert "a.tif" in message and "2D" in message and "(3, 48, 40)" in message
+    message = refusal(accepted, tmp_path / "a.tif")
+    assert "a.tif" in message and "`axes`" in message and "(3, 48, 40)" in message
     with tifffile.TiffWriter(tmp_path / "b.tif") as tif:
         tif.write(PLANE)
         tif.write(PLANE[:10])
-    assert "2 images" in refusal(images.read_image, tmp_path / "b.tif")
+    assert "2 images" in refusal(accepted, tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -135,13 +149,13 @@ def test_refuses_what_is_not_finite(tmp_path, bad):
     plane = PLANE.astype(np.float32)
     plane[3, 4] = bad
     tifffile.imwrite(tmp_path / "a.tif", plane)
-    message = refusal(images.read_image, tmp_path / "a.tif")
+    message = refusal(accepted, tmp_path / "a.tif")
     assert "a.tif" in message and "1 NaN or infinite" in message
 
 
 def test_refuses_constant_empty_and_too_large_values(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.full((5, 5), 7, np.uint8))
-    assert "constant" in refusal(images.read_image, tmp_path / "a.tif")
+    assert "constant" in refusal(accepted, tmp_path / "a.tif")
     assert "no pixels" in refusal(images.check_image, np.zeros((0, 4)), "b.tif")
     assert "float32" in refusal(images.check_image, np.array([[0.0, 1e300]]), "b.tif")
     assert "float32" in refusal(images.check_image, np.array([[-(2**40), 1]]), "b.tif")
@@ -159,20 +173,20 @@ def test_refuses_damaged_files(tmp_path, keep, name):
     else:
         Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if "lzw" in name else {}))
     path.write_bytes(path.read_bytes()[:keep])
-    for function in (images.read_image, images.read_mask, images.open_image):
+    for function in (accepted, labels_in, images.open_image):
         message = refusal(function, path)
         assert str(path) in message and "damaged" in message
 
 
 def test_refuses_missing_file_and_folder(tmp_path):
-    assert "does not exist" in refusal(images.read_image, tmp_path / "a.tif")
-    assert "not a file" in refusal(images.read_image, tmp_path)
+    assert "does not exist" in refusal(accepted, tmp_path / "a.tif")
+    assert "not a file" in refusal(accepted, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
 def test_masks_become_int32(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "m.tif", PLANE.astype(dtype))
-    mask = images.read_mask(tmp_path / "m.tif")
+    mask = labels_in(tmp_path / "m.tif")
     assert mask.dtype == np.int32
     np.testing.assert_array_equal(mask, PLANE)
 
@@ -247,7 +261,7 @@ def test_pair_of_different_shapes():
 
 def test_pixel_size(tmp_path):
     path = tmp_path / "a.tif"
-    images.write_image(path, PLANE, pixel_size=(0.5, 0.25))
+    images.write_image(path, PLANE, Metadata("YX", {"Y": 0.5, "X": 0.25}))
     assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
     images.write_image(path, PLANE)
     assert read_metadata(path).spacing() is None
@@ -267,21 +281,29 @@ def test_pixel_size(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-@pytest.mark.parametrize("shape", [(1, 1), (64, 5), (65, 300), (200, 31)])
-def test_strips_are_the_image(tmp_path, shape, dtype):
-    plane = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
-    for rows in (64, 128, 256):
-        pieces = (plane[top : top + rows] for top in range(0, shape[0], rows))
-        images.write_strips(tmp_path / "sub" / "a.tif", pieces, shape, dtype, (0.5, 0.25))
-        found = images.open_image(tmp_path / "sub" / "a.tif")
-        assert found.dtype == dtype
-        np.testing.assert_array_equal(found, plane)
-        assert read_metadata(tmp_path / "sub" / "a.tif").spacing() == pytest.approx((0.5, 0.25))
-    with Image.open(tmp_path / "sub" / "a.tif") as image:  # which reads uint32 as int32
-        np.testing.assert_array_equal(np.asarray(image).astype(dtype), plane)
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (64, 5), (256, 300), (600, 31), (1025, 1300), (3, 70, 40), (2, 1200, 1100)]
+)
+def test_bands_are_the_image(tmp_path, shape, dtype):
+    """In strips or, if it is large, in tiles, of which other programs make the same image."""
+    path = tmp_path / "sub" / "a.tif"
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    planes = image.reshape(-1, *shape[-2:])
+    rows = images.BAND_ROWS
+    bands = (plane[top : top + rows] for plane in planes for top in range(0, shape[-2], rows))
+    metadata = Metadata("ZYX"[-len(shape) :], {"Y": 0.5, "X": 0.25})
+    images.write_bands(path, bands, shape, dtype, metadata)
+    found = images.open_image(path)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, image)
+    assert read_metadata(path) == replace(metadata, pixel_size=pytest.approx({"Y": 0.5, "X": 0.25}))
+    with Image.open(path) as opened:  # which reads uint32 as int32
+        np.testing.assert_array_equal(np.asarray(opened).astype(dtype), planes[0])
+    with tifffile.TiffFile(path) as tif:
+        assert tif.pages.first.is_tiled == (min(shape[-2:]) > images.LARGE)
 
 
-def test_strips_are_compressed_one_at_a_time(tmp_path):
+def test_bands_are_compressed_one_at_a_time(tmp_path):
     """When a piece is asked for, those before it are in the file."""
     sizes = []
     path = tmp_path / "a.tif"
@@ -289,7 +311,7 @@ def test_strips_are_compressed_one_at_a_time(tmp_path):
     def pieces():
         for _ in range(5):
             sizes.append(path.stat().st_size if path.exists() else 0)
-            yield np.random.default_rng(0).integers(0, 2**16, (64, 2000), np.uint16)
+            yield np.random.default_rng(0).integers(0, 2**16, (256, 2000), np.uint16)
 
-    images.write_strips(path, pieces(), (320, 2000), np.uint16)
+    images.write_bands(path, pieces(), (1280, 2000), np.uint16)
     assert min(np.diff(sizes[1:])) > 100_000

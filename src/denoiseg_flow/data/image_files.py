@@ -164,7 +164,7 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
 
 
 def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
-    """Return the whole of an image, with the pixel type of the file; see :func:`open_image_file`."""
+    """Return a whole image with the pixel type of its file; see :func:`open_image_file`."""
     with open_image_file(path, axes, indexed) as file:
         return file.read([slice(None)] * len(file.shape))
 
@@ -249,8 +249,8 @@ def _letters(path: Path, source: _Source, axes: str | None) -> dict[int, str]:
         if not _are_axes(names):
             raise InputError(
                 f"{path} has {len(shape)} dimensions of shape {shape} but does not say what they "
-                f"are (axes {own}): write `axes` in the dataset's config, such as ZYX for a "
-                "z-stack, TYX for a time series or CYX for channels"
+                f"are (axes {own}): write `axes` in the dataset's config (or --axes), such as "
+                "ZYX for a z-stack, TYX for a time series or CYX for channels"
             )
         return dict(zip(numbers, names, strict=True))
     if not _are_axes(axes):

@@ -10,7 +10,7 @@ import math
 import os
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,7 +32,8 @@ ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr
 BinaryMasks = Literal["warn", "connected_components"]
 
 PIECE = 2**24  # pixels that are read together
-STRIP_ROWS = 64  # of the strips of an image that is written piece by piece
+BAND_ROWS = 256  # of an image that is written piece by piece
+LARGE = 1024  # pixels a side: such an image is written in tiles if it is larger
 
 _INT32 = np.iinfo(np.int32)
 _FLOAT32_EXACT = 2**24  # integers up to here survive a trip through float32
@@ -244,36 +245,51 @@ def create_image(
     return array
 
 
-def write_strips(
+def write_bands(
     path: str | Path,
-    strips: Iterable[np.ndarray],
+    bands: Iterable[np.ndarray],
     shape: tuple[int, ...],
     dtype: DTypeLike,
     metadata: Metadata | None = None,
 ) -> None:
     """Write an image piece by piece as an OME-TIFF compressed with zlib, creating its folder.
 
+    Parts of large images can be read by themselves: they are made of tiles, others of strips.
+
     Parameters
     ----------
-    strips
+    bands
         Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom, one plane after
-        the other. All but the last of a plane have ``STRIP_ROWS`` rows.
+        the other. All but the last of a plane have ``BAND_ROWS`` rows.
     shape
         ([z,] y, x) of the whole image.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
+    tiled = min(shape[-2:]) > LARGE
+    cut: dict[str, Any] = {"tile": (BAND_ROWS, BAND_ROWS)} if tiled else {"rowsperstrip": BAND_ROWS}
     tifffile.imwrite(
         path,
-        (zlib.compress(np.ascontiguousarray(strip)) for strip in strips),
+        (
+            zlib.compress(np.ascontiguousarray(part))
+            for band in bands
+            for part in (_tiles(band) if tiled else [band])
+        ),
         shape=shape,
         dtype=dtype,
-        rowsperstrip=STRIP_ROWS,
         compression="zlib",
         # As tifffile decides by itself for other images: 32-bit offsets end at 4 GB.
         bigtiff=dtype.itemsize * math.prod(shape) > 2**32 - 2**25,
+        **cut,
         **_ome(Path(path), shape, dtype, metadata),
     )
+
+
+def _tiles(band: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield squares of ``BAND_ROWS`` pixels a side, filled up with zeros at the ends."""
+    for left in range(0, band.shape[1], BAND_ROWS):
+        part = band[:, left : left + BAND_ROWS]
+        yield np.pad(part, [(0, BAND_ROWS - length) for length in part.shape])
 
 
 def _ome(

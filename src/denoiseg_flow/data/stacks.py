@@ -171,8 +171,8 @@ def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names))
     if wanted is None:
         raise InputError(
-            f"{path} has {count} channels, {listed}: write 'channel' in the dataset's config to "
-            "choose one, or 'channel: all' for one network that reads all of them"
+            f"{path} has {count} channels, {listed}: write 'channel' in the dataset's config (or "
+            "--channel) to choose one, or 'channel: all' to train one network on all of them"
         )
     if wanted == ALL:
         return None
@@ -198,6 +198,6 @@ def _sized(file: ImageFile, metadata: Metadata, pixel_size: tuple[float, ...] | 
         raise InputError(
             f"{file.path} does not say how far apart its planes and pixels are, which decides how "
             "a network looks at a volume: write 'pixel_size: [z, y, x]' in micrometres in the "
-            "dataset's config"
+            "dataset's config (or --pixel-size)"
         )
     return metadata
