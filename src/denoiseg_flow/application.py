@@ -33,13 +33,14 @@ from denoiseg_flow.data.images import (
 )
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import SPATIAL
+from denoiseg_flow.data.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_type
-from denoiseg_flow.models import AnyModel, ClassicalModel, chain, load_model
+from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel, chain, load_model
 from denoiseg_flow.objects import measure_objects
-from denoiseg_flow.prediction import predict_any
+from denoiseg_flow.prediction import check_tile, predict_any
 from denoiseg_flow.record import Entry, Record
 from denoiseg_flow.tiles import pieces
 
@@ -56,6 +57,8 @@ def apply_model(
     folder: Path,
     device: torch.device | str = "cpu",
     reading: Reading = Reading(),  # noqa: B008, it is immutable
+    form: str = "tif",
+    tile: int | None = None,
 ) -> None:
     """Predict images with the model of a file and write what it yields, each image on its own.
 
@@ -75,6 +78,11 @@ def apply_model(
     reading
         How the files are read. ``dimensions`` says what becomes of stacks: 2 lets a model of
         planes look at each plane by itself; None takes what the model was trained on.
+    form
+        Of images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
+    tile
+        Side in pixels of the tiles that are predicted one at a time; None: see
+        :func:`prediction.tile_shape`.
 
     Raises
     ------
@@ -83,6 +91,9 @@ def apply_model(
         not be predicted. Such files are named in the log and in the record.
     """
     model = _load(file, device)
+    for step in chain(model):
+        if tile is not None and isinstance(step, TrainedModel):
+            check_tile(step, tile)
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
         shutil.rmtree(unfinished)
@@ -98,7 +109,7 @@ def apply_model(
         if entry.model == checksum
         and not entry.failed
         and entry.is_of(wanted.get(entry.image, entry))
-        and all(path.exists() for path in _results(entry.image, model, folder))
+        and all(path.exists() for path in _results(entry.image, model, folder, form))
     }
     record.write(finished.values())
     todo = [item for name, item in wanted.items() if name not in finished]
@@ -108,13 +119,17 @@ def apply_model(
     # disable=None: no bar unless standard error is a terminal.
     for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
         try:
-            found: dict[str, int | str] = {"objects": _apply_to_file(model, item, folder, reading)}
+            found: dict[str, int | str] = {
+                "objects": _apply_to_file(model, item, folder, reading, form, tile)
+            }
         except InputError as error:
             logger.warning("%s", error)
             found = {"failed": " ".join(str(error).split())}
             failed.append(item.source)
-            for path in _results(item.image, model, folder):  # of an earlier state of the file
-                path.unlink(missing_ok=True)
+            for path in _results(
+                item.image, model, folder, form
+            ):  # of an earlier state of the file
+                _remove(path)
         record.append(replace(item, **found))
     if model.method.segments:
         _join(folder, [entry.image for entry in record.read() if not entry.failed])
@@ -141,7 +156,9 @@ def _load(file: Path, device: torch.device | str) -> AnyModel:
     return model
 
 
-def _apply_to_file(model: AnyModel, item: Entry, folder: Path, reading: Reading) -> int | str:
+def _apply_to_file(
+    model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
+) -> int | str:
     """Write all results of one file, or none; return how many objects it shows."""
     source = Path(item.source)
     with (
@@ -151,7 +168,7 @@ def _apply_to_file(model: AnyModel, item: Entry, folder: Path, reading: Reading)
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
         predicted = [
-            _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}")
+            _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}", tile)
             for number, region in enumerate(regions)
         ]
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
@@ -163,10 +180,32 @@ def _apply_to_file(model: AnyModel, item: Entry, folder: Path, reading: Reading)
             labels = [each["labels"] for each in predicted]
             n_objects = _write_objects(item.image, regions, labels, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
-        for path in _results(item.image, model, folder):
+        for path in _results(item.image, model, folder, form):
+            kind, source = path.parent.name, made[path.parent.name]
+            if path.name.endswith(".zarr"):
+                source = _as_zarr(source, kind == "labels")
             path.parent.mkdir(exist_ok=True)
-            os.replace(made[path.parent.name], path)
+            _remove(path)
+            os.replace(source, path)
     return n_objects
+
+
+def _as_zarr(source: Path, labels: bool) -> Path:
+    """Write a tif as OME-Zarr, beside it."""
+    path = source.with_suffix(".zarr")
+    with open_image_file(source) as image:
+        with create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out:
+            for place in pieces(image.shape, PIECE):
+                out[place] = image.read(place)
+    return path
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or the folder of an image, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
@@ -202,13 +241,15 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     return replace(reading, dimensions=trained)
 
 
-def _predict(model: AnyModel, name: str, region: Region, folder: Path) -> dict[str, Path]:
+def _predict(
+    model: AnyModel, name: str, region: Region, folder: Path, tile: int | None
+) -> dict[str, Path]:
     """Predict one image of a file; return where the results are."""
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
     for number, step in enumerate(chain(model)):
-        predict_any(step, read, folder / f"{number}", save_probabilities=False)
+        predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
         if step.method.denoises:
             read.unlink()  # it may be large
             read = folder / f"{number}" / "denoised" / name
@@ -265,11 +306,11 @@ def _join_labels(
     write_bands(path, bands(), shape, dtype, metadata)
 
 
-def _results(name: str, model: AnyModel, folder: Path) -> list[Path]:
+def _results(name: str, model: AnyModel, folder: Path, form: str) -> list[Path]:
     """The files that a model makes of an image."""
-    kinds = {"denoised": ".tif"} if any(step.method.denoises for step in chain(model)) else {}
+    kinds = {"denoised": f".{form}"} if any(step.method.denoises for step in chain(model)) else {}
     if model.method.segments:
-        kinds |= {"labels": ".tif", "overlays": ".png", "objects": ".csv"}
+        kinds |= {"labels": f".{form}", "overlays": ".png", "objects": ".csv"}
     return [folder / kind / f"{name}{ending}" for kind, ending in kinds.items()]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.devices import select_device, usable_cores
 from denoiseg_flow.export import export_model
 from denoiseg_flow.logs import sentence
@@ -29,7 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
     device = select_device(options.device, usable_cores())
-    apply_model(options.model, images, options.out, device)
+    reading = Reading(
+        axes=options.axes,
+        dimensions=2 if options.planes else None,
+        channel=options.channel,
+        pixel_size=options.pixel_size and tuple(options.pixel_size),
+    )
+    apply_model(options.model, images, options.out, device, reading, options.format, options.tile)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -41,6 +48,10 @@ def _export(options: argparse.Namespace) -> None:
         authors=options.author,
         licence=options.license,
     )
+
+
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("model", type=Path, help="a model.pt of the workflow")
     predict.add_argument(
-        "images", type=Path, nargs="+", help="grey 2D images (tif, png), or folders of them"
+        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr), or folders of them"
     )
     predict.add_argument("--out", type=Path, required=True, help="folder to write to")
     predict.add_argument(
@@ -68,6 +79,34 @@ def _parser() -> argparse.ArgumentParser:
         choices=["auto", "cpu", "cuda"],
         default="auto",
         help="where to compute; auto takes a GPU if there is one (default: auto)",
+    )
+    predict.add_argument(
+        "--axes",
+        help="what the dimensions of the files are, such as TZYX (default: what they say)",
+    )
+    predict.add_argument(
+        "--planes", action="store_true", help="look at each plane of a stack by itself"
+    )
+    predict.add_argument(
+        "--channel",
+        type=_number_or_name,
+        help="the channel to predict, by number (from 0) or name; others stay as they are",
+    )
+    predict.add_argument(
+        "--pixel-size",
+        type=float,
+        nargs="+",
+        metavar="UM",
+        help="micrometres from pixel to pixel along z, y and x, or y and x (default: of the files)",
+    )
+    predict.add_argument(
+        "--format",
+        choices=["tif", "ome.zarr"],
+        default="tif",
+        help="of denoised images and labels, tif being OME-TIFF (default: tif)",
+    )
+    predict.add_argument(
+        "--tile", type=int, metavar="SIDE", help="pixels a side that are predicted at once"
     )
     predict.set_defaults(run=_predict)
     export = commands.add_parser(

@@ -22,6 +22,7 @@ from denoiseg_flow.data.images import (
 )
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import SPATIAL
+from denoiseg_flow.errors import InputError
 from denoiseg_flow.labels import CLASSES
 from denoiseg_flow.masking import fill_grid, grid_mask
 from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel
@@ -146,8 +147,7 @@ def predict_tiles(
     network, scale = model.network, model.normalisation
     device = next(network.parameters()).device
     shape = image.shape[-model.layout.dimensions :]
-    # Interpolation looks one pixel farther.
-    halo = [reach + model.method.hides_grid for reach in network.halo]
+    halo = _halo(model)
     for kept, computed in boxes(shape, tile or tile_shape(shape, halo), halo, network.stride):
         places = [_reflected(*axis) for axis in zip(computed, shape, strict=True)]
         region = _read(image, places)
@@ -181,14 +181,48 @@ def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabilities: bool) -> None:
+def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
+    """Return the sides of the part that is kept of tiles of so many pixels a side.
+
+    Raises
+    ------
+    InputError
+        If such a tile is too small for the field of view of the network.
+    """
+    halo, stride = _halo(model), model.network.stride
+    # Halos and the kept part alike are rounded to what the network divides images by.
+    around = [2 * -(-reach // step) * step for reach, step in zip(halo, stride, strict=True)]
+    least = max(beside + step for beside, step in zip(around, stride, strict=True))
+    if side < least:
+        raise InputError(
+            f"a tile of {side} pixels a side is smaller than what the network of method "
+            f"'{model.method.name}' looks at for one pixel: write 'tile: {least}' or more "
+            "(--tile)"
+        )
+    return tuple(
+        (side - beside) // step * step for beside, step in zip(around, stride, strict=True)
+    )
+
+
+def _halo(model: TrainedModel) -> list[int]:
+    """Return how far a network looks along each axis; interpolation looks one pixel farther."""
+    return [reach + model.method.hides_grid for reach in model.network.halo]
+
+
+def predict_file(
+    model: TrainedModel,
+    source: Path,
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
+) -> None:
     """Predict one tif file and write what the model yields.
 
     Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise,
     ``j_invariant/<name>`` (the same, each pixel predicted while it was hidden) for those that hide
     the pixels of a grid, ``labels/<name>`` (uint16 or uint32) and, if asked for,
     ``probabilities/<name>`` (3, [z,] y, x; float32) for models that segment. All of them, or none
-    if there is an error.
+    if there is an error. Tiles are ``tile`` pixels a side, or as large as :func:`tile_shape` says.
 
     Memory is bounded by the tile and the number of objects, not by the image, if that is an
     uncompressed tif. See :class:`~denoiseg_flow.tiled_instances.TiledInstances` for what is kept
@@ -203,14 +237,16 @@ def predict_file(model: TrainedModel, source: Path, folder: Path, save_probabili
     }
     paths = {kind: folder / kind / source.name for kind, wanted in kinds.items() if wanted}
     try:
-        _predict_into(paths, model, source)
+        _predict_into(paths, model, source, tile)
     except BaseException:
         for path in paths.values():
             path.unlink(missing_ok=True)
         raise
 
 
-def _predict_into(paths: Mapping[str, Path], model: TrainedModel, source: Path) -> None:
+def _predict_into(
+    paths: Mapping[str, Path], model: TrainedModel, source: Path, side: int | None
+) -> None:
     image, metadata = open_image(source), read_metadata(source)
     spatial = metadata.only(SPATIAL)
     shape = image.shape[-len(spatial.axes) :]
@@ -223,7 +259,8 @@ def _predict_into(paths: Mapping[str, Path], model: TrainedModel, source: Path) 
     instances = None
     if "labels" in paths:
         instances = TiledInstances(shape, model.recipe.instances, model.threshold.value)
-    for tile in predict_tiles(model, image):
+    kept = None if side is None else check_tile(model, side)
+    for tile in predict_tiles(model, image, kept):
         for kind, array in arrays.items():
             array[..., *tile.place] = getattr(tile, kind)
             release(array)
@@ -265,6 +302,7 @@ def predict_folder(
     names: Iterable[str],
     folder: Path,
     save_probabilities: bool,
+    tile: int | None = None,
 ) -> None:
     """Predict the images of the given names, see :func:`predict_file`.
 
@@ -277,15 +315,20 @@ def predict_folder(
     """
     source = input_folder(images)
     for name in names:
-        predict_any(model.for_image(name), source / f"{name}.tif", folder, save_probabilities)
+        each = model.for_image(name)
+        predict_any(each, source / f"{name}.tif", folder, save_probabilities, tile)
 
 
 def predict_any(
-    model: TrainedModel | ClassicalModel, source: Path, folder: Path, save_probabilities: bool
+    model: TrainedModel | ClassicalModel,
+    source: Path,
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
 ) -> None:
     """Predict one tif file, see :func:`predict_file`, with a network or without one."""
     if not isinstance(model, ClassicalModel):
-        predict_file(model, source, folder, save_probabilities)
+        predict_file(model, source, folder, save_probabilities, tile)
         return
     channels, metadata = open_channels(source), read_metadata(source)
     denoised = np.stack([_classical(model, channel)(channel) for channel in channels])

@@ -21,5 +21,11 @@ rule apply:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         device=config["device"],
+        tile=config["tile"],
+        reading={
+            key: config["apply"].get(key)
+            for key in ("axes", "planes", "channel", "pixel_size")
+        },
+        format=config["apply"]["format"],
     script:
         "../scripts/apply.py"

@@ -26,6 +26,7 @@ rule predict:
         ),
         save_probabilities=config["save_probabilities"],
         device=config["device"],
+        tile=config["tile"],
         revision=REVISION,
     script:
         "../scripts/predict.py"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 
@@ -13,7 +14,17 @@ def main(snakemake):
         device = select_device(snakemake.params.device, snakemake.threads)
         images = find_images([snakemake.input.images])
         finished = Path(snakemake.output.finished)
-        apply_model(Path(snakemake.input.model), images, finished.parent, device)
+        asked = dict(snakemake.params.reading)
+        reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
+        apply_model(
+            Path(snakemake.input.model),
+            images,
+            finished.parent,
+            device,
+            reading,
+            snakemake.params.format,
+            snakemake.params.tile,
+        )
         finished.touch()
 
 

@@ -21,7 +21,14 @@ def main(snakemake):
             return split.loc[split["subset"].isin(subsets), "image"]
 
         save = snakemake.params.save_probabilities
-        predict_folder(model, images, names(snakemake.params.subsets), folder, save)
+        predict_folder(
+            model,
+            images,
+            names(snakemake.params.subsets),
+            folder,
+            save,
+            snakemake.params.tile,
+        )
         if snakemake.params.judged:
             losses = self_supervised_losses(model, images, names(snakemake.params.judged))
             manifest.write(losses, folder / SELF_SUPERVISION)
