@@ -126,9 +126,8 @@ def apply_model(
             logger.warning("%s", error)
             found = {"failed": " ".join(str(error).split())}
             failed.append(item.source)
-            for path in _results(
-                item.image, model, folder, form
-            ):  # of an earlier state of the file
+            # Those of an earlier state of the file.
+            for path in _results(item.image, model, folder, form):
                 _remove(path)
         record.append(replace(item, **found))
     if model.method.segments:
@@ -193,10 +192,12 @@ def _apply_to_file(
 def _as_zarr(source: Path, labels: bool) -> Path:
     """Write a tif as OME-Zarr, beside it."""
     path = source.with_suffix(".zarr")
-    with open_image_file(source) as image:
-        with create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out:
-            for place in pieces(image.shape, PIECE):
-                out[place] = image.read(place)
+    with (
+        open_image_file(source) as image,
+        create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
+    ):
+        for place in pieces(image.shape, PIECE):
+            out[place] = image.read(place)
     return path
 
 

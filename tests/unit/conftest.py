@@ -15,6 +15,7 @@ from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel
 from denoiseg_flow.networks import build_network
+from denoiseg_flow.networks.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -167,10 +168,14 @@ def make_blobs() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
     """Make a model with random weights, and batch statistics as after a training."""
 
-    def make(method: Method = joint, depth: int = 1, filters: int = 2) -> TrainedModel:
+    def make(
+        method: Method = joint, depth: int = 1, filters: int = 2, layout: Layout | None = None
+    ) -> TrainedModel:
         torch.manual_seed(0)
-        network = build_network(method.network, depth, filters, method.mask_channel)
-        network.train()(torch.randn(4, 1 + method.mask_channel, 32, 32))
+        layout = layout or Layout()
+        network = build_network(method.network, depth, filters, method.mask_channel, layout)
+        sides = [4, 32, 32][-layout.dimensions :]
+        network.train()(torch.randn(4, layout.channels * (1 + method.mask_channel), *sides))
         return TrainedModel(
             method=method,
             recipe=make_recipe(depth=depth, filters=filters),
@@ -183,6 +188,7 @@ def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
             },
             normalisation=Normalisation(100.0, 25.0),
             network=network.eval(),
+            layout=layout,
             threshold=Threshold(0.35, 0.75, 3) if method.segments else None,
         )
 
