@@ -7,6 +7,7 @@ from typing import Any
 from denoiseg_flow.classical import DENOISERS, HOW_TO_INSTALL_BM3D, is_available
 from denoiseg_flow.data.datasets import (
     annotated_for_training,
+    dimensions,
     has_clean_truth,
     has_masks,
     is_cross_validated,
@@ -347,7 +348,7 @@ class Grid:
         if available is None:
             raise InputError(
                 f"config key 'grid.n_labelled' has 'all', but how many masks dataset '{dataset}' "
-                "has is not known before it is downloaded; write numbers, such as [4]"
+                "has is not known before it is prepared; write numbers, such as [4]"
             )
         if not available:
             raise InputError(
@@ -428,6 +429,13 @@ class Grid:
                     f"config key 'methods.{name}.noise_sigma' is 'known', but noise level "
                     f"'{noise}' ({describe(level)}) has no single standard deviation; write "
                     "'noise_sigma: estimated'"
+                )
+            volumes = dimensions(self.config["datasets"], dataset) == 3
+            if method.classical == "bm3d" and volumes and not method.planes:
+                raise InputError(
+                    f"config key 'methods.{name}.classical' is 'bm3d', which is defined for planes "
+                    f"only, but dataset '{dataset}' is made of volumes; write 'planes: true' to "
+                    f"denoise each plane by itself, or leave {name} out of grid.methods"
                 )
             if method.classical and not is_available(method.classical):
                 raise InputError(

@@ -294,6 +294,7 @@ def test_defaults_at_every_level(schema, study):
         "alpha": 0,
         "init": None,
         "recipe": None,
+        "planes": False,
         "each_image": False,
         "classical": None,
         "parameter": None,

@@ -535,7 +535,7 @@ def test_all_annotated_images_of_an_archive_are_not_known_yet(few):
     }  # fmt: skip
     assert refused(few, datasets=["far"], n_labelled=["all"]) == (
         "config key 'grid.n_labelled' has 'all', but how many masks dataset 'far' has is not known "
-        "before it is downloaded; write numbers, such as [4]"
+        "before it is prepared; write numbers, such as [4]"
     )
 
 

@@ -20,6 +20,7 @@ def table(n_annotated, n_other=0, given_subset=""):
             "image": names,
             "height": 8,
             "width": 9,
+            "depth": 1,
             "dtype": "uint8",
             "annotated": [int(name[0] == "a") for name in names],
             "n_objects": 1,

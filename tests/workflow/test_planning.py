@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from PIL import Image
 
 CONFIGS = {
     "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder",
@@ -62,11 +63,11 @@ def test_combined_data_set(tmp_path, call_snakemake):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Folders of 70 images and masks; planning looks at their names only."""
+    """Folders of 70 images and masks; planning looks at their names, and at the first one."""
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
         for number in range(70):
-            (tmp_path / kind / f"image_{number:02}.tif").touch()
+            Image.new("L", (1, 1)).save(tmp_path / kind / f"image_{number:02}.tif")
     return tmp_path
 
 
@@ -125,11 +126,11 @@ def test_denoisers_on_simulated_images(tmp_path, call_snakemake, name, trainings
     ],
 )
 def test_papers_on_denoising(tmp_path, call_snakemake, name, folders_of, methods, trainings):
-    """On folders of images that users have, here of names alone; without the optional BM3D."""
+    """On folders of images that users have, here of single pixels; without the optional BM3D."""
     for dataset in folders_of:
         (tmp_path / dataset).mkdir()
         for number in range(320):
-            (tmp_path / dataset / f"{dataset}_{number:03}.tif").touch()
+            Image.new("L", (1, 1)).save(tmp_path / dataset / f"{dataset}_{number:03}.tif")
     paths = ", ".join(f"{d}: {{images: {d}, clean: {d}}}" for d in folders_of)
     call = call_snakemake(
         tmp_path,

@@ -263,6 +263,30 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
     )
 
 
+def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
+    """Return 3 for a data set of volumes, 2 for one of planes.
+
+    Raises
+    ------
+    InputError
+        If a combined data set is made of both.
+    """
+    of = parts(datasets, name)
+    found = [_dimensions(datasets[part]) for part in of]
+    for part, each in zip(of, found, strict=True):
+        if each != found[0]:
+            raise InputError(
+                f"config key datasets.{name}.of names {of[0]} and {part}, of which only one is "
+                "made of volumes: combine volumes with volumes, and planes with planes"
+            )
+    return found[0]
+
+
+def _dimensions(spec: Spec) -> int:
+    volumes = spec.get("dimensions") == 3 or bool(spec.get("depth"))
+    return 3 if volumes else 2
+
+
 def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
     """Return whether images of a data set have masks, in a combined one those of the first part.
 
@@ -275,7 +299,10 @@ def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
 
 
 def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
-    """Return the numbers of images and of annotated images."""
+    """Return the numbers of images and of annotated images; None if that is not known yet.
+
+    Of a folder, it is not known where files hold several images.
+    """
     if spec["source"] == "simulate":
         n_images = spec.get("n_images", simulator.N_IMAGES)
         structure = spec.get("structure", simulator.STRUCTURES[0])
@@ -283,6 +310,8 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
         return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
     if spec["source"] == "folder":
         sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+        if _holds_several(sources[0].image, spec):
+            return None
         return len(sources), sum(source.mask is not None for source in sources)
     if spec["format"] == "folder" and not spec.get("images"):
         raise InputError(
@@ -290,6 +319,12 @@ def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
             "images inside the archive"
         )
     return None
+
+
+def _holds_several(path: Path, spec: Spec) -> bool:
+    """Whether a file has several images; raises if it cannot be read as the config says."""
+    with open_image_file(path, spec.get("axes")) as file:
+        return len(list(find_regions(file, Reading.of(spec)))) > 1
 
 
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
@@ -301,7 +336,7 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
         kinds = {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-        return _from_folders(kinds, values, Reading(dimensions=3 if spec.get("depth") else None))
+        return _from_folders(kinds, values, Reading(dimensions=_dimensions(spec)))
     if spec["format"] == "denoiseg_npz":
         return _from_npz(raw, values)
     kinds = {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}

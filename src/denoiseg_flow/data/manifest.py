@@ -1,7 +1,7 @@
 """The table of a data set's images, and its split into training, validation and test images."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,8 @@ def split(
     """Split a data set by source image, and rank its annotated training images.
 
     Validation and test images are drawn from the annotated images, the rest is for training.
+    Images of one file, such as the planes of a stack, are in one subset, if there are at least
+    three files.
     With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
     and validation images are drawn from the others, as long as one of these is left for training.
     With fewer than three annotated images, all of those stay in training, and validation and test
@@ -164,9 +166,17 @@ def folds(split_table: pd.DataFrame, n_labelled: int) -> list[list[str]]:
     Each part is predicted by a network that was trained without its masks. There are
     :data:`N_FOLDS` of them, or as many as there are images. None, if there is no such image.
     """
-    cross = set(split_table.loc[split_table["subset"] == CROSS, "image"])
-    names = [name for name in labelled_images(split_table, n_labelled) if name in cross]
-    return [names[start::N_FOLDS] for start in range(min(N_FOLDS, len(names)))]
+    cross = split_table[split_table["subset"] == CROSS].set_index("image")["source"]
+    names = [name for name in labelled_images(split_table, n_labelled) if name in cross.index]
+    # Images of one file stay together, where there are several files.
+    files = dict.fromkeys(cross[names])
+    keys = [cross[name] for name in names] if len(files) > 1 else names
+    order = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    n_folds = min(N_FOLDS, len(order))
+    return [
+        [name for name, key in zip(names, keys, strict=True) if order[key] % n_folds == fold]
+        for fold in range(n_folds)
+    ]
 
 
 def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
@@ -224,14 +234,36 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
             annotated.sum(),
             len(own),
         )
-    pool = own.loc[annotated == sizes.annotated_only, "image"]
-    order = _shuffled(pool, int(how["seed"]), "split")
+    pool = own[annotated == sizes.annotated_only]
     places = dict.fromkeys(own.loc[annotated, "image"], CROSS) if sizes.cross else {}
-    places |= dict.fromkeys(order[: sizes.test], "test")
-    places |= dict.fromkeys(order[sizes.test :][: sizes.val], "val")
+    groups = _shuffled_groups(pool, int(how["seed"]))
+    for subset, wanted in (("test", sizes.test), ("val", sizes.val)):
+        taken = 0
+        while taken < wanted and groups:
+            group = groups.pop(0)
+            places |= dict.fromkeys(group, subset)
+            taken += len(group)
     return [places.get(image, "train") for image in manifest["image"]]
 
 
-def _shuffled(images: pd.Series, seed: int, purpose: str) -> list[str]:
+def _shuffled_groups(pool: pd.DataFrame, seed: int) -> list[list[str]]:
+    """Return the images in random order, those of one file together where there are enough files.
+
+    Planes of a stack and frames of a movie are alike: scores on some of them would say little of
+    new ones, if others were trained on.
+    """
+    files = dict(list(pool.groupby("source", sort=False)["image"]))
+    if len(files) == len(pool) or len(files) < len(SUBSETS):
+        if len(files) < len(pool):
+            logger.warning(
+                "there are fewer than %d files of several images each: images of one file are "
+                "used for training and testing alike, so that scores flatter",
+                len(SUBSETS),
+            )
+        return [[image] for image in _shuffled(pool["image"], seed, "split")]
+    return [list(files[source]) for source in _shuffled(files, seed, "split")]
+
+
+def _shuffled(images: Iterable[str], seed: int, purpose: str) -> list[str]:
     """Shuffle names so that the order of two does not depend on which others there are."""
     return sorted(images, key=lambda image: (generator(seed, purpose, image).random(), image))
