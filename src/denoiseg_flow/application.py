@@ -38,7 +38,14 @@ from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_type
-from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel, chain, load_model
+from denoiseg_flow.models import (
+    AnyModel,
+    ClassicalModel,
+    TrainedModel,
+    chain,
+    existing_model,
+    load_model,
+)
 from denoiseg_flow.objects import measure_objects
 from denoiseg_flow.prediction import check_tile, predict_any
 from denoiseg_flow.record import Entry, Record
@@ -143,9 +150,7 @@ def apply_model(
 
 def _load(file: Path, device: torch.device | str) -> AnyModel:
     """Read a model that new images can be predicted with."""
-    if not file.is_file():
-        raise InputError(f"model {file} does not exist or is not a file: correct its path")
-    model = load_model(file, device)
+    model = load_model(existing_model(file), device)
     for step in chain(model):
         if step.method.each_image:
             raise InputError(

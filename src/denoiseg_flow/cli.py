@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
@@ -13,6 +15,7 @@ from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.devices import select_device, usable_cores
 from denoiseg_flow.export import export_model
 from denoiseg_flow.logs import sentence
+from denoiseg_flow.models import describe_model, existing_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +40,11 @@ def _predict(options: argparse.Namespace) -> None:
         pixel_size=options.pixel_size and tuple(options.pixel_size),
     )
     apply_model(options.model, images, options.out, device, reading, options.format, options.tile)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    told = describe_model(existing_model(options.model))
+    print(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), end="")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -109,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "--tile", type=int, metavar="SIDE", help="pixels a side that are predicted at once"
     )
     predict.set_defaults(run=_predict)
+    describe = commands.add_parser(
+        "describe",
+        help="tell what a model is",
+        description="Print what a model is, how it was trained, and on what, as YAML.",
+    )
+    describe.add_argument("model", type=Path, help="a model.pt of the workflow")
+    describe.set_defaults(run=_describe)
     export = commands.add_parser(
         "export",
         help="write a model as a package for other programs",

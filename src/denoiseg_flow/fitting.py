@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow import classical
+from denoiseg_flow import __version__, classical
 from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels
+from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels, read_metadata
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.methods import Method, Recipe
@@ -83,16 +83,48 @@ def fit(
         names = split.loc[split["subset"].isin(subsets), "image"]
         return [input_folder(images) / f"{name}.tif" for name in names]
 
+    def with_origin(
+        fitted: tuple[AnyModel, pd.DataFrame], images: Sequence[Path]
+    ) -> tuple[AnyModel, pd.DataFrame]:
+        fitted[0].origin = find_origin(files, images)
+        return fitted
+
     if method.classical:
         sigma = standard_deviation(level) if method.noise_sigma == "known" else None
         # The choice needs no truth, so that nothing is lost where all images are for testing.
         chosen_on = files.val or images_of(TESTED)
-        return _calibrate(method, identity, chosen_on, prepared / "clean", sigma)
+        fitted = _calibrate(method, identity, chosen_on, prepared / "clean", sigma)
+        return with_origin(fitted, chosen_on)
     if method.each_image:
         own = images_of(own_subsets)
-        return train_each_image(method, recipe, identity, own, checkpoints, device)
+        fitted = train_each_image(method, recipe, identity, own, checkpoints, device)
+        return with_origin(fitted, own)
     start = load_model(init, device) if init else None
-    return train(method, recipe, identity, files, checkpoints, device, start)
+    fitted = train(method, recipe, identity, files, checkpoints, device, start)
+    return with_origin(fitted, files.train)
+
+
+def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:
+    """Return what a model file tells of its training, in plain values.
+
+    Parameters
+    ----------
+    files
+        What the training was given.
+    images
+        What the model was trained or chosen on.
+    """
+    metadata = read_metadata(images[0])
+    return {
+        "software": f"denoiseg-flow {__version__}",
+        "torch": str(torch.__version__),
+        "images": len(images),
+        "annotated": sum(mask is not None for mask in files.train_masks),
+        "validation_images": len(files.val),
+        "axes": metadata.axes,
+        "pixel_size": dict(metadata.pixel_size),
+        "channels": list(metadata.channels),
+    }
 
 
 def _calibrate(

@@ -16,8 +16,11 @@ from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, rec
 from denoiseg_flow.networks import build_network
 from denoiseg_flow.networks.layout import PLANES, Layout
 
-FORMAT = 2
-READABLE = (1, 2)  # 1 is 2 without models of single images and classical denoisers
+FORMAT = 3
+# 2 is 3 for planes of one channel only and without origin; 1 is 2 without models of single images
+# and classical denoisers.
+READABLE = (1, 2, 3)
+SINCE = "0.1.0"  # the first version of the package that reads this format
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class TrainedModel:
     held_out
         Where the annotated images are cross-validated: for each of them, by name, a model that was
         trained without it.
+    origin
+        What it was trained on and by, in plain values, see :func:`fitting.fit`.
     """
 
     method: Method
@@ -88,6 +93,7 @@ class TrainedModel:
     threshold: Threshold | None = None
     input: "AnyModel | None" = None
     held_out: "dict[str, TrainedModel]" = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def for_image(self, name: str) -> "TrainedModel":
         """Return the model that predicts the image of that name: one that was not trained on it.
@@ -125,6 +131,7 @@ class ImageModels:
     identity: dict[str, Any]
     models: dict[str, TrainedModel]
     input: "AnyModel | None" = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def for_image(self, name: str) -> TrainedModel:
         """Return the model that was trained on the image of that name."""
@@ -158,6 +165,7 @@ class ClassicalModel:
     parameter: float | None
     noise_sigma: float | None
     input: "AnyModel | None" = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def for_image(self, name: str) -> "ClassicalModel":
         """Return the model that predicts the image of that name: this one."""
@@ -178,14 +186,72 @@ def chain(model: AnyModel) -> list[AnyModel]:
 
 def save_model(model: AnyModel, path: Path) -> None:
     """Write a model of any kind, and the one whose denoised images it reads, to one file."""
-    header = {"format": FORMAT, "software": f"denoiseg-flow {__version__}"}
+    header = {
+        "format": FORMAT,
+        "software": f"denoiseg-flow {__version__}",
+        "readable_by": f"denoiseg-flow {SINCE} or newer",
+        "summary": summary(model),
+    }
     checkpoints.save_atomically(header | _whole(model), path)
 
 
+def summary(model: AnyModel) -> str:
+    """Say in a sentence what a model does, to which images."""
+    does = [
+        verb
+        for verb, done in {
+            "denoises": any(step.method.denoises for step in chain(model)),
+            "segments": model.method.segments,
+        }.items()
+        if done
+    ]
+    images = "planes and volumes"
+    if isinstance(model, TrainedModel):
+        layout = model.layout
+        images = "volumes" if layout.dimensions == 3 else "planes"
+        images += " plane by plane" if layout.plane_by_plane else ""
+        images += f" of {layout.channels} channels" if layout.channels > 1 else ""
+    elif isinstance(model, ImageModels):
+        images = f"the {len(model.models)} images that it was trained on"
+    return f"{' and '.join(does).capitalize()} {images}."
+
+
+def existing_model(path: Path) -> Path:
+    """Return the path of a model that a user names; raise InputError if there is no such file."""
+    if not path.is_file():
+        raise InputError(f"model {path} does not exist or is not a file: correct its path")
+    return path
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """Return what a model file says of itself, without its weights.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_model`.
+    """
+    return _without_tensors(_read(path, "cpu"))
+
+
+def _without_tensors(value: Any) -> Any:
+    """Return plain values only; of named tensors, how many numbers they are."""
+    if isinstance(value, list | tuple):
+        return [_without_tensors(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    tensors = [each for each in value.values() if isinstance(each, torch.Tensor)]
+    if tensors:
+        return f"{sum(each.numel() for each in tensors)} numbers"
+    return {key: _without_tensors(each) for key, each in value.items()}
+
+
 def _whole(model: AnyModel) -> dict[str, Any]:
-    return model.content() | {
-        "method": as_dict(model.method),
+    return {
         "identity": model.identity,
+        "origin": model.origin,
+        "method": as_dict(model.method),
+        **model.content(),
         "input": _whole(model.input) if model.input else None,
     }
 
@@ -198,6 +264,10 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
     InputError
         If the file is damaged, or was written by a newer version of the package.
     """
+    return _rebuild(_read(path, device), device)
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
     try:
         content = checkpoints.load(path, device)
     except ValueError as error:
@@ -205,12 +275,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
     if content.get("format") not in READABLE:
         raise InputError(
             f"model {path} has format {content.get('format')}, but this version of "
-            f"denoiseg-flow reads format {FORMAT}; install the version that wrote it"
+            f"denoiseg-flow reads format {FORMAT}; install the version that wrote it "
+            f"({content.get('software', 'unknown')})"
         )
-    return _rebuild(content, device)
+    return content
 
 
 def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
+    model = _rebuild_kind(content, device)
+    model.origin = content.get("origin", {})
+    return model
+
+
+def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyModel:
     method, identity = method_from_dict(content["method"]), content["identity"]
     before = _rebuild(content["input"], device) if content.get("input") else None
     if method.classical:

@@ -1,23 +1,29 @@
 """A model and everything needed to use it, in one file."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from denoiseg_flow import __version__, checkpoints
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import (
     FORMAT,
+    SINCE,
     ClassicalModel,
     ImageModels,
     Normalisation,
+    describe_model,
     load_model,
     save_model,
+    summary,
 )
 from denoiseg_flow.networks import NETWORKS
+from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.prediction import predict_tiles
 
 
@@ -185,7 +191,7 @@ def test_other_formats_are_refused(model, tmp_path, version):
         load_model(path)
     assert str(caught.value) == (
         f"model {path} has format {version}, but this version of denoiseg-flow reads format "
-        f"{FORMAT}; install the version that wrote it"
+        f"{FORMAT}; install the version that wrote it (denoiseg-flow {__version__})"
     )
 
 
@@ -195,6 +201,53 @@ def test_fields_of_later_methods_are_ignored(model, tmp_path):
     method = checkpoints.load(path)["method"]
     rewrite(path, method=method | {"n_planes": 3})
     assert load_model(path).method == model.method
+
+
+def test_the_header_tells_all_but_the_weights(make_model, tmp_path):
+    """What it is, how it was trained, on what, with which threshold, and what reads it."""
+    model = make_model(layout=Layout(3, 2, 4, (1,)))
+    model.normalisation = Normalisation((1.0, 2.0), (3.0, 4.0))
+    model.input = ClassicalModel(Method("median", classical="median"), {"seed": 1}, 2.0, None)
+    model.origin = {"images": 12, "annotated": 4, "axes": "CZYX"}
+    save_model(model, tmp_path / "model.pt")
+    told = describe_model(tmp_path / "model.pt")
+    assert list(told)[:4] == ["format", "software", "readable_by", "summary"]
+    assert told["summary"] == "Denoises and segments volumes of 2 channels."
+    assert told["readable_by"] == f"denoiseg-flow {SINCE} or newer"
+    assert told["threshold"]["value"] == model.threshold.value
+    assert (told["origin"], told["identity"]) == (model.origin, model.identity)
+    assert told["input"]["method"]["classical"] == "median"
+    assert told["normalisation"] == {"mean": [1.0, 2.0], "std": [3.0, 4.0]}
+    count = sum(values.numel() for values in model.network.state_dict().values())
+    assert told["weights"] == f"{count} numbers"
+    assert yaml.safe_load(yaml.safe_dump(told)) == told
+    loaded = load_model(tmp_path / "model.pt")
+    assert (loaded.layout, loaded.normalisation) == (model.layout, model.normalisation)
+    assert loaded.origin == model.origin
+
+
+def test_summaries(singles, model, make_model):
+    assert summary(singles) == "Denoises the 2 images that it was trained on."
+    assert summary(model) == "Denoises and segments planes."
+    assert summary(make_model(Method("baseline"))) == "Segments planes."
+    planes = make_model(layout=Layout(3, patch_depth=1, plane_by_plane=True))
+    assert summary(planes) == "Denoises and segments volumes plane by plane."
+    classical = ClassicalModel(Method("tv", classical="tv"), {}, 1.0, None)
+    assert summary(classical) == "Denoises planes and volumes."
+
+
+def test_model_of_an_older_release():
+    """Written by this package before it knew volumes; it predicts what it did then."""
+    folder = Path(__file__).parent / "data"
+    model = load_model(folder / "model_format2.pt")
+    assert describe_model(folder / "model_format2.pt")["format"] == 2
+    assert model.layout == Layout() and model.origin == {}
+    with np.load(folder / "model_format2.npz") as kept:
+        tile = predictions(model, kept["image"])
+        assert np.abs(tile.denoised - kept["denoised"]).max() < 1e-3
+        assert np.abs(tile.probabilities - kept["probabilities"]).max() < 1e-4
+    assert (model.threshold.value, model.input.method.name) == (0.35, "median")
+    assert set(model.held_out) == {"a"}
 
 
 BEFORE = {
