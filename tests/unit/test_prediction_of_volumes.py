@@ -91,7 +91,7 @@ def stitched(model, image, tile=None):
     return denoised, probabilities
 
 
-@pytest.mark.parametrize("tile", [None, (4, 8, 8), (1, 5, 40), (100, 100, 100)])
+@pytest.mark.parametrize("tile", [None, (4, 8, 8), (1, 5, 40)])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_no_seams(model_of, name, tile):
     model = model_of(name)
@@ -101,10 +101,17 @@ def test_no_seams(model_of, name, tile):
     denoised, probabilities = stitched(model, image, tile)
     assert np.abs(denoised - expected).max() < 1e-4 * np.ptp(expected)
     assert np.abs(probabilities - expected_probabilities).max() < 1e-4
-    oriented = replace(model, recipe=replace(model.recipe, test_time_augmentation=True))
-    whole, _ = stitched(oriented, image)
-    turned, _ = stitched(oriented, np.rot90(image, axes=(-2, -1)).copy(), tile)
-    assert np.abs(np.rot90(whole, axes=(-2, -1)) - turned).max() < 1e-4 * np.ptp(whole)
+
+
+@pytest.mark.parametrize("name", ["anisotropic", "volumes with channels"])
+def test_turned_image_turned_prediction(model_of, name):
+    """With test-time augmentation, which turns planes and leaves their order."""
+    model = model_of(name)
+    model = replace(model, recipe=replace(model.recipe, test_time_augmentation=True))
+    image = draw(model.layout, 9, 24, 32)
+    upright, _ = stitched(model, image)
+    turned, _ = stitched(model, np.rot90(image, axes=(-2, -1)).copy(), (4, 8, 8))
+    assert np.abs(np.rot90(upright, axes=(-2, -1)) - turned).max() < 1e-4 * np.ptp(upright)
 
 
 @pytest.mark.parametrize("name", ["isotropic", "anisotropic", "flat"])
@@ -140,7 +147,7 @@ def test_any_size(model_of, name, shape):
     assert np.abs(denoised - expected).max() < 1e-4 * max(float(np.ptp(expected)), 1.0)
 
 
-@pytest.mark.parametrize("grid", [2, 3, 4])
+@pytest.mark.parametrize("grid", [2, 4])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_j_invariance(model_of, name, grid):
     """The prediction of a pixel depends on no pixel of its subset, to the last bit."""
@@ -171,8 +178,10 @@ def test_j_invariance(model_of, name, grid):
 def test_tiles_of_volumes_waste_less_than_they_keep_and_stay_small(shape, halo):
     kept = tile_shape(shape, halo)
     depth = min(shape[0], kept[0] + 2 * halo[0])
-    computed = depth * np.prod([side + 2 * reach for side, reach in zip(kept[1:], halo[1:])])
-    assert all(side >= reach for side, reach in zip(kept[1:], halo[1:]))
+    computed = depth * np.prod(
+        [side + 2 * reach for side, reach in zip(kept[1:], halo[1:], strict=True)]
+    )
+    assert all(side >= reach for side, reach in zip(kept[1:], halo[1:], strict=True))
     assert computed <= 1.2 * max(prediction.TILE_VOXELS, 4**3 * np.prod(np.maximum(halo, 1)))
 
 
