@@ -252,21 +252,21 @@ def where(height, width, top=0, left=0):
     y, x = torch.meshgrid(
         torch.arange(top, top + height), torch.arange(left, left + width), indexing="ij"
     )
-    return y[None], x[None]
+    return torch.stack([y, x])[None]
 
 
 @pytest.mark.parametrize("grid", [2, 3, 4, 5])
 def test_subsets_of_a_grid_part_the_image(grid):
-    masks = [grid_mask(*where(11, 13), grid, torch.tensor([n])) for n in range(grid**2)]
+    masks = [grid_mask(where(11, 13), grid, torch.tensor([n])) for n in range(grid**2)]
     assert torch.equal(sum(mask.int() for mask in masks), torch.ones(1, 11, 13, dtype=torch.int32))
     # A patch of the image has the same subsets, wherever it was cut.
-    part = grid_mask(*where(5, 6, top=3, left=4), grid, torch.tensor([1]))
+    part = grid_mask(where(5, 6, top=3, left=4), grid, torch.tensor([1]))
     assert torch.equal(part, masks[1][:, 3:8, 4:10])
 
 
 def test_interpolation_is_the_mean_of_the_ring(rng):
     patches = torch.randn(1, 11, 13, generator=rng)
-    mask = grid_mask(*where(11, 13), 3, torch.tensor([4]))
+    mask = grid_mask(where(11, 13), 3, torch.tensor([4]))
     ring = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]]) / 6
     means = scipy.ndimage.convolve(patches[0].numpy(), ring, mode="mirror")
     expected = np.where(mask[0], means, patches[0])
@@ -280,7 +280,7 @@ def test_interpolation_is_the_mean_of_the_ring(rng):
 def test_pixels_of_a_grid_do_not_reach_the_network(rng, name, grid):
     patches = torch.randn(1, 8, 12, generator=rng)
     for subset in range(grid**2):
-        mask = grid_mask(*where(8, 12), grid, torch.tensor([subset]))
+        mask = grid_mask(where(8, 12), grid, torch.tensor([subset]))
         hidden = mask.nonzero(as_tuple=True)
 
         def inputs_of(source, mask=mask):

@@ -19,7 +19,7 @@ def seeded(depth, filters, seed=0, name="unet", **options):
 def test_output_has_four_channels_of_the_same_size(name, depth, height, width):
     for mask_channel in (False, True):
         network = build_network(name, depth, 2, mask_channel)
-        assert height % network.stride == width % network.stride == 0
+        assert (height % network.stride[0], width % network.stride[1]) == (0, 0)
         image = torch.zeros(3, 1 + mask_channel, height, width)
         assert network(image).shape == (3, 4, height, width)
 
@@ -196,7 +196,7 @@ def test_a_single_pixel_is_spread_without_the_top_skip(name, sharp):
 
 def test_network_of_the_paper():
     network = seeded(4, 32)
-    assert network.stride == 16
+    assert network.stride == (16, 16)
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert [m.kernel_size for m in convolutions] == [(3, 3)] * 18 + [(1, 1)]
     assert max(m.out_channels for m in convolutions) == 512
@@ -248,21 +248,22 @@ def test_halo_holds_everything_that_matters_and_little_more(name, depth):
     more than one such cell.
     """
     network = open_network(name, depth)
-    side = 2 * (network.halo + 2 * network.stride)
-    side = -(-side // network.stride) * network.stride
+    (halo,), (stride,) = set(network.halo), set(network.stride)
+    side = 2 * (halo + 2 * stride)
+    side = -(-side // stride) * stride
     image = torch.rand(1, 1, side, side, dtype=torch.float64) + 1
     farthest = 0
     with torch.inference_mode():
         before = network(image)
-        for shift in range(network.stride):
+        for shift in range(stride):
             y = x = side // 2 + shift
             changed = image.clone()
             changed[..., y, x] += 1000
             rows, columns = np.nonzero((network(changed) != before).any(dim=1)[0].numpy())
             distance = np.maximum(np.abs(rows - y), np.abs(columns - x))
-            assert distance.max() <= network.halo
+            assert distance.max() <= halo
             farthest = max(farthest, distance.max())
-    assert farthest > network.halo - network.stride
+    assert farthest > halo - stride
 
 
 def test_every_network_is_tested(schema):
@@ -281,10 +282,11 @@ def test_the_stride_is_the_least_that_a_shift_may_have(name):
 
     with torch.inference_mode():
         output = network(image)
-        for by in range(1, network.stride + 1):
+        (stride,) = set(network.stride)
+        for by in range(1, stride + 1):
             expected = output.roll((by, by), (2, 3))[..., centre, centre]
             same = torch.allclose(moved(by), expected, rtol=1e-9, atol=0)
-            assert same == (by == network.stride)
+            assert same == (by == stride)
 
 
 def test_prediction_of_a_patch_does_not_depend_on_its_batch():

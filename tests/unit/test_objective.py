@@ -37,8 +37,7 @@ def batch(rng):
         patches,
         classes,
         targets,
-        torch.where(turned, right, down),
-        torch.where(turned, down, right),
+        torch.stack([torch.where(turned, right, down), torch.where(turned, down, right)], dim=1),
     )
 
 
@@ -114,6 +113,12 @@ def test_alpha_weighs_target_and_annotation(look, network, batch):
 # Grids
 
 
+def subsets_of(batch, grid):
+    """Number of the subset that each pixel belongs to."""
+    y, x = batch.place.unbind(dim=1)
+    return (y % grid) * grid + x % grid
+
+
 @pytest.mark.parametrize("masking", ["grid_interpolate", "grid_zero"])
 @pytest.mark.parametrize("grid", [3, 4, 5])
 def test_one_subset_of_the_grid_is_hidden_in_each_patch(look, network, batch, masking, grid):
@@ -121,10 +126,10 @@ def test_one_subset_of_the_grid_is_hidden_in_each_patch(look, network, batch, ma
     seen = set()
     for _ in range(20):
         _, gradient = look(replace(N2S, masking=masking, grid=grid), batch)
-        subsets = (batch.y % grid) * grid + batch.x % grid
+        subsets = subsets_of(batch, grid)
         chosen = torch.tensor([int(s[g != 0][0]) for s, g in zip(subsets, gradient, strict=True)])
         assert torch.equal(gradient != 0, subsets == chosen[:, None, None])
-        mask = grid_mask(batch.y, batch.x, grid, chosen)
+        mask = grid_mask(batch.place, grid, chosen)
         assert torch.equal(network.seen[:, 0], fill_grid(batch.patches, mask, masking))
         seen |= set(chosen.tolist())
     assert seen == set(range(grid**2))
@@ -142,8 +147,8 @@ def test_the_network_is_told_what_is_hidden(look, network, batch):
 def test_one_subset_of_a_single_image_is_for_validation(look, network, batch, grid):
     """Training reads these pixels as they are, but never compares anything with them."""
     method = replace(SINGLE, grid=grid)
-    last = grid_mask(batch.y, batch.x, grid, torch.full((COUNT,), grid**2 - 1))
-    subsets, looked_at = (batch.y % grid) * grid + batch.x % grid, set()
+    last = grid_mask(batch.place, grid, torch.full((COUNT,), grid**2 - 1))
+    subsets, looked_at = subsets_of(batch, grid), set()
     for _ in range(30):
         _, gradient = look(method, batch)
         assert not gradient[last].any()
@@ -160,7 +165,7 @@ def test_other_methods_are_validated_like_they_are_trained(look, batch):
     seen = set()
     for _ in range(20):
         _, gradient = look(N2S, batch, validating=True)
-        seen |= set(((batch.y % 4) * 4 + batch.x % 4)[gradient != 0].tolist())
+        seen |= set(subsets_of(batch, 4)[gradient != 0].tolist())
     assert seen == set(range(16))
 
 

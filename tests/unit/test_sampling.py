@@ -14,6 +14,7 @@ from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 SHAPES = [(20, 31), (12, 12), (40, 17)]
 LABELLED = [True, False, True]
 SIZE = 8
+PATCH = (SIZE, SIZE)
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def target_of(image):
 def make_bank(shapes=SHAPES, labelled=LABELLED, targets=False):
     images = numbered(shapes)
     classes = [
-        torch.from_numpy(code(image)) if known else None
+        [torch.from_numpy(code(image))] if known else None
         for image, known in zip(images, labelled, strict=True)
     ]
     others = map(target_of, images) if targets else None
@@ -51,7 +52,7 @@ def make_bank(shapes=SHAPES, labelled=LABELLED, targets=False):
 
 def draw(bank, rng):
     """Random patches, and those of validation."""
-    return PatchSampler(bank, SIZE, 100, 0).draw(rng), validation_patches(bank, SIZE, 99, rng)
+    return PatchSampler(bank, PATCH, 100, 0).draw(rng), validation_patches(bank, PATCH, 99, rng)
 
 
 def place(patch, shapes=SHAPES):
@@ -71,7 +72,7 @@ def symmetry(patch, image, width):
 
 
 def test_patches_are_slices_under_the_eight_symmetries(rng):
-    images, sampler = numbered(SHAPES), PatchSampler(make_bank(), SIZE, 300, 0)
+    images, sampler = numbered(SHAPES), PatchSampler(make_bank(), PATCH, 300, 0)
     patches = sampler.draw(rng).patches
     assert patches.shape == (300, SIZE, SIZE)
     found = [
@@ -87,7 +88,7 @@ def test_patches_are_slices_under_the_eight_symmetries(rng):
 
 
 def test_classes_lie_on_their_pixels(rng):
-    sampler = PatchSampler(make_bank(), SIZE, 200, 0)
+    sampler = PatchSampler(make_bank(), PATCH, 200, 0)
     patches, classes, *_ = sampler.draw(rng)
     assert (classes.shape, classes.dtype) == (patches.shape, torch.int64)
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
@@ -98,8 +99,8 @@ def test_classes_lie_on_their_pixels(rng):
 
 def test_every_pixel_tells_where_it_lies_in_its_image(rng):
     for batch in draw(make_bank(), rng):
-        assert batch.y.dtype == batch.x.dtype == torch.int64
-        for patch, *found in zip(batch.patches.numpy(), batch.y, batch.x, strict=True):
+        assert batch.place.dtype == torch.int64
+        for patch, found in zip(batch.patches.numpy(), batch.place.numpy(), strict=True):
             _, *expected = place(patch)
             assert np.array_equal(found, expected)
 
@@ -160,7 +161,7 @@ def test_part_of_a_batch(rng, labelled, targets):
 @pytest.mark.parametrize("count", [20, 10, 40, 0])
 def test_labelled_patches_come_first(rng, count):
     """The first part of a batch is labelled for certain, the rest is drawn from all images."""
-    sampler = PatchSampler(make_bank(), SIZE, 40, count)
+    sampler = PatchSampler(make_bank(), PATCH, 40, count)
     drawn = np.array(
         [[place(patch)[0] for patch in sampler.draw(rng)[0].numpy()] for _ in range(60)]
     )
@@ -173,7 +174,7 @@ def test_labelled_patches_come_first(rng, count):
 
 
 def test_images_are_drawn_by_area(rng):
-    sampler = PatchSampler(make_bank(), SIZE, 6000, 0)
+    sampler = PatchSampler(make_bank(), PATCH, 6000, 0)
     drawn = np.bincount(sampler.draw(rng)[0][:, 0, 0].numpy().astype(int) // 10_000)
     areas = np.array([height * width for height, width in SHAPES])
     expected = 6000 * areas / areas.sum()
@@ -182,7 +183,7 @@ def test_images_are_drawn_by_area(rng):
 
 def test_every_position_is_reached_equally_often(rng):
     shape = (11, 14)
-    sampler = PatchSampler(make_bank([shape], [False]), SIZE, 20_000, 0)
+    sampler = PatchSampler(make_bank([shape], [False]), PATCH, 20_000, 0)
     corners = sampler.draw(rng)[0].amin(dim=(1, 2)).numpy().astype(int)
     counts = np.zeros(shape, int)
     np.add.at(counts, np.divmod(corners, shape[1]), 1)
@@ -192,7 +193,7 @@ def test_every_position_is_reached_equally_often(rng):
 
 
 def test_a_patch_may_be_the_whole_image(rng):
-    patches = PatchSampler(make_bank([(8, 8)], [False]), 8, 50, 0).draw(rng).patches
+    patches = PatchSampler(make_bank([(8, 8)], [False]), PATCH, 50, 0).draw(rng).patches
     assert (patches.sort(dim=-1).values.sum(dim=(1, 2)) == np.arange(64).sum()).all()
 
 
@@ -212,12 +213,12 @@ def test_large_images_lie_in_a_file_that_leaves_no_trace(monkeypatch, tmp_path):
 def test_no_classes_without_annotated_images(rng):
     bank = make_bank(labelled=[False] * 3)
     assert bank.classes is None
-    assert PatchSampler(bank, SIZE, 4, 0).draw(rng)[1] is None
-    assert validation_patches(bank, SIZE, 4, rng)[1] is None
+    assert PatchSampler(bank, PATCH, 4, 0).draw(rng)[1] is None
+    assert validation_patches(bank, PATCH, 4, rng)[1] is None
 
 
 def test_same_generator_same_batches():
-    sampler = PatchSampler(make_bank(), SIZE, 30, 15)
+    sampler = PatchSampler(make_bank(), PATCH, 30, 15)
     first, again, other = (
         [sampler.draw(generator)[0] for _ in range(3)]
         for generator in (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
@@ -232,7 +233,9 @@ def test_the_bank_copies_what_it_reads(rng):
     image = numbered([(12, 16)])[0]
     view = image.T
     view.flags.writeable = False
-    bank = ImageBank.load([view], [torch.from_numpy(code(view))], [view.shape], torch.device("cpu"))
+    bank = ImageBank.load(
+        [view], [[torch.from_numpy(code(view))]], [view.shape], torch.device("cpu")
+    )
     expected = view.copy()
     image[:] = -1
     assert np.array_equal(bank.pixels.reshape(16, 12).numpy(), expected)
@@ -248,7 +251,7 @@ def test_images_classes_and_targets_must_match():
 
 
 def test_validation_cuts_every_image_into_a_grid(rng):
-    patches, classes, *_ = validation_patches(make_bank(), SIZE, 1000, rng)
+    patches, classes, *_ = validation_patches(make_bank(), PATCH, 1000, rng)
     corners = set()
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
         number, y, x = place(patch)
@@ -270,13 +273,13 @@ def test_validation_cuts_every_image_into_a_grid(rng):
 def test_validation_is_limited_and_fixed():
     bank = make_bank()
     first, again, other = (
-        validation_patches(bank, SIZE, 5, torch.Generator().manual_seed(seed))[0]
+        validation_patches(bank, PATCH, 5, torch.Generator().manual_seed(seed))[0]
         for seed in (1, 1, 2)
     )
     assert len(first) == 5
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    everything = validation_patches(bank, SIZE, 99, torch.Generator().manual_seed(1))[0]
+    everything = validation_patches(bank, PATCH, 99, torch.Generator().manual_seed(1))[0]
     assert {patch.numpy().tobytes() for patch in first} < {
         patch.numpy().tobytes() for patch in everything
     }

@@ -8,10 +8,13 @@ from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
 from denoiseg_flow.data.images import read_metadata
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import find_seeds, height_above_border, label_instances
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.tiled_instances import TiledInstances
 from denoiseg_flow.tiles import spans
+
+METADATA = Metadata("YX", {"Y": 0.2, "X": 0.3})
 
 
 def blurred(labels, sigma=1.5, noise=0.1):
@@ -48,7 +51,7 @@ def labels_of(tmp_path):
         for rows, _ in spans(shape[0], tile[0], 0):
             for columns, _ in spans(shape[1], tile[1], 0):
                 tiled.add((rows, columns), probabilities[:, rows, columns])
-        tiled.write(tmp_path / "sub" / "labels.tif", (0.2, 0.3))
+        tiled.write(tmp_path / "sub" / "labels.tif", METADATA)
         return tifffile.imread(tmp_path / "sub" / "labels.tif")
 
     return labels_of
@@ -68,8 +71,8 @@ def same_objects(found, expected):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled_instances, "TILE", 64)
-    monkeypatch.setattr(tiled_instances, "MARGIN", 24)
+    monkeypatch.setitem(tiled_instances.TILES, 2, (64, 64))
+    monkeypatch.setitem(tiled_instances.MARGINS, 2, (24, 24))
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
@@ -106,15 +109,15 @@ def test_these_nuclei_touch_and_cross_seams():
 
 def test_without_a_margin_seams_would_be_seen(labels_of, small_tiles, monkeypatch):
     probabilities = blurred(nuclei((200, 150)))
-    monkeypatch.setattr(tiled_instances, "MARGIN", 0)
+    monkeypatch.setitem(tiled_instances.MARGINS, 2, (0, 0))
     found = labels_of(probabilities, "watershed", 0.2)
     assert not same_objects(found, in_memory(probabilities, "watershed", 0.2))
 
 
 def test_object_much_larger_than_tile_and_margin_is_one(labels_of, monkeypatch):
     """Its seed fills it but for a rim; the rim, not the object, must fit into the margin."""
-    monkeypatch.setattr(tiled_instances, "TILE", 64)
-    monkeypatch.setattr(tiled_instances, "MARGIN", 4)
+    monkeypatch.setitem(tiled_instances.TILES, 2, (64, 64))
+    monkeypatch.setitem(tiled_instances.MARGINS, 2, (4, 4))
     labels = np.zeros((300, 300), np.int32)
     labels[10:290, 10:290], labels[100:200, 100:200] = 1, 2
     probabilities = blurred(labels, sigma=1, noise=0)
@@ -151,7 +154,7 @@ def test_file(labels_of, tmp_path):
     """As other label images: compressed, with the size of its pixels; strips, not tiles."""
     labels_of(np.ones((3, 200, 300), np.float32), "components", 0.5)
     path = tmp_path / "sub" / "labels.tif"
-    assert read_metadata(path).spacing() == pytest.approx((0.2, 0.3), rel=1e-5)
+    assert read_metadata(path) == METADATA
     assert path.stat().st_size < 3000
     with tifffile.TiffFile(path) as tif:
         assert (len(tif.pages), tif.is_bigtiff, tif.pages.first.is_tiled) == (1, False, False)
