@@ -152,12 +152,14 @@ def noise_level(image: ArrayLike) -> float:
 
     From the finest diagonal wavelet coefficients (Donoho & Johnstone 1994; estimate_sigma of
     scikit-image): for white Gaussian noise; fine texture raises it. 0 if it does not exceed the
-    rounding errors of a float32 image, as for constant images.
+    rounding errors of a float32 image, as for constant images. Of volumes: mean over planes, for
+    along z, images of a few planes are mostly border.
     """
     image = _as_float(image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN where all coefficients are 0
-        sigma = float(ski.restoration.estimate_sigma(image))
+        found = [ski.restoration.estimate_sigma(plane) for plane in _planes(image)]
+        sigma = float(np.nanmean(found))
     return sigma if sigma > np.finfo(np.float32).eps * np.abs(image).max() else 0.0
 
 
@@ -198,8 +200,7 @@ def denoise_planes(
 ) -> NDArray[np.float32]:
     """Return a volume (z, y, x) of which each plane was denoised by itself, see :func:`denoise`."""
     image = _as_float(image)
-    planes = image if image.ndim == 3 else image[None]
-    denoised = [denoise(name, plane, parameter, noise_sigma) for plane in planes]
+    denoised = [denoise(name, plane, parameter, noise_sigma) for plane in _planes(image)]
     return np.stack(denoised) if image.ndim == 3 else denoised[0]
 
 
@@ -225,6 +226,8 @@ def hidden_pixel_loss(
         Mean, in squared grey levels.
     """
     image = _as_float(image)
+    if image.ndim == 3 and len(image) == 1:  # mirrored along z, pixels would be their neighbours
+        return hidden_pixel_loss(lambda plane: function(plane[None])[0], image[0], subgrids)
     grids = _subgrids(image.shape, subgrids)
     denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
     return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
@@ -295,6 +298,11 @@ def _denoiser(name: str) -> Denoiser:
     if name not in DENOISERS:
         raise InputError(f"unknown denoiser {name!r}; available: {', '.join(DENOISERS)}")
     return DENOISERS[name]
+
+
+def _planes(image: NDArray) -> NDArray:
+    """Return (plane, y, x), the planes of a volume, or the one that an image is."""
+    return image if image.ndim == 3 else image[None]
 
 
 def _as_float(image: ArrayLike) -> NDArray[np.float64]:
