@@ -15,12 +15,12 @@ from denoiseg_flow.losses import (
 NORMALISATIONS = ["labelled_pixels", "all_pixels"]
 
 
-@pytest.fixture
-def batch():
-    """Logits (2, 3, 4, 5) and classes (2, 4, 5), a third of them ignored."""
+@pytest.fixture(params=[(4, 5), (2, 2, 5)], ids=["planes", "volumes"])
+def batch(request):
+    """Logits (2, 3, ...) and classes (2, ...) of 40 pixels, a third of them ignored."""
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (2, 3, 4, 5))
-    classes = rng.integers(0, 3, (2, 4, 5))
+    logits = rng.normal(0, 3, (2, 3, *request.param))
+    classes = rng.integers(0, 3, (2, *request.param))
     classes[rng.random(classes.shape) < 1 / 3] = IGNORE
     return torch.from_numpy(logits), torch.from_numpy(classes)
 
@@ -28,9 +28,9 @@ def batch():
 def weighted_cross_entropy(logits, classes):
     """Sum over the annotated pixels, written out."""
     total = 0.0
-    for sample, row, column in np.argwhere(classes != IGNORE):
-        values = logits[sample, :, row, column]
-        code = classes[sample, row, column]
+    for sample, *place in np.argwhere(classes != IGNORE):
+        values = logits[sample, :, *place]
+        code = classes[sample, *place]
         log_probability = values[code] - np.log(np.exp(values).sum())
         total -= (1.0, 1.0, 5.0)[code] * log_probability
     return total
@@ -57,8 +57,8 @@ def test_equal_logits_cost_the_weight_times_log_three(code, weight):
 def test_only_one_normalisation_feels_unlabelled_patches(batch):
     """Nine unlabelled patches beside each labelled one divide the papers' loss by ten."""
     logits, classes = batch
-    more = torch.cat([logits, torch.randn(18, 3, 4, 5)])
-    unlabelled = torch.cat([classes, torch.full((18, 4, 5), IGNORE)])
+    more = torch.cat([logits, torch.randn(18, *logits.shape[1:])])
+    unlabelled = torch.cat([classes, torch.full((18, *classes.shape[1:]), IGNORE)])
     ratios = {
         name: (
             segmentation_loss(more, unlabelled, name) / segmentation_loss(logits, classes, name)
@@ -71,7 +71,7 @@ def test_only_one_normalisation_feels_unlabelled_patches(batch):
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_nothing_labelled_costs_nothing(batch, normalisation):
     logits = batch[0].requires_grad_()
-    loss = segmentation_loss(logits, torch.full((2, 4, 5), IGNORE), normalisation)
+    loss = segmentation_loss(logits, torch.full_like(batch[1], IGNORE), normalisation)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -82,7 +82,7 @@ def test_ignored_pixels_have_no_gradient(batch, normalisation):
     logits, classes = batch
     logits.requires_grad_()
     segmentation_loss(logits, classes, normalisation).backward()
-    size = logits.grad.abs().sum(dim=1)  # (batch, y, x)
+    size = logits.grad.abs().sum(dim=1)  # (batch, [z,] y, x)
     assert (size[classes == IGNORE] == 0).all()
     assert (size[classes != IGNORE] > 0).all()
 
@@ -94,12 +94,16 @@ def test_denoising_loss_by_hand():
     assert denoising_loss(denoised, target, mask).item() == pytest.approx((1 + 9 + 0) / 3)
 
 
-def test_denoising_loss_sees_masked_pixels_only():
+@pytest.mark.parametrize("shape", [(2, 6, 6), (2, 3, 4, 5), (2, 2, 3, 4, 5)])
+def test_denoising_loss_sees_masked_pixels_only(shape):
+    """Of every channel, in planes and volumes."""
     rng = torch.Generator().manual_seed(0)
-    denoised = torch.randn(2, 6, 6, generator=rng, requires_grad=True)
-    target = torch.randn(2, 6, 6, generator=rng)
-    mask = torch.rand(2, 6, 6, generator=rng) < 0.2
-    denoising_loss(denoised, target, mask).backward()
+    denoised = torch.randn(shape, generator=rng, requires_grad=True)
+    target = torch.randn(shape, generator=rng)
+    mask = torch.rand(shape, generator=rng) < 0.2
+    loss = denoising_loss(denoised, target, mask)
+    assert loss.item() == pytest.approx((denoised - target)[mask].square().mean().item(), rel=1e-6)
+    loss.backward()
     expected = 2 * (denoised - target) / mask.sum()
     torch.testing.assert_close(denoised.grad, torch.where(mask, expected, 0).detach())
 
@@ -116,9 +120,10 @@ def test_no_masked_pixel_costs_nothing():
 # Pseudo-labels
 
 
-def test_consistency_is_least_where_both_agree():
+@pytest.mark.parametrize("sides", [(4, 5), (2, 4, 5)])
+def test_consistency_is_least_where_both_agree(sides):
     """The gradient vanishes there: imitating a teacher that is right changes nothing."""
-    logits = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))
     teacher = logits.softmax(dim=1)
     student = logits.clone().requires_grad_()
     loss = consistency_loss(student, teacher)
