@@ -28,7 +28,7 @@ COMPONENTS, WATERSHED = "components", "watershed"
 
 
 def of(foreground, border=0.0):
-    """Probabilities (3, y, x) of the given foreground and border."""
+    """Probabilities (3, [z,] y, x) of the given foreground and border."""
     foreground, border = np.broadcast_arrays(np.float32(foreground), np.float32(border))
     return np.stack([1 - foreground - border, foreground, border])
 
@@ -135,6 +135,17 @@ def test_components_are_connected_by_sides():
     assert np.array_equal(label_foreground(foreground), [[1, 1, 0], [0, 0, 2], [3, 0, 2]])
 
 
+def test_components_of_volumes_are_connected_by_faces():
+    """In raster order, planes first."""
+    foreground = np.zeros((3, 3, 3), bool)
+    foreground[0, 0, 0] = foreground[1, 0, 0] = foreground[1, 1, 0] = True
+    foreground[2, 2, 0] = foreground[0, 2, 2] = foreground[1, 1, 1] = True
+    expected = np.zeros((3, 3, 3), int)
+    expected[:2, 0, 0] = expected[1, 1, :2] = 1
+    expected[0, 2, 2], expected[2, 2, 0] = 2, 3
+    assert np.array_equal(label_foreground(foreground), expected)
+
+
 @pytest.mark.parametrize("count, dtype", [(0, "u2"), (65_535, "u2"), (65_536, "u4")])
 def test_labels_take_as_many_bits_as_they_need(count, dtype):
     foreground = np.zeros((2 * 256, 2 * 257), bool)
@@ -217,11 +228,53 @@ def test_seeds_remain_above_the_threshold():
     assert np.array_equal(found, (foreground > 0).astype(int))
 
 
+def balls(gap):
+    """Two balls of radius 6 that touch, with a border between them but for a gap."""
+    z, y, x = np.mgrid[:15, :15, :27]
+    left, right = (
+        (z - 7) ** 2 + (y - 7) ** 2 + (x - centre) ** 2 <= 36 for centre in (7, 19)
+    )  # fmt: skip
+    wall = (left | right) & (abs(x - 13) <= 1)
+    border = np.where(wall, np.where((z - 7) ** 2 + (y - 7) ** 2 >= gap**2, 0.8, 0.3), 0.0)
+    return of(np.where(left | right, 0.95 - border, 0.0), border), left | right
+
+
+def test_gap_in_the_border_of_volumes():
+    """The plane through both centres would not tell them from one; seeds in the volume do."""
+    probabilities, both = balls(gap=2)
+    assert labelled(probabilities, 0.5, COMPONENTS).max() == 1
+    found = labelled(probabilities, 0.1, WATERSHED)
+    assert np.array_equal(found > 0, both & (probabilities[1] > 0.1))
+    sides = np.where(np.arange(27) < 13, 1, 2)
+    apart = np.arange(27) != 13
+    assert np.array_equal(found[..., apart], ((found > 0) * sides)[..., apart])
+
+
+def test_a_volume_of_one_plane_is_labelled_as_that_plane():
+    probabilities, _ = discs(gap=2)
+    for way in (COMPONENTS, WATERSHED):
+        plane = labelled(probabilities, 0.3, way)
+        volume = labelled(probabilities[:, None], 0.3, way)
+        assert np.array_equal(volume[0], plane)
+        assert plane.max() > 0
+
+
+def test_the_threshold_of_volumes():
+    """The best one for planes is the best for volumes of such planes."""
+    probabilities, truth = (
+        np.repeat(values[..., None, :, :], 4, axis=-3) for values in squares(0.8, 0.42)
+    )
+    assert choose_threshold([(probabilities, truth)], COMPONENTS) == Threshold(0.45, 1.0, 1)
+    assert choose_threshold([(probabilities, truth)], WATERSHED) == Threshold(0.1, 1.0, 1)
+
+
 @st.composite
 def rough_landscapes(draw):
-    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    sides = draw(st.sampled_from([(40, 40), (6, 20, 20)]))
+    shape = draw(st.tuples(*(st.integers(1, side) for side in sides)))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    noise = ndimage.gaussian_filter(rng.standard_normal((3, *shape)), (0, 1.5, 1.5))
+    blur = (0, *[1.5 if len(shape) == 2 else 1.2] * len(shape))
+    noise = ndimage.gaussian_filter(rng.standard_normal((3, *shape)), blur)
     weights = np.exp(draw(st.sampled_from([3, 10, 30])) * noise)
     return (weights / weights.sum(axis=0)).astype(np.float32)
 
@@ -232,9 +285,10 @@ def test_seeds_are_h_maxima(probabilities):
     height = height_above_border(probabilities)
     rise = round(PROMINENCE / STEP)
     steps = np.pad(np.floor((height - SEED_LEVEL) / STEP), 1, constant_values=-100)
-    cut = reconstruction(steps - rise, steps, footprint=ndimage.generate_binary_structure(2, 1))
+    beside = ndimage.generate_binary_structure(height.ndim, 1)
+    cut = reconstruction(steps - rise, steps, footprint=beside)
     expected = local_maxima(cut, connectivity=1) & (cut >= 0)
-    assert np.array_equal(find_seeds(height), expected[1:-1, 1:-1])
+    assert np.array_equal(find_seeds(height), expected[(slice(1, -1),) * height.ndim])
 
 
 @given(rough_landscapes(), st.sampled_from(THRESHOLDS))

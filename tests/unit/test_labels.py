@@ -1,5 +1,7 @@
 """Three classes out of instance labels."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.segmentation import find_boundaries
 
-from denoiseg_flow.labels import BACKGROUND, BORDER, FOREGROUND, IGNORE, encode_classes
+from denoiseg_flow.labels import (
+    BACKGROUND,
+    BORDER,
+    FOREGROUND,
+    IGNORE,
+    encode_classes,
+    neighbours,
+)
 
 CODES = {".": BACKGROUND, "f": FOREGROUND, "b": BORDER, "?": IGNORE}
 
@@ -41,14 +50,71 @@ def test_border_wins_where_objects_touch():
     assert np.array_equal(encode(truth), expected)
 
 
-@given(
-    hnp.arrays(
-        np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)
+@st.composite
+def some_labels(draw):
+    """Labels (y, x) or (z, y, x) of up to three objects."""
+    shape = draw(
+        st.one_of(
+            st.tuples(st.integers(1, 9), st.integers(1, 9)),
+            st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
+        )
     )
-)
+    return draw(hnp.arrays(np.int32, shape, elements=st.integers(0, 3)))
+
+
+@given(some_labels())
 def test_border_is_that_of_scikit_image(truth):
     border = find_boundaries(truth, mode="outer")
     assert np.array_equal(encode(truth) == BORDER, border)
+
+
+@pytest.mark.parametrize("shape", [(9, 40, 40), (1, 60, 60), (12, 12, 12)])
+@pytest.mark.parametrize("density", [0.05, 0.5])
+def test_border_of_many_objects_is_that_of_scikit_image(shape, density):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(1, 9, shape).astype(np.int32) * (rng.random(shape) < density)
+    truth = truth.repeat(2, axis=2).astype(np.int32)
+    found = encode(truth)
+    border = find_boundaries(truth, mode="outer")
+    assert np.array_equal(found == BORDER, border)
+    assert np.array_equal(found == FOREGROUND, (truth > 0) & ~border)
+
+
+def test_border_of_a_box():
+    """What shares a face, an edge or a corner with it counts only where it differs beside."""
+    truth = np.zeros((6, 6, 6), np.int32)
+    truth[2:4, 2:4, 2:4] = 1
+    found = encode(truth)
+    assert (found[2:4, 2:4, 2:4] == FOREGROUND).all()
+    assert (found == BORDER).sum() == 6 * 4  # the faces
+    assert all((found[z] == BORDER).sum() == 4 for z in (1, 4))
+
+
+def test_a_volume_of_one_plane_is_a_plane():
+    truth = np.random.default_rng(0).integers(-1, 3, (20, 30)).astype(np.int32)
+    assert np.array_equal(encode(truth[None])[0], encode(truth))
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_neighbours_are_found_once(dimensions, corners):
+    """Pixels one step apart along one axis, or along several."""
+    block = np.empty((3,) * dimensions, object)
+    for place in np.ndindex(block.shape):
+        block[place] = place
+    found = [
+        frozenset(pair)
+        for one, other in neighbours(dimensions, corners)
+        for pair in zip(block[one].flat, block[other].flat, strict=True)
+    ]
+    steps = {pair: np.abs(np.subtract(*pair)) for pair in combinations(block.flat, 2)}
+    expected = {
+        frozenset(pair)
+        for pair, step in steps.items()
+        if step.max() == 1 and (step.sum() > 1) == corners
+    }
+    assert set(found) == expected
+    assert len(found) == len(expected)
 
 
 def test_same_label_has_no_border_inside():

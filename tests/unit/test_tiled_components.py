@@ -1,31 +1,30 @@
 """Components of a mask in tiles are those of the whole mask, number for number."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from denoiseg_flow import tiled_components
 from denoiseg_flow.instances import label_foreground
 from denoiseg_flow.tiled_components import TiledComponents
-from denoiseg_flow.tiles import spans
+from denoiseg_flow.tiles import boxes
 
 
 def components(mask, tile):
     """Number of components, and their labels."""
     tiled = TiledComponents(mask.shape)
-    places = [
-        (rows, columns)
-        for rows, _ in spans(mask.shape[0], tile[0], 0)
-        for columns, _ in spans(mask.shape[1], tile[1], 0)
-    ]
+    places = [place for place, _ in boxes(mask.shape, tile, (0,) * mask.ndim)]
     for place in places:
         tiled.add(place, mask[place])
     count = tiled.merge()
     labels = np.full(mask.shape, -1)
     for place in places[::-1]:
         labels[place] = tiled.read(place)
-    assert np.array_equal(tiled.read((slice(None), slice(None))), labels)
+    assert np.array_equal(tiled.read((slice(None),) * mask.ndim), labels)
     return count, labels
 
 
@@ -84,19 +83,57 @@ def test_objects_across_seams(mask, count, tile):
         assert np.array_equal(labels, label_foreground(turned))
 
 
-@given(
-    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=17)),
-    st.tuples(st.integers(1, 6), st.integers(1, 6)),
-)
-def test_tiled_equals_untiled(mask, tile):
-    count, labels = components(mask, tile)
+@st.composite
+def cut_masks(draw):
+    """A mask (y, x) or (z, y, x), and the shape of a tile."""
+    sides = draw(st.sampled_from([(17, 17), (6, 9, 9)]))
+    shape = draw(st.tuples(*(st.integers(1, side) for side in sides)))
+    tile = draw(st.tuples(*(st.integers(1, 6) for _ in sides)))
+    return draw(hnp.arrays(bool, shape)), tile
+
+
+@given(cut_masks(), st.sampled_from([1, 10, 50, 10_000]))
+def test_tiled_equals_untiled(drawn, piece):
+    """Whatever is looked at together while parts are joined."""
+    mask, tile = drawn
+    with mock.patch.object(tiled_components, "PIECE", piece):
+        count, labels = components(mask, tile)
     expected = label_foreground(mask)
     assert np.array_equal(labels, expected)
     assert count == expected.max()
 
 
 @pytest.mark.parametrize("density", [0.3, 0.6, 0.8])
-def test_tiled_equals_untiled_on_larger_images(density):
-    mask = np.random.default_rng(0).random((150, 130)) < density
-    _, labels = components(mask, (32, 17))
+@pytest.mark.parametrize(
+    "shape, tile", [((150, 130), (32, 17)), ((30, 40, 50), (7, 12, 9)), ((5, 60, 70), (5, 16, 16))]
+)
+def test_tiled_equals_untiled_on_larger_images(shape, tile, density):
+    mask = np.random.default_rng(0).random(shape) < density
+    _, labels = components(mask, tile)
     assert np.array_equal(labels, label_foreground(mask))
+
+
+def helix(turns):
+    """One line, a voxel wide, that winds up through the planes and touches itself nowhere else."""
+    ring = [(0, x) for x in range(4)] + [(y, 4) for y in range(4)]
+    ring += [(4, x) for x in range(4, 0, -1)] + [(y, 0) for y in range(4, 0, -1)]
+    mask = np.zeros((len(ring) * turns // 2 + 1, 5, 5), bool)
+    for step in range(len(ring) * turns):
+        mask[step // 2][ring[step % len(ring)]] = True
+        mask[(step + 1) // 2][ring[step % len(ring)]] = True
+    return mask
+
+
+@pytest.mark.parametrize("tile", [(1, 1, 1), (3, 2, 2), (100, 3, 3), (2, 100, 100)])
+def test_a_line_through_many_tiles_is_one_object(tile):
+    mask = helix(3)
+    for turned in (mask, mask[::-1], mask.T, mask.swapaxes(0, 1)):
+        found, labels = components(turned, tile)
+        assert found == 1
+        assert np.array_equal(labels, turned)
+
+
+def test_edges_and_corners_do_not_connect():
+    mask = np.indices((6, 7, 8)).sum(axis=0) % 2 == 0
+    for tile in [(1, 1, 1), (2, 3, 4), (9, 9, 9)]:
+        assert components(mask, tile)[0] == mask.sum()
