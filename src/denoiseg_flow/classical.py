@@ -179,7 +179,8 @@ def denoise(
     Raises
     ------
     InputError, ValueError
-        If there is no such method or its package is missing; if a number is out of range.
+        If there is no such method or its package is missing, or it is for planes only; if a number
+        is out of range.
     """
     denoiser, image = _denoiser(name), _as_float(image)
     if not is_available(name):
@@ -192,6 +193,10 @@ def denoise(
             raise ValueError(f"noise_sigma must be 0 or a number above, not {noise_sigma}")
     if np.ptp(image) == 0 or (denoiser.needs_noise and noise_sigma == 0):
         return image.astype(np.float32)
+    if image.ndim == 3 and len(image) == 1:  # some would drop the axis
+        return denoise(name, image[0], parameter, noise_sigma)[None]
+    if name == "bm3d" and image.ndim == 3:
+        raise InputError("bm3d is for planes only; let it look at each plane of a volume by itself")
     return denoiser.function(image, parameter, noise_sigma).astype(np.float32)
 
 

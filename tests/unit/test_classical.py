@@ -6,15 +6,24 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import data, restoration
-from skimage.morphology import disk
+from skimage.morphology import ball, disk
 
 from denoiseg_flow import classical
-from denoiseg_flow.classical import DENOISERS, best_value, calibrate, denoise, noise_level
+from denoiseg_flow.classical import (
+    DENOISERS,
+    best_value,
+    calibrate,
+    denoise,
+    denoise_planes,
+    hidden_pixel_loss,
+    noise_level,
+)
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.metrics import psnr
 
 SIGMA = 0.1
 METHODS = [name for name in DENOISERS if classical.is_available(name)]
+OF_VOLUMES = [name for name in DENOISERS if name != "bm3d"]
 
 
 def parameter_of(name):
@@ -34,6 +43,14 @@ def camera():
 def small(camera):
     """Part of the noisy camera image, neither square nor of even size, in 12-bit grey levels."""
     return (4095 * camera[1][60:107, 30:91]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """A smooth volume (9, 32, 36) with values from about 0 to 1, and with Gaussian noise."""
+    rng = np.random.default_rng(0)
+    clean = 4 * ndimage.gaussian_filter(rng.standard_normal((9, 32, 36)), 2) + 0.5
+    return clean, clean + SIGMA * rng.standard_normal(clean.shape)
 
 
 def test_table_of_denoisers():
@@ -103,6 +120,17 @@ def test_noise_level():
     assert noise_level(np.tile(np.arange(30) ** 2, (30, 1))) == 0  # no diagonal structure
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8, 20])
+def test_noise_level_of_volumes(depth):
+    """However few planes there are; those that were never recorded take no part."""
+    noise = np.random.default_rng(1).standard_normal((depth, 100, 120))
+    error = 5 / noise.size**0.5  # about twice that of a median of a quarter as many numbers
+    assert noise_level(50 * noise + 1000) == pytest.approx(50, rel=error)
+    padded = np.concatenate([50 * noise, np.zeros((4, 100, 120))])
+    assert noise_level(padded) == pytest.approx(50, rel=error)
+    assert noise_level(np.full(noise.shape, 12345.678)) == 0
+
+
 def test_median_over_the_disk_within_the_image(small):
     for name, centre in (("median", True), ("donut_median", False)):
         for radius in (1, 2, 3):
@@ -120,15 +148,29 @@ def test_median_over_the_disk_within_the_image(small):
     np.testing.assert_array_equal(denoise("median", small, 3)[interior], expected)
 
 
+@pytest.mark.parametrize("shape", [(9, 12, 11), (3, 9, 8), (2, 5, 6), (1, 9, 8)])
+def test_median_over_the_ball_within_the_volume(shape):
+    image = np.random.default_rng(2).standard_normal(shape)
+    for name, centre in (("median", True), ("donut_median", False)):
+        for radius in (1, 2, 4):
+            footprint = ball(radius).astype(bool)
+            footprint[radius, radius, radius] = centre
+            padded = np.pad(image, radius, constant_values=np.nan)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, footprint.shape)
+            expected = np.nanmedian(windows[..., footprint], axis=-1)
+            np.testing.assert_allclose(denoise(name, image, radius), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 11), (5, 5, 6), (2, 5, 6), (1, 9, 11)])
 @pytest.mark.parametrize("name", ["donut_median", "median"])
-def test_only_the_donut_ignores_the_pixel_itself(name):
+def test_only_the_donut_ignores_the_pixel_itself(name, shape):
     """Everywhere, near borders and corners too, where an image might be mirrored."""
-    image = np.random.default_rng(2).standard_normal((9, 11))
-    for y, x in np.ndindex(image.shape):
+    image = np.random.default_rng(2).standard_normal(shape)
+    for place in np.ndindex(shape):
         dark, bright = image.copy(), image.copy()
-        dark[y, x], bright[y, x] = -100, 100
+        dark[place], bright[place] = -100, 100
         differs = denoise(name, dark, 3) != denoise(name, bright, 3)
-        assert differs[y, x] == (name == "median")
+        assert differs[place] == (name == "median")
         assert differs.sum() > 5
 
 
@@ -152,6 +194,65 @@ def test_nlm_wavelet_and_tv_are_scikit_images(camera):
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
         assert psnr(clean, result) == pytest.approx(psnr(clean, expected), abs=1e-5)
         assert psnr(clean, result) > psnr(clean, noisy) + 1
+
+
+def test_volumes_are_denoised_by_the_same_calls(stack):
+    """Along three axes at once, with smaller patches for non-local means."""
+    clean, noisy = stack
+    by_hand = {
+        "gaussian": ndimage.gaussian_filter(noisy, 0.6, mode="mirror"),
+        "nlm": restoration.denoise_nl_means(noisy, 5, 4, h=0.06, fast_mode=True, sigma=0.1),
+        "wavelet": restoration.denoise_wavelet(
+            noisy, sigma=0.06, wavelet="db2", mode="soft", method="BayesShrink"
+        ),
+        "tv": restoration.denoise_tv_chambolle(noisy, weight=0.06, eps=1e-5),
+    }
+    for name, expected in by_hand.items():
+        result = denoise(name, noisy, 0.6, SIGMA)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+        assert psnr(clean, result) > psnr(clean, noisy) + 1
+        assert not np.allclose(result, denoise_planes(name, noisy, 0.6, SIGMA), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_planes_are_denoised_each_by_itself(name, stack):
+    noisy = stack[1][:3].astype(np.float32)
+    parameter = parameter_of(name)
+    for sigma in (None, SIGMA):
+        expected = [denoise(name, plane, parameter, sigma) for plane in noisy]
+        found = denoise_planes(name, noisy, parameter, sigma)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(denoise_planes(name, noisy[0], parameter, sigma), found[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_volume_of_one_plane_is_that_plane(name, stack):
+    plane, parameter = stack[1][0], parameter_of(name)
+    for sigma in (None, SIGMA):
+        found = denoise(name, plane[None], parameter, sigma)
+        np.testing.assert_array_equal(found, denoise(name, plane, parameter, sigma)[None])
+    assert noise_level(plane[None]) == noise_level(plane)
+
+
+@pytest.mark.parametrize("name", OF_VOLUMES)
+def test_grey_levels_of_volumes(name, stack):
+    """As for planes: float32 of the same shape, in any units, and constant ones unchanged."""
+    noisy, parameter = stack[1], parameter_of(name)
+    reference = denoise(name, noisy, parameter, SIGMA)
+    assert (reference.dtype, reference.shape) == (np.float32, noisy.shape)
+    scaled = denoise(name, 4095 * noisy - 4000, parameter, 4095 * SIGMA)
+    np.testing.assert_allclose(scaled, 4095 * reference - 4000, atol=0.05)
+    constant = np.full((4, 20, 24), 1000.3, np.float32)
+    np.testing.assert_array_equal(denoise(name, constant, parameter, 3.0), constant)
+
+
+def test_bm3d_refuses_volumes(stack):
+    """It would take the last axis for colours."""
+    pytest.importorskip("bm3d")
+    for volume in (stack[1], stack[1][..., :3]):
+        with pytest.raises(InputError, match="bm3d is for planes only"):
+            denoise("bm3d", volume, 1.0, SIGMA)
 
 
 def test_bm3d_is_its_authors():
@@ -199,6 +300,20 @@ def test_some_sub_grids_stand_for_all(camera):
         if k == 3:
             assert (visits[:4, :4].sum(axis=0) == 1).all()
             assert (visits[:4, :4].sum(axis=1) == 1).all()
+    assert (visits == 1).all()
+
+
+def test_sub_grids_of_volumes():
+    """In every plane four of every fourth pixel; none lies above another, or beside one."""
+    visits = np.zeros((9, 8, 12), int)
+    for grid in classical._subgrids(visits.shape, 16):
+        visits[grid] += 1
+        assert grid.sum() == visits.size / 16
+        assert (grid.sum(axis=(1, 2)) == 6).all()
+        near = ndimage.convolve(grid.astype(int), np.ones((3, 3, 3)), mode="constant")
+        assert near[grid].max() <= 3  # itself, and two across corners
+        for axis in range(3):
+            assert not (grid & np.roll(grid, 1, axis))[1:, 1:, 1:].any()
     assert (visits == 1).all()
 
 
@@ -309,3 +424,69 @@ def test_loss_at_hidden_pixels_of_the_image_itself():
     assert classical.hidden_pixel_loss(lambda x: x, noisy) == pytest.approx(125, rel=0.1)
     with pytest.raises(ValueError, match="not a finite image"):
         classical.hidden_pixel_loss(lambda x: x, np.full((4, 4), np.nan))
+
+
+VOLUMES = [(24, 40, 40), (5, 90, 90), (2, 140, 140), (1, 200, 200)]
+
+
+@pytest.mark.parametrize("subgrids", [4, 16])
+@pytest.mark.parametrize("shape", VOLUMES)
+def test_loss_at_hidden_voxels_is_the_variance_where_the_truth_is_known(shape, subgrids):
+    rng = np.random.default_rng(0)
+    clean = 10 * ndimage.gaussian_filter(rng.standard_normal(shape), 2)
+    noisy = clean + rng.normal(0, 10, shape)
+    seen = []
+
+    def oracle(image):
+        seen.append(image)
+        return clean
+
+    assert hidden_pixel_loss(oracle, noisy, subgrids) == pytest.approx(100, rel=0.05)
+    hidden = [image != noisy for image in seen]
+    assert {image.shape for image in seen} == {shape}
+    assert sum(hidden).max() == 1
+    assert sum(each.sum() for each in hidden) == pytest.approx(noisy.size * subgrids / 16, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", VOLUMES)
+def test_no_voxel_reaches_what_foretells_it(shape):
+    """Of the six neighbours that stand for it, those outside are mirrored, never the voxel."""
+    noisy = np.random.default_rng(0).normal(0, 10, shape)
+    found = hidden_pixel_loss(lambda x: x, noisy)
+    # The mean of neighbours has a sixth of the variance, more where some of them count twice.
+    depth, (inside, border) = shape[0], (1 / 6, (4 + 2**2) / 6**2)
+    between = (2 * border + (depth - 2) * inside) / depth if depth > 1 else 1 / 4
+    assert found == pytest.approx(100 * (1 + between), rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "median", "donut_median", "tv"])
+@pytest.mark.parametrize("shape", [(12, 40, 40), (4, 70, 70)])
+def test_self_supervised_loss_is_the_true_error_and_the_variance(name, shape):
+    rng = np.random.default_rng(0)
+    clean = 300 * ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+    noisy = clean + rng.normal(0, 10, shape)
+    for value in classical.candidates(name)[:2]:
+        made = []
+
+        def function(image, value=value, made=made):
+            made.append(denoise(name, image, value, 10.0))
+            return made[-1]
+
+        loss = hidden_pixel_loss(function, noisy, 16)
+        error = np.zeros(shape)
+        for grid, denoised in zip(classical._subgrids(shape, 16), made, strict=True):
+            error[grid] = ((denoised - clean) ** 2)[grid]
+        assert loss == pytest.approx(error.mean() + 100, rel=0.04)
+        assert 1 < error.mean() < 100
+
+
+def test_calibration_of_volumes(stack):
+    """The loss of the donut is its error plus the variance, and all find the best value."""
+    clean, noisy = stack[0], 2 * stack[1] - stack[0]
+    for name, values in (("donut_median", (1, 2, 3)), ("gaussian", (0.5, 1, 2, 4))):
+        table = calibrate(name, values, [noisy], clean=[clean])
+        assert best_value(table) == table.loc[table["mse"].idxmin(), "value"]
+        excess = table["loss_self_supervised"] - table["mse"]
+        if name == "donut_median":
+            np.testing.assert_array_equal(table["loss_self_supervised"], table["loss_plain"])
+            np.testing.assert_allclose(excess, 4 * SIGMA**2, rtol=0.05)

@@ -44,7 +44,10 @@ def no_warnings():
 @settings(max_examples=300, deadline=None)
 @given(
     st.data(),
-    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.one_of(
+        st.tuples(st.integers(1, 6), st.integers(1, 6)),
+        st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)),
+    ),
     st.sampled_from([0.5, 0.6, 0.7, 0.8, 0.9]),
 )
 def test_agrees_with_brute_force(data, shape, iou):
@@ -198,6 +201,48 @@ def test_undefined_image_metrics_are_nan(images):
     assert np.isnan(metrics.ssim(images[0][:6], images[1][:6]))
 
 
+# Volumes
+
+
+@pytest.fixture
+def volumes():
+    random = np.random.default_rng(0)
+    truth = random.uniform(10, 90, (5, 20, 30)).astype(np.float32)
+    truth[2] /= 3  # the range of the volume is that of no plane
+    return truth, truth + random.normal(0, 5, truth.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "metric", [metrics.psnr, metrics.psnr_255, metrics.psnr_scale_invariant, metrics.mse]
+)
+def test_voxels_count_like_pixels(metric, volumes):
+    truth, prediction = volumes
+    flat = metric(truth.reshape(50, 60), prediction.reshape(50, 60))
+    assert metric(truth, prediction) == pytest.approx(flat, rel=1e-12)
+
+
+def test_ssim_of_volumes_is_the_mean_over_planes(volumes):
+    """With the range of the volume; no window reaches from one plane into the next."""
+    truth, prediction = (volume.astype(np.float64) for volume in volumes)
+    planes = [
+        structural_similarity(*pair, data_range=np.ptp(truth))
+        for pair in zip(truth, prediction, strict=True)
+    ]
+    assert metrics.ssim(truth, prediction) == pytest.approx(np.mean(planes), abs=1e-12)
+    own = [metrics.ssim(*pair) for pair in zip(truth, prediction, strict=True)]
+    assert metrics.ssim(truth, prediction) != pytest.approx(np.mean(own), abs=1e-3)
+    order = [3, 0, 4, 2, 1]
+    assert metrics.ssim(truth[order], prediction[order]) == pytest.approx(np.mean(planes))
+
+
+def test_thin_volumes_have_a_ssim_and_narrow_ones_have_not(volumes):
+    truth, prediction = volumes
+    assert metrics.ssim(truth[:1], prediction[:1]) == metrics.ssim(truth[0], prediction[0])
+    assert np.isnan(metrics.ssim(truth[:, :6], prediction[:, :6]))
+    assert np.isnan(metrics.ssim(truth[..., :6], prediction[..., :6]))
+    assert np.isnan(metrics.ssim(np.ones((9, 9, 9)), np.zeros((9, 9, 9))))
+
+
 def test_mse_by_hand():
     truth = np.array([[0, 200], [10, 10]], np.uint8)
     assert metrics.mse(truth, np.array([[2, 196], [10, 10]], np.uint8)) == (4 + 16) / 4
@@ -243,6 +288,19 @@ def test_alternating_residuals_have_all_their_power_there(pattern):
 )
 def test_smooth_residuals_have_no_checkerboard(residual):
     assert checkerboard(residual) < 0.01
+
+
+def test_checkerboards_of_volumes_are_those_of_their_planes():
+    """Planes that alternate are none: each is looked at by itself."""
+    rng = np.random.default_rng(0)
+    found = [checkerboard(rng.standard_normal((5, SIDE, SIDE))) for _ in range(20)]
+    assert np.mean(found) == pytest.approx(1, abs=4 * np.std(found) / 20**0.5)
+    z = np.arange(6)[:, None, None]
+    share = 1 - (57 / 64) ** 2
+    for pattern in ((-1.0) ** (Y + X), (-1.0) ** X):
+        assert checkerboard(pattern[None]) == checkerboard(pattern)
+        assert checkerboard((1 + z) * pattern) == pytest.approx(1 / share, rel=1e-3)
+    assert checkerboard((-1.0) ** z * np.ones((SIDE, SIDE))) < 0.01
 
 
 def test_a_checkerboard_is_seen_in_noise():
