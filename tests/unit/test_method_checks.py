@@ -4,7 +4,9 @@ import pytest
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid
+from denoiseg_flow.methods import down_samplings
 from denoiseg_flow.networks import NETWORKS, build_network
+from denoiseg_flow.networks.layout import volume_layout
 
 N2S = {"target": "blind_spot", "masking": "grid_interpolate", "alpha": 1}
 BLIND = {"target": "blind_spot", "alpha": 1}
@@ -258,6 +260,18 @@ def test_patches_must_fit_the_stride_of_the_network(config, network, depth):
         else:
             assert f"'{network}' of methods.denoiseg" in message(config)
             assert message(config).endswith(f"needs a multiple of {stride}")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_strides_of_volumes_are_those_of_planes(network, depth):
+    """In y and x; how many planes fit is seen to where the layout is chosen."""
+    n_halvings = down_samplings(network, depth)
+    for step in (1.0, 3.0):
+        layout = volume_layout(n_halvings, 16, 64, step)
+        stride = build_network(network, depth, 2, layout=layout).stride
+        assert stride == (layout.z_stride, 2**n_halvings, 2**n_halvings)
+        assert layout.patch_depth % stride[0] == 0
 
 
 # Classical denoisers

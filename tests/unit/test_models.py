@@ -19,11 +19,12 @@ from denoiseg_flow.models import (
     Normalisation,
     describe_model,
     load_model,
+    new_network,
     save_model,
     summary,
 )
-from denoiseg_flow.networks import NETWORKS
-from denoiseg_flow.networks.layout import Layout
+from denoiseg_flow.networks import NETWORKS, PlaneByPlane
+from denoiseg_flow.networks.layout import PLANES, Layout
 from denoiseg_flow.prediction import predict_tiles
 
 
@@ -66,6 +67,84 @@ def test_round_trip_of_every_network(make_model, tmp_path, network, mask_channel
     image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
     before, after = predictions(model, image), predictions(loaded, image)
     assert np.array_equal(before.j_invariant, after.j_invariant)
+
+
+LAYOUTS = {
+    "channels": Layout(channels=3),
+    "volumes": Layout(3, patch_depth=4, z_factors=(2, 1)),
+    "volumes_of_channels": Layout(3, channels=2, patch_depth=5, z_factors=(1,)),
+    "plane_by_plane": Layout(3, channels=2, patch_depth=5, plane_by_plane=True),
+}
+
+
+@pytest.fixture
+def make_model_of(make_model):
+    """Make a model for another layout, with statistics and normalisations of its channels."""
+
+    def make(method, layout):
+        model = make_model(method)
+        recipe = replace(model.recipe, depth=2)
+        torch.manual_seed(1)
+        network = new_network(method, recipe, layout)
+        channels = layout.channels * (1 + method.mask_channel)
+        network.train()(torch.randn(4, channels, *layout.patch_shape(8)))
+        values = [(100.0 + n, 25.0 - n) for n in range(layout.channels)]
+        scale = Normalisation.of_channels(values)
+        return replace(
+            model, recipe=recipe, network=network.eval(), layout=layout, normalisation=scale
+        )
+
+    return make
+
+
+def image_of(layout):
+    shape = ([layout.channels] if layout.channels > 1 else []) + list(layout.patch_shape(13))
+    return np.random.default_rng(0).normal(100, 25, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_round_trip_of_every_layout(make_model_of, tmp_path, network, layout):
+    method = Method(
+        "m", target="blind_spot", masking="grid_zero", network=network, mask_channel=True, alpha=0.5
+    )
+    model = make_model_of(method, layout)
+    save_model(model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    assert loaded.layout == layout
+    assert loaded.normalisation == model.normalisation
+    kind = PlaneByPlane if layout.plane_by_plane else NETWORKS[network]
+    assert type(loaded.network) is kind
+    image = image_of(layout)
+    before, after = predictions(model, image), predictions(loaded, image)
+    assert before.denoised.shape == image.shape
+    assert np.array_equal(before.denoised, after.denoised)
+    assert np.array_equal(before.j_invariant, after.j_invariant)
+    assert np.array_equal(before.probabilities, after.probabilities)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_all_parts_of_a_model_keep_their_layout(make_model_of, tmp_path, layout):
+    """The models of single images, and those trained without some images."""
+    method = replace(SINGLE, network="dncnn")
+    model = make_model_of(method, layout)
+    single = ImageModels(method, model.recipe, model.identity, {"a": model})
+    save_model(single, tmp_path / "single.pt")
+    assert load_model(tmp_path / "single.pt").for_image("a").layout == layout
+    joint = make_model_of(Method("joint", target="clean", alpha=0.5), layout)
+    joint.held_out = {"a": make_model_of(joint.method, layout)}
+    save_model(joint, tmp_path / "joint.pt")
+    assert load_model(tmp_path / "joint.pt").for_image("a").layout == layout
+
+
+def test_models_without_a_layout_are_for_planes(model, tmp_path):
+    """As before there were others."""
+    path = tmp_path / "model.pt"
+    save_model(model, path)
+    content = checkpoints.load(path)
+    del content["layout"]
+    checkpoints.save_atomically(content, path)
+    assert load_model(path).layout == PLANES
 
 
 SINGLE = Method("single", target="blind_spot", masking="grid_interpolate", alpha=1, each_image=True)
@@ -338,3 +417,35 @@ def test_normalisation(dtype):
     assert np.array_equal(normalised, [[-1, -0.5], [0, 1.5]])
     assert np.array_equal(normalisation.undo(normalised), image)
     assert normalisation.undo(normalised).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_channel_is_normalised_by_itself(dtype, shape):
+    image = np.random.default_rng(0).integers(0, 200, (3, *shape)).astype(dtype)
+    values = [(30.0, 20.0), (7.0, 3.0), (100.0, 0.5)]
+    normalisation = Normalisation.of_channels(values)
+    assert normalisation.channels() == values
+    normalised = normalisation.apply(image)
+    assert normalised.dtype == np.float32
+    for channel, found, scale in zip(image, normalised, values, strict=True):
+        alone = Normalisation.of_channels([scale])
+        assert alone == Normalisation(*scale)
+        assert alone.channels() == [scale]
+        assert np.array_equal(found, alone.apply(channel))
+    undone = normalisation.undo(normalised)
+    assert undone.dtype == np.float32
+    assert undone == pytest.approx(image.astype(np.float32), abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 4, 5)])
+def test_a_single_channel_is_normalised_as_a_whole(shape):
+    """Planes of a volume are no channels."""
+    image = np.random.default_rng(0).normal(30, 20, shape).astype(np.float32)
+    normalised = Normalisation(30.0, 20.0).apply(image)
+    assert np.array_equal(normalised, (image - np.float32(30)) / np.float32(20))
+
+
+def test_another_number_of_channels_is_not_normalised():
+    with pytest.raises(ValueError, match="broadcast"):
+        Normalisation((1.0, 2.0), (3.0, 4.0)).apply(np.zeros((3, 8, 8)))

@@ -52,6 +52,37 @@ def test_gaussian_noise_is_that_of_the_generator(copy):
     np.testing.assert_array_equal(noisy, np.float32(50) + np.float32(20) * normal)
 
 
+@pytest.mark.parametrize("shape", [(5, 60, 70), (2, 5, 40, 50)])
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: level["kind"])
+def test_noise_of_volumes_and_channels(level, shape):
+    """Of every plane and channel as strong as of an image of their own, and independent."""
+    volume, flat = np.full(shape, 50, np.uint8), np.full((600, 700), 50, np.uint8)
+    for image in (volume, flat):
+        image[..., 0, :2] = 0, 200  # the range that some kinds depend on
+    noisy = draw(volume, **level)
+    assert (noisy.shape, noisy.dtype) == (shape, np.float32)
+    if level["kind"] == "none":
+        return
+    planes = (noisy - 50).reshape(-1, *shape[-2:])[:, 1:]
+    expected = (draw(flat, **level) - 50)[1:].std()
+    assert [plane.std() for plane in planes] == pytest.approx([expected] * len(planes), rel=0.15)
+    # Structured noise repeats itself along x, over nine pixels.
+    off_diagonal = np.corrcoef([plane.ravel() for plane in planes])[np.triu_indices(len(planes), 1)]
+    assert (abs(off_diagonal) < 5 * (9 / planes[0].size) ** 0.5).all()
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_structured_noise_of_volumes_lies_in_planes(axis):
+    """As correlated along its axis as in an image, and not along z."""
+    added = draw(np.zeros((40, 90, 100)), kind="structured", sigma=20, length=3, axis=axis)
+    assert added.std() == pytest.approx(20, rel=0.02)
+    for direction in range(3):
+        turned = np.moveaxis(added, direction, 0)
+        found = np.corrcoef(turned[1:].ravel(), turned[:-1].ravel())[0, 1]
+        along = direction == (2 if axis == "x" else 1)
+        assert found == pytest.approx(2 / 3 if along else 0, abs=0.02)
+
+
 def test_copies_are_independent():
     added = [noise.noisy_copy(FLAT, GAUSSIAN, "n20", "a", copy).ravel() for copy in range(3)]
     off_diagonal = np.corrcoef(added)[np.triu_indices(3, 1)]

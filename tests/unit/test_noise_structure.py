@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.simulator import simulate
-from denoiseg_flow.noise_structure import REACH, noise_structure
+from denoiseg_flow.noise_structure import REACH, noise_of_files, noise_structure
 
 WHITE = {"kind": "gaussian", "sigma": 10}
 DRAWS = range(20)
@@ -89,3 +91,16 @@ def test_integers_and_bright_images_are_measured_alike(nuclei):
     whole = np.rint(noisy + 100).astype(np.uint16)
     first, second = noise_structure([noisy]), noise_structure([whole])
     assert first.along_x == pytest.approx(second.along_x, abs=0.05)
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "CYX", "CZYX"])
+def test_noise_of_files_is_that_of_one_plane(axes, tmp_path):
+    """The middle one of volumes, and that of the first channel."""
+    shape = tuple({"C": 2, "Z": 5, "Y": 60, "X": 70}[axis] for axis in axes)
+    image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+    write_image(tmp_path / "a.tif", image, Metadata(axes))
+    place = tuple({"C": 0, "Z": 2}[axis] for axis in axes[:-2])
+    found, expected = noise_of_files([tmp_path / "a.tif"]), noise_structure([image[place]])
+    assert (found.kind, found.struct_mask) == (expected.kind, expected.struct_mask)
+    for direction in ("along_x", "along_y"):
+        assert np.array_equal(getattr(found, direction), getattr(expected, direction))
