@@ -20,6 +20,7 @@ SHIPPED = [
     ["n2v.yaml"],
     ["noise2self.yaml"],
     ["autoencoder.yaml"],
+    ["volumes.yaml"],
     ["paper/dsb2018.yaml"],
     ["paper/flywing.yaml"],
     ["paper/mouse.yaml"],

@@ -13,14 +13,25 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from denoiseg_flow import tiled_instances
-from denoiseg_flow.data.images import STRIP_ROWS, read_metadata
+from denoiseg_flow.data import images
+from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import find_seeds, height_above_border, label_instances
 from denoiseg_flow.labels import encode_classes
 from denoiseg_flow.tiled_instances import TiledInstances
 from denoiseg_flow.tiles import boxes
 
+BAND_ROWS = 64
 SIZE = {"Z": 0.9, "Y": 0.2, "X": 0.3}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def low_bands():
+    """Lower ones than those of large images, so that tiles may be small."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (images, tiled_instances):
+            patch.setattr(module, "BAND_ROWS", BAND_ROWS)
+        yield
 
 
 def metadata_of(shape):
@@ -147,7 +158,7 @@ def test_any_tiling_of_volumes(shape, tile, own, way):
     noise = ndimage.gaussian_filter(rng.standard_normal((3, *shape)), (0, 1, 1, 1))
     weights = np.exp(10 * noise)
     probabilities = (weights / weights.sum(axis=0)).astype(np.float32)
-    own = (own[0], own[1] * STRIP_ROWS, own[2])
+    own = (own[0], own[1] * BAND_ROWS, own[2])
     with (
         mock.patch.dict(tiled_instances.TILES, {3: own}),
         mock.patch.dict(tiled_instances.MARGINS, {3: shape}),  # all of the image

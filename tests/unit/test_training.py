@@ -925,6 +925,7 @@ def split():
             "subset": ["train", "train", "val", "train", "test", "val", "train"],
             "annotated": [1, 0, 1, 1, 1, 0, 1],
             "rank": pd.array([3, None, None, 1, None, None, 2], dtype="Int64"),
+            "source": [f"{name}.tif" for name in "abcdefg"],
         }
     )
 
