@@ -244,6 +244,11 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
                 "of these channels, and do not choose one of them"
             )
         return replace(reading, dimensions=trained, channel=ALL)
+    if reading.channel == ALL and "C" in axes:
+        raise InputError(
+            f"the model reads one channel, but all channels of {path} are asked for: choose one "
+            "by its number or name"
+        )
     return replace(reading, dimensions=trained)
 
 

@@ -167,6 +167,7 @@ def test_other_channels_stay_as_they_are_bit_for_bit(model_of, draw, tmp_path, f
     denoised = read_image(last / "denoised" / f"a.{form}")
     assert denoised[0].tobytes() == both[0].astype(np.float32).tobytes()
     assert not np.array_equal(denoised[1], both[1])
+    assert "reads one channel" in refusal(file, tmp_path / "in", channel="all")
     for channel in ("RFP", 2):
         assert f"no channel {channel!r}" in refusal(file, tmp_path / "in", channel=channel)
 

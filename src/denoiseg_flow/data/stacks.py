@@ -160,7 +160,7 @@ def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
     """Return the number of the only channel to read; None: there is no such axis, or all."""
     metadata, path = file.metadata, file.path
     if "C" not in metadata.axes:
-        if wanted in (None, 0, ALL) or wanted in metadata.channels:
+        if wanted in (None, 0, "0", ALL) or wanted in metadata.channels:
             return None
         raise InputError(
             f"{path} has no channels, so that there is no channel {wanted!r} to read: leave "
@@ -176,10 +176,11 @@ def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
         )
     if wanted == ALL:
         return None
-    if isinstance(wanted, int) and 0 <= wanted < count:
-        return wanted
     if metadata.channels.count(wanted) == 1:
         return metadata.channels.index(wanted)
+    # Snakemake's --config hands over numbers as text.
+    if str(wanted).isdecimal() and int(wanted) < count:
+        return int(wanted)
     raise InputError(f"{path} has no channel {wanted!r}: its channels are {listed}")
 
 
