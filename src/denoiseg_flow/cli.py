@@ -12,6 +12,7 @@ from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.stacks import Reading
+from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.devices import select_device, usable_cores
 from denoiseg_flow.export import export_model
 from denoiseg_flow.logs import sentence
@@ -33,12 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
     device = select_device(options.device, usable_cores())
-    reading = Reading(
-        axes=options.axes,
-        dimensions=2 if options.planes else None,
-        channel=options.channel,
-        pixel_size=options.pixel_size and tuple(options.pixel_size),
-    )
+    reading = _reading(options, dimensions=2 if options.planes else None)
     apply_model(options.model, images, options.out, device, reading, options.format, options.tile)
 
 
@@ -55,11 +51,43 @@ def _export(options: argparse.Namespace) -> None:
         title=options.title,
         authors=options.author,
         licence=options.license,
+        reading=_reading(options),
+    )
+
+
+def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Reading:
+    """Return how the files of a command are read, see :func:`_add_reading`."""
+    size = options.pixel_size and tuple(options.pixel_size)
+    return Reading(options.axes, dimensions, options.channel, size)
+
+
+def _add_reading(command: argparse.ArgumentParser, channel: str) -> None:
+    """Let a command ask how image files are to be read; ``channel`` says what that one is for."""
+    command.add_argument(
+        "--axes",
+        help="what the dimensions of the files are, such as TZYX (default: what they say)",
+    )
+    command.add_argument("--channel", type=_number_or_name, help=channel)
+    command.add_argument(
+        "--pixel-size",
+        type=_micrometres,
+        nargs="+",
+        metavar="UM",
+        help="micrometres from pixel to pixel along z, y and x, or y and x (default: of the files)",
     )
 
 
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
+
+
+def _micrometres(text: str) -> float:
+    length = micrometres(text, "um")
+    if length is None:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no size of a pixel: write a number of micrometres, such as 0.25"
+        )
+    return length
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,24 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="where to compute; auto takes a GPU if there is one (default: auto)",
     )
-    predict.add_argument(
-        "--axes",
-        help="what the dimensions of the files are, such as TZYX (default: what they say)",
+    _add_reading(
+        predict, "the channel to predict, by number (from 0) or name; others stay as they are"
     )
     predict.add_argument(
         "--planes", action="store_true", help="look at each plane of a stack by itself"
-    )
-    predict.add_argument(
-        "--channel",
-        type=_number_or_name,
-        help="the channel to predict, by number (from 0) or name; others stay as they are",
-    )
-    predict.add_argument(
-        "--pixel-size",
-        type=float,
-        nargs="+",
-        metavar="UM",
-        help="micrometres from pixel to pixel along z, y and x, or y and x (default: of the files)",
     )
     predict.add_argument(
         "--format",
@@ -135,8 +150,12 @@ def _parser() -> argparse.ArgumentParser:
         "--image",
         type=Path,
         required=True,
-        help="a grey 2D image (tif, png) that the model is for; its centre becomes the test image",
+        help=(
+            "an image (tif, png, OME-Zarr) that the model is for; the centre of its first plane or "
+            "volume becomes the test image"
+        ),
     )
+    _add_reading(export, "the channel that the model is for, by number (from 0) or name")
     export.add_argument("--title", help="name of the package (default: from method and data set)")
     export.add_argument(
         "--author", action="append", default=[], help="who trained the model; may be repeated"

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,11 +14,16 @@ import torch
 from PIL import Image
 
 from denoiseg_flow import model_card
-from denoiseg_flow.data.images import read_image
+from denoiseg_flow.data.image_files import ImageFile, open_image_file
+from denoiseg_flow.data.images import check_image, middle_plane
+from denoiseg_flow.data.metadata import Metadata
+from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_instances
+from denoiseg_flow.labels import CLASSES
 from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel, chain, load_model
+from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.torchscript import Axis, axes_of, outputs_of, record_network
 
 FORMAT = "0.5.14"  # of the description; newer versions of bioimageio.spec raise it themselves
@@ -26,7 +32,6 @@ FORMAT = "0.5.14"  # of the description; newer versions of bioimageio.spec raise
 SMALLEST_STD = 1e-3
 
 _TITLE = re.compile(r"[A-Za-z0-9_+() -]{5,128}")
-_CHANNELS = {"denoised": ["denoised"], "probabilities": ["background", "foreground", "border"]}
 _MEANING = {
     "denoised": "the image without noise, on the intensity scale of the input",
     "probabilities": "of the classes background, foreground (inside of objects) and border",
@@ -40,6 +45,7 @@ def export_model(
     title: str | None = None,
     authors: Sequence[str] = (),
     licence: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008, it is immutable
 ) -> None:
     """Write the model of a file as a package of the BioImage Model Zoo.
 
@@ -52,13 +58,16 @@ def export_model(
     package
         The zip file to write.
     image
-        A grey image like those that the model is for: its centre becomes the test image.
+        A file with an image like those that the model is for, of which the first becomes the test
+        image, or its centre.
     title
         Name of the package; None: from method and data set.
     authors
         Names of those who trained the model.
     licence
         SPDX identifier, such as ``CC-BY-4.0``.
+    reading
+        How the file of the image is read. Whether it holds planes or volumes, the model decides.
 
     Raises
     ------
@@ -77,18 +86,21 @@ def export_model(
         raise InputError(f"package {package} must end in .zip: call it {package.stem}.zip")
     _check_texts(title, authors, licence)
     models = _load(file)
-    noisy = _test_image(read_image(image), axes_of(models))
+    noisy, known = _test_image(image, models, reading)
     name = title or model_card.title(models[-1])
     package.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".unfinished_", dir=package.parent) as temporary:
         folder = Path(temporary)
         outputs = record_network(models, noisy, folder / "weights.pt")
-        for key, values in {"noisy": noisy[None], **outputs}.items():  # (channel, y, x)
+        axes = {"axes": f"C{known.spatial_axes}"}
+        for key, values in {"noisy": noisy, **outputs}.items():  # (channel, [z,] y, x)
             np.save(folder / f"{key}.npy", values[None])
-            tifffile.imwrite(folder / f"{key}.tif", values, photometric="minisblack")
+            path = folder / f"{key}.tif"
+            tifffile.imwrite(path, values, photometric="minisblack", metadata=axes)
         Image.fromarray(_cover(models[-1], noisy, outputs)).save(folder / "cover.png")
-        (folder / "README.md").write_text(model_card.readme(name, models), encoding="utf-8")
-        description = describe(models, name, authors, licence)
+        text = model_card.readme(name, models, known)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        description = describe(models, known, name, authors, licence)
         # The older of the two names of a description, which more programs look for.
         with ValidationContext(root=folder, file_name="rdf.yaml"):
             save_bioimageio_package(description, output_path=folder / "package.zip")
@@ -137,39 +149,88 @@ def _obstacle(model: AnyModel) -> str | None:
         return f"{method} is a classical filter without a network; export one that has a network"
     if model.method.each_image:
         return f"{method} trains a network for each image; export a model of another method"
-    if model.normalisation.std < SMALLEST_STD:
+    smallest = min(std for _, std in model.normalisation.channels())
+    if smallest < SMALLEST_STD:
         return (
-            f"the intensities of its images vary by {model.normalisation.std:.1e} only, which "
+            f"the intensities of its images vary by {smallest:.1e} only, which "
             "other programs cannot normalise; multiply the images by 1000 and train again"
         )
     return None
 
 
-def _test_image(image: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-    """Return the centre of an image, float32, mirrored beyond its borders where it is too small."""
-    starts = [
-        max(0, (length - axis.tested) // 2) for length, axis in zip(image.shape, axes, strict=True)
+def _test_image(
+    path: Path, models: Sequence[TrainedModel], reading: Reading
+) -> tuple[np.ndarray, Metadata]:
+    """Return the centre of the first image of a file (channel, [z,] y, x), and what is known of it.
+
+    It is float32, and mirrored beyond its borders where it is too small.
+    """
+    axes, layout = axes_of(models), models[0].layout
+    with open_image_file(path, reading.axes) as file:
+        region = _first_region(file, layout, reading)
+        shape = region.shape[-len(axes) :]
+        starts = [
+            max(0, (length - axis.tested) // 2) for length, axis in zip(shape, axes, strict=True)
+        ]
+        place = [
+            slice(start, min(start + axis.tested, length))
+            for start, axis, length in zip(starts, axes, shape, strict=True)
+        ]
+        channels = [slice(0, length) for length in region.shape[: -len(axes)]]
+        centre = region[*channels, *place]
+    check_image(centre, str(path), constant=True)
+    centre = centre.astype(np.float32).reshape(layout.channels, *centre.shape[-len(axes) :])
+    missing = [
+        (0, axis.tested - length) for axis, length in zip(axes, centre.shape[1:], strict=True)
     ]
-    ends = [start + axis.tested for start, axis in zip(starts, axes, strict=True)]
-    centre = image[tuple(map(slice, starts, ends))].astype(np.float32)
-    missing = [(0, axis.tested - length) for length, axis in zip(centre.shape, axes, strict=True)]
-    return np.pad(centre, missing, mode="reflect")
+    return np.pad(centre, [(0, 0), *missing], mode="reflect"), region.metadata
+
+
+def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
+    """Return the first image of a file; raises if it is none for models of that layout."""
+    axes = file.metadata.axes
+    if layout.dimensions == 3 and "Z" not in axes:
+        raise InputError(
+            f"image {file.path} is a plane, but the model is for volumes: give a z-stack, or name "
+            "its dimensions by --axes, if they are called otherwise in the file"
+        )
+    if layout.channels > 1 and reading.channel is None:
+        reading = replace(reading, channel=ALL)
+    region = next(find_regions(file, replace(reading, dimensions=layout.dimensions)))
+    count = region.shape[0] if "C" in region.metadata.axes else 1
+    if count != layout.channels:
+        raise InputError(
+            f"the model is for images of {layout.channels} channel(s), but {count} would be read "
+            f"of image {file.path}: give an image of the same channels"
+            + (", or choose one by --channel" if layout.channels == 1 else " without --channel")
+        )
+    return region
 
 
 def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Paint a picture (y, x, 3), uint8: on the left the noisy image, on the right the result."""
-    labels = nothing = np.zeros(noisy.shape, np.uint8)
+    """Paint a picture (y, x, 3), uint8: on the left the noisy image, on the right the result.
+
+    Of the first channel, and the middle plane of a volume.
+    """
+    before = middle_plane(noisy[0])
+    after = middle_plane(outputs.get("denoised", noisy)[0])
+    labels = nothing = np.zeros(before.shape, np.uint8)
     if "probabilities" in outputs:
         thresholds = [model.threshold.value]
-        (labels,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
-    picture = overlay(noisy, nothing)
-    right = np.s_[:, noisy.shape[1] // 2 :]
-    picture[right] = overlay(outputs.get("denoised", noisy[None])[0], labels)[right]
+        (found,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
+        labels = middle_plane(found)
+    picture = overlay(before, nothing)
+    right = np.s_[:, before.shape[1] // 2 :]
+    picture[right] = overlay(after, labels)[right]
     return picture
 
 
 def describe(
-    models: Sequence[TrainedModel], name: str, authors: Sequence[str], licence: str | None
+    models: Sequence[TrainedModel],
+    known: Metadata,
+    name: str,
+    authors: Sequence[str],
+    licence: str | None,
 ) -> dict[str, Any]:
     """Return the description of a package, as bioimageio.spec checks it.
 
@@ -177,20 +238,17 @@ def describe(
     ----------
     models
         A chain; the last one yields the result.
+    known
+        Of the test image: its pixel size and the names of its channels are those of the tensors.
     name, authors, licence
         See :func:`export_model`.
     """
-    axes, scale = axes_of(models), models[0].normalisation
-    normalise = {
-        "id": "fixed_zero_mean_unit_variance",
-        "kwargs": {"mean": float(scale.mean), "std": float(scale.std)},
-    }
-    sizes = {axis.name: {"min": axis.smallest, "step": axis.step} for axis in axes}
-    halos = {
-        axis.name: {"size": {"tensor_id": "noisy", "axis_id": axis.name}, "halo": axis.halo}
-        for axis in axes
-    }
-    space = {key: {"size": size, "concatenable": True} for key, size in sizes.items()}
+    axes, outputs = axes_of(models), outputs_of(models)
+    read, written = _space(axes, known)
+    names = model_card.channel_names(models[0].layout, known)
+    channels = {"noisy": names, "denoised": names, "probabilities": CLASSES}
+    if len(names) == 1:
+        channels |= {"noisy": ["intensity"], "denoised": ["denoised"]}
     description = {
         "type": "model",
         "format_version": FORMAT,
@@ -202,12 +260,10 @@ def describe(
         "documentation": {"source": "README.md"},
         "covers": [{"source": "cover.png"}],
         "inputs": [
-            _tensor("noisy", "the image as it was recorded", ["intensity"], space)
-            | {"preprocessing": [normalise]}
+            _tensor("noisy", "the image as it was recorded", channels["noisy"], read)
+            | {"preprocessing": [_normalisation(models[0])]}
         ],
-        "outputs": [
-            _tensor(key, _MEANING[key], _CHANNELS[key], halos) for key in outputs_of(models)
-        ],
+        "outputs": [_tensor(key, _MEANING[key], channels[key], written) for key in outputs],
         "weights": {
             "torchscript": {
                 "source": "weights.pt",
@@ -219,8 +275,39 @@ def describe(
     return description | ({"license": licence} if licence else {})
 
 
+def _normalisation(model: TrainedModel) -> dict[str, Any]:
+    """Describe what a program does to an image before the network of a model reads it."""
+    channels = model.normalisation.channels()
+    means, stds = ([float(value) for value in values] for values in zip(*channels, strict=True))
+    kwargs = (
+        {"mean": means[0], "std": stds[0]}
+        if len(channels) == 1
+        else {"axis": "channel", "mean": means, "std": stds}
+    )
+    return {"id": "fixed_zero_mean_unit_variance", "kwargs": kwargs}
+
+
+def _space(
+    axes: Sequence[Axis], known: Metadata
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Describe the axes of space, first of the input, then of the outputs."""
+    read, written = [], []
+    for axis in axes:
+        told: dict[str, Any] = {"type": "space", "id": axis.name}
+        if axis.name.upper() in known.pixel_size:
+            # Readers multiply lengths by the scale of one tensor, divide by that of the other, and
+            # round down. In 24 bits no product is rounded, so that they get the lengths back.
+            scale = float(np.float32(known.pixel_size[axis.name.upper()]))
+            told |= {"unit": "micrometer", "scale": scale}
+        size = {"min": axis.smallest, "step": axis.step}
+        read.append(told | {"size": size, "concatenable": True})
+        halo = {"halo": axis.halo} if axis.halo else {}  # the format knows no halo of 0
+        written.append(told | {"size": {"tensor_id": "noisy", "axis_id": axis.name}} | halo)
+    return read, written
+
+
 def _tensor(
-    name: str, meaning: str, channels: Sequence[str], space: Mapping[str, Mapping[str, Any]]
+    name: str, meaning: str, channels: Sequence[str], space: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Describe one tensor with axes batch, channel and those of space."""
     return {
@@ -229,7 +316,7 @@ def _tensor(
         "axes": [
             {"type": "batch"},
             {"type": "channel", "channel_names": list(channels)},
-            *({"type": "space", "id": axis, **told} for axis, told in space.items()),
+            *space,
         ],
         "data": {"type": "float32"},
         "test_tensor": {"source": f"{name}.npy"},

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from denoiseg_flow import __version__
+from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import PROMINENCE, SEED_LEVEL, STEP
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.report import CITATIONS
 
 _NO_TITLE_CHARACTER = re.compile(r"[^A-Za-z0-9_+() -]+")
@@ -20,6 +22,19 @@ def title(model: TrainedModel) -> str:
     told = model.identity
     words = f"{told['method']} of {told['dataset']} {told['noise']}"
     return _NO_TITLE_CHARACTER.sub(" ", f"{words} (seed {told['seed']})")[-128:]
+
+
+def channel_names(layout: Layout, known: Metadata) -> list[str]:
+    """Return a name for each channel that a model reads: those of the image, if it has any."""
+    if len(known.channels) == layout.channels and len(set(known.channels)) == layout.channels:
+        return list(known.channels)
+    return [f"channel {number}" for number in range(layout.channels)]
+
+
+def _images(layout: Layout) -> str:
+    """Say what images a model is for."""
+    kind = "2D images" if layout.dimensions == 2 else "volumes"
+    return f"grey {kind}" if layout.channels == 1 else f"{kind} of {layout.channels} channels"
 
 
 def description(models: Sequence[TrainedModel]) -> str:
@@ -34,16 +49,16 @@ def description(models: Sequence[TrainedModel]) -> str:
     )
     told = models[-1].identity
     return (
-        f"{does.capitalize()} grey 2D images. Method {told['method']}, trained on data set "
-        f"{told['dataset']} at noise level {told['noise']} with {told['n_labelled']} annotated "
-        f"images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
+        f"{does.capitalize()} {_images(models[-1].layout)}. Method {told['method']}, trained on "
+        f"data set {told['dataset']} at noise level {told['noise']} with {told['n_labelled']} "
+        f"annotated images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
     )
 
 
 def tags(models: Sequence[TrainedModel]) -> list[str]:
     """Return what the BioImage Model Zoo sorts the package by."""
     applies = {
-        "2d": True,
+        f"{models[-1].layout.dimensions}d": True,
         "pytorch": True,
         "unet": any(model.method.network.startswith("unet") for model in models),
         "denoising": any(model.method.denoises for model in models),
@@ -102,7 +117,7 @@ def _doi(url: str) -> str:
     return url.replace("https://arxiv.org/abs/", "10.48550/arXiv.").replace("https://doi.org/", "")
 
 
-def readme(name: str, models: Sequence[TrainedModel]) -> str:
+def readme(name: str, models: Sequence[TrainedModel], known: Metadata) -> str:
     """Return the documentation of the package, in Markdown.
 
     Parameters
@@ -111,26 +126,28 @@ def readme(name: str, models: Sequence[TrainedModel]) -> str:
         Its heading.
     models
         A chain; the last one yields the result.
+    known
+        Of the test image.
     """
     last = models[-1]
-    parts = [f"# {name}", description(models), _tensors(models)]
+    parts = [f"# {name}", description(models), _tensors(models, known)]
     if last.method.segments:
         parts.append(_instances(last))
     parts += [_differences(models), _training(models), _validation(last)]
     return "\n\n".join(parts) + "\n"
 
 
-def _tensors(models: Sequence[TrainedModel]) -> str:
-    scale = models[0].normalisation
-    lines = [
-        "## Input and output",
-        "",
-        "- `noisy`: the image as it was recorded, one channel. Do not rescale its intensities: the "
-        f"mean of the training images ({scale.mean:g}) is subtracted, and the rest divided by "
-        f"their standard deviation ({scale.std:g}).",
-    ]
+def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
+    layout = models[0].layout
+    shape, image = ("z, y, x", "volume") if layout.dimensions == 3 else ("y, x", "image")
+    noisy = f"- `noisy`: the {image} as it was recorded, {_recorded(models[0], known)}"
+    if known.spacing():
+        size = " x ".join(f"{step:g}" for step in known.spacing())
+        noisy += f" The {_pixels(layout)} of the test image measure {size} micrometres ({shape})."
+    axes = f"The axes of every tensor are batch, channel, {shape}."
+    lines = ["## Input and output", "", axes, "", noisy]
     if any(model.method.denoises for model in models):
-        lines.append("- `denoised`: the same image without noise, on the same intensity scale.")
+        lines.append(f"- `denoised`: the same {image} without noise, on the same intensity scale.")
     if models[-1].method.segments:
         lines.append(
             "- `probabilities`: of the classes background, foreground (the inside of objects) and "
@@ -139,15 +156,44 @@ def _tensors(models: Sequence[TrainedModel]) -> str:
     if len(models) > 1:
         steps = ", then ".join(f"`{model.method.name}`" for model in models)
         lines += ["", f"It is a chain: {steps}. Each reads what the one before it denoised."]
+    flat = [f"`{model.method.name}`" for model in models if model.layout.plane_by_plane]
+    if flat:
+        lines += ["", f"Every plane of a volume is looked at by itself by {' and '.join(flat)}."]
     return "\n".join(lines)
+
+
+def _recorded(model: TrainedModel, known: Metadata) -> str:
+    """Say which channels the input has, and on what scale."""
+    scales = model.normalisation.channels()
+    if len(scales) == 1:
+        ((mean, std),) = scales
+        return (
+            "one channel. Do not rescale its intensities: the mean of the training images "
+            f"({mean:g}) is subtracted, and the rest divided by their standard deviation ({std:g})."
+        )
+    channels = ", ".join(
+        f"{name} (mean {mean:g}, standard deviation {std:g})"
+        for name, (mean, std) in zip(channel_names(model.layout, known), scales, strict=True)
+    )
+    return (
+        f"with {len(scales)} channels in this order: {channels}. Do not rescale their intensities: "
+        "of each channel, the mean over the training images is subtracted, and the rest divided by "
+        "the standard deviation."
+    )
+
+
+def _pixels(layout: Layout) -> str:
+    return "voxels" if layout.dimensions == 3 else "pixels"
 
 
 def _instances(model: TrainedModel) -> str:
     threshold = model.threshold.value
+    sides = "faces" if model.layout.dimensions == 3 else "sides"
     if model.recipe.instances == "components":
         way = (
-            "Every connected region of the foreground above the threshold is one object; pixels "
-            "are connected by their sides:\n\n```python\nfrom scipy import ndimage\n\n"
+            "Every connected region of the foreground above the threshold is one object; "
+            f"{_pixels(model.layout)} are connected by their {sides}:\n\n```python\n"
+            "from scipy import ndimage\n\n"
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
@@ -182,8 +228,8 @@ def _differences(models: Sequence[TrainedModel]) -> str:
         )
     if any(model.recipe.test_time_augmentation for model in models):
         differences.append(
-            "As in DenoiSeg-Flow, results are means over the eight orientations of the image, "
-            "which takes eight times as long."
+            "As in DenoiSeg-Flow, results are means over the eight orientations of the image in "
+            "its plane, which takes eight times as long."
         )
     heading = "## Compared with DenoiSeg-Flow"
     return "\n".join([heading, "", *(f"- {each}" for each in differences)])
@@ -208,6 +254,7 @@ def _training(models: Sequence[TrainedModel]) -> str:
 
 def _validation(model: TrainedModel) -> str:
     lines = ["## Validation", ""]
+    size = "voxel size" if model.layout.dimensions == 3 else "magnification"
     if model.threshold:
         lines += [
             f"The threshold {model.threshold.value:g} was chosen on {model.threshold.n_images} "
@@ -217,8 +264,8 @@ def _validation(model: TrainedModel) -> str:
             "",
         ]
     lines += [
-        "Use the model on images like those of its training: same microscope settings, "
-        "magnification and kind of object. Before you trust it on others, annotate a few of them "
+        f"Use the model on images like those of its training: same microscope settings, {size} "
+        "and kind of object. Before you trust it on others, annotate a few of them "
         "and compare. `bioimageio test` tells whether a program computes what DenoiSeg-Flow did on "
         "the test image of this package.",
     ]

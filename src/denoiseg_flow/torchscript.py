@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from denoiseg_flow.data.metadata import SPATIAL
 from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.prediction import predict_tiles
 
-SPACE = ("y", "x")
-TEST_SIDE = 256  # pixels a side of the test image, at least
+# Shortest sides of the test image, by the number of spatial axes. Volumes grow with the third power
+# of theirs, so that they are no larger than the network needs, or a picture of them.
+TEST_SIDES = {2: (256, 256), 3: (4, 64, 64)}
 TOLERANCE = 1e-4  # of what is recorded, in standard deviations of the images or as probability
 
 
@@ -29,16 +31,19 @@ class Axis:
     Attributes
     ----------
     name
-        ``"y"`` or ``"x"``.
+        ``"z"``, ``"y"`` or ``"x"``.
     step
         Lengths are multiples of this.
     halo
         So many pixels at either end depend on what lies beyond the image.
+    side
+        The test image is at least so long.
     """
 
     name: str
     step: int
     halo: int
+    side: int = 1
 
     @property
     def smallest(self) -> int:
@@ -48,7 +53,7 @@ class Axis:
     @property
     def tested(self) -> int:
         """Length of the test image: not the smallest, by which the network was recorded."""
-        return self.fitting(max(TEST_SIDE, self.smallest + 1))
+        return self.fitting(max(self.side, self.smallest + 1))
 
     def fitting(self, length: int) -> int:
         """Return the smallest multiple of the step that is no less than ``length``."""
@@ -68,42 +73,55 @@ class PackagedNetwork(nn.Module):
         super().__init__()
         self.models = models
         self.networks = nn.ModuleList(model.network for model in models)  # weights to save
+        for number, model in enumerate(models):
+            # Buffers follow the network to another device; constants of a recording would not.
+            for name, values in zip(("mean", "std"), _by_channel(model), strict=True):
+                self.register_buffer(f"{name}{number}", torch.from_numpy(values))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
-        """Map images (batch, 1, y, x) to what :func:`outputs_of` names, in that order.
+        """Map images (batch, channel, [z,] y, x) to what :func:`outputs_of` names, in that order.
 
         ``x`` has about zero mean and unit variance by the normalisation of the first model. The
-        denoised images (batch, 1, y, x) are on the scale of the images as they were recorded;
-        probabilities are (batch, 3, y, x). A single output comes without a tuple.
+        denoised images, of the same shape, are on the scale of the images as they were recorded;
+        probabilities are (batch, 3, [z,] y, x). A single output comes without a tuple.
         """
         image, found = None, {}
-        for model in self.models:
-            scale = model.normalisation
+        for number, model in enumerate(self.models):
+            mean, std = self.get_buffer(f"mean{number}"), self.get_buffer(f"std{number}")
             if image is not None:
-                x = (image - scale.mean) / scale.std
+                x = (image - mean) / std
             denoised, found["probabilities"] = _apply(model, x)
-            image = denoised * scale.std + scale.mean
+            image = denoised * std + mean
             if model.method.denoises:
                 found["denoised"] = image
         outputs = tuple(found[name] for name in outputs_of(self.models))
         return outputs if len(outputs) > 1 else outputs[0]
 
 
-def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the denoised images (batch, 1, y, x) and the probabilities (batch, 3, y, x) of ``x``.
+def _by_channel(model: TrainedModel) -> list[np.ndarray]:
+    """Return means and standard deviations, float32, each of shape (channel, [1,] 1, 1)."""
+    along = (-1, *[1] * model.layout.dimensions)
+    values = np.array(model.normalisation.channels(), np.float32)
+    return [column.copy().reshape(along) for column in values.T]
 
-    As :mod:`prediction` does it, means over eight orientations included.
+
+def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a model makes of images (batch, channel, [z,] y, x) of its scale.
+
+    The denoised images, of the same shape, and the probabilities (batch, 3, [z,] y, x), as
+    :mod:`prediction` does it, means over eight orientations included.
     """
-    symmetries = model.recipe.test_time_augmentation
+    symmetries, channels = model.recipe.test_time_augmentation, model.layout.channels
     denoised, probabilities = [], []
     for mirrored, turns in product((False, True), range(4)) if symmetries else [(False, 0)]:
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
         if model.method.mask_channel:  # no pixel is hidden
             view = torch.cat([view, torch.zeros_like(view)], dim=1)
-        output = torch.rot90(model.network(view), -turns, (-2, -1))  # (batch, 4, y, x)
+        # (batch, channels + 3, [z,] y, x)
+        output = torch.rot90(model.network(view), -turns, (-2, -1))
         output = output.flip(-1) if mirrored else output
-        denoised.append(output[:, :1])
-        probabilities.append(output[:, 1:].softmax(dim=1))
+        denoised.append(output[:, :channels])
+        probabilities.append(output[:, channels:].softmax(dim=1))
     return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
 
 
@@ -117,35 +135,43 @@ def outputs_of(models: Sequence[TrainedModel]) -> list[str]:
 
 
 def axes_of(models: Sequence[TrainedModel]) -> list[Axis]:
-    """Return the axes of space that a chain of models reads."""
-    step = lcm(*(model.network.stride for model in models))
-    halo = sum(model.network.halo for model in models)
-    return [Axis(name, step, halo) for name in SPACE]
+    """Return the axes of space that a chain of models reads: [z,] y and x."""
+    dimensions = models[0].layout.dimensions
+    strides = zip(*(model.network.stride for model in models), strict=True)
+    halos = zip(*(model.network.halo for model in models), strict=True)
+    return [
+        Axis(name, lcm(*steps), sum(reaches), side)
+        for name, steps, reaches, side in zip(
+            SPATIAL[-dimensions:].lower(), strides, halos, TEST_SIDES[dimensions], strict=True
+        )
+    ]
 
 
 def record_network(
     models: Sequence[TrainedModel], noisy: np.ndarray, path: Path
 ) -> dict[str, np.ndarray]:
-    """Write a chain as TorchScript; return what the file yields, each output (channel, y, x).
+    """Write a chain as TorchScript; return what the file yields, each output (channel, [z,] y, x).
 
     Raises
     ------
     RuntimeError
-        If that is not what the models themselves yield for the image ``noisy`` (y, x).
+        If that is not what the models themselves yield for the image ``noisy``
+        (channel, [z,] y, x).
     """
-    axes, scale = axes_of(models), models[0].normalisation
-    example = torch.zeros(1, 1, *(axis.smallest for axis in axes))
+    axes = axes_of(models)
+    mean, std = _by_channel(models[0])
+    example = torch.zeros(1, len(noisy), *(axis.smallest for axis in axes))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(PackagedNetwork(models).eval(), example, check_trace=False)
         traced.save(path)
-        results = torch.jit.load(path)(torch.from_numpy(scale.apply(noisy))[None, None])
+        results = torch.jit.load(path)(torch.from_numpy((noisy - mean) / std)[None])
     results = results if isinstance(results, tuple) else (results,)
     names = outputs_of(models)
     outputs = {name: result[0].numpy() for name, result in zip(names, results, strict=True)}
     inside = tuple(slice(axis.halo, axis.tested - axis.halo) for axis in axes)
     for name, expected in _predict(models, noisy).items():
-        tolerance = TOLERANCE * (scale.std if name == "denoised" else 1)
+        tolerance = TOLERANCE * (std if name == "denoised" else 1)
         # Intensities far from zero are rounded more coarsely than they vary.
         same = np.isclose(outputs[name], expected, rtol=1e-6, atol=tolerance)
         if not same[:, *inside].all():
@@ -154,15 +180,15 @@ def record_network(
 
 
 def _predict(models: Sequence[TrainedModel], image: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what a chain yields for an image (y, x), each output (channel, y, x)."""
+    """Return what a chain yields for (channel, [z,] y, x), each output of such a shape."""
     found = {}
     for model in models:
-        denoised = np.empty((1, *image.shape), np.float32)
-        found["probabilities"] = np.empty((3, *image.shape), np.float32)
-        for tile in predict_tiles(model, image):
+        denoised = np.empty(image.shape, np.float32)
+        found["probabilities"] = np.empty((3, *image.shape[1:]), np.float32)
+        for tile in predict_tiles(model, image if len(image) > 1 else image[0]):
             denoised[:, *tile.place] = tile.denoised
             found["probabilities"][:, *tile.place] = tile.probabilities
-        image = denoised[0]
+        image = denoised
         if model.method.denoises:
             found["denoised"] = denoised
     return {name: found[name] for name in outputs_of(models)}

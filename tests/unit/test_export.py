@@ -14,24 +14,58 @@ from PIL import Image
 
 from denoiseg_flow import __version__, cli, torchscript
 from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.metadata import Metadata
+from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.export import export_model
 from denoiseg_flow.methods import Method
-from denoiseg_flow.model_card import citations, readme
+from denoiseg_flow.model_card import citations, readme, tags
 from denoiseg_flow.models import ClassicalModel, ImageModels, Normalisation, chain, save_model
+from denoiseg_flow.networks.layout import Layout
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+SIZE = {"Z": 0.7, "Y": 0.1, "X": 0.3}
+VOLUMES = Layout(3, channels=2, patch_depth=4, z_factors=(1,))
 FILES = {"noisy", "denoised", "probabilities"}
 
 
 @pytest.fixture
 def folder(tmp_path, make_model, make_blobs, monkeypatch):
     """A model and an image, which is smaller than the test image along one axis."""
-    monkeypatch.setattr(torchscript, "TEST_SIDE", 40)
+    monkeypatch.setattr(torchscript, "TEST_SIDES", {2: (40, 40), 3: (1, 40, 40)})
     save_model(make_model(), tmp_path / "model.pt")
     write_image(tmp_path / "image.tif", make_blobs(64, 0)[0][:, :32])
     return tmp_path
+
+
+@pytest.fixture
+def volumes(make_model):
+    """Make a model of volumes with two channels."""
+
+    def make(**changes):
+        model = make_model(layout=replace(VOLUMES, **changes))
+        if model.layout.channels > 1:
+            model.normalisation = Normalisation((100.0, 300.0), (25.0, 50.0))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def stack(folder):
+    """Write an image with these axes; return its pixels."""
+
+    def write(axes="CZYX", channels=("DAPI", "GFP"), size=SIZE):
+        lengths = {"T": 2, "C": 2, "Z": 20, "Y": 64, "X": 48}
+        shape = [lengths[axis] for axis in axes]
+        image = np.random.default_rng(0).integers(50, 500, shape).astype(np.uint16)
+        known = {axis: length for axis, length in size.items() if axis in axes}
+        metadata = Metadata(axes, known, channels if "C" in axes else ())
+        write_image(folder / "image.tif", image, metadata)
+        return image
+
+    return write
 
 
 @pytest.fixture
@@ -90,7 +124,7 @@ def test_package_is_valid(folder):
 
 def test_tensors_are_described(folder, make_model):
     told, arrays = export(folder)
-    halo = make_model().network.halo
+    halo, _ = make_model().network.halo
     (noisy,), (denoised, probabilities) = told["inputs"], told["outputs"]
     assert [axis["type"] for axis in noisy["axes"]] == ["batch", "channel", "space", "space"]
     assert [axis.get("id") for axis in noisy["axes"][2:]] == ["y", "x"]
@@ -103,6 +137,76 @@ def test_tensors_are_described(folder, make_model):
         assert len(output["axes"][1]["channel_names"]) == channels
         assert arrays[output["id"]].shape == (1, channels, 40, 40)
     np.testing.assert_allclose(arrays["probabilities"].sum(axis=1), 1, rtol=1e-5)
+
+
+def test_volumes_of_several_channels(folder, volumes, stack):
+    image = stack()
+    told, arrays = export(folder, volumes())
+    assert not isinstance(load_description(folder / "package.zip"), InvalidDescr)
+    (noisy,), (denoised, probabilities) = told["inputs"], told["outputs"]
+    halos = volumes().network.halo
+    assert halos == (6, 9, 9)
+    for tensor in (noisy, denoised, probabilities):
+        space = tensor["axes"][2:]
+        assert [axis["id"] for axis in space] == ["z", "y", "x"]
+        assert [axis["unit"] for axis in space] == ["micrometer"] * 3
+        assert [axis["scale"] for axis in space] == pytest.approx(list(SIZE.values()))
+    sizes = [{"min": 13, "step": 1}, {"min": 20, "step": 2}, {"min": 20, "step": 2}]
+    assert [axis["size"] for axis in noisy["axes"][2:]] == sizes
+    assert [axis["halo"] for axis in denoised["axes"][2:]] == list(halos)
+    assert noisy["axes"][1]["channel_names"] == ["DAPI", "GFP"]
+    assert denoised["axes"][1]["channel_names"] == ["DAPI", "GFP"]
+    (normalise,) = [one for one in noisy["preprocessing"] if one["id"] != "ensure_dtype"]
+    kwargs = {"axis": "channel", "mean": [100.0, 300.0], "std": [25.0, 50.0]}
+    assert normalise["kwargs"] == kwargs
+    assert (arrays["noisy"][0] == image[:, 3:17, 12:52, 4:44]).all()
+    assert arrays["denoised"].shape == (1, 2, 14, 40, 40)
+    assert arrays["probabilities"].shape == (1, 3, 14, 40, 40)
+    with tifffile.TiffFile(folder / "package/noisy.tif") as file:
+        assert file.series[0].axes == "CZYX"
+
+
+def test_planes_by_themselves(folder, volumes, stack):
+    stack()
+    told, arrays = export(folder, volumes(plane_by_plane=True))
+    assert not isinstance(load_description(folder / "package.zip"), InvalidDescr)
+    assert told["inputs"][0]["axes"][2]["size"] == {"min": 1, "step": 1}
+    assert "halo" not in told["outputs"][0]["axes"][2]
+    assert arrays["noisy"].shape == (1, 2, 2, 40, 40)
+    assert "looked at by itself by `denoiseg`" in (folder / "package/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "axes, channels, how, expected",
+    [
+        ("TYX", 1, {}, np.s_[:1, 12:52, 4:44]),
+        ("ZYX", 1, {}, np.s_[:1, 12:52, 4:44]),
+        ("TCYX", 1, {"channel": "GFP"}, np.s_[0, 1:, 12:52, 4:44]),
+        ("CYX", 2, {"channel": "all"}, np.s_[:, 12:52, 4:44]),
+        ("TYX", 1, {"axes": "CYX", "channel": 1}, np.s_[1:, 12:52, 4:44]),
+    ],
+)
+def test_first_image_of_a_file(folder, volumes, stack, axes, channels, how, expected):
+    image = stack(axes)
+    model = volumes(dimensions=2, channels=channels)
+    _, arrays = export(folder, model, reading=Reading(**how))
+    assert (arrays["noisy"][0] == image[expected]).all()
+
+
+def test_channels_without_names(folder, volumes, stack):
+    stack("CYX", channels=())
+    told, _ = export(folder, volumes(dimensions=2))
+    assert told["inputs"][0]["axes"][1]["channel_names"] == ["channel 0", "channel 1"]
+
+
+def test_lengths_are_those_of_the_input_at_any_pixel_size(folder, volumes, stack):
+    stack("YX", size={"Y": 0.003, "X": 0.1625})
+    export(folder, volumes(dimensions=2, channels=1))
+    description = load_description(folder / "package.zip")
+    axes = zip(description.inputs[0].axes[2:], description.outputs[0].axes[2:], strict=True)
+    for read, written in axes:
+        sizes = range(20, 600)
+        assert [written.size.get_size(written, read, ref_size=size) for size in sizes] == [*sizes]
 
 
 def test_small_images_are_mirrored(folder):
@@ -152,7 +256,22 @@ def test_only_what_the_method_yields(folder, make_model, method, missing):
 def test_readme_follows_the_recipe(make_model, changes, sentence):
     model = make_model()
     other = replace(model, recipe=replace(model.recipe, **changes))
-    assert sentence in readme("Nuclei", [other])
+    assert sentence in readme("Nuclei", [other], Metadata("YX"))
+
+
+def test_readme_of_volumes(volumes):
+    model = volumes()
+    text = readme("Nuclei", [model], Metadata("CZYX", SIZE, ("DAPI", "GFP")))
+    for words in (
+        "volumes of 2 channels",
+        "batch, channel, z, y, x.",
+        "DAPI (mean 100, standard deviation 25), GFP (mean 300, standard deviation 50)",
+        "voxels of the test image measure 0.7 x 0.1 x 0.3 micrometres (z, y, x)",
+        "voxels are connected by their faces",
+        "voxel size",
+    ):
+        assert words in text
+    assert "3d" in tags([model]) and "2d" not in tags([model])
 
 
 @pytest.mark.parametrize(
@@ -195,6 +314,38 @@ def refusal(folder, capsys, *options, package="package.zip", image="image.tif"):
 )
 def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
     assert message in refusal(folder, capsys, *options, **files)
+
+
+@pytest.mark.parametrize(
+    "layout, axes, options, message",
+    [
+        ({}, "CYX", [], "is a plane, but the model is for volumes: give a z-stack, or name"),
+        ({}, "ZYX", [], "for images of 2 channel(s), but 1 would be read of image"),
+        ({}, "CZYX", ["--channel", "0"], "the same channels without --channel"),
+        ({"channels": 1}, "CZYX", [], "(or --channel) to choose one"),
+        ({"channels": 1}, "CZYX", ["--channel", "all"], "or choose one by --channel"),
+        ({"channels": 1}, "CZYX", ["--channel", "RFP"], "has no channel 'RFP'"),
+        ({"channels": 1}, "CZYX", ["--axes", "ZYX"], "has fewer letters"),
+    ],
+)
+def test_images_that_the_model_is_not_for(
+    folder, volumes, stack, capsys, layout, axes, options, message
+):
+    stack(axes)
+    save_model(volumes(**layout), folder / "model.pt")
+    assert message in refusal(folder, capsys, *options)
+
+
+def test_volumes_need_a_voxel_size(folder, volumes, stack, capsys):
+    stack(size={})
+    save_model(volumes(), folder / "model.pt")
+    assert "(or --pixel-size)" in refusal(folder, capsys)
+    image = ["--image", str(folder / "image.tif"), "--pixel-size"]
+    arguments = ["export", str(folder / "model.pt"), str(folder / "package.zip"), *image]
+    with pytest.raises(SystemExit):
+        cli.main([*arguments, "0", "1", "1"])
+    assert "'0' is no size of a pixel" in capsys.readouterr().err
+    assert cli.main([*arguments, "2", "0.5", "0.5"]) == 0
 
 
 def test_a_missing_model(folder, capsys):

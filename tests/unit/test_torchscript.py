@@ -10,6 +10,7 @@ from denoiseg_flow import torchscript
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import Normalisation, chain
 from denoiseg_flow.networks import NETWORKS
+from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.prediction import predict_tiles
 from denoiseg_flow.torchscript import Axis, axes_of, outputs_of, record_network
 
@@ -18,26 +19,57 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
 JOINT = Method(name="denoiseg", target="blind_spot", alpha=0.5)
+LAYOUTS = {
+    "planes": Layout(),
+    "volumes": Layout(3, patch_depth=4, z_factors=(1, 2)),
+    "channels": Layout(channels=2),
+    "both": Layout(3, channels=2, patch_depth=4, z_factors=(2,)),
+    "plane by plane": Layout(3, patch_depth=4, plane_by_plane=True),
+}
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Test images of a few hundred pixels."""
-    monkeypatch.setattr(torchscript, "TEST_SIDE", 1)
+    """Test images that are hardly larger than the networks need."""
+    monkeypatch.setattr(torchscript, "TEST_SIDES", {2: (1, 1), 3: (1, 1, 1)})
 
 
 @pytest.fixture
-def sequential(make_model):
-    """A segmenter that reads what a denoiser with another network and normalisation yields."""
-    first = make_model(Method(name="n2v2", target="blind_spot", alpha=1, network="unet_blurpool"))
-    last = make_model(Method(name="sequential", input="n2v2", alpha=0), depth=2)
-    last.input, last.normalisation = first, Normalisation(90.0, 12.0)
-    return chain(last)
+def model_of(make_model):
+    """Make a model for images of a layout, each channel with a scale of its own."""
+
+    def make(kind, method=JOINT, depth=1):
+        model = make_model(method, depth=depth, layout=LAYOUTS[kind])
+        if model.layout.channels > 1:
+            model.normalisation = Normalisation((100.0, 300.0), (25.0, 50.0))
+        return model
+
+    return make
 
 
-def draw(models):
-    shape = [axis.tested for axis in axes_of(models)]
-    return np.random.default_rng(0).normal(100, 25, shape).astype(np.float32)
+@pytest.fixture
+def sequential(model_of):
+    """Make a segmenter that reads what a denoiser with another network and scale yields."""
+
+    def make(kind):
+        n2v2 = Method(name="n2v2", target="blind_spot", alpha=1, network="unet_blurpool")
+        last = model_of(kind, Method(name="sequential", input="n2v2", alpha=0), depth=2)
+        last.input, scale = model_of(kind, n2v2), last.normalisation
+        last.normalisation = Normalisation.of_channels(
+            [(0.9 * mean, 0.5 * std) for mean, std in scale.channels()]
+        )
+        return chain(last)
+
+    return make
+
+
+def draw(models, longer=0):
+    """An image (channel, [z,] y, x), as long as the test image or so many steps longer."""
+    sides = [axis.tested + axis.step * longer for axis in axes_of(models)]
+    values = np.random.default_rng(0).normal(size=(models[0].layout.channels, *sides))
+    scales = models[0].normalisation.channels()
+    channels = [std * one + mean for (mean, std), one in zip(scales, values, strict=True)]
+    return np.float32(channels)
 
 
 def recorded(models, path):
@@ -45,11 +77,16 @@ def recorded(models, path):
     return torch.jit.load(path)
 
 
+def squeezed(image):
+    """The image as the models read it: without an axis for a single channel."""
+    return image if len(image) > 1 else image[0]
+
+
 def run(network, models, image):
-    """The outputs (channel, y, x) of a recorded network, by name."""
-    x = torch.from_numpy(models[0].normalisation.apply(image))[None, None]
+    """The outputs (channel, [z,] y, x) of a recorded network, by name."""
+    x = models[0].normalisation.apply(squeezed(image)).reshape(1, *image.shape)
     with torch.no_grad():
-        results = network(x)
+        results = network(torch.from_numpy(x))
     results = results if isinstance(results, tuple) else (results,)
     return dict(zip(outputs_of(models), (one[0].numpy() for one in results), strict=True))
 
@@ -57,29 +94,35 @@ def run(network, models, image):
 def tiled(models, image):
     """The same by the models, tile by tile."""
     for model in models:
-        denoised, probabilities = np.empty(image.shape), np.empty((3, *image.shape))
-        for tile in predict_tiles(model, image, tile=40):
-            denoised[tile.place] = tile.denoised
-            probabilities[:, *tile.place] = tile.probabilities
+        denoised = np.empty(image.shape)
+        probabilities = np.empty((3, *image.shape[1:]))
+        tile = [40] * model.layout.dimensions
+        for one in predict_tiles(model, squeezed(image), tile=tile):
+            denoised[:, *one.place] = one.denoised
+            probabilities[:, *one.place] = one.probabilities
         image = denoised
-    return {"denoised": denoised[None], "probabilities": probabilities}
+    return {"denoised": denoised, "probabilities": probabilities}
 
 
+def inside(models):
+    """Where the borders of an image do not show."""
+    return (slice(None), *(slice(axis.halo, -axis.halo or None) for axis in axes_of(models)))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("symmetries", [False, True])
-def test_equals_the_tiled_prediction_at_any_size(make_model, tmp_path, network, symmetries):
-    model = make_model(replace(JOINT, network=network))
+def test_equals_the_tiled_prediction_at_any_size(model_of, tmp_path, network, symmetries, kind):
+    model = model_of(kind, replace(JOINT, network=network))
     model.recipe = replace(model.recipe, test_time_augmentation=symmetries)
-    (axis, _) = axes_of([model])
-    image = np.random.default_rng(1).normal(
-        100, 25, (axis.smallest + 5 * axis.step, axis.smallest + 2 * axis.step)
-    )
-    outputs = run(recorded([model], tmp_path / "weights.pt"), [model], image)
-    inside = (slice(None), *[slice(axis.halo, -axis.halo)] * 2)
+    network = recorded([model], tmp_path / "weights.pt")
+    image = draw([model], longer=3)[..., : -axes_of([model])[-1].step]  # no square
+    outputs = run(network, [model], image)
     assert list(outputs) == ["denoised", "probabilities"]
+    place = inside([model])
     for name, expected in tiled([model], image).items():
         assert outputs[name].shape == expected.shape
-        np.testing.assert_allclose(outputs[name][inside], expected[inside], atol=1e-3, rtol=1e-5)
+        np.testing.assert_allclose(outputs[name][place], expected[place], atol=1e-3, rtol=1e-5)
 
 
 def test_every_image_of_a_batch(make_model, tmp_path):
@@ -94,29 +137,35 @@ def test_every_image_of_a_batch(make_model, tmp_path):
         torch.testing.assert_close(together[1:2], alone)
 
 
-def test_chain(sequential, tmp_path):
-    image = draw(sequential)
-    (axis, _) = axes_of(sequential)
-    assert (axis.step, axis.halo) == (4, sum(model.network.halo for model in sequential))
-    outputs = run(recorded(sequential, tmp_path / "weights.pt"), sequential, image)
-    inside = (slice(None), *[slice(axis.halo, -axis.halo)] * 2)
-    expected = tiled(sequential, image)["probabilities"][inside]
-    np.testing.assert_allclose(outputs["probabilities"][inside], expected, atol=1e-4)
-    denoised = tiled(sequential[:1], image)["denoised"][inside]
-    np.testing.assert_allclose(outputs["denoised"][inside], denoised, rtol=1e-5)
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_chain(sequential, tmp_path, kind):
+    models = sequential(kind)
+    image, place = draw(models), inside(models)
+    outputs = run(recorded(models, tmp_path / "weights.pt"), models, image)
+    expected = tiled(models, image)["probabilities"]
+    np.testing.assert_allclose(outputs["probabilities"][place], expected[place], atol=1e-4)
+    denoised = tiled(models[:1], image)["denoised"]
+    np.testing.assert_allclose(outputs["denoised"][place], denoised[place], rtol=1e-5)
 
 
-def test_mask_channel(make_model, tmp_path):
+def test_axes_of_a_chain(sequential):
+    models = sequential("volumes")
+    steps, halos = zip(*((axis.step, axis.halo) for axis in axes_of(models)), strict=True)
+    assert [axis.name for axis in axes_of(models)] == ["z", "y", "x"]
+    assert steps == (2, 4, 4)
+    assert halos == tuple(map(sum, zip(*(model.network.halo for model in models), strict=True)))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_mask_channel(model_of, tmp_path, kind):
     method = Method(
         name="n2s", target="blind_spot", masking="grid_zero", mask_channel=True, alpha=1
     )
-    model = make_model(method)
-    image = draw([model])
+    model = model_of(kind, method)
+    image, place = draw([model]), inside([model])
     outputs = run(recorded([model], tmp_path / "weights.pt"), [model], image)
-    (axis, _) = axes_of([model])
-    inside = (slice(None), *[slice(axis.halo, -axis.halo)] * 2)
     expected = tiled([model], image)["denoised"]
-    np.testing.assert_allclose(outputs["denoised"][inside], expected[inside], rtol=1e-5)
+    np.testing.assert_allclose(outputs["denoised"][place], expected[place], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -129,12 +178,14 @@ def test_a_single_output_is_no_tuple(make_model, tmp_path, method, names):
     assert isinstance(network(torch.zeros(1, 1, 16, 16)), torch.Tensor)
 
 
+@pytest.mark.parametrize("kind", LAYOUTS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_no_step_is_bound_to_a_device(make_model, tmp_path, network):
-    model = make_model(replace(JOINT, network=network, mask_channel=True))
+def test_no_step_is_bound_to_a_device(model_of, tmp_path, network, kind):
+    model = model_of(kind, replace(JOINT, network=network, mask_channel=True))
     steps = str(recorded([model], tmp_path / "weights.pt").inlined_graph)
     assert "aten::zeros_like" in steps
     assert ": Device = " not in steps
+    assert "value=<Tensor>" not in steps
 
 
 def test_a_difference_is_noticed(make_model, tmp_path, monkeypatch):
@@ -157,3 +208,11 @@ def test_lengths(step, halo, smallest):
     axis = Axis("y", step, halo)
     assert axis.smallest == smallest
     assert axis.tested > smallest and axis.tested % step == 0
+    assert replace(axis, side=1000).tested >= 1000
+
+
+def test_test_volumes_are_thin(model_of, monkeypatch):
+    monkeypatch.undo()
+    z, y, x = axes_of([model_of("volumes")])
+    assert z.tested == z.smallest + z.step == 2 * z.halo + 2
+    assert y.tested == x.tested == 64
