@@ -199,10 +199,10 @@ def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
     region = next(find_regions(file, replace(reading, dimensions=layout.dimensions)))
     count = region.shape[0] if "C" in region.metadata.axes else 1
     if count != layout.channels:
+        way = "choose one by --channel" if layout.channels == 1 else "leave --channel out"
         raise InputError(
-            f"the model is for images of {layout.channels} channel(s), but {count} would be read "
-            f"of image {file.path}: give an image of the same channels"
-            + (", or choose one by --channel" if layout.channels == 1 else " without --channel")
+            f"image {file.path} would be read with {count} channel(s), but the model is for "
+            f"{layout.channels}: give an image of the same channels, and {way}"
         )
     return region
 

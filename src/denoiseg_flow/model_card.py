@@ -213,13 +213,14 @@ def _instances(model: TrainedModel) -> str:
 def _differences(models: Sequence[TrainedModel]) -> str:
     differences = [
         "At the borders of the image, as far in as the declared halo, results depend on how the "
-        "program pads the image: DenoiSeg-Flow mirrors it.",
+        "program pads the image: DenoiSeg-Flow mirrors it, and only up to the next length that "
+        "the network takes.",
     ]
     denoisers = [model for model in models if model.method.denoises]
     if any(model.recipe.preserve_mean and model.method.target != "clean" for model in denoisers):
         differences.append(
-            "DenoiSeg-Flow shifts each denoised image as a whole to the mean of the noisy one. The "
-            "package does not, because it may see one tile of the image only."
+            "DenoiSeg-Flow shifts each denoised image as a whole, channel by channel, to the mean "
+            "of the noisy one. The package does not, because it may see one tile of the image only."
         )
     if any(model.method.hides_grid for model in models):
         differences.append(

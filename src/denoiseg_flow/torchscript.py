@@ -18,8 +18,8 @@ from denoiseg_flow.data.metadata import SPATIAL
 from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.prediction import predict_tiles
 
-# Shortest sides of the test image, by the number of spatial axes. Volumes grow with the third power
-# of theirs, so that they are no larger than the network needs, or a picture of them.
+# Shortest sides of the test image, by the number of spatial axes. Test volumes would soon be huge:
+# they are deep enough for the network, and wide enough for a picture on the cover.
 TEST_SIDES = {2: (256, 256), 3: (4, 64, 64)}
 TOLERANCE = 1e-4  # of what is recorded, in standard deviations of the images or as probability
 

@@ -320,10 +320,10 @@ def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
     "layout, axes, options, message",
     [
         ({}, "CYX", [], "is a plane, but the model is for volumes: give a z-stack, or name"),
-        ({}, "ZYX", [], "for images of 2 channel(s), but 1 would be read of image"),
-        ({}, "CZYX", ["--channel", "0"], "the same channels without --channel"),
+        ({}, "ZYX", [], "with 1 channel(s), but the model is for 2: give an image"),
+        ({}, "CZYX", ["--channel", "0"], "of the same channels, and leave --channel out"),
         ({"channels": 1}, "CZYX", [], "(or --channel) to choose one"),
-        ({"channels": 1}, "CZYX", ["--channel", "all"], "or choose one by --channel"),
+        ({"channels": 1}, "CZYX", ["--channel", "all"], "and choose one by --channel"),
         ({"channels": 1}, "CZYX", ["--channel", "RFP"], "has no channel 'RFP'"),
         ({"channels": 1}, "CZYX", ["--axes", "ZYX"], "has fewer letters"),
     ],

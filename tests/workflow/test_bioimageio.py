@@ -4,10 +4,17 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from denoiseg_flow import cli
+from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.metadata import Metadata
+from denoiseg_flow.models import Normalisation, load_model, new_network, save_model
+from denoiseg_flow.networks.layout import Layout
 
 # bioimageio.core 0.11 needs bioimageio.spec 0.5.12, and that one an older pydantic than ours.
 PACKAGES = ("bioimageio.core==0.11.0", "pydantic<2.14", "torch")
@@ -22,6 +29,8 @@ def bioimageio(tmp_path_factory, repo):
     kept = [line for line in pins if line.partition("==")[0] not in OTHER_VERSIONS]
     (folder / "constraints.txt").write_text("\n".join(kept))
     python = folder / "venv/bin/python"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["BIOIMAGEIO_CACHE_PATH"] = str(folder / "cache")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     install = [python, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
     try:
@@ -30,7 +39,10 @@ def bioimageio(tmp_path_factory, repo):
         pytest.skip("bioimageio.core and torch could not be installed within five minutes")
     if call.returncode:
         pytest.skip(f"bioimageio.core cannot be installed: {call.stderr.splitlines()[-1]}")
-    assert subprocess.run([python, "-c", "import denoiseg_flow"], capture_output=True).returncode
+    found = subprocess.run(
+        [python, "-c", "import denoiseg_flow"], capture_output=True, env=environment
+    )
+    assert found.returncode
 
     def run(*arguments):
         return subprocess.run(
@@ -39,20 +51,61 @@ def bioimageio(tmp_path_factory, repo):
             stderr=subprocess.STDOUT,
             text=True,
             cwd=folder,
-            env=os.environ | {"BIOIMAGEIO_CACHE_PATH": str(folder / "cache")},
+            env=environment,
             timeout=300,
         )
 
     return run
 
 
+@pytest.fixture
+def passes(bioimageio, tmp_path):
+    """Export a model, and have the package tested at several sizes of images and batches."""
+
+    def check(model, image):
+        package = tmp_path / "package.zip"
+        assert cli.main(["export", str(model), str(package), "--image", str(image)]) == 0
+        call = bioimageio("test", package)
+        assert call.returncode == 0, call.stdout
+        assert re.search(r"status +passed", call.stdout), call.stdout
+        assert len(re.findall(r"Run torchscript inference", call.stdout)) == 6
+
+    return check
+
+
+def trained(finished, run):
+    return finished / f"results/runs/nuclei/n10/{run}/seed1/model.pt"
+
+
 @pytest.mark.parametrize("run", ["n2v/gt0", "denoiseg/gt2", "sequential/gt2"])
-def test_official_test_passes(finished, tmp_path, bioimageio, run):
-    model = finished / f"results/runs/nuclei/n10/{run}/seed1/model.pt"
-    image = min((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))
-    package = tmp_path / "package.zip"
-    assert cli.main(["export", str(model), str(package), "--image", str(image)]) == 0
-    call = bioimageio("test", package)
-    assert call.returncode == 0, call.stdout
-    assert re.search(r"status +passed", call.stdout), call.stdout
-    assert len(re.findall(r"Run torchscript inference", call.stdout)) == 6  # sizes and batches
+def test_official_test_passes(finished, passes, run):
+    passes(trained(finished, run), min((finished / "results/data/nuclei/noisy/n10").glob("*.tif")))
+
+
+@pytest.mark.parametrize(
+    "run, axes, layout",
+    [
+        ("denoiseg/gt2", "ZYX", Layout(3, patch_depth=4, z_factors=(1, 2))),
+        ("n2v/gt0", "CYX", Layout(channels=2)),
+        ("denoiseg/gt2", "CZYX", Layout(3, channels=2, patch_depth=4, plane_by_plane=True)),
+    ],
+    ids=["volumes", "channels", "volumes of channels, plane by plane"],
+)
+def test_official_test_passes_for_other_images(finished, passes, tmp_path, run, axes, layout):
+    """As a trained model would, but with random weights."""
+    torch.manual_seed(0)
+    model = load_model(trained(finished, run))
+    scales = [(100.0, 25.0), (300.0, 50.0)][: layout.channels]
+    other = replace(
+        model,
+        layout=layout,
+        network=new_network(model.method, model.recipe, layout),
+        normalisation=Normalisation.of_channels(scales),
+    )
+    save_model(other, tmp_path / "model.pt")
+    shape = [{"C": 2, "Z": 12, "Y": 64, "X": 72}[axis] for axis in axes]
+    # Sizes of pixels that are no binary fractions: lengths must not suffer from rounding.
+    metadata = Metadata(axes, {"Z": 0.7, "Y": 0.1, "X": 0.3}).only(axes)
+    image = np.random.default_rng(0).integers(50, 400, shape).astype(np.uint16)
+    write_image(tmp_path / "image.tif", image, metadata)
+    passes(tmp_path / "model.pt", tmp_path / "image.tif")
