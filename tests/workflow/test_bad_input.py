@@ -61,7 +61,7 @@ def orphan(folder):
 def images_alone(folder):
     (folder / "images").mkdir()
     for name in ("a.tif", "b.tif", "c.tif"):
-        (folder / "images" / name).touch()
+        tifffile.imwrite(folder / "images" / name, np.zeros(SHAPE, np.uint8))
 
 
 def one_mask(folder):
@@ -81,6 +81,28 @@ def negative(folder):
         plane = np.full(SHAPE, 5, np.float32)
         plane[0, 0] = lowest
         tifffile.imwrite(folder / "images" / f"{name}.tif", plane)
+
+
+def stacks(axes, size=None, **metadata):
+    """Three files of those axes, five pixels along all but the last two."""
+
+    def make(folder):
+        (folder / "images").mkdir()
+        shape = (*[5] * (len(axes) - 2), *SHAPE)
+        known = {f"PhysicalSize{axis}": length for axis, length in (size or {}).items()}
+        for name in ("a.ome.tif", "b.ome.tif", "c.ome.tif"):
+            told = {"axes": axes, **known, **metadata}
+            tifffile.imwrite(folder / "images" / name, np.zeros(shape, np.uint8), metadata=told)
+
+    return make
+
+
+def nameless(folder):
+    """Files of five planes that do not say what these are."""
+    (folder / "images").mkdir()
+    for name in ("a.tif", "b.tif", "c.tif"):
+        planes = np.zeros((5, *SHAPE), np.uint8)
+        tifffile.imwrite(folder / "images" / name, planes, photometric="minisblack")
 
 
 OWN = [
@@ -194,6 +216,64 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key 'grid.n_labelled.0': 0 is less than the minimum of 1; methods that only "
             "denoise need no annotated image, all others at least 1",
         ),
+        (
+            stacks("ZYX"),
+            OWN,
+            "a.ome.tif is a stack of 5 planes: write 'dimensions: 3' in the dataset's config to "
+            "treat stacks as volumes, or 'dimensions: 2' to treat each plane as an image",
+        ),
+        (
+            stacks("ZYX"),
+            [*OWN, "datasets={mine: {dimensions: 3}}"],
+            "a.ome.tif does not say how far apart its planes and pixels are",
+        ),
+        (
+            stacks("TYX"),
+            [*OWN, "datasets={mine: {dimensions: 3}}"],
+            "a.ome.tif is not a volume but has axes TYX of shape (5, 40, 48)",
+        ),
+        (
+            stacks("CYX", Channel={"Name": list("vwxyz")}),
+            OWN,
+            "a.ome.tif has 5 channels, 0 (v), 1 (w), 2 (x), 3 (y), 4 (z): write 'channel'",
+        ),
+        (
+            stacks("CYX"),
+            [*OWN, "datasets={mine: {channel: DAPI}}"],
+            "a.ome.tif has no channel 'DAPI': its channels are 0 (0), 1 (1), ",
+        ),
+        (
+            nameless,
+            OWN,
+            "a.tif has 3 dimensions of shape (5, 40, 48) but does not say what they are (axes "
+            "QYX): write `axes` in the dataset's config",
+        ),
+        (
+            nameless,
+            [*OWN, "datasets={mine: {axes: YX}}"],
+            "a.tif has 3 dimensions of shape (5, 40, 48), for which `axes: YX` has fewer letters",
+        ),
+        (
+            nameless,
+            [*OWN, "datasets={mine: {axes: planes}}"],
+            "config key 'datasets.mine.axes': 'planes' does not match",
+        ),
+        (
+            stacks("ZYX", {"Z": 2, "Y": 1, "X": 1}),
+            [*OWN, "datasets={mine: {dimensions: 3}}", "grid={methods: [bm3d]}"],
+            "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
+            "dataset 'mine' is made of volumes; write 'planes: true'",
+        ),
+        (
+            None,
+            [
+                "datasets={deep: {source: simulate, depth: 5}, mixed: {source: combine, "
+                "of: [nuclei, deep]}}",
+                "grid={datasets: [mixed]}",
+            ],
+            "config key datasets.mixed.of names nuclei and deep, of which only one is made of "
+            "volumes",
+        ),
         (empty, OWN, "folder images (config key `images`) holds no image"),
         (None, OWN, "folder images (config key `images`) does not exist"),
         (twins, OWN, "a.png and a.tif have the same name but for the ending"),
@@ -204,6 +284,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("sigma_zero", "sigma_unknown", "circle"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
+        *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
+        *("no_axes", "wrong_axes", "no_letters", "bm3d_of_volumes", "planes_and_volumes"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )
@@ -296,7 +378,7 @@ def holding(value):
         (image(holding(np.nan)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
         (image(holding(np.inf)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
         (truncated, ["cell_3.tif"]),
-        (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "stack"]),
+        (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "`axes`"]),
     ],
     ids=[
         *(
