@@ -53,6 +53,7 @@ from denoiseg_flow.tiles import pieces
 
 logger = logging.getLogger(__name__)
 
+OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
 OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
 
 _UNFINISHED = ".unfinished_"
@@ -171,6 +172,7 @@ def _apply_to_file(
     ):
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
+        _warn_of_other_size(model, regions[0])
         predicted = [
             _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}", tile)
             for number, region in enumerate(regions)
@@ -212,6 +214,24 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _warn_of_other_size(model: AnyModel, region: Region) -> None:
+    """Say so where objects must look larger or smaller than in the training images."""
+    known = model.origin.get("pixel_size", {})
+    for axis, length in region.metadata.pixel_size.items():
+        trained = known.get(axis, length)
+        if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
+            logger.warning(
+                "%s has %.3g micrometres from pixel to pixel along %s, the images that the model "
+                "was trained on had %.3g: objects look larger or smaller to it; scale the image, "
+                "or train on such images",
+                region.file.path,
+                length,
+                axis,
+                trained,
+            )
+            return
 
 
 def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:

@@ -72,6 +72,41 @@ class Overlap:
         return float(self.iou()[covered].sum() / len(self.truth_sizes))
 
 
+@dataclass(frozen=True)
+class Matching:
+    """Which objects a prediction found at IoU > 0.5, as label values, and the AP that follows."""
+
+    pairs: dict[int, int]
+    """Predicted label to the label of the true object that it found."""
+    missed: list[int]
+    false: list[int]
+    average_precision: float
+
+
+def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
+    """Match predicted to true objects at IoU > 0.5, where nothing can match twice.
+
+    Counted exactly as in :func:`denoiseg_flow.metrics.average_precision`: pixels with a negative
+    truth are ignored in both images.
+    """
+    overlap = object_overlap(truth, prediction)
+    truths = [int(label) for label in np.unique(truth) if label > 0]
+    predictions = [int(label) for label in np.unique(prediction[truth >= 0]) if label > 0]
+    matched = overlap.iou() > 0.5
+    pairs = {
+        predictions[column]: truths[row]
+        for row, column in zip(
+            overlap.truth_index[matched], overlap.prediction_index[matched], strict=True
+        )
+    }
+    return Matching(
+        pairs,
+        missed=sorted(set(truths) - set(pairs.values())),
+        false=sorted(set(predictions) - set(pairs)),
+        average_precision=overlap.counts(0.5).average_precision,
+    )
+
+
 def object_overlap(truth: NDArray, prediction: NDArray) -> Overlap:
     """Count the pixels that the objects of two label images share.
 

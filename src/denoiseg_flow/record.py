@@ -15,7 +15,7 @@ class Entry:
     image: str
     source: str
     size: int
-    """Bytes of the file."""
+    """Bytes of the file, or of all files of an OME-Zarr image."""
     modified: int
     """When it was last changed, in nanoseconds since 1970."""
     model: str
@@ -28,8 +28,11 @@ class Entry:
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
         """Return the entry of an image that nothing has become of yet."""
-        status = source.stat()
-        return cls(image, str(source), status.st_size, status.st_mtime_ns, model)
+        # An OME-Zarr image is a folder of many files.
+        files = [source, *(source.rglob("*") if source.is_dir() else ())]
+        found = [path.stat() for path in files]
+        size, modified = sum(each.st_size for each in found), max(s.st_mtime_ns for s in found)
+        return cls(image, str(source), size, modified, model)
 
     def is_of(self, other: "Entry") -> bool:
         """Whether both are of the same image file in the same state."""

@@ -13,6 +13,7 @@ from denoiseg_flow.figures.calibration import calibration_curves
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import GREY, method_styles
 from denoiseg_flow.metrics import average_precision
+from denoiseg_flow.overlap import match_objects
 
 METHODS = ["baseline", "denoiseg", "n2v"]
 
@@ -276,7 +277,7 @@ def test_matching_agrees_with_the_metric_and_names_the_objects():
     truth[1:6, 1:6], truth[10:15, 10:15], truth[18:, :] = 3, 7, -1
     prediction = np.zeros((20, 20), int)
     prediction[1:6, 1:5], prediction[1:3, 10:12], prediction[19, :] = 9, 4, 2
-    matching = panels.match_objects(truth, prediction)
+    matching = match_objects(truth, prediction)
     assert (matching.pairs, matching.missed, matching.false) == ({9: 3}, [7], [4])
     assert matching.average_precision == average_precision(truth, prediction, 0.5)
     assert matching.average_precision == pytest.approx(1 / 3)

@@ -270,3 +270,31 @@ def test_a_tile_must_hold_what_the_network_sees(model_of, draw, tmp_path, layout
     (tmp_path / "out/denoised/a.tif").unlink()
     found = read_image(apply(file, tmp_path / "in", tile=least) / "denoised/a.tif")
     assert np.abs(found - whole).max() < 1e-4 * np.ptp(whole)
+
+
+def test_pixels_of_another_size_are_a_warning(model_of, draw, tmp_path, caplog):
+    model, file = model_of()
+    model.origin = {"pixel_size": {"Y": 0.5, "X": 0.5}}
+    save_model(model, file)
+    write(tmp_path / "in", "a.tif", draw(), "YX")
+    apply(file, tmp_path / "in")
+    assert "0.25 micrometres from pixel to pixel along X" in caplog.text
+    caplog.clear()
+    apply(file, tmp_path / "in", pixel_size=(0.55, 0.45))
+    assert "micrometres" not in caplog.text
+
+
+def test_changed_chunks_of_ome_zarr_are_predicted_again(model_of, draw, tmp_path, caplog):
+    caplog.set_level("INFO")
+    _, file = model_of()
+    path = tmp_path / "in/a.zarr"
+    path.parent.mkdir()
+    with create_ome_zarr(path, (48, 48), "u2", Metadata("YX")) as array:
+        array[:] = draw()
+    apply(file, tmp_path / "in")
+    before = read_image(tmp_path / "out/denoised/a.tif")
+    apply(file, tmp_path / "in")
+    assert "1 of 1 images are done already" in caplog.text
+    array[:] = draw() + 7
+    apply(file, tmp_path / "in")
+    assert not np.array_equal(read_image(tmp_path / "out/denoised/a.tif"), before)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.images import open_plane
+from denoiseg_flow.data.images import open_image, open_plane
 from denoiseg_flow.grid import Run
+from denoiseg_flow.overlap import Matching, match_objects
 
 
 def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -> list[str]:
@@ -48,6 +49,15 @@ class Example:
     labels: np.ndarray | None = None
     truth: np.ndarray | None = None
     clean: np.ndarray | None = None
+    whole: tuple[np.ndarray, np.ndarray] | None = None
+    """Annotated and predicted instances of the volume that the arrays above are a plane of."""
+
+    @property
+    def matching(self) -> Matching | None:
+        """Which predicted object found which annotated one, in the whole image; None without."""
+        if self.truth is None or self.labels is None:
+            return None
+        return match_objects(*(self.whole or (self.truth, self.labels)))
 
     @classmethod
     def load(
@@ -59,11 +69,15 @@ class Example:
             path = folder / f"{image}.tif"
             return np.array(open_plane(path)) if path.exists() else None
 
+        masks, labels = prepared / "masks", predictions / "labels"
+        volumes = [folder / f"{image}.tif" for folder in (masks, labels)]
+        both = all(path.exists() for path in volumes)
         return cls(
             name=name,
             noisy=read(noisy),
             denoised=read(predictions / "denoised"),
-            labels=read(predictions / "labels"),
-            truth=read(prepared / "masks"),
+            labels=read(labels),
+            truth=read(masks),
             clean=read(prepared / "clean"),
+            whole=tuple(map(open_image, volumes)) if both else None,
         )

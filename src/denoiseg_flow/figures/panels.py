@@ -6,8 +6,6 @@ vision: found objects have a thin outline, missed and false ones a filled interi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import matplotlib as mpl
 import numpy as np
 import skimage as ski
@@ -19,48 +17,12 @@ from matplotlib.patches import Patch
 from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
-from denoiseg_flow.overlap import object_overlap
 from denoiseg_flow.seeds import generator
 
 FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
 MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
 _DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Which objects a prediction found at IoU > 0.5, as label values, and the AP that follows."""
-
-    pairs: dict[int, int]
-    """Predicted label to the label of the true object that it found."""
-    missed: list[int]
-    false: list[int]
-    average_precision: float
-
-
-def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
-    """Match predicted to true objects at IoU > 0.5, where nothing can match twice.
-
-    Counted exactly as in :func:`denoiseg_flow.metrics.average_precision`: pixels with a negative
-    truth are ignored in both images.
-    """
-    overlap = object_overlap(truth, prediction)
-    truths = [int(label) for label in np.unique(truth) if label > 0]
-    predictions = [int(label) for label in np.unique(prediction[truth >= 0]) if label > 0]
-    matched = overlap.iou() > 0.5
-    pairs = {
-        predictions[column]: truths[row]
-        for row, column in zip(
-            overlap.truth_index[matched], overlap.prediction_index[matched], strict=True
-        )
-    }
-    return Matching(
-        pairs,
-        missed=sorted(set(truths) - set(pairs.values())),
-        false=sorted(set(predictions) - set(pairs)),
-        average_precision=overlap.counts(0.5).average_precision,
-    )
 
 
 def intensity_window(*images: np.ndarray | None) -> tuple[float, float]:
@@ -162,9 +124,7 @@ def _denoising_panel(rows: list[Example]) -> Figure:
 
 
 def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> None:
-    matching = None
-    if row.truth is not None and row.labels is not None:
-        matching = match_objects(row.truth, row.labels)
+    matching = row.matching
     score = "" if matching is None else f"\nAP {matching.average_precision:.2f}"
     axes[0].set_ylabel(row.name + score, rotation=0, ha="right", va="center", labelpad=6)
     background = grey(row.noisy, window)
@@ -209,7 +169,7 @@ def over(background: np.ndarray, paint: np.ndarray) -> np.ndarray:
 def _recolour(prediction: np.ndarray, truth: np.ndarray, matching: Matching) -> np.ndarray:
     """Give matched objects the label of their truth, others a label that no truth has."""
     values, index = np.unique(prediction, return_inverse=True)
-    offset = int(truth.max()) + 1
+    offset = max([int(truth.max()), *matching.pairs.values()]) + 1
     new = [0 if value == 0 else matching.pairs.get(int(value), offset + int(value))
            for value in values]  # fmt: skip
     return np.array(new)[index.reshape(prediction.shape)]
