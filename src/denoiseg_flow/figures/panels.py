@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from denoiseg_flow.data.images import centre_crop
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import FULL_WIDTH, STYLE
+from denoiseg_flow.overlap import Matching
 from denoiseg_flow.seeds import generator
 
 FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
