@@ -10,53 +10,21 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from denoiseg_flow.data.image_files import ImageFile, open_image_file
-from denoiseg_flow.data.images import (
-    BAND_ROWS,
-    PIECE,
-    Readable,
-    check_image,
-    copy_image,
-    create_image,
-    open_image,
-    write_bands,
-)
-from denoiseg_flow.data.memory_maps import release
-from denoiseg_flow.data.metadata import SPATIAL
-from denoiseg_flow.data.ome_zarr import create_ome_zarr
-from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
+from denoiseg_flow.applied_file import UNFINISHED, apply_to_file, remove, results_of
+from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.figures.panels import overlay
-from denoiseg_flow.instances import label_type
-from denoiseg_flow.models import (
-    AnyModel,
-    ClassicalModel,
-    TrainedModel,
-    chain,
-    existing_model,
-    load_model,
-)
-from denoiseg_flow.objects import measure_objects
-from denoiseg_flow.prediction import check_tile, predict_any
+from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
+from denoiseg_flow.prediction import check_tile
 from denoiseg_flow.record import Entry, Record
-from denoiseg_flow.tiles import pieces
 
 logger = logging.getLogger(__name__)
-
-OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
-OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
-
-_UNFINISHED = ".unfinished_"
 
 
 def apply_model(
@@ -103,7 +71,7 @@ def apply_model(
         if tile is not None and isinstance(step, TrainedModel):
             check_tile(step, tile)
     folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
+    for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a process that was killed
         shutil.rmtree(unfinished)
     record = Record(folder / "images.tsv")
     # Another way to read the same files gives other results, like another model.
@@ -117,7 +85,7 @@ def apply_model(
         if entry.model == checksum
         and not entry.failed
         and entry.is_of(wanted.get(entry.image, entry))
-        and all(path.exists() for path in _results(entry.image, model, folder, form))
+        and all(path.exists() for path in results_of(entry.image, model, folder, form))
     }
     record.write(finished.values())
     todo = [item for name, item in wanted.items() if name not in finished]
@@ -128,15 +96,15 @@ def apply_model(
     for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
         try:
             found: dict[str, int | str] = {
-                "objects": _apply_to_file(model, item, folder, reading, form, tile)
+                "objects": apply_to_file(model, item, folder, reading, form, tile)
             }
         except InputError as error:
             logger.warning("%s", error)
             found = {"failed": " ".join(str(error).split())}
             failed.append(item.source)
             # Those of an earlier state of the file.
-            for path in _results(item.image, model, folder, form):
-                _remove(path)
+            for path in results_of(item.image, model, folder, form):
+                remove(path)
         record.append(replace(item, **found))
     if model.method.segments:
         _join(folder, [entry.image for entry in record.read() if not entry.failed])
@@ -159,231 +127,6 @@ def _load(file: Path, device: torch.device | str) -> AnyModel:
                 "trains a network for each image; use a model of another method"
             )
     return model
-
-
-def _apply_to_file(
-    model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
-) -> int | str:
-    """Write all results of one file, or none; return how many objects it shows."""
-    source = Path(item.source)
-    with (
-        TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as temporary,
-        open_image_file(source, reading.axes) as file,
-    ):
-        results = Path(temporary)
-        regions = list(find_regions(file, _fitting(model, file, reading)))
-        _warn_of_other_size(model, regions[0])
-        predicted = [
-            _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}", tile)
-            for number, region in enumerate(regions)
-        ]
-        made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
-        _join_denoised(file, regions, [each["denoised"] for each in predicted], made["denoised"])
-        n_objects: int | str = ""
-        if model.method.segments:
-            for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
-                made[kind] = results / f"{item.image}{ending}"
-            labels = [each["labels"] for each in predicted]
-            n_objects = _write_objects(item.image, regions, labels, made)
-            _join_labels(file, regions, labels, n_objects, made["labels"])
-        for path in _results(item.image, model, folder, form):
-            kind, source = path.parent.name, made[path.parent.name]
-            if path.name.endswith(".zarr"):
-                source = _as_zarr(source, kind == "labels")
-            path.parent.mkdir(exist_ok=True)
-            _remove(path)
-            os.replace(source, path)
-    return n_objects
-
-
-def _as_zarr(source: Path, labels: bool) -> Path:
-    """Write a tif as OME-Zarr, beside it."""
-    path = source.with_suffix(".zarr")
-    with (
-        open_image_file(source) as image,
-        create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
-    ):
-        for place in pieces(image.shape, PIECE):
-            out[place] = image.read(place)
-    return path
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or the folder of an image, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _warn_of_other_size(model: AnyModel, region: Region) -> None:
-    """Say so where objects must look larger or smaller than in the training images."""
-    known = model.origin.get("pixel_size", {})
-    for axis, length in region.metadata.pixel_size.items():
-        trained = known.get(axis, length)
-        if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
-            logger.warning(
-                "%s has %.3g micrometres from pixel to pixel along %s, the images that the model "
-                "was trained on had %.3g: objects look larger or smaller to it; scale the image, "
-                "or train on such images",
-                region.file.path,
-                length,
-                axis,
-                trained,
-            )
-            return
-
-
-def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
-    """Return how a file is read for a model; raises where the two do not belong together."""
-    axes, path = file.metadata.axes, file.path
-    is_stack = "Z" in axes
-    if isinstance(model, ClassicalModel):
-        # Denoisers that are not trained take planes and volumes.
-        return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
-    trained = model.layout.dimensions
-    if is_stack and trained == 2 and reading.dimensions is None:
-        depth = file.shape[axes.index("Z")]
-        raise InputError(
-            f"{path} is a stack of {depth} planes, but the model was trained on planes: ask for "
-            "each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in the "
-            "config), or use a model that was trained on volumes"
-        )
-    if trained == 3 and (not is_stack or reading.dimensions == 2):
-        raise InputError(
-            f"the model was trained on volumes, but {path} is "
-            f"{'to be read plane by plane' if is_stack else 'a plane'}: use a model that was "
-            "trained on planes"
-        )
-    wanted = model.layout.channels
-    if wanted > 1:
-        count = file.shape[axes.index("C")] if "C" in axes else 1
-        if count != wanted or reading.channel not in (None, ALL):
-            raise InputError(
-                f"the model reads {wanted} channels at once, but {path} has {count}: give images "
-                "of these channels, and do not choose one of them"
-            )
-        return replace(reading, dimensions=trained, channel=ALL)
-    if reading.channel == ALL and "C" in axes:
-        raise InputError(
-            f"the model reads one channel, but all channels of {path} are asked for: choose one "
-            "by its number or name"
-        )
-    return replace(reading, dimensions=trained)
-
-
-def _predict(
-    model: AnyModel, name: str, region: Region, folder: Path, tile: int | None
-) -> dict[str, Path]:
-    """Predict one image of a file; return where the results are."""
-    read = folder / "noisy" / name
-    dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
-    copy_image(region, read, region.metadata, dtype)
-    for number, step in enumerate(chain(model)):
-        predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
-        if step.method.denoises:
-            read.unlink()  # it may be large
-            read = folder / f"{number}" / "denoised" / name
-    return {"denoised": read, "labels": folder / f"{number}" / "labels" / name}
-
-
-def _join_denoised(
-    file: ImageFile, regions: Sequence[Region], denoised: Sequence[Path], path: Path
-) -> None:
-    """Put the denoised images of a file together, beside the channels that were left alone."""
-    if len(regions) == 1 and regions[0].shape == file.shape:
-        os.replace(denoised[0], path)
-        return
-    joined = create_image(path, file.shape, file.metadata)
-    if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
-        for place in pieces(file.shape, PIECE):
-            joined[place] = file.read(place)
-            release(joined)
-    for region, source in zip(regions, denoised, strict=True):
-        image = open_image(source)
-        for place in pieces(region.shape, PIECE):
-            joined[region.within_file(place)] = image[place]
-            release(image)
-            release(joined)
-
-
-def _join_labels(
-    file: ImageFile, regions: Sequence[Region], labels: Sequence[Path], count: int, path: Path
-) -> None:
-    """Put the labels of the images of a file together, each object with a number of its own."""
-    if len(regions) == 1:
-        os.replace(labels[0], path)
-        return
-    metadata = file.metadata.only("T" + SPATIAL)
-    lengths = dict(zip(file.metadata.axes, file.shape, strict=True))
-    shape = tuple(lengths[axis] for axis in metadata.axes)
-    dtype = label_type(count)
-
-    def bands() -> Iterator[np.ndarray]:
-        before = 0
-        for source in labels:
-            with open_image_file(source) as image:
-                highest = 0
-                *above, height, width = image.shape
-                for plane in np.ndindex(*above):
-                    for top in range(0, height, BAND_ROWS):
-                        rows = slice(top, min(top + BAND_ROWS, height))
-                        band = image.read((*plane, rows, slice(0, width))).astype(dtype)
-                        highest = max(highest, int(band.max()))
-                        band[band > 0] += before
-                        yield band
-                before += highest
-
-    write_bands(path, bands(), shape, dtype, metadata)
-
-
-def _results(name: str, model: AnyModel, folder: Path, form: str) -> list[Path]:
-    """The files that a model makes of an image."""
-    kinds = {"denoised": f".{form}"} if any(step.method.denoises for step in chain(model)) else {}
-    if model.method.segments:
-        kinds |= {"labels": f".{form}", "overlays": ".png", "objects": ".csv"}
-    return [folder / kind / f"{name}{ending}" for kind, ending in kinds.items()]
-
-
-def _write_objects(
-    name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
-) -> int:
-    """Write the table of objects and the overlay of one file; return how many objects."""
-    count = 0
-    with files["objects"].open("w", encoding="utf-8", newline="") as table:
-        for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
-            with open_image_file(source) as found:
-                whole = Region.whole(found)
-                grey = region.first_channel()
-                highest = 0
-                for part, rows in enumerate(measure_objects(name, whole, grey, region.metadata)):
-                    highest = max(highest, rows["label"].max() if len(rows) else 0)
-                    rows["label"] += count
-                    for place, (axis, index) in enumerate(region.numbers.items(), start=2):
-                        rows.insert(place, axis.lower(), index)
-                    header = number == part == 0
-                    rows.to_csv(table, index=False, lineterminator="\n", header=header)
-                if number == len(regions) // 2:
-                    picture = overlay(_thinned(grey), _thinned(whole))
-                    Image.fromarray(picture).save(files["overlays"], optimize=True)
-                count += int(highest)
-    return count
-
-
-def _thinned(image: Readable) -> np.ndarray:
-    """Return every so-manieth pixel of the middle plane, small enough for a picture."""
-    *above, height, width = image.shape
-    middle = tuple(slice(length // 2, length // 2 + 1) for length in above)
-    step = -(-max(height, width) // OVERLAY_SIDE)
-    rows = (
-        image[*middle, slice(top, top + 1), slice(0, width)].reshape(-1)[::step]
-        for top in range(0, height, step)
-    )
-    return (
-        np.stack(list(rows))
-        if step > 1
-        else image[*middle, slice(0, height), slice(0, width)].reshape(height, width)
-    )
 
 
 def _join(folder: Path, images: Iterable[str]) -> None:

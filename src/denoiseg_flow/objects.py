@@ -12,13 +12,9 @@ from denoiseg_flow.data.images import Readable
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.tiles import Place, box_shape, pieces
 
-# What scikit-image's regionprops_table is asked for, and our names where they differ. Lengths are
-# in pixels, intensities those of the image as it was given.
-PLANE_PROPERTIES = {
-    "label": "label",
-    "centroid-0": "y",
-    "centroid-1": "x",
-    "area": "area",
+# What scikit-image's regionprops_table is asked for, and our names where they differ. Intensities
+# are those of the image as it was given, lengths are in pixels, of volumes in widths of a pixel.
+_ANYWHERE = {
     "intensity_mean": "intensity_mean",
     "intensity_std": "intensity_std",
     "intensity_min": "intensity_min",
@@ -26,25 +22,16 @@ PLANE_PROPERTIES = {
     "equivalent_diameter_area": "equivalent_diameter",
     "axis_major_length": "major_axis",
     "axis_minor_length": "minor_axis",
-    "orientation": "orientation",
-    "perimeter": "perimeter",
-    "eccentricity": "eccentricity",
-    "solidity": "solidity",
 }
-# In volumes some of them have no meaning, and lengths are in widths of a pixel.
+PLANE_PROPERTIES = {
+    **{"label": "label", "centroid-0": "y", "centroid-1": "x", "area": "area"},
+    **_ANYWHERE,
+    **{"orientation": "orientation", "perimeter": "perimeter"},
+    **{"eccentricity": "eccentricity", "solidity": "solidity"},
+}
 VOLUME_PROPERTIES = {
-    "label": "label",
-    "centroid-0": "z",
-    "centroid-1": "y",
-    "centroid-2": "x",
-    "area": "volume",
-    "intensity_mean": "intensity_mean",
-    "intensity_std": "intensity_std",
-    "intensity_min": "intensity_min",
-    "intensity_max": "intensity_max",
-    "equivalent_diameter_area": "equivalent_diameter",
-    "axis_major_length": "major_axis",
-    "axis_minor_length": "minor_axis",
+    **{"label": "label", "centroid-0": "z", "centroid-1": "y", "centroid-2": "x", "area": "volume"},
+    **_ANYWHERE,
     "solidity": "solidity",
 }
 

@@ -9,7 +9,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from denoiseg_flow import application
+from denoiseg_flow import application, applied_file
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.images import read_metadata, write_image
@@ -54,7 +54,7 @@ def predicted(monkeypatch):
         names.append(source.stem)
         return predict_any(model, source, *others, **options)
 
-    monkeypatch.setattr(application, "predict_any", predict)
+    monkeypatch.setattr(applied_file, "predict_any", predict)
     return names
 
 
@@ -293,6 +293,6 @@ def test_missing_model(images, tmp_path):
 
 
 def test_large_images_are_thinned_out_for_the_overlay(file, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(application, "OVERLAY_SIDE", 20)
+    monkeypatch.setattr(applied_file, "OVERLAY_SIDE", 20)
     apply(file, images / "a.tif", tmp_path / "out")
     assert Image.open(tmp_path / "out/overlays/a.png").size == (16, 16)
