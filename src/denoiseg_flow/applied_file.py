@@ -59,7 +59,9 @@ def apply_to_file(
             for number, region in enumerate(regions)
         ]
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
-        _join_denoised(file, regions, [each["denoised"] for each in predicted], made["denoised"])
+        if any(step.method.denoises for step in chain(model)):
+            denoised = [each["denoised"] for each in predicted]
+            _join_denoised(file, regions, denoised, made["denoised"])
         n_objects: int | str = ""
         if model.method.segments:
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
@@ -256,12 +258,9 @@ def _thinned(image: Readable) -> np.ndarray:
     *above, height, width = image.shape
     middle = tuple(slice(length // 2, length // 2 + 1) for length in above)
     step = -(-max(height, width) // OVERLAY_SIDE)
-    rows = (
-        image[*middle, slice(top, top + 1), slice(0, width)].reshape(-1)[::step]
-        for top in range(0, height, step)
-    )
-    return (
-        np.stack(list(rows))
-        if step > 1
-        else image[*middle, slice(0, height), slice(0, width)].reshape(height, width)
-    )
+    parts = []
+    for top in range(0, height, BAND_ROWS):
+        rows = slice(top, min(top + BAND_ROWS, height))
+        band = image[*middle, rows, slice(0, width)].reshape(-1, width)
+        parts.append(band[-top % step :: step, ::step])
+    return np.concatenate(parts)
