@@ -74,6 +74,11 @@ class OwnMemory:
                 break
 
 
+def share_of_range(tiled: Any, untiled: Any) -> float:
+    """Return the largest difference of two arrays as a share of the range of the second."""
+    return float(abs(tiled - untiled).max() / (untiled.max() - untiled.min()))
+
+
 def timed_prediction(job: dict[str, Any], predict: Callable[[str], None]) -> dict[str, float]:
     """Predict a small image, so that everything is loaded, then measure the image of the job."""
     predict(job["small_image"])

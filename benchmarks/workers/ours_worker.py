@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from flops import parameter_count, training_flops
-from job import main, seconds_since_launch, timed_prediction, versions
+from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 
 from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.images import open_image
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation, TrainedModel
+from denoiseg_flow.models import Normalisation, TrainedModel, new_network
 from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import predict_file, predict_folder
+from denoiseg_flow.networks.layout import PLANES, Layout
+from denoiseg_flow.prediction import check_tile, predict_file, predict_folder, predict_tiles
 from denoiseg_flow.training import train
 from denoiseg_flow.training_images import TrainingImages
 
@@ -132,19 +135,29 @@ def train_once(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def predict(job: dict[str, Any]) -> dict[str, Any]:
-    """Prediction of one tif file by a joint model with random weights."""
+def random_model(job: dict[str, Any]) -> TrainedModel:
+    """Return a joint model with random weights, for images with as many axes as the patch."""
     device = select_device(job["device"], job["threads"])
     method, recipe = plan(job)
+    layout = PLANES
+    if len(job["patch"]) == 3:
+        # The peers halve all axes alike.
+        layout = Layout(3, patch_depth=job["patch"][0], z_factors=(2,) * recipe.depth)
     torch.manual_seed(0)
-    model = TrainedModel(
+    return TrainedModel(
         method=method,
         recipe=recipe,
         identity=identity(job),
         normalisation=Normalisation(128.0, 30.0),
-        network=build_network(method.network, recipe.depth, recipe.filters).to(device).eval(),
+        network=new_network(method, recipe, layout).to(device).eval(),
+        layout=layout,
         threshold=Threshold(0.5, 0.0, 1),
     )
+
+
+def predict(job: dict[str, Any]) -> dict[str, Any]:
+    """Prediction of one tif file."""
+    model = random_model(job)
     with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
         measured = timed_prediction(
             job, lambda path: predict_file(model, Path(path), Path(folder), False)
@@ -156,5 +169,19 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def seams(job: dict[str, Any]) -> dict[str, Any]:
+    """By how much an image denoised in tiles differs from the one denoised as a whole."""
+    model, image = random_model(job), open_image(job["seam_image"])
+
+    def denoise(kept: tuple[int, ...]) -> np.ndarray:
+        denoised = np.empty(image.shape, np.float32)
+        for tile in predict_tiles(model, image, kept):
+            denoised[tile.place] = tile.denoised
+        return denoised
+
+    tiled = denoise(check_tile(model, job["seam_tile"]))
+    return {"seams": share_of_range(tiled, denoise(image.shape))}
+
+
 if __name__ == "__main__":
-    main(throughput=throughput, peak=peak, train=train_once, predict=predict)
+    main(throughput=throughput, peak=peak, train=train_once, predict=predict, seams=seams)

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from denoiseg.utils.compute_precision_threshold import compute_labels
 from denoiseg.utils.denoiseg_data_preprocessing import extract_patches
 from denoiseg.utils.misc_utils import augment_data
 from denoiseg.utils.seg_utils import convert_to_oneHot
-from job import main, seconds_since_launch, timed_prediction, versions
+from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 from snapshots import Snapshots
 
 PATCH = 128  # what images are cut into; the package trains on 64x64 crops of these
@@ -201,17 +202,27 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def build_untrained(job: dict[str, Any], folder: str) -> DenoiSeg:
+    """Return a model with random weights, for images of the mean and deviation of the job's."""
+    statistics = np.random.default_rng(0).normal(128, 30, (1, *job["patch"], 1))
+    return build(statistics.astype(np.float32), job, folder)
+
+
+def apply(model: DenoiSeg, image: np.ndarray, tile: Sequence[int]) -> np.ndarray:
+    """Return the denoised image and the class probabilities ([z,] y, x, 4)."""
+    axes = "ZYX"[-image.ndim :]
+    n_tiles = tuple(-(-size // side) for size, side in zip(image.shape, tile, strict=True))
+    return model.predict(image, axes=axes, softmax=True, n_tiles=n_tiles)
+
+
 def predict(job: dict[str, Any]) -> dict[str, Any]:
     """Prediction of one tif file by a model with random weights, labels included."""
     limit_threads(job)
-    statistics = np.random.default_rng(0).normal(128, 30, (1, 64, 64, 1)).astype(np.float32)
     with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
-        model = build(statistics, job, folder)
+        model = build_untrained(job, folder)
 
         def predict_file(path: str) -> None:
-            image = tifffile.imread(path).astype(np.float32)
-            tiles = tuple(-(-side // job["tile"]) for side in image.shape)
-            output = model.predict(image, axes="YX", softmax=True, n_tiles=tiles)
+            output = apply(model, tifffile.imread(path).astype(np.float32), job["tile"])
             labels, _ = compute_labels(output[..., 1:], 0.5)
             tifffile.imwrite(f"{folder}/denoised.tif", output[..., 0].astype(np.float32))
             tifffile.imwrite(f"{folder}/labels.tif", labels.astype(np.uint32), compression="zlib")
@@ -224,5 +235,15 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def seams(job: dict[str, Any]) -> dict[str, Any]:
+    """By how much an image denoised in tiles differs from the one denoised as a whole."""
+    limit_threads(job)
+    image = tifffile.imread(job["seam_image"]).astype(np.float32)
+    with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
+        model = build_untrained(job, folder)
+        tiled = apply(model, image, [job["seam_tile"]] * image.ndim)[..., 0]
+        return {"seams": share_of_range(tiled, apply(model, image, image.shape)[..., 0])}
+
+
 if __name__ == "__main__":
-    main(throughput=throughput, train=train, predict=predict)
+    main(throughput=throughput, train=train, predict=predict, seams=seams)

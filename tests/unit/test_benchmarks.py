@@ -140,6 +140,52 @@ def test_a_missing_peer_is_left_out_and_said_so(load, tmp_path):
     assert systems.peer_python(given, "reference") == (there, [])
 
 
+def prediction_options(prediction, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["prediction.py", "--filters", "2", *arguments])
+    return prediction.read_options()
+
+
+def test_a_prediction_is_measured_on_planes_or_volumes(load, monkeypatch, capsys):
+    prediction = load("prediction")
+    with pytest.raises(SystemExit):
+        prediction_options(prediction, monkeypatch, "--shape", "64")
+    assert "--shape needs two numbers, or three for a volume" in capsys.readouterr().err
+    options = prediction_options(prediction, monkeypatch, "--shape", "65", "512", "512")
+    systems, notes = prediction.choose_systems(options)
+    assert [system.name for system in systems] == ["ours denoiseg"]
+    assert notes == ["The peers were left out: the image has above 16,777,216 pixels."]
+
+
+def test_noise_does_not_depend_on_the_pieces_it_is_written_by(load, monkeypatch, tmp_path):
+    prediction = load("prediction")
+    whole = tifffile.imread(prediction.write_noise(tmp_path / "whole.tif", [3, 20, 10]))
+    monkeypatch.setattr(prediction, "PIECE", 64)
+    pieces = tifffile.imread(prediction.write_noise(tmp_path / "pieces.tif", [3, 20, 10]))
+    assert np.array_equal(whole, pieces)
+    assert whole.dtype == np.uint8
+    assert whole.std() == pytest.approx(30, rel=0.1)
+
+
+def test_seams_are_a_share_of_the_range(load):
+    tiled, untiled = np.array([-1.0, 2.9]), np.array([-1.0, 3.0])
+    assert load("job").share_of_range(tiled, untiled) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (6, 30, 40)])
+def test_our_worker_predicts_what_the_benchmark_describes(load, monkeypatch, tmp_path, shape):
+    prediction, worker = load("prediction"), load("ours_worker")
+    options = prediction_options(prediction, monkeypatch, "--shape", *map(str, shape))
+    [system], _ = prediction.choose_systems(options)
+    job = prediction.describe(options, str(tmp_path)) | system.settings
+    job |= {"threads": torch.get_num_threads(), "launched": 0.0}
+    report = worker.predict(job)
+    assert report["seconds"] > 0
+    # 146 kernels of 3x3 or 3x3x3, batch normalisation of 34 channels and the head.
+    assert report["parameters"] == 146 * 3 ** len(shape) + 2 * 34 + 12
+    assert tifffile.imread(job["seam_image"]).shape == (96,) * len(shape)
+    assert worker.seams(job)["seams"] < 1e-5
+
+
 def test_runs_of_the_full_grid_are_counted_by_what_they_cost(load, config):
     grid_cost = load("grid_cost")
     full = grid_cost.jobs(Grid(config))
