@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 import torch
 import torchmetrics  # noqa: F401  looks for torchvision, and must not find the stand-in
+from batch_statistics import keep_last_batch
 from flops import parameter_count, training_flops
 from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 
@@ -112,6 +113,7 @@ def train_a_step(job: dict[str, Any], folder: str) -> CAREamist:
     shape = 8, *(2 * side for side in job["patch"])
     noise = np.random.default_rng(0).normal(128, 30, shape)
     careamist = build(job, job["patch"], folder, 1, Stopwatch(), 0)
+    keep_last_batch(careamist.model.model)
     careamist.train(train_data=noise.astype(np.float32))
     return careamist
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batch_statistics import keep_last_batch
 from flops import parameter_count, training_flops
 from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 
@@ -172,6 +173,11 @@ def predict(job: dict[str, Any]) -> dict[str, Any]:
 def seams(job: dict[str, Any]) -> dict[str, Any]:
     """By how much an image denoised in tiles differs from the one denoised as a whole."""
     model, image = random_model(job), open_image(job["seam_image"])
+    device = next(model.network.parameters()).device
+    keep_last_batch(model.network)
+    with torch.inference_mode():
+        model.network.train()(torch.randn(job["batch_size"], 1, *job["patch"], device=device))
+    model.network.eval()
 
     def denoise(kept: tuple[int, ...]) -> np.ndarray:
         denoised = np.empty(image.shape, np.float32)

@@ -208,6 +208,15 @@ def build_untrained(job: dict[str, Any], folder: str) -> DenoiSeg:
     return build(statistics.astype(np.float32), job, folder)
 
 
+def show_a_batch(model: DenoiSeg, job: dict[str, Any]) -> None:
+    """Do what ``batch_statistics.keep_last_batch`` says, with a batch of noise."""
+    for layer in model.keras_model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    batch = tf.random.normal((job["batch_size"], *job["patch"], 1), seed=0)
+    model.keras_model(batch, training=True)
+
+
 def apply(model: DenoiSeg, image: np.ndarray, tile: Sequence[int]) -> np.ndarray:
     """Return the denoised image and the class probabilities ([z,] y, x, 4)."""
     axes = "ZYX"[-image.ndim :]
@@ -241,6 +250,7 @@ def seams(job: dict[str, Any]) -> dict[str, Any]:
     image = tifffile.imread(job["seam_image"]).astype(np.float32)
     with tempfile.TemporaryDirectory(dir=job["folder"]) as folder:
         model = build_untrained(job, folder)
+        show_a_batch(model, job)
         tiled = apply(model, image, [job["seam_tile"]] * image.ndim)[..., 0]
         return {"seams": share_of_range(tiled, apply(model, image, image.shape)[..., 0])}
 
