@@ -19,7 +19,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.instances import choose_threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import ImageModels, TrainedModel, new_network
-from denoiseg_flow.networks import NETWORKS, memory_format
+from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.networks.layout import PLANES, Layout
 from denoiseg_flow.objective import Objective
 from denoiseg_flow.optimiser import Adam
@@ -78,9 +78,7 @@ class Trainer:
             network.start_at(bank.mean_target())
         for layer in batch_norm.batch_norms(network):
             layer.momentum = recipe.batch_norm_momentum
-        # A network that takes volumes apart is one for planes.
-        dimensions = 2 if layout.plane_by_plane else layout.dimensions
-        self.network = network.to(device, memory_format=memory_format(dimensions))
+        self.network = network.to(device)
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
         self.objective = Objective(method, recipe, device, layout)
         self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)

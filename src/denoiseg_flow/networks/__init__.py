@@ -24,7 +24,7 @@ def build_network(
     mask_channel: bool = False,
     layout: Layout = PLANES,
 ) -> nn.Module:
-    """Return a new network.
+    """Return a new network, its weights channels last in memory.
 
     Every network maps (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...)
     of the same size: the c channels denoised, and the logits of background, foreground and border.
@@ -45,10 +45,10 @@ def build_network(
         The images that it is for.
     """
     inputs = layout.channels * (2 if mask_channel else 1)
-    if layout.plane_by_plane:
-        flat = Layout(channels=layout.channels)
-        return PlaneByPlane(NETWORKS[name](depth, filters, inputs, flat))
-    return NETWORKS[name](depth, filters, inputs, layout)
+    seen = Layout(channels=layout.channels) if layout.plane_by_plane else layout
+    network = NETWORKS[name](depth, filters, inputs, seen)
+    network = network.to(memory_format=memory_format(seen.dimensions))
+    return PlaneByPlane(network) if layout.plane_by_plane else network
 
 
 def as_input(
