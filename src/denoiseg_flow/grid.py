@@ -159,14 +159,24 @@ class Grid:
     @property
     def notes(self) -> list[str]:
         """What a reader of the report must know first."""
-        return self.config["notes"] + [
-            f"The annotated images of {dataset} are few, and so were cross-validated: each was "
-            "predicted and scored by a network that was trained without it, and together they "
-            "chose the threshold, so that none was annotated for that alone. Images that are not "
-            "annotated were predicted by the network that was trained on all of these."
-            for dataset in self.config["grid"]["datasets"]
-            if self.is_cross_validated(dataset)
+        datasets = self.config["grid"]["datasets"]
+        volumes = [name for name in datasets if dimensions(self.config["datasets"], name) == 3]
+        about_volumes = [
+            f"Pictures of {', '.join(volumes)} show the middle plane of a volume, and its "
+            "residuals and noise are examined there; objects and scores are those of the whole."
         ]
+        return (
+            self.config["notes"]
+            + about_volumes * bool(volumes)
+            + [
+                f"The annotated images of {dataset} are few, and so were cross-validated: each was "
+                "predicted and scored by a network that was trained without it, and together they "
+                "chose the threshold, so that none was annotated for that alone. Images that are not "
+                "annotated were predicted by the network that was trained on all of these."
+                for dataset in datasets
+                if self.is_cross_validated(dataset)
+            ]
+        )
 
     @property
     def n_labelled(self) -> dict[str, int]:

@@ -568,3 +568,23 @@ def test_cross_validation_needs_two_images(few):
 def test_the_folders_are_left_alone_where_nothing_asks_for_numbers(config):
     config["datasets"]["nuclei"] = {"source": "folder", "images": "nowhere", "masks": "nowhere"}
     assert Grid(config).runs
+
+
+def test_volumes_are_noted_for_the_reader(config):
+    config["datasets"]["deep"] = {"source": "simulate", "depth": 8, "n_images": 48}
+    assert select(config).notes == []
+    config["datasets"]["deep"] |= {"split": config["datasets"]["nuclei"]["split"]}
+    (note,) = select(config, datasets=["nuclei", "deep"]).notes
+    assert note.startswith("Pictures of deep show the middle plane of a volume")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_bm3d_of_volumes_only_plane_by_plane(config):
+    config["datasets"]["nuclei"]["depth"] = 8
+    config["methods"]["bm3d"] = {"classical": "bm3d"}
+    assert refused(config, methods=["bm3d"]).startswith(
+        "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
+        "dataset 'nuclei' is made of volumes; write 'planes: true'"
+    )
+    config["methods"]["bm3d"]["planes"] = True
+    assert select(config, methods=["bm3d"]).runs
