@@ -160,23 +160,21 @@ class Grid:
     def notes(self) -> list[str]:
         """What a reader of the report must know first."""
         datasets = self.config["grid"]["datasets"]
-        volumes = [name for name in datasets if dimensions(self.config["datasets"], name) == 3]
-        about_volumes = [
-            f"Pictures of {', '.join(volumes)} show the middle plane of a volume, and its "
-            "residuals and noise are examined there; objects and scores are those of the whole."
+        notes = [
+            f"The annotated images of {dataset} are few, and so were cross-validated: each was "
+            "predicted and scored by a network that was trained without it, and together they "
+            "chose the threshold, so that none was annotated for that alone. Images that are not "
+            "annotated were predicted by the network that was trained on all of these."
+            for dataset in datasets
+            if self.is_cross_validated(dataset)
         ]
-        return (
-            self.config["notes"]
-            + about_volumes * bool(volumes)
-            + [
-                f"The annotated images of {dataset} are few, and so were cross-validated: each was "
-                "predicted and scored by a network that was trained without it, and together they "
-                "chose the threshold, so that none was annotated for that alone. Images that are not "
-                "annotated were predicted by the network that was trained on all of these."
-                for dataset in datasets
-                if self.is_cross_validated(dataset)
-            ]
-        )
+        volumes = [name for name in datasets if dimensions(self.config["datasets"], name) == 3]
+        if volumes:
+            notes.append(
+                f"Pictures of {', '.join(volumes)} show the middle plane of a volume, and its "
+                "residuals and noise are examined there; objects and scores are those of the whole."
+            )
+        return self.config["notes"] + notes
 
     @property
     def n_labelled(self) -> dict[str, int]:
