@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 CONFIGS = {
-    "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder",
+    "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder", "volumes",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
     "paper/n2v", "paper/noise2self", "paper/autoencoder",
 }  # fmt: skip

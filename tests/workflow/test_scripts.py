@@ -47,7 +47,12 @@ class Chain:
                 "images": self.noisy,
             },
             output={"finished": self.applied / ".finished"},
-            params={"device": "cpu"},
+            params={
+                "device": "cpu",
+                "tile": None,
+                "format": "tif",
+                "reading": {"axes": None, "planes": False, "channel": None, "pixel_size": None},
+            },
         )
 
     def of(self, run, name):
@@ -114,6 +119,7 @@ class Chain:
                 "judged": ["test"] if run.method == "donut_median" else [],
                 "save_probabilities": run.method == "denoiseg",
                 "device": "cpu",
+                "tile": None,
             },
             wildcards=wildcards,
         )
