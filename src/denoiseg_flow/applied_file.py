@@ -29,11 +29,11 @@ from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_type
-from denoiseg_flow.models import AnyModel, ClassicalModel, chain
+from denoiseg_flow.models import AnyModel, ClassicalModel, chain, denoises
 from denoiseg_flow.objects import measure_objects
 from denoiseg_flow.prediction import predict_any
 from denoiseg_flow.record import Entry
-from denoiseg_flow.tiles import pieces
+from denoiseg_flow.tiles import boxes, pieces
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def apply_to_file(
             for number, region in enumerate(regions)
         ]
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
-        if any(step.method.denoises for step in chain(model)):
+        if denoises(chain(model)):
             denoised = [each["denoised"] for each in predicted]
             _join_denoised(file, regions, denoised, made["denoised"])
         n_objects: int | str = ""
@@ -86,7 +86,7 @@ def _as_zarr(source: Path, labels: bool) -> Path:
         open_image_file(source) as image,
         create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
     ):
-        for place in pieces(image.shape, PIECE):
+        for place, _ in boxes(image.shape, out.chunks):  # each is compressed as a whole
             out[place] = image.read(place)
     return path
 
@@ -126,11 +126,10 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
         return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
     trained = model.layout.dimensions
     if is_stack and trained == 2 and reading.dimensions is None:
-        depth = file.shape[axes.index("Z")]
         raise InputError(
-            f"{path} is a stack of {depth} planes, but the model was trained on planes: ask for "
-            "each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in the "
-            "config), or use a model that was trained on volumes"
+            f"{path} is a stack of {file.length('Z')} planes, but the model was trained on planes: "
+            "ask for each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in "
+            "the config), or use a model that was trained on volumes"
         )
     if trained == 3 and (not is_stack or reading.dimensions == 2):
         raise InputError(
@@ -140,7 +139,7 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
         )
     wanted = model.layout.channels
     if wanted > 1:
-        count = file.shape[axes.index("C")] if "C" in axes else 1
+        count = file.length("C")
         if count != wanted or reading.channel not in (None, ALL):
             raise InputError(
                 f"the model reads {wanted} channels at once, but {path} has {count}: give images "
@@ -198,8 +197,7 @@ def _join_labels(
         os.replace(labels[0], path)
         return
     metadata = file.metadata.only("T" + SPATIAL)
-    lengths = dict(zip(file.metadata.axes, file.shape, strict=True))
-    shape = tuple(lengths[axis] for axis in metadata.axes)
+    shape = tuple(map(file.length, metadata.axes))
     dtype = label_type(count)
 
     def bands() -> Iterator[np.ndarray]:
@@ -222,7 +220,7 @@ def _join_labels(
 
 def results_of(name: str, model: AnyModel, folder: Path, form: str) -> list[Path]:
     """The files that a model makes of an image."""
-    kinds = {"denoised": f".{form}"} if any(step.method.denoises for step in chain(model)) else {}
+    kinds = {"denoised": f".{form}"} if denoises(chain(model)) else {}
     if model.method.segments:
         kinds |= {"labels": f".{form}", "overlays": ".png", "objects": ".csv"}
     return [folder / kind / f"{name}{ending}" for kind, ending in kinds.items()]

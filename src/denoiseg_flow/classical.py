@@ -38,6 +38,7 @@ import skimage as ski
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from denoiseg_flow.data.images import planes_of
 from denoiseg_flow.errors import InputError
 
 WINDOWS = 2**24  # pixels of neighbourhoods that are looked at together
@@ -158,7 +159,7 @@ def noise_level(image: ArrayLike) -> float:
     image = _as_float(image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # NaN where all coefficients are 0
-        found = [ski.restoration.estimate_sigma(plane) for plane in _planes(image)]
+        found = [ski.restoration.estimate_sigma(plane) for plane in planes_of(image)]
         sigma = float(np.nanmean(found))
     return sigma if sigma > np.finfo(np.float32).eps * np.abs(image).max() else 0.0
 
@@ -205,7 +206,7 @@ def denoise_planes(
 ) -> NDArray[np.float32]:
     """Return a volume (z, y, x) of which each plane was denoised by itself, see :func:`denoise`."""
     image = _as_float(image)
-    denoised = [denoise(name, plane, parameter, noise_sigma) for plane in _planes(image)]
+    denoised = [denoise(name, plane, parameter, noise_sigma) for plane in planes_of(image)]
     return np.stack(denoised) if image.ndim == 3 else denoised[0]
 
 
@@ -303,11 +304,6 @@ def _denoiser(name: str) -> Denoiser:
     if name not in DENOISERS:
         raise InputError(f"unknown denoiser {name!r}; available: {', '.join(DENOISERS)}")
     return DENOISERS[name]
-
-
-def _planes(image: NDArray) -> NDArray:
-    """Return (plane, y, x), the planes of a volume, or the one that an image is."""
-    return image if image.ndim == 3 else image[None]
 
 
 def _as_float(image: ArrayLike) -> NDArray[np.float64]:

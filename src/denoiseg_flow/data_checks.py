@@ -13,7 +13,7 @@ import skimage as ski
 
 from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import centre_crop, open_channels, open_image, open_plane
+from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.labels import neighbours
@@ -69,8 +69,8 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
     dtypes = manifest.read(prepared / "manifest.tsv").set_index("image")["dtype"]
     for row in split.itertuples():
         path = noisy / f"{row.image}.tif"
-        image = open_image(path)
-        plane, depth = open_plane(path), open_channels(path)[0].shape[:-2]
+        image = open_channels(path)
+        plane, depth = middle_plane(image[0]), image.shape[1:-2]
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
         measured |= dict(zip(("height", "width"), plane.shape, strict=True))
         measured |= {"depth": depth[0] if depth else 1, "dtype": dtypes[row.image]}

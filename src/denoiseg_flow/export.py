@@ -22,7 +22,14 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.panels import overlay
 from denoiseg_flow.instances import label_instances
 from denoiseg_flow.labels import CLASSES
-from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel, chain, load_model
+from denoiseg_flow.models import (
+    AnyModel,
+    ClassicalModel,
+    TrainedModel,
+    chain,
+    existing_model,
+    load_model,
+)
 from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.torchscript import Axis, axes_of, outputs_of, record_network
 
@@ -132,9 +139,7 @@ def _check_texts(title: str | None, authors: Sequence[str], licence: str | None)
 
 def _load(file: Path) -> list[TrainedModel]:
     """Read the chain of a model that a package can hold."""
-    if not file.is_file():
-        raise InputError(f"model {file} does not exist or is not a file: correct its path")
-    models = chain(load_model(file))
+    models = chain(load_model(existing_model(file)))
     for model in models:
         reason = _obstacle(model)
         if reason:

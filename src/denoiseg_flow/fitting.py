@@ -83,25 +83,22 @@ def fit(
         names = split.loc[split["subset"].isin(subsets), "image"]
         return [input_folder(images) / f"{name}.tif" for name in names]
 
-    def with_origin(
-        fitted: tuple[AnyModel, pd.DataFrame], images: Sequence[Path]
-    ) -> tuple[AnyModel, pd.DataFrame]:
-        fitted[0].origin = find_origin(files, images)
-        return fitted
-
     if method.classical:
         sigma = standard_deviation(level) if method.noise_sigma == "known" else None
         # The choice needs no truth, so that nothing is lost where all images are for testing.
-        chosen_on = files.val or images_of(TESTED)
-        fitted = _calibrate(method, identity, chosen_on, prepared / "clean", sigma)
-        return with_origin(fitted, chosen_on)
-    if method.each_image:
-        own = images_of(own_subsets)
-        fitted = train_each_image(method, recipe, identity, own, checkpoints, device)
-        return with_origin(fitted, own)
-    start = load_model(init, device) if init else None
-    fitted = train(method, recipe, identity, files, checkpoints, device, start)
-    return with_origin(fitted, files.train)
+        learned_from = files.val or images_of(TESTED)
+        model, history = _calibrate(method, identity, learned_from, prepared / "clean", sigma)
+    elif method.each_image:
+        learned_from = images_of(own_subsets)
+        model, history = train_each_image(
+            method, recipe, identity, learned_from, checkpoints, device
+        )
+    else:
+        learned_from = files.train
+        start = load_model(init, device) if init else None
+        model, history = train(method, recipe, identity, files, checkpoints, device, start)
+    model.origin = find_origin(files, learned_from)
+    return model, history
 
 
 def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:

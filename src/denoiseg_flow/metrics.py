@@ -60,6 +60,7 @@ import numpy as np
 import skimage as ski
 from numpy.typing import NDArray
 
+from denoiseg_flow.data.images import planes_of
 from denoiseg_flow.overlap import object_overlap
 
 #: IoU thresholds of the metrics AP, AP_0.6, ..., AP_0.9; AP_mean is the mean over all of them.
@@ -169,7 +170,7 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
         return float("nan")
     values = [
         ski.metrics.structural_similarity(*pair, win_size=_SSIM_WINDOW, data_range=data_range)
-        for pair in zip(_planes(truth), _planes(prediction), strict=True)
+        for pair in zip(planes_of(truth), planes_of(prediction), strict=True)
     ]
     return float(np.mean(values))
 
@@ -189,16 +190,11 @@ def checkerboard(truth: NDArray, prediction: NDArray) -> float:
     truth, prediction = _as_float(truth, prediction)
     height, width = truth.shape[-2:]
     window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
-    power = np.abs(np.fft.fft2(_planes(prediction - truth) * window)) ** 2
+    power = np.abs(np.fft.fft2(planes_of(prediction - truth) * window)) ** 2
     nyquist = (np.abs(np.fft.fftfreq(height)) > _NYQUIST)[:, None] | (
         np.abs(np.fft.fftfreq(width)) > _NYQUIST
     )
     return float(power[:, nyquist].mean() / power.mean()) if power.any() else float("nan")
-
-
-def _planes(image: NDArray) -> NDArray:
-    """Return (plane, y, x), the planes of a volume, or the one that an image is."""
-    return image.reshape(-1, *image.shape[-2:])
 
 
 def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:

@@ -10,7 +10,7 @@ from denoiseg_flow import __version__
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import PROMINENCE, SEED_LEVEL, STEP
 from denoiseg_flow.methods import Method, as_dict
-from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.models import TrainedModel, denoises, purpose
 from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.report import CITATIONS
 
@@ -39,17 +39,9 @@ def _images(layout: Layout) -> str:
 
 def description(models: Sequence[TrainedModel]) -> str:
     """Return in a few sentences what a chain of models does, and what it was trained on."""
-    does = " and ".join(
-        verb
-        for verb, done in {
-            "denoises": any(model.method.denoises for model in models),
-            "segments": models[-1].method.segments,
-        }.items()
-        if done
-    )
     told = models[-1].identity
     return (
-        f"{does.capitalize()} {_images(models[-1].layout)}. Method {told['method']}, trained on "
+        f"{purpose(models)} {_images(models[-1].layout)}. Method {told['method']}, trained on "
         f"data set {told['dataset']} at noise level {told['noise']} with {told['n_labelled']} "
         f"annotated images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
     )
@@ -61,7 +53,7 @@ def tags(models: Sequence[TrainedModel]) -> list[str]:
         f"{models[-1].layout.dimensions}d": True,
         "pytorch": True,
         "unet": any(model.method.network.startswith("unet") for model in models),
-        "denoising": any(model.method.denoises for model in models),
+        "denoising": denoises(models),
         "semantic-segmentation": models[-1].method.segments,
         "instance-segmentation": models[-1].method.segments,
         "denoiseg-flow": True,
@@ -146,7 +138,7 @@ def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
         noisy += f" The {_pixels(layout)} of the test image measure {size} micrometres ({shape})."
     axes = f"The axes of every tensor are batch, channel, {shape}."
     lines = ["## Input and output", "", axes, "", noisy]
-    if any(model.method.denoises for model in models):
+    if denoises(models):
         lines.append(f"- `denoised`: the same {image} without noise, on the same intensity scale.")
     if models[-1].method.segments:
         lines.append(

@@ -195,16 +195,19 @@ def save_model(model: AnyModel, path: Path) -> None:
     checkpoints.save_atomically(header | _whole(model), path)
 
 
+def denoises(models: Sequence[AnyModel]) -> bool:
+    """Whether denoised images come of a :func:`chain` of models."""
+    return any(model.method.denoises for model in models)
+
+
+def purpose(models: Sequence[AnyModel]) -> str:
+    """Say what a :func:`chain` of models does: that it denoises, segments, or both."""
+    does = {"denoises": denoises(models), "segments": models[-1].method.segments}
+    return " and ".join(verb for verb, done in does.items() if done).capitalize()
+
+
 def summary(model: AnyModel) -> str:
     """Say in a sentence what a model does, to which images."""
-    does = [
-        verb
-        for verb, done in {
-            "denoises": any(step.method.denoises for step in chain(model)),
-            "segments": model.method.segments,
-        }.items()
-        if done
-    ]
     images = "planes and volumes"
     if isinstance(model, TrainedModel):
         layout = model.layout
@@ -213,7 +216,7 @@ def summary(model: AnyModel) -> str:
         images += f" of {layout.channels} channels" if layout.channels > 1 else ""
     elif isinstance(model, ImageModels):
         images = f"the {len(model.models)} images that it was trained on"
-    return f"{' and '.join(does).capitalize()} {images}."
+    return f"{purpose(chain(model))} {images}."
 
 
 def existing_model(path: Path) -> Path:

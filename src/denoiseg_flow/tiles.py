@@ -41,11 +41,12 @@ def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[sl
 def boxes(
     shape: Sequence[int],
     tile: Sequence[int],
-    halo: Sequence[int],
+    halo: Sequence[int] | None = None,
     stride: Sequence[int] | None = None,
 ) -> Iterator[tuple[Place, Place]]:
     """Cut an image along all axes, see :func:`spans`; yields kept and computed boxes."""
-    axes = zip(shape, tile, halo, stride or [1] * len(shape), strict=True)
+    none, every = [0] * len(shape), [1] * len(shape)
+    axes = zip(shape, tile, halo or none, stride or every, strict=True)
     for along in product(*(list(spans(*axis)) for axis in axes)):
         kept, computed = zip(*along, strict=True)
         yield kept, computed

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from denoiseg_flow.data.metadata import SPATIAL
-from denoiseg_flow.models import TrainedModel
+from denoiseg_flow.models import TrainedModel, denoises
 from denoiseg_flow.prediction import predict_tiles
 
 # Shortest sides of the test image, by the number of spatial axes. Test volumes would soon be huge:
@@ -128,7 +128,7 @@ def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 def outputs_of(models: Sequence[TrainedModel]) -> list[str]:
     """Return the names of what a chain of models yields, in the order of the package."""
     yielded = {
-        "denoised": any(model.method.denoises for model in models),
+        "denoised": denoises(models),
         "probabilities": models[-1].method.segments,
     }
     return [name for name, wanted in yielded.items() if wanted]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.images import open_channels, open_image, read_metadata
+from denoiseg_flow.data.image_files import open_image_file
+from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import CROSS, TRAINED, folds, labelled_images
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.noise import noisy_copy
@@ -150,22 +151,26 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
     InputError
         If they are not all of one kind.
     """
-    found = [read_metadata(path) for path in images]
-    channels = [len(open_channels(path)) for path in images]
-    for path, each, count in zip(images, found, channels, strict=True):
-        if (each.axes, count) != (found[0].axes, channels[0]):
+    kinds, depths, steps = [], [], []
+    for path in images:
+        with open_image_file(path) as file:
+            kinds.append((file.metadata.axes, file.length("C")))
+            depths.append(file.length("Z"))
+            steps.append(file.metadata.plane_step())
+    axes, channels = kinds[0]
+    for path, kind in zip(images, kinds, strict=True):
+        if kind != kinds[0]:
             raise InputError(
-                f"image {path} has axes {each.axes} and {count} channels, but {images[0]} has "
-                f"{found[0].axes} and {channels[0]}: images of one data set must be of one kind"
+                f"image {path} has axes {kind[0]} and {kind[1]} channels, but {images[0]} has "
+                f"{axes} and {channels}: images of one data set must be of one kind"
             )
-    if len(found[0].spatial_axes) == 2:
-        return Layout(channels=channels[0])
+    if "Z" not in axes:
+        return Layout(channels=channels)
     if method.planes:
-        return Layout(3, channels[0], plane_by_plane=True)
-    n_planes = min(open_image(path).shape[-3] for path in images)
-    step = float(np.median([each.plane_step() for each in found]))
+        return Layout(3, channels, plane_by_plane=True)
     depth = down_samplings(method.network, recipe.depth)
-    return volume_layout(depth, recipe.patch_depth, n_planes, step, channels[0])
+    step = float(np.median(steps))
+    return volume_layout(depth, recipe.patch_depth, min(depths), step, channels)
 
 
 def load_bank(

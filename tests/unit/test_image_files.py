@@ -9,6 +9,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from refusals import refusal
 
 from denoiseg_flow.data import image_files
 from denoiseg_flow.data.image_files import open_image_file
@@ -19,15 +20,6 @@ from denoiseg_flow.errors import InputError
 
 STACK = np.arange(5 * 48 * 40, dtype=np.uint16).reshape(5, 48, 40)
 NOISE = np.random.default_rng(0).integers(0, 2**16, (5, 48, 40), np.uint16)
-
-
-def refusal(function, *arguments, **options):
-    """Return the message of the InputError, having checked that it is one short sentence."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    return message
 
 
 def whole(path, axes=None, **options):

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from refusals import refusal
 
 from denoiseg_flow.data import images
 from denoiseg_flow.data.image_files import read_image
 from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
-from denoiseg_flow.errors import InputError
 
 PLANE = (np.arange(48 * 40) % 251).reshape(48, 40).astype(np.uint8)
 TWO_SQUARES = np.zeros((20, 20), np.uint8)
@@ -31,15 +31,6 @@ def accepted(path):
 def labels_in(path):
     """What the workflow makes of the mask in a file."""
     return images.check_mask(read_image(path, indexed=True), str(path))
-
-
-def refusal(function, *arguments, **options):
-    """Return the message of the InputError, having checked that it is one short sentence."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    return message
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from ome_zarr.format import FormatV04, FormatV05
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr.writer import write_image
+from refusals import refusal
 
 from denoiseg_flow.data import ome_zarr
 from denoiseg_flow.data.image_files import open_image_file, read_image
 from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.ome_zarr import create_ome_zarr
-from denoiseg_flow.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(1, 2**16, (2, 3, 40, 50), np.uint16)
 AXES = [
@@ -30,15 +30,6 @@ AXES = [
     {"name": "x", "type": "space", "unit": "nanometer"},
 ]
 FORMATS = {"0.4": FormatV04(), "0.5": FormatV05()}
-
-
-def refusal(function, *arguments, **options):
-    """Return the message of the InputError, having checked that it is one short sentence."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 400
-    return message
 
 
 def whole(path, axes=None):

@@ -347,15 +347,11 @@ def _from_folders(
     kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
 ) -> Iterator[_Sample]:
     """Yield the images of folders; ``values`` say what the numbers in their masks mean."""
-    for name, *paths in folders.find(**kinds):
-        image_path, mask_path, clean_path = paths
+    for name, image_path, mask_path, clean_path in folders.find(**kinds):
         with ExitStack() as stack:
-            masks_reading = reading.of_masks()
-            readings = (reading, masks_reading, reading)
-            images, masks, cleans = (
-                _open_regions(path, how, how is masks_reading, stack)
-                for path, how in zip(paths, readings, strict=True)
-            )
+            images = _open_regions(image_path, reading, stack)
+            masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            cleans = _open_regions(clean_path, reading, stack)
             for others, kind, path in (
                 (masks, "mask", mask_path),
                 (cleans, "clean image", clean_path),
@@ -379,7 +375,7 @@ def _from_folders(
 
 
 def _open_regions(
-    path: Path | None, reading: Reading, indexed: bool, stack: ExitStack
+    path: Path | None, reading: Reading, stack: ExitStack, indexed: bool = False
 ) -> list[Region] | None:
     """Return the images of a file, which stays open as long as ``stack``."""
     if path is None:

@@ -123,6 +123,11 @@ class ImageFile:
         kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
         return np.asarray(piece[(*kept, *(0 for _ in others), ...)], order="C")
 
+    def length(self, axis: str) -> int:
+        """Return the length along an axis, which is 1 where the image has no such axis."""
+        axes = self.metadata.axes
+        return self.shape[axes.index(axis)] if axis in axes else 1
+
     def close(self) -> None:
         """Close the file."""
         self._source.close()

@@ -182,6 +182,11 @@ def middle_plane(image: np.ndarray) -> np.ndarray:
     return image[len(image) // 2] if image.ndim == 3 else image
 
 
+def planes_of(image: np.ndarray) -> np.ndarray:
+    """Return (plane, y, x), the planes of a volume (z, y, x), or the one that an image is."""
+    return image.reshape(-1, *image.shape[-2:])
+
+
 def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) -> np.ndarray:
     """Cut the central ``side`` x ``side`` pixels, y and x being ``axes``; smaller ones stay."""
     place = [slice(None)] * image.ndim

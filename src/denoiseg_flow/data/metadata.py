@@ -1,10 +1,17 @@
 """What an image file says of its pixels beside their values: axes, pixel size, channel names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 ORDER = "TCZYX"  # of the axes of every array in this package
 SPATIAL = "ZYX"
+
+
+def numbered(names: Sequence[str | None]) -> tuple[str, ...]:
+    """Return names of channels, with a number for one without a name; empty if none has one."""
+    if not any(names):
+        return ()
+    return tuple(str(name or f"C{number}") for number, name in enumerate(names, start=1))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from denoiseg_flow.data.metadata import ORDER, SPATIAL, Metadata
+from denoiseg_flow.data.metadata import ORDER, SPATIAL, Metadata, numbered
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.tiles import boxes
 
 if TYPE_CHECKING:
     import zarr
@@ -71,12 +72,8 @@ class ZarrSource:
             if name in SPATIAL
         }
         self.pixel_size = {name: size for name, size in sizes.items() if size}
-        labels = [c.get("label") for c in (metadata.get("omero") or {}).get("channels", ())]
-        self.channels = (
-            tuple(str(label or f"C{number}") for number, label in enumerate(labels, start=1))
-            if any(labels)
-            else ()
-        )
+        channels = (metadata.get("omero") or {}).get("channels", ())
+        self.channels = numbered([channel.get("label") for channel in channels])
         n_chunks, n_missing = _count_chunks(self._array, folder / dataset["path"])
         if n_missing:
             raise InputError(
@@ -257,18 +254,10 @@ def _create_level(
 
 def _halve(source: "zarr.Array", target: "zarr.Array", labels: bool) -> None:
     """Fill an array of half the height and width, one chunk after the other."""
-    starts = [
-        range(0, length, side) for length, side in zip(target.shape, target.chunks, strict=True)
-    ]
-    for corner in itertools.product(*starts):
-        ends = [
-            min(start + side, length)
-            for start, side, length in zip(corner, target.chunks, target.shape, strict=True)
-        ]
-        place = [slice(start, end) for start, end in zip(corner, ends, strict=True)]
+    for place, _ in boxes(target.shape, target.chunks):
         wide = [slice(2 * part.start, 2 * part.stop) for part in place[-2:]]
         piece = np.asarray(source[(*place[:-2], *wide)])
-        target[tuple(place)] = piece[..., ::2, ::2] if labels else _means(piece)
+        target[place] = piece[..., ::2, ::2] if labels else _means(piece)
 
 
 def _means(piece: np.ndarray) -> np.ndarray:

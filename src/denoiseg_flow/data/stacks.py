@@ -131,11 +131,11 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
         not have what it is said to have.
     """
     axes, path = file.metadata.axes, file.path
-    lengths = dict(zip(axes, file.shape, strict=True))
     if "Z" in axes and reading.dimensions is None:
         raise InputError(
-            f"{path} is a stack of {lengths['Z']} planes: write 'dimensions: 3' in the dataset's "
-            "config to treat stacks as volumes, or 'dimensions: 2' to treat each plane as an image"
+            f"{path} is a stack of {file.length('Z')} planes: write 'dimensions: 3' in the "
+            "dataset's config to treat stacks as volumes, or 'dimensions: 2' to treat each plane "
+            "as an image"
         )
     if "Z" not in axes and reading.dimensions == 3:
         raise InputError(
@@ -147,12 +147,12 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
     kept = kept.replace("C", "") if channel is not None else kept
     metadata = _sized(file, file.metadata.only(kept), reading.pixel_size)
     split = [axis for axis in axes if axis not in kept and axis != "C"]
-    for numbers in product(*(range(lengths[axis]) for axis in split)):
+    for numbers in product(*(range(file.length(axis)) for axis in split)):
         fixed = dict(zip(split, numbers, strict=True))
         suffix = "".join(f"_{axis.lower()}{number:03d}" for axis, number in fixed.items())
         if channel is not None:
             fixed["C"] = channel
-        index = tuple(fixed.get(axis, slice(0, lengths[axis])) for axis in axes)
+        index = tuple(fixed.get(axis, slice(0, file.length(axis))) for axis in axes)
         yield Region(file, suffix, index, metadata)
 
 
@@ -166,7 +166,7 @@ def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
             f"{path} has no channels, so that there is no channel {wanted!r} to read: leave "
             "'channel' out, or write 'axes' if its channels are called otherwise"
         )
-    count = file.shape[metadata.axes.index("C")]
+    count = file.length("C")
     names = metadata.channels or tuple(map(str, range(count)))
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names))
     if wanted is None:

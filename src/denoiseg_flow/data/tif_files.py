@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from denoiseg_flow.data.memory_maps import release
+from denoiseg_flow.data.metadata import numbered
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
@@ -273,7 +274,4 @@ def _channel_names(pixels: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of channels in OME metadata, with a number for one without a name."""
     channels = pixels.get("Channel", ())
     channels = channels if isinstance(channels, list | tuple) else (channels,)
-    names = [channel.get("Name") for channel in channels if isinstance(channel, Mapping)]
-    if not any(names):
-        return ()
-    return tuple(str(name or f"C{number}") for number, name in enumerate(names, start=1))
+    return numbered([each.get("Name") for each in channels if isinstance(each, Mapping)])

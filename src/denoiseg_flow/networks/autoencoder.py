@@ -5,10 +5,9 @@ import math
 import torch
 from torch import nn
 
+from denoiseg_flow.methods import down_samplings
 from denoiseg_flow.networks.layers import CONVOLUTION, MAX_POOL, upsampling
 from denoiseg_flow.networks.layout import PLANES, Layout, strides
-
-N_POOLINGS = 2
 
 
 class Autoencoder(nn.Module):
@@ -33,9 +32,9 @@ class Autoencoder(nn.Module):
 
     def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         super().__init__()
-        dimensions, factors = layout.dimensions, layout.factors(N_POOLINGS)
+        dimensions = layout.dimensions
         self.channels = layout.channels
-        first, second = factors
+        first, second = factors = layout.factors(down_samplings("autoencoder", depth))
         self.layers = nn.Sequential(
             *_block(inputs, filters, dimensions),
             MAX_POOL[dimensions](first),
