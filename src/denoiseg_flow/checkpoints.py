@@ -4,9 +4,11 @@ import hashlib
 import io
 import logging
 import os
+import signal
 import time
 import zipfile
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,7 @@ class Checkpoints:
         self.seconds = seconds
         self._saved = time.monotonic()
         self._others: list[Checkpoints] = []
+        self._signal: int | None = None
 
     def beside(self, name: str) -> "Checkpoints":
         """Return those of another training that belongs to the same job."""
@@ -91,7 +94,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Return whether it is time for the next one."""
-        return time.monotonic() - self._saved >= self.seconds
+        return self._signal is not None or time.monotonic() - self._saved >= self.seconds
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state; at every moment there is at least one complete file."""
@@ -99,6 +102,29 @@ class Checkpoints:
             os.replace(self.path, self.previous)
         save_atomically(state, self.path)
         self._saved = time.monotonic()
+        if self._signal is not None:
+            logger.warning("ended from outside: the next run continues from %s", self.path)
+            signal.raise_signal(self._signal)
+
+    @contextmanager
+    def before_the_end(self) -> Iterator[None]:
+        """When the process is told to end, let it save a state first, and end then.
+
+        A scheduler says so some seconds before it kills a job whose time is up.
+        """
+
+        def remember(number: int, _: object) -> None:
+            self._signal = number
+            signal.signal(number, before[number])  # whoever asks twice is in a hurry
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, remember)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def load(self, device: torch.device, keys: Set[str]) -> dict[str, Any] | None:
         """Return the newest state that has all ``keys``, or None; others are named in the log."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.job_lock import JobLock, sole_process
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -20,34 +21,44 @@ _ADVICE = {
 
 
 @contextmanager
-def job_log(path: str | Path) -> Iterator[None]:
+def job_log(path: str | Path) -> Iterator[JobLock]:
     """Send messages of a job to its log file, warnings to the screen too, and end it on an error.
 
     Mistakes of the user, and disks that are full or closed, end in one sentence; anything else in
-    a traceback. Both go to the log and to the screen, and the exit status is 1.
+    a traceback. Both go to the log and to the screen, and the exit status is 1. A second process
+    that is given the same job waits until the first one ends.
     """
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(formatter)
     screen = logging.StreamHandler()
     screen.setLevel(logging.WARNING)
     root = logging.getLogger()
-    root.addHandler(handler)
     root.addHandler(screen)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        yield
+        with sole_process(Path(f"{path}.lock")) as lock, _log_file(path):
+            yield lock
     except Exception as error:
-        text = sentence(error)
-        with suppress(OSError):
-            handler.stream.write(text + "\n")
-            handler.stream.flush()
-        print(text, file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
         raise SystemExit(1) from None
     finally:
         logging.captureWarnings(False)
         root.removeHandler(screen)
+
+
+@contextmanager
+def _log_file(path: str | Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    except Exception as error:
+        with suppress(OSError):
+            handler.stream.write(sentence(error) + "\n")
+            handler.stream.flush()
+        raise
+    finally:
         root.removeHandler(handler)
         with suppress(OSError):  # the log may lie on the disk that is full
             handler.close()

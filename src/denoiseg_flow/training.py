@@ -112,15 +112,16 @@ class Trainer:
         recipe = self.recipe
         progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
         self._set_training_mode()
-        while self.step < recipe.steps:
-            if self.step == recipe.first_frozen_step:
-                self._measure_statistics()
-            progress.advance(sampling_seconds=self._train_step())
-            if self.step % recipe.steps_per_epoch == 0:
-                self._end_epoch(progress)
-            if checkpoints.due():
-                self._check_losses()
-                checkpoints.save(self._state(fingerprint))
+        with checkpoints.before_the_end():
+            while self.step < recipe.steps:
+                if self.step == recipe.first_frozen_step:
+                    self._measure_statistics()
+                progress.advance(sampling_seconds=self._train_step())
+                if self.step % recipe.steps_per_epoch == 0:
+                    self._end_epoch(progress)
+                if checkpoints.due():
+                    self._check_losses()
+                    checkpoints.save(self._state(fingerprint))
         progress.close()
         # What follows, such as the choice of a threshold, may be interrupted too.
         checkpoints.save(self._state(fingerprint))

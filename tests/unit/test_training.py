@@ -409,7 +409,7 @@ def killed_while_writing(source, target):
 
 def train_step(self):
     if self.step == given["step"]:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), given["signal"])
     return step(self)
 
 step, training.Trainer._train_step = training.Trainer._train_step, train_step
@@ -417,33 +417,61 @@ checkpoints.os.replace = killed_while_writing
 paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
 training.train(
     Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
-    training_images.TrainingImages(**paths), checkpoints.Checkpoints(path, 0), torch.device("cpu"),
+    training_images.TrainingImages(**paths), checkpoints.Checkpoints(path, given["seconds"]),
+    torch.device("cpu"),
 )
 """
 
 
+@pytest.fixture
+def killed(joint, files, tmp_path):
+    """Start a training in another process, let it be killed there, and return its exit status."""
+
+    def killed(recipe, seconds=0, step=None, write=None, signal=signal.SIGKILL):
+        names = ("train", "train_masks", "val", "val_masks")
+        given = {
+            "method": as_dict(joint),
+            "recipe": as_dict(recipe),
+            "identity": identity(joint),
+            "checkpoint": str(tmp_path / "checkpoint.pt"),
+            "images": {name: [p and str(p) for p in getattr(files, name)] for name in names},
+            "seconds": seconds,
+            "step": step,
+            "write": write,
+            "signal": signal,
+        }
+        command = [sys.executable, "-c", KILLED, json.dumps(given)]
+        return subprocess.run(command, timeout=120, stderr=subprocess.DEVNULL).returncode
+
+    return killed
+
+
 @pytest.mark.parametrize("kill, resumed_at", [({"step": 5}, 5), ({"write": 4}, 3)])
-def test_training_survives_sigkill(
-    run, make_recipe, joint, files, tmp_path, caplog, kill, resumed_at
-):
+def test_training_survives_sigkill(run, make_recipe, joint, caplog, killed, kill, resumed_at):
     """Within a step, and while a checkpoint is being written: then the previous one serves."""
     recipe = make_recipe(epochs=6, weights="best", freeze_batch_norm=0.5)
-    checkpoint = tmp_path / "checkpoint.pt"
-    names = ("train", "train_masks", "val", "val_masks")
-    given = {
-        "method": as_dict(joint),
-        "recipe": as_dict(recipe),
-        "identity": identity(joint),
-        "checkpoint": str(checkpoint),
-        "images": {name: [p and str(p) for p in getattr(files, name)] for name in names},
-    }
-    given |= {"step": None, "write": None} | kill
-    result = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], timeout=120)
-    assert result.returncode == -signal.SIGKILL
+    assert killed(recipe, **kill) == -signal.SIGKILL
     with caplog.at_level(logging.INFO):
         resumed = run(joint, recipe)
     assert f"at step {resumed_at}" in caplog.text
     assert same(run(joint, recipe, file="other.pt"), resumed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_state_is_saved_before_the_end(run, make_recipe, joint, caplog, killed, number):
+    """As when the time of a cluster job is up; the next checkpoint is not due for an hour."""
+    recipe = make_recipe(epochs=6)
+    assert killed(recipe, seconds=3600, step=5, signal=number) == -number
+    with caplog.at_level(logging.INFO):
+        resumed = run(joint, recipe)
+    assert "at step 6" in caplog.text
+    assert same(run(joint, recipe, file="other.pt"), resumed)
+
+
+def test_signals_mean_the_same_after_a_training(run, make_recipe, joint):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    run(joint, make_recipe(epochs=1))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 @pytest.mark.parametrize("damaged, resumed_at", [(1, "at step 2"), (2, None)])

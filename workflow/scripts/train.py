@@ -13,7 +13,7 @@ from denoiseg_flow.models import load_model, save_model
 
 
 def main(snakemake):
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]) as lock:
         inputs, params = snakemake.input, snakemake.params
         identity = Run.of(snakemake.wildcards).as_dict()
         init = inputs.get("init")
@@ -39,7 +39,9 @@ def main(snakemake):
             model.input = load_model(Path(inputs.input_model))
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
         save_model(model, output)
-        checkpoints.remove()
+        # Whoever waits to do the same training again finds it finished.
+        if not lock.awaited():
+            checkpoints.remove()
 
 
 if "snakemake" in globals():

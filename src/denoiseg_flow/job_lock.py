@@ -1,0 +1,104 @@
+"""A lock that keeps two processes from doing the same job at once.
+
+Snakemake locks a folder, but its jobs outlive it: when it is killed, they run on, and the next call
+starts them a second time. A node that only lost its network runs on, too, while its jobs are given
+to another one.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# Bytes of the file that are locked: record locks, which network file systems know as well, and
+# which the kernel releases when the process ends, however it ends.
+_AT_WORK, _WAITING = 0, 1
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
+
+
+class JobLock:
+    """The lock of one job, held by this process; see :func:`sole_process`."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def awaited(self) -> bool:
+        """Return whether another process waits to do the same job again."""
+        nobody = _lock(self._descriptor, _WAITING, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(self._descriptor, _WAITING, fcntl.LOCK_UN)
+        return not nobody
+
+
+@contextmanager
+def sole_process(path: Path) -> Iterator[JobLock]:
+    """Hold the lock of a job; wait, and say for whom, while another process holds it.
+
+    Parameters
+    ----------
+    path
+        File of the lock. It is there while the job runs, and says who runs it; nothing is left of
+        it afterwards, unless the process is killed.
+    """
+    descriptor = _acquire(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, _this_process().encode(), 0)
+        yield JobLock(descriptor)
+    finally:
+        # Before the lock is gone: whoever waits for it finds that this is no longer the file.
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Return the descriptor of the locked file."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _lock(descriptor, _WAITING, fcntl.LOCK_SH)
+                holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
+                logger.warning(
+                    "%s does the same job already: waiting until it ends (%s)",
+                    holder or "another process",
+                    path,
+                )
+                _lock(descriptor, _AT_WORK, fcntl.LOCK_EX)
+                logger.warning("it ended: going on")
+                _lock(descriptor, _WAITING, fcntl.LOCK_UN)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # of a file that its holder removed
+
+
+def _lock(descriptor: int, byte: int, how: int) -> bool:
+    """Change the lock of one byte; return whether that was possible."""
+    try:
+        fcntl.lockf(descriptor, how, 1, byte)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning(
+            "the file system knows no locks (%s): nothing keeps two processes from doing one job",
+            error.strerror,
+        )
+    return True
+
+
+def _this_process() -> str:
+    job = os.environ.get("SLURM_JOB_ID")
+    scheduled = f", SLURM job {job}" if job else ""
+    return f"process {os.getpid()} on {socket.gethostname()}{scheduled}"
