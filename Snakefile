@@ -36,6 +36,11 @@ include: "workflow/rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
+onstart:
+    check_cluster()
+    record_study(RESULTS, DEFINITIONS)
+
+
 rule all:
     default_target: True
     input:

@@ -1,6 +1,7 @@
 """The config, checked, and the few functions that turn the grid into files."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,8 @@ from denoiseg_flow.data.datasets import check_intensities, check_sources, split_
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.methods import REVISION, as_dict
+from denoiseg_flow.results_folder import check_results, record_study
+from denoiseg_flow.slurm_checks import check_requests
 from snakemake.exceptions import WorkflowError
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
@@ -22,10 +25,27 @@ try:
     configuration.fill_defaults(config, SCHEMA)
     GRID = Grid(config)
     check_sources(config, GRID.n_labelled)
+    RESULTS = Path(workflow.pathvars.apply("<results>"))
+    DEFINITIONS = {run.method: as_dict(GRID.methods[run.method]) for run in GRID.runs}
     if workflow.is_main_process:  # not once more in every job: it may read all images
+        check_results(RESULTS, DEFINITIONS)
         check_intensities(config)
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+
+def check_cluster():
+    """Whether the cluster has what the jobs ask for, if they are given to one."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    requests = defaultdict(list)
+    for job in workflow.dag.needrun_jobs():
+        if not job.is_local:
+            requests[job.rule.name].append(dict(job.resources.items()))
+    try:
+        check_requests(requests)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def either(names):

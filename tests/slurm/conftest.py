@@ -1,0 +1,102 @@
+"""The workflow on a SLURM cluster, where one can be started, and beside it on one machine."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster, obstacle, running_cluster
+
+REPO = Path(__file__).parents[2]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
+WAIT = 600  # seconds that nothing here takes
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    reason = obstacle()
+    if reason is None and find_spec("snakemake_executor_plugin_slurm") is None:
+        reason = "not installed: snakemake-executor-plugin-slurm"
+    if reason:
+        pytest.skip(f"no SLURM cluster: {reason}")
+    with running_cluster() as cluster:
+        yield cluster
+
+
+class Study:
+    """A study in a folder, run by the SLURM profile as a user would fill it in, or locally."""
+
+    def __init__(
+        self, cluster: Cluster, folder: Path, config: list[str], targets: list[str]
+    ) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self.command = [*SNAKEMAKE, *targets, "--configfile", str(REPO / "config/test.yaml")]
+        self.command += ["--config", *config]
+        self.process: subprocess.Popen | None = None
+        folder.mkdir()
+
+    def write_profile(self, **values: str) -> Path:
+        """Fill in the profile, and ask more often than is decent on a real cluster."""
+        text = (REPO / "profiles/slurm/profile.yaml").read_text()
+        for key, value in (values | {"slurm-init-seconds-before-status-checks": "3"}).items():
+            text, count = re.subn(rf"(?m)^( *{key}:)[^#\n]*", rf"\1 {value} ", text)
+            assert count == 1, key
+        profile = self.folder / "profile"
+        profile.mkdir(exist_ok=True)
+        (profile / "profile.yaml").write_text(text)
+        return profile
+
+    def start(self, *options: str, **profile: str) -> None:
+        """Start Snakemake on the cluster; what it says goes to the file ``screen``."""
+        given = {"account": "testing", "gpu_partition": "gpu"} | profile
+        command = [*self.command, "--workflow-profile", str(self.write_profile(**given)), *options]
+        with (self.folder / "screen").open("w") as screen:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.cluster.environment, stdout=screen, stderr=screen
+            )
+
+    def finish(self) -> None:
+        """Wait until Snakemake ends well."""
+        assert self.process.wait(timeout=WAIT) == 0, self.screen
+
+    def run_locally(self) -> None:
+        command = [*self.command, "--workflow-profile", "none", "--cores", "2"]
+        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=WAIT)
+
+    @property
+    def screen(self) -> str:
+        return (self.folder / "screen").read_text()
+
+    def tables(self) -> dict[str, bytes]:
+        paths = sorted((self.folder / "results/tables").iterdir())
+        return {path.name: path.read_bytes() for path in paths}
+
+    def wait_for(self, what: Callable[[], Any]) -> Any:
+        """Wait until there is something while Snakemake runs, and return it."""
+        end = time.monotonic() + WAIT
+        while self.process.poll() is None and time.monotonic() < end:
+            if found := what():
+                return found
+            time.sleep(0.2)
+        raise TimeoutError(self.screen)
+
+
+@pytest.fixture
+def study(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Study]]:
+    """Make a study in a folder of that name."""
+    studies = []
+
+    def make(name: str, *config: str, targets: Sequence[str] = ()) -> Study:
+        studies.append(Study(cluster, tmp_path / name, list(config), list(targets)))
+        return studies[-1]
+
+    yield make
+    for each in studies:
+        if each.process is not None:
+            each.process.kill()
