@@ -6,9 +6,17 @@ from http.server import ThreadingHTTPServer
 import pytest
 from hypothesis import settings
 
+from denoiseg_flow import gpu_slots
+
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def no_slot(monkeypatch):
+    """This process, which never ends, keeps no GPU from the workflows that the tests start."""
+    monkeypatch.setattr(gpu_slots, "visible_gpus", list)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.gpu_slots import take_slot
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def select_device(name: str, threads: int) -> torch.device:
+def select_device(
+    name: str, threads: int, resources: Mapping[str, int] | None = None
+) -> torch.device:
     """Return the device to compute on, and make CPU computations reproducible.
+
+    Of several GPUs, or of one that is busy, the process waits for its own, see
+    :func:`~denoiseg_flow.gpu_slots.take_slot`.
 
     Parameters
     ----------
@@ -28,6 +34,9 @@ def select_device(name: str, threads: int) -> torch.device:
         ``"cpu"``, ``"cuda"``, or ``"auto"``: the GPU if there is one.
     threads
         CPU threads that this process may use.
+    resources
+        Of the job in Snakemake: ``gpu``, 0 for one that does not compute on a GPU or was given it
+        otherwise, and ``jobs_per_gpu``, how many may share a GPU. By default one GPU, not shared.
 
     Raises
     ------
@@ -35,6 +44,9 @@ def select_device(name: str, threads: int) -> torch.device:
         If ``"cuda"`` is asked for on a machine without a usable GPU.
     """
     torch.set_num_threads(threads)
+    resources = {"gpu": 1} if resources is None else resources
+    if name != "cpu" and resources.get("gpu"):
+        take_slot(resources.get("jobs_per_gpu", 1))
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError(

@@ -56,6 +56,36 @@ def test_cpu_is_cpu(gpu):
     assert select_device("cpu", 1).type == "cpu"
 
 
+@pytest.fixture
+def shares(monkeypatch):
+    """The ``jobs_per_gpu`` of every slot that is asked for."""
+    asked = []
+    monkeypatch.setattr("denoiseg_flow.devices.take_slot", asked.append)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "name, resources, expected",
+    [
+        ("auto", None, [1]),  # not a job: the command denoiseg-flow
+        ("auto", {"gpu": 1}, [1]),
+        ("auto", {"gpu": 1, "jobs_per_gpu": 3}, [3]),
+        ("auto", {"gpu": 0, "jobs_per_gpu": 3}, []),  # a classical denoiser
+        ("cpu", {"gpu": 1}, []),
+    ],
+)
+def test_jobs_on_a_gpu_take_a_slot(gpu, shares, name, resources, expected):
+    select_device(name, 1, resources)
+    assert shares == expected
+
+
+def test_slot_is_taken_before_cuda_is_asked(shares, monkeypatch):
+    """CUDA reads CUDA_VISIBLE_DEVICES once."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(shares.append("CUDA")))
+    select_device("auto", 1)
+    assert shares == [1, "CUDA"]
+
+
 def test_cpu_results_are_reproducible():
     torch.use_deterministic_algorithms(False)
     select_device("cpu", 1)

@@ -2,13 +2,13 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.profiles import ProfileConfigFileParser
 
 import denoiseg_flow
+from denoiseg_flow import gpu_slots
 
 
 def test_version_is_the_same_everywhere(root):
@@ -28,15 +28,45 @@ def test_licence_and_holder_are_the_same_everywhere(root):
         assert f"Copyright (c) 2026, {holder['name']}\n" in licence
 
 
-@pytest.mark.parametrize("name", ["default", "slurm"])
-def test_profile_is_read(root, name):
+@pytest.fixture
+def read_profile(root, tmp_path):
     """Snakemake hands its parser a file and gets the options of the command line."""
-    with open(root / "profiles" / name / "profile.yaml") as file:
-        options = ProfileConfigFileParser().parse(file)
-    if name == "slurm":
-        assert options["executor"] == "slurm"
-        assert options["slurm-no-requeue"] and options["retries"]
-        assert "resources" not in options  # a limit of GPUs would serialise the run
-    else:
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        assert options == ({"resources": [f"gpu={gpus}"]} if gpus else {})
+
+    def read(name, old="", new=""):
+        copy = tmp_path / "profile.yaml"
+        copy.write_text((root / "profiles" / name / copy.name).read_text().replace(old, new))
+        with open(copy) as file:
+            return ProfileConfigFileParser().parse(file)
+
+    return read
+
+
+def test_slurm_profile(read_profile):
+    options = read_profile("slurm")
+    assert options["executor"] == "slurm"
+    assert options["slurm-no-requeue"] and options["retries"]
+    assert "resources" not in options  # a limit of GPUs would serialise the run
+
+
+def test_default_profile_without_a_gpu(read_profile):
+    assert read_profile("default") == {}
+
+
+@pytest.mark.parametrize("share", [1, 2])
+def test_default_profile_counts_the_slots_of_the_gpus(root, read_profile, monkeypatch, share):
+    """One number at its top counts for the limit and for all the rules that ask for a GPU."""
+    monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: ["0", "1", "2"])
+    options = read_profile("default", "per_gpu = 1", f"per_gpu = {share}")
+    rules = [
+        rule
+        for path in (root / "workflow/rules").glob("*.smk")
+        for rule, body in re.findall(
+            r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.M | re.S
+        )
+        if re.search(r"^        gpu=", body, re.M)
+    ]
+    assert options["resources"] == [f"gpu={3 * share}"]
+    assert sorted(options["set-resources"]) == sorted(
+        f"{rule}:jobs_per_gpu={share}" for rule in rules
+    )
+    assert len(rules) == 5

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, ResourceList, Wildcards
 from snakemake.utils import update_config
 
 from denoiseg_flow import configuration
@@ -136,6 +136,7 @@ def run_script(load_script) -> Callable[..., None]:
             output=_named_files(OutputFiles, output),
             params=Params(fromdict=dict(params or {})),
             wildcards=Wildcards(fromdict=dict(wildcards or {})),
+            resources=ResourceList(fromdict={"gpu": 0}),
             log=Log([str(log)]),
             threads=1,
             config=config,

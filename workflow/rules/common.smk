@@ -10,6 +10,7 @@ from denoiseg_flow import configuration
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.datasets import check_intensities, check_sources, split_of
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.gpu_slots import check_limit
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.methods import REVISION, as_dict
 from denoiseg_flow.results_folder import check_results, record_study
@@ -30,6 +31,14 @@ try:
     if workflow.is_main_process:  # not once more in every job: it may read all images
         check_results(RESULTS, DEFINITIONS)
         check_intensities(config)
+        if workflow.nodes is None:  # all jobs run on this machine
+            shares = [
+                resources["jobs_per_gpu"].value
+                for resources in workflow.resource_settings.overwrite_resources.values()
+                if "jobs_per_gpu" in resources
+            ]
+            limit = workflow.global_resources.get("gpu").value
+            check_limit(limit, max(shares, default=1))
 except InputError as error:
     raise WorkflowError(str(error)) from None
 

@@ -11,10 +11,11 @@ from denoiseg_flow.logs import job_log
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        device = select_device(snakemake.params.device, snakemake.threads)
+        params = snakemake.params
+        device = select_device(params.device, snakemake.threads, snakemake.resources)
         images = find_images([snakemake.input.images])
         finished = Path(snakemake.output.finished)
-        asked = dict(snakemake.params.reading)
+        asked = dict(params.reading)
         reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
         apply_model(
             Path(snakemake.input.model),
@@ -22,8 +23,8 @@ def main(snakemake):
             finished.parent,
             device,
             reading,
-            snakemake.params.format,
-            snakemake.params.tile,
+            params.format,
+            params.tile,
         )
         finished.touch()
 

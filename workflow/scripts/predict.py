@@ -12,7 +12,8 @@ from denoiseg_flow.scoring import SELF_SUPERVISION
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        device = select_device(snakemake.params.device, snakemake.threads)
+        params = snakemake.params
+        device = select_device(params.device, snakemake.threads, snakemake.resources)
         model = load_model(Path(snakemake.input.model), device)
         images, folder = Path(snakemake.input.images), Path(snakemake.output.predictions)
         split = manifest.read(Path(snakemake.input.split))
@@ -20,17 +21,17 @@ def main(snakemake):
         def names(subsets):
             return split.loc[split["subset"].isin(subsets), "image"]
 
-        save = snakemake.params.save_probabilities
+        save = params.save_probabilities
         predict_folder(
             model,
             images,
-            names(snakemake.params.subsets),
+            names(params.subsets),
             folder,
             save,
-            snakemake.params.tile,
+            params.tile,
         )
-        if snakemake.params.judged:
-            losses = self_supervised_losses(model, images, names(snakemake.params.judged))
+        if params.judged:
+            losses = self_supervised_losses(model, images, names(params.judged))
             manifest.write(losses, folder / SELF_SUPERVISION)
 
 

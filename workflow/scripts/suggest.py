@@ -20,7 +20,8 @@ N_SHOWN = 8
 def main(snakemake):
     with job_log(snakemake.log[0]):
         inputs, output = snakemake.input, snakemake.output
-        device = select_device(snakemake.params.device, snakemake.threads)
+        params = snakemake.params
+        device = select_device(params.device, snakemake.threads, snakemake.resources)
         model = load_model(Path(inputs.model), device)
         images, noisy = input_folder(Path(inputs.images)), Path(inputs.noisy)
         split = manifest.read(Path(inputs.split))

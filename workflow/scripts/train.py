@@ -33,7 +33,7 @@ def main(snakemake):
             init=Path(init) if init else None,
             own_subsets=params.subsets,
             checkpoints=checkpoints,
-            device=select_device(params.device, snakemake.threads),
+            device=select_device(params.device, snakemake.threads, snakemake.resources),
         )
         if inputs.get("input_model"):
             model.input = load_model(Path(inputs.input_model))

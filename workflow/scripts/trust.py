@@ -31,7 +31,10 @@ def main(snakemake):
             images=images,
             predictions=predictions,
             metrics=pd.read_csv(inputs.metrics, sep="\t", dtype={"image": str}),
-            model=load_model(Path(inputs.model), select_device(params.device, snakemake.threads)),
+            model=load_model(
+                Path(inputs.model),
+                select_device(params.device, snakemake.threads, snakemake.resources),
+            ),
         )
         findings.log(trust.findings, params.about)
         findings.write(trust.findings, Path(output.json))
