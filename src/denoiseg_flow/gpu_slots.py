@@ -16,6 +16,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from denoiseg_flow.errors import InputError
@@ -47,13 +48,17 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     These are the entries of that variable up to the first that names no GPU, as CUDA reads it:
     numbers, and names of whole GPUs or of parts (MIG). Without the variable, they are all.
     """
+    # Schedulers deny access to those of others; containers have fewer files. CUDA counts the rest
+    # from 0, also if it is /dev/nvidia3 alone.
+    usable = [os.access(file, os.R_OK | os.W_OK) for file in devices.glob("nvidia[0-9]*")]
+    numbers = [str(number) for number in range(sum(usable))]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
-        # CUDA counts from 0, also in a container that is given /dev/nvidia3 alone.
-        return [str(number) for number, _ in enumerate(devices.glob("nvidia[0-9]*"))]
+        return numbers
     gpus: list[str] = []
     for entry in map(str.strip, listed.split(",")):
-        if not re.fullmatch(r"\d+|(GPU|MIG)-\S+", entry):
+        is_name = re.fullmatch(r"(GPU|MIG)-\S+", entry)
+        if not is_name and entry not in numbers:
             break
         gpus.append(entry)
     return gpus
@@ -91,7 +96,7 @@ def take_slot(jobs_per_gpu: int = 1) -> None:
     logger.info("using GPU %s of %s", gpu, ", ".join(gpus))
 
 
-def check_limit(limit: int | None, jobs_per_gpu: int) -> None:
+def check_limit(limit: int | None, shares: Sequence[int | str]) -> None:
     """Refuse more jobs at once than the GPUs of this machine have slots.
 
     Without a GPU, jobs compute on the CPU, and the limit is only a number.
@@ -100,27 +105,29 @@ def check_limit(limit: int | None, jobs_per_gpu: int) -> None:
     ----------
     limit
         How many jobs with ``gpu=1`` Snakemake starts at once here; as many as it likes if None.
-    jobs_per_gpu
-        How many of them may share a GPU.
+    shares
+        The ``jobs_per_gpu`` of each rule that has one.
 
     Raises
     ------
     InputError
-        If a GPU has no slot, or all of them together have fewer than the limit.
+        If a share is no number above 0, or the GPUs have fewer slots than the limit.
     """
     gpus = len(visible_gpus())
     if not gpus:
         return
-    if jobs_per_gpu < 1:
+    for share in shares:
+        if not isinstance(share, int) or share < 1:
+            raise InputError(
+                f"resource 'jobs_per_gpu' is {share}; write a number, 1 or more, or choose the CPU "
+                "by the config key 'device'"
+            )
+    share = max(shares, default=1)
+    if limit is not None and limit > gpus * share:
         raise InputError(
-            f"resource 'jobs_per_gpu' is {jobs_per_gpu}; write 1 or more in the profile, or choose "
-            "the CPU by the config key 'device'"
-        )
-    if limit is not None and limit > gpus * jobs_per_gpu:
-        raise InputError(
-            f"the limit 'gpu' of --resources is {limit}, but {gpus} visible GPU(s) with "
-            f"{jobs_per_gpu} job(s) each have room for {gpus * jobs_per_gpu}; lower it, or let "
-            "more jobs share a GPU by 'jobs_per_gpu' in profiles/default/profile.yaml"
+            f"the limit 'gpu' of --resources is {limit}, but {gpus} visible GPU(s) with {share} "
+            f"job(s) each have room for {gpus * share}; lower it, or let more jobs share a GPU by "
+            "'jobs_per_gpu' in profiles/default/profile.yaml"
         )
 
 

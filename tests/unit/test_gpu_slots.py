@@ -179,42 +179,55 @@ def test_stands_aside_without_a_gpu(monkeypatch, start, listed):
     assert [start().says() for _ in range(2)] == [listed] * 2
 
 
+@pytest.fixture
+def devices(tmp_path):
+    """A folder like /dev, with two GPUs and other files."""
+    for name in ("nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_gpus_of_the_machine(devices):
+    """Counted as CUDA does, whatever their files are called."""
+    assert visible_gpus(devices) == ["0", "1"]
+    assert visible_gpus(devices / "nowhere") == []
+
+
+def test_gpus_that_a_scheduler_gave_to_others(devices, monkeypatch):
+    """Their files are there as well, and cannot be opened."""
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name == "nvidia3")
+    assert visible_gpus(devices) == ["0"]
+
+
 @pytest.mark.parametrize(
     "listed, expected",
     [
         ("", []),
         ("-1", []),
         ("NoDevFiles", []),
-        ("1,3", ["1", "3"]),
-        (" 1, 3 ", ["1", "3"]),
+        ("1", ["1"]),
+        (" 1, 0 ", ["1", "0"]),
         ("0,-1,1", ["0"]),
+        ("1,3,0", ["1"]),  # there is no GPU 3
         ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"]),
         ("MIG-a,MIG-GPU-b/1/0", ["MIG-a", "MIG-GPU-b/1/0"]),
     ],
 )
-def test_gpus_that_the_environment_lists(monkeypatch, listed, expected):
+def test_gpus_that_the_environment_lists(devices, monkeypatch, listed, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert visible_gpus() == expected
-
-
-def test_gpus_of_the_machine(tmp_path):
-    """Counted as CUDA does, whatever their files are called; other files are no GPUs."""
-    assert visible_gpus(tmp_path) == []
-    for name in ("nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    assert visible_gpus(tmp_path) == ["0", "1"]
+    assert visible_gpus(devices) == expected
 
 
 def test_limit_that_has_room(gpus):
-    check_limit(None, 1)
-    check_limit(4, 1)
-    check_limit(8, 2)
+    check_limit(None, [])
+    check_limit(4, [])
+    check_limit(8, [2, 1])
 
 
-@pytest.mark.parametrize("limit, share, room", [(8, 1, 4), (9, 2, 8)])
-def test_limit_above_the_slots(gpus, limit, share, room):
+@pytest.mark.parametrize("limit, shares, share, room", [(8, [], 1, 4), (9, [1, 2], 2, 8)])
+def test_limit_above_the_slots(gpus, limit, shares, share, room):
     with pytest.raises(InputError) as caught:
-        check_limit(limit, share)
+        check_limit(limit, shares)
     assert str(caught.value) == (
         f"the limit 'gpu' of --resources is {limit}, but 4 visible GPU(s) with {share} job(s) each "
         f"have room for {room}; lower it, or let more jobs share a GPU by 'jobs_per_gpu' in "
@@ -222,12 +235,13 @@ def test_limit_above_the_slots(gpus, limit, share, room):
     )
 
 
-def test_gpus_without_a_slot(gpus):
-    with pytest.raises(InputError, match="'jobs_per_gpu' is 0; write 1 or more"):
-        check_limit(0, 0)
+@pytest.mark.parametrize("share", [0, "attempt"])
+def test_share_that_is_no_number_of_jobs(gpus, share):
+    with pytest.raises(InputError, match=f"'jobs_per_gpu' is {share}; write a number, 1 or more"):
+        check_limit(None, [1, share])
 
 
 def test_limit_without_a_gpu(monkeypatch):
     """Jobs compute on the CPU: as before, it is only a number."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    check_limit(8, 1)
+    check_limit(8, [])

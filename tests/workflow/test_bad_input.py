@@ -319,6 +319,19 @@ def test_a_package_that_is_missing(tmp_path, call_snakemake):
     assert "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`" in call.screen
 
 
+def test_more_gpus_than_there_are(tmp_path, call_snakemake, monkeypatch):
+    """On a cluster, the limit counts what all of its nodes do together."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
+    call = call_snakemake(tmp_path, "--dry-run", "--resources", "gpu=8")
+    assert call.status != 0
+    assert "'gpu' of --resources is 8, but 4 visible GPU(s) with 1 job(s) each" in call.screen
+    assert "Traceback" not in call.screen
+    for more in (["--set-resources", "train:jobs_per_gpu=2"], ["--jobs", "8"]):
+        call = call_snakemake(tmp_path, "--dry-run", "--resources", "gpu=8", *more)
+        assert call.status == 0, call.screen
+    assert {path.name for path in tmp_path.iterdir()} <= {".snakemake"}
+
+
 # ---------------------------------------------------------------- mistakes in the images
 
 

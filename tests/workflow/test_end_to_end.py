@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 import zipfile
 
 import pandas as pd
@@ -158,6 +159,31 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     assert (out / "objects.csv").exists()
     call = call_snakemake(folder, *options)
     assert "Nothing to be done" in call.screen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="slots are names of Linux")
+def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monkeypatch):
+    """Two invented GPUs, of which another process has the first; then its second slot as well."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    busy, free = (f"GPU-{uuid.uuid4()}" for _ in range(2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", busy)
+    code = "from denoiseg_flow.gpu_slots import take_slot; take_slot(); print(); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        other.stdout.readline()
+        for gpus, expected, options in [
+            ((busy, free), free, ()),
+            ((busy,), busy, ("--resources", "gpu=2", "--set-resources", "suggest:jobs_per_gpu=2")),
+        ]:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(gpus))
+            only = ("--cores", "2", "--forcerun", "suggest", "--until", "suggest")
+            call = call_snakemake(folder, *options, *only)
+            assert call.status == 0, call.screen
+            log = (folder / "results/logs/nuclei/suggest/n10.log").read_text()
+            assert f"using GPU {expected} of {', '.join(gpus)}" in log
+            assert "waiting" not in log
+        other.communicate(b"\n")
 
 
 def test_five_annotated_images(finished, tmp_path, call_snakemake):

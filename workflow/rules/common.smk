@@ -33,12 +33,11 @@ try:
         check_intensities(config)
         if workflow.nodes is None:  # all jobs run on this machine
             shares = [
-                resources["jobs_per_gpu"].value
+                resources["jobs_per_gpu"].raw
                 for resources in workflow.resource_settings.overwrite_resources.values()
                 if "jobs_per_gpu" in resources
             ]
-            limit = workflow.global_resources.get("gpu").value
-            check_limit(limit, max(shares, default=1))
+            check_limit(workflow.global_resources.get("gpu").value, shares)
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
