@@ -19,6 +19,17 @@ def no_slot(monkeypatch):
     monkeypatch.setattr(gpu_slots, "visible_gpus", list)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+
+
 @pytest.fixture
 def serve(monkeypatch):
     """Return a function that starts a web server on loopback with the given request handler."""

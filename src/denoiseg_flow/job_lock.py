@@ -23,10 +23,17 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
 
 class JobLock:
-    """The lock of one job, held by this process; see :func:`sole_process`."""
+    """The lock of one job, held by this process; see :func:`sole_process`.
 
-    def __init__(self, descriptor: int) -> None:
+    Attributes
+    ----------
+    predecessor
+        The process that was waited for; empty if there was none.
+    """
+
+    def __init__(self, descriptor: int, predecessor: str) -> None:
         self._descriptor = descriptor
+        self.predecessor = predecessor
 
     def awaited(self) -> bool:
         """Return whether another process waits to do the same job again."""
@@ -45,11 +52,11 @@ def sole_process(path: Path) -> Iterator[JobLock]:
         File of the lock. It is there while the job runs, and says who runs it; nothing is left of
         it afterwards, unless the process is killed.
     """
-    descriptor = _acquire(path)
+    descriptor, predecessor = _acquire(path)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, _this_process().encode(), 0)
-        yield JobLock(descriptor)
+        yield JobLock(descriptor, predecessor)
     finally:
         # Before the lock is gone: whoever waits for it finds that this is no longer the file.
         with suppress(OSError):
@@ -57,25 +64,24 @@ def sole_process(path: Path) -> Iterator[JobLock]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
-    """Return the descriptor of the locked file."""
+def _acquire(path: Path) -> tuple[int, str]:
+    """Return the descriptor of the locked file, and for whom this process waited."""
+    predecessor = ""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 _lock(descriptor, _WAITING, fcntl.LOCK_SH)
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
+                predecessor = holder or "another process"
                 logger.warning(
-                    "%s does the same job already: waiting until it ends (%s)",
-                    holder or "another process",
-                    path,
+                    "%s does the same job already: waiting until it ends (%s)", predecessor, path
                 )
                 _lock(descriptor, _AT_WORK, fcntl.LOCK_EX)
-                logger.warning("it ended: going on")
                 _lock(descriptor, _WAITING, fcntl.LOCK_UN)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    return descriptor
+                    return descriptor, predecessor
         except BaseException:
             os.close(descriptor)
             raise

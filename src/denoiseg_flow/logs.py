@@ -11,6 +11,8 @@ from pathlib import Path
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.job_lock import JobLock, sole_process
 
+logger = logging.getLogger(__name__)
+
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
@@ -36,6 +38,8 @@ def job_log(path: str | Path) -> Iterator[JobLock]:
     logging.captureWarnings(True)
     try:
         with sole_process(Path(f"{path}.lock")) as lock, _log_file(path):
+            if lock.predecessor:
+                logger.info("waited until %s ended, which did the same job", lock.predecessor)
             yield lock
     except Exception as error:
         print(sentence(error), file=sys.stderr)

@@ -248,6 +248,11 @@ class Cluster:
         )
         return [dict(zip(fields, line.split("|"), strict=True)) for line in text.splitlines()]
 
+    def gpu_job(self) -> tuple[str, str] | None:
+        """Return number and node of the first job that runs in the partition `gpu`."""
+        lines = self.ask("squeue", "-h", "-t", "R", "-o", "%i %N", "-p", "gpu").splitlines()
+        return tuple(lines[0].split()) if lines else None
+
     # How it is made.
 
     def _write_configuration(self) -> None:

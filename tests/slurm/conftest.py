@@ -39,7 +39,6 @@ class Study:
         self.command = [*SNAKEMAKE, *targets, "--configfile", str(REPO / "config/test.yaml")]
         self.command += ["--config", *config]
         self.process: subprocess.Popen | None = None
-        folder.mkdir()
 
     def write_profile(self, **values: str) -> Path:
         """Fill in the profile, and ask more often than is decent on a real cluster."""
@@ -69,34 +68,47 @@ class Study:
         command = [*self.command, "--workflow-profile", "none", "--cores", "2"]
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True, timeout=WAIT)
 
+    def wait_for(self, what: Callable[[], Any]) -> None:
+        """Wait until something is true, while Snakemake runs."""
+        end = time.monotonic() + WAIT
+        while self.process.poll() is None and time.monotonic() < end:
+            if what():
+                return
+            time.sleep(0.2)
+        raise TimeoutError(self.screen)
+
     @property
     def screen(self) -> str:
         return (self.folder / "screen").read_text()
 
+    def log(self, method: str) -> str:
+        """Return the log of the last try of a training."""
+        return "".join(path.read_text() for path in self.find(f"logs/**/{method}/**/train.log"))
+
     def tables(self) -> dict[str, bytes]:
-        paths = sorted((self.folder / "results/tables").iterdir())
-        return {path.name: path.read_bytes() for path in paths}
+        return {path.name: path.read_bytes() for path in self.find("tables/*")}
 
-    def wait_for(self, what: Callable[[], Any]) -> Any:
-        """Wait until there is something while Snakemake runs, and return it."""
-        end = time.monotonic() + WAIT
-        while self.process.poll() is None and time.monotonic() < end:
-            if found := what():
-                return found
-            time.sleep(0.2)
-        raise TimeoutError(self.screen)
+    def leftovers(self) -> list[Path]:
+        """Return the files that are there only while something runs."""
+        return self.find("*.lock") + self.find("checkpoint*") + self.find("*.partial")
+
+    def find(self, pattern: str) -> list[Path]:
+        return sorted((self.folder / "results").rglob(pattern))
 
 
-@pytest.fixture
-def study(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Study]]:
-    """Make a study in a folder of that name."""
+@pytest.fixture(scope="session")
+def new_study(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Study]]:
+    """Make a study in a folder of its own."""
     studies = []
 
-    def make(name: str, *config: str, targets: Sequence[str] = ()) -> Study:
-        studies.append(Study(cluster, tmp_path / name, list(config), list(targets)))
+    def make(*config: str, targets: Sequence[str] = ()) -> Study:
+        folder = tmp_path_factory.mktemp("study")
+        studies.append(Study(cluster, folder, list(config), list(targets)))
         return studies[-1]
 
     yield make
-    for each in studies:
-        if each.process is not None:
-            each.process.kill()
+    for study in studies:
+        if study.process is not None:
+            study.process.kill()

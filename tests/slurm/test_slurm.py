@@ -1,114 +1,93 @@
 """The workflow on a SLURM cluster: the same numbers, whatever happens to nodes and daemons."""
 
-import signal
+import time
 
 import pytest
+from cluster import GPU_NODES
 
-# One training of half a minute, with a checkpoint every second.
-SLOW = [
-    "grid={methods: [n2v]}",
-    "recipes={tiny: {steps_per_epoch: 800}}",
-    "checkpoint_seconds=1",
-]
-TABLE = ["results/tables/metrics.csv"]
+# Trainings of half a minute, with a checkpoint every second.
+SLOW = ("recipes={tiny: {steps_per_epoch: 800}}", "checkpoint_seconds=1")
+TABLE = "results/tables/metrics.csv"
 
 
-def requests(cluster, since):
-    """What the jobs asked for, by the rules that they ran."""
-    return {job["Comment"]: job["ReqTRES"] for job in cluster.jobs() if int(job["JobID"]) > since}
-
-
-def last_job(cluster):
-    return max((int(job["JobID"]) for job in cluster.jobs()), default=0)
-
-
-def test_same_tables_as_on_one_machine(cluster, study):
-    """A GPU for trainings and predictions, none for the rest; scores in the job of predictions."""
-    methods = "grid={methods: [n2v, sequential]}"
-    before = last_job(cluster)
-    there, here = study("there", methods), study("here", methods)
-    there.start()
-    there.finish()
-    here.run_locally()
-    assert there.tables() == here.tables()
-    asked = requests(cluster, before)
-    print(asked)
+@pytest.fixture(scope="module")
+def one_machine(new_study):
+    """The tables that one machine makes of one training."""
+    study = new_study("grid={methods: [n2v]}", *SLOW, targets=[TABLE])
+    study.run_locally()
+    return study.tables()
 
 
 @pytest.fixture
-def training(study):
-    """A study that was just started, and the checkpoint of its training."""
-    there = study("there", *SLOW, targets=TABLE)
+def training(new_study):
+    """A study on the cluster that has just begun its only training."""
+    study = new_study("grid={methods: [n2v]}", *SLOW, targets=[TABLE])
+    study.start()
+    study.wait_for(lambda: study.find("checkpoint.pt"))
+    return study
+
+
+def test_a_node_fails(cluster, new_study):
+    """GPUs for trainings and predictions, and none for the rest; the tables of one machine."""
+    methods = "grid={methods: [n2v, sequential]}"
+    there = new_study(methods, *SLOW)
+    here = new_study(methods, *SLOW)
     there.start()
-    there.wait_for(lambda: list(there.folder.rglob("checkpoint.pt")))
-    return there
-
-
-def running_job(cluster):
-    """The training that runs: its number and its node."""
-    line = cluster.ask("squeue", "-h", "-t", "R", "-o", "%i %N", "-p", "gpu,urgent").split()
-    return line[:2]
-
-
-def log(there):
-    return next(there.folder.rglob("train.log")).read_text()
-
-
-def test_node(cluster, study, training):
-    there = training
-    job, node = running_job(cluster)
+    there.wait_for(lambda: there.find("checkpoint.pt"))
+    job, node = cluster.gpu_job()
     cluster.kill_node(node)
-    print("killed", job, node)
-    there.wait_for(lambda: running_job(cluster) and running_job(cluster)[1] != node)
-    print("again", running_job(cluster))
+    there.wait_for(lambda: cluster.gpu_job() not in (None, (job, node)))
+    assert cluster.gpu_job()[0] == job
     there.finish()
-    print(there.screen, log(there))
     cluster.start_node(node)
+    assert there.log("n2v").count("continuing from") == 1
+    here.run_locally()
+    assert there.tables() == here.tables()
+    assert not there.leftovers()
+    for job in cluster.jobs():
+        uses_gpu = "train" in job["Comment"] or "predict" in job["Comment"]
+        assert ("gres/gpu=1" in job["ReqTRES"]) == uses_gpu, job
+        assert (job["NodeList"] in GPU_NODES) == uses_gpu, job
 
 
-def test_preempt(cluster, study, training):
-    there = training
-    job, node = running_job(cluster)
+def test_snakemake_is_killed(cluster, training, one_machine):
+    """Its job runs on and is submitted again, waits, and finds its work done."""
+    training.process.kill()
+    training.process.wait()
+    training.start("--unlock")
+    training.finish()
+    training.start("--rerun-incomplete")
+    training.finish()
+    assert "which did the same job" in training.log("n2v")
+    assert "0 steps in" in training.log("n2v")
+    assert training.tables() == one_machine
+    assert not training.leftovers()
+
+
+@pytest.mark.long
+def test_a_node_loses_its_network(cluster, training, one_machine):
+    """Its job runs on, and SLURM starts it a second time elsewhere."""
+    _, node = cluster.gpu_job()
+    cluster.lose_node(node)
+    training.finish()
+    cluster.start_node(node)
+    assert training.tables() == one_machine
+    assert not training.leftovers()
+
+
+@pytest.mark.long
+def test_displaced_cancelled_out_of_time_and_without_controller(cluster, training, one_machine):
+    job, node = cluster.gpu_job()
     cluster.ask(
-        "sbatch",
-        "-p",
-        "urgent",
-        "-w",
-        node,
-        "--exclusive",
-        "--output=/dev/null",
-        "--wrap",
-        "sleep 5",
+        "sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 9"
     )
-    there.finish()
-    print(there.screen, log(there))
-
-
-def test_scancel(cluster, study, training):
-    there = training
-    job, node = running_job(cluster)
+    training.wait_for(lambda: "continuing from" in training.log("n2v"))
+    assert cluster.gpu_job()[0] == job  # put back into the queue
     cluster.ask("scancel", job)
-    there.finish()
-    print(there.screen, log(there))
-
-
-def test_ctld(cluster, study, training):
-    import time
-
-    there = training
+    training.wait_for(lambda: (cluster.gpu_job() or (job,))[0] != job)
     cluster.kill_controller()
     time.sleep(15)
     cluster.start_controller()
-    there.finish()
-    print(there.screen, log(there))
-
-
-def test_snakemake_killed(cluster, study, training):
-    there = training
-    there.process.kill()
-    there.process.wait()
-    there.start("--unlock")
-    there.finish()
-    there.start("--rerun-incomplete")
-    there.finish()
-    print(there.screen, log(there))
+    training.finish()
+    assert training.tables() == one_machine
+    assert not training.leftovers()
