@@ -34,11 +34,14 @@ def check_results(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> Non
             f"one ({__version__}) cannot continue; move them away, or {_ELSEWHERE}"
         )
     for name, method in _plain(methods).items():
-        known = record["methods"].get(name, method)
-        if known != method and any(runs.glob(f"*/*/{name}")):
+        known = record["methods"].get(name, {})
+        # Fields that only one of them has are those of another version.
+        other = [key for key in method if key in known and known[key] != method[key]]
+        if other and any(runs.glob(f"*/*/{name}")):
+            here, there = ({key: each[key] for key in other} for each in (method, known))
             raise InputError(
-                f"method '{name}' is defined otherwise here ({_differences(method, known)}) than "
-                f"where the runs in {folder} come from ({_differences(known, method)}); give it "
+                f"method '{name}' is defined otherwise here ({_in_words(here)}) than "
+                f"where the runs in {folder} come from ({_in_words(there)}); give it "
                 f"another name (config key 'methods.{name}'), {_ELSEWHERE}, or delete "
                 f"{runs}/*/*/{name} to train it anew"
             )
@@ -80,6 +83,5 @@ def _plain(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
     return json.loads(json.dumps(methods))
 
 
-def _differences(method: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The fields that another definition does not have like this."""
-    return ", ".join(f"{key}: {method[key]}" for key in method if other.get(key) != method[key])
+def _in_words(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in fields.items())

@@ -52,6 +52,12 @@ def test_another_definition_of_the_same_name(results):
     assert f"delete {results}/runs/*/*/denoiseg" in text
 
 
+def test_fields_of_another_version_do_not_count(results):
+    record = results / "study.json"
+    record.write_text(record.read_text().replace('"alpha": 0.5,', '"older": 1,'))
+    check_results(results, OTHER)
+
+
 def test_the_advice_helps(results):
     (results / "runs/nuclei/n10/denoiseg/gt4/seed1").rmdir()
     (results / "runs/nuclei/n10/denoiseg/gt4").rmdir()

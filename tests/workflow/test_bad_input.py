@@ -319,6 +319,64 @@ def test_a_package_that_is_missing(tmp_path, call_snakemake):
     assert "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`" in call.screen
 
 
+def test_another_definition_in_the_same_results(finished, tmp_path, call_snakemake):
+    """The results are as they were, and only runs of that method stand in the way."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = sorted(folder.rglob("*"))
+    options = ("--cores", "1", "--config", "methods={denoiseg: {alpha: 0.3}}")
+    call = call_snakemake(folder, *options)
+    assert call.status != 0
+    assert "method 'denoiseg' is defined otherwise here (alpha: 0.3)" in call.screen
+    assert "Traceback" not in call.screen
+    assert [path for path in before if not path.exists()] == []
+    shutil.rmtree(folder / "results/runs/nuclei/n10/denoiseg")
+    assert call_snakemake(folder, "--dry-run", *options).jobs["train"] == 1
+
+
+def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    record = folder / "results/study.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 0'))
+    call = call_snakemake(folder, "--cores", "1")
+    assert call.status != 0
+    assert "the results in results were written by an older version" in call.screen
+    assert "Traceback" not in call.screen
+
+
+@pytest.mark.parametrize(
+    "partitions, sentence",
+    [
+        ("cpu (null)\ngpu gpu:2", "the cluster has no default partition, and rule "),
+        ("cpu* (null)\ngpu gpu:2", "rule 'train' asks for 1 GPU in partition 'cpu'"),
+    ],
+)
+def test_profile_that_does_not_fit_the_cluster(
+    tmp_path, call_snakemake, monkeypatch, partitions, sentence
+):
+    """Before anything is submitted: sbatch is not called."""
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    for name, text in [
+        ("sinfo", f"cat <<'END'\n{partitions}\nEND"),
+        ("sbatch", f"touch {tmp_path}/submitted; exit 1"),
+        *((name, "exit 1") for name in ("sacct", "squeue", "scontrol", "scancel")),
+    ]:
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(f"#!/bin/sh\n{text}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    folder = tmp_path / "study"
+    folder.mkdir()
+    call = call_snakemake(folder, "--workflow-profile", "slurm")
+    assert call.status != 0
+    assert sentence in call.screen
+    assert "Traceback" not in call.screen
+    assert not (tmp_path / "submitted").exists()
+    assert not (folder / "results").exists()
+
+
 def test_more_gpus_than_there_are(tmp_path, call_snakemake, monkeypatch):
     """On a cluster, the limit counts what all of its nodes do together."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
