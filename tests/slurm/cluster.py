@@ -265,8 +265,8 @@ class Cluster:
         for node, port in zip(self.nodes, self._node_ports, strict=True):
             devices = f" Gres=gpu:fake:{GPUS}" if node in GPU_NODES else ""
             nodes.append(
-                f"NodeName={node} NodeHostname={self._places['host']} NodeAddr=127.0.0.1 Port={port} "
-                f"CPUs=4 RealMemory=16000 State=UNKNOWN{devices}"
+                f"NodeName={node} NodeHostname={self._places['host']} NodeAddr=127.0.0.1 "
+                f"Port={port} CPUs=4 RealMemory=16000 State=UNKNOWN{devices}"
             )
             if devices:
                 files = f"{self.folder}/dev/nvidia[0-{GPUS - 1}]"

@@ -30,8 +30,7 @@ def training(new_study):
 def test_a_node_fails(cluster, new_study):
     """GPUs for trainings and predictions, and none for the rest; the tables of one machine."""
     methods = "grid={methods: [n2v, sequential]}"
-    there = new_study(methods, *SLOW)
-    here = new_study(methods, *SLOW)
+    there, here = (new_study(methods, *SLOW, targets=[TABLE]) for _ in range(2))
     there.start()
     there.wait_for(lambda: there.find("checkpoint.pt"))
     job, node = cluster.gpu_job()
@@ -44,8 +43,8 @@ def test_a_node_fails(cluster, new_study):
     here.run_locally()
     assert there.tables() == here.tables()
     assert not there.leftovers()
-    for job in cluster.jobs():
-        uses_gpu = "train" in job["Comment"] or "predict" in job["Comment"]
+    for job in cluster.jobs():  # a prediction and its scores are one job
+        uses_gpu = any(rule in job["Comment"] for rule in ("train", "predict_score"))
         assert ("gres/gpu=1" in job["ReqTRES"]) == uses_gpu, job
         assert (job["NodeList"] in GPU_NODES) == uses_gpu, job
 
