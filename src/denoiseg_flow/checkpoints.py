@@ -7,12 +7,14 @@ import os
 import signal
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+_DEEPEST = 100  # values within values
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,18 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is truncated, damaged, or holds anything but tensors and plain values.
+        If the file is truncated, damaged, or holds anything but tensors and plain values, all
+        of them as large as they say.
     """
     try:
-        # PyTorch does not look at the checksums of its own archive.
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+            # PyTorch stores without compression: what is larger than its file is a bomb.
+            n_bytes = sum(member.file_size for member in archive.infolist())
+            damaged = n_bytes > path.stat().st_size
+            # It does not look at the checksums of its own archive.
+            damaged = damaged or archive.testzip()
         content = None if damaged else torch.load(path, map_location=device, weights_only=True)
+        _check_values(content, n_bytes)
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # nearly any, depending on which bytes are damaged
@@ -65,6 +72,31 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged or not a file of tensors")
     return content
+
+
+def _check_values(content: Any, limit: int) -> None:
+    """Raise ValueError unless these are tensors and plain values, each written out in the file.
+
+    A pickle can say in a few bytes that a value is made of another one many times, or that all
+    numbers of a tensor are the same one.
+    """
+    waiting, count = [(content, 1)], 1
+    while waiting:
+        value, depth = waiting.pop()
+        inside: Sequence[Any] = ()
+        if isinstance(value, torch.Tensor):
+            if value.untyped_storage().nbytes() < value.nbytes:
+                raise ValueError(f"{value.nbytes} bytes of numbers that are not there")
+        elif isinstance(value, dict):
+            inside = [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple):
+            inside = value
+        elif not isinstance(value, str | bytes | int | float | None):
+            raise ValueError(f"a value of type {type(value).__name__}")
+        waiting.extend((each, depth + 1) for each in inside)
+        count += len(inside)
+        if count > limit or depth > _DEEPEST:
+            raise ValueError("more values than the file can hold")
 
 
 class Checkpoints:

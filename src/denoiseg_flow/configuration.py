@@ -10,7 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain, shown
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -84,27 +84,29 @@ def _resolve(part: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _sentence(error: ValidationError) -> str:
-    key = ".".join(str(step) for step in error.absolute_path)
+    key = ".".join(plain(step) for step in error.absolute_path)
     where = f"config key '{key}'" if key else "the config"
     match error.validator:
         case "additionalProperties" | "unevaluatedProperties":
             known = list(error.schema.get("properties", {}))
             unknown = next(name for name in error.instance if name not in known)
-            name = f"{key}.{unknown}" if key else str(unknown)
+            name = f"{key}.{plain(unknown)}" if key else plain(unknown)
             return f"unknown config key '{name}'; {_suggest(str(unknown), known)}"
         case "required":
             missing = next(name for name in error.validator_value if name not in error.instance)
             return f"{where} lacks '{missing}'; {_described(error.schema, missing)}"
         case "enum":
-            return f"{where} is {error.instance!r}; available: {_listed(error.validator_value)}"
+            value = shown(error.instance)
+            return f"{where} is {value}; available: {_listed(error.validator_value)}"
         case "type":
             wanted = error.validator_value
             wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)
-            return f"{where} is {error.instance!r}, but must be of type {wanted}"
+            return f"{where} is {shown(error.instance)}, but must be of type {wanted}"
         case "minItems" if not error.instance:
             return f"{where} is an empty list; name at least one entry"
         case _:
-            return f"{where}: {error.message}" + (
+            message = error.message.replace(repr(error.instance), shown(error.instance))
+            return f"{where}: {message}" + (
                 f"; {error.schema['description']}" if "description" in error.schema else ""
             )
 

@@ -14,7 +14,7 @@ from denoiseg_flow.data.datasets import (
 )
 from denoiseg_flow.data.manifest import CROSS, SUBSETS, TESTED
 from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.method_checks import check_method, check_size, look_up, needed_methods
 from denoiseg_flow.methods import NOISY, Method, Recipe
 
@@ -455,6 +455,6 @@ class Grid:
         name, methods = self.config["apply"]["method"], self.config["grid"]["methods"]
         if name is not None and name not in methods:
             raise InputError(
-                f"config key 'apply.method' is '{name}', which is not in grid.methods; available: "
-                f"{', '.join(methods)}"
+                f"config key 'apply.method' is {shown(name)}, which is not in grid.methods; "
+                f"available: {', '.join(methods)}"
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods import NOISY, Method, Recipe, down_samplings
 
 
@@ -85,7 +85,7 @@ def look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
     """Return an entry of a section of the config, which the given key names."""
     if name not in section:
         raise InputError(
-            f"unknown {kind} '{name}'; available: {_listed(section)} (config key {key})"
+            f"unknown {kind} {shown(name)}; available: {_listed(section)} (config key {key})"
         )
     return section[name]
 

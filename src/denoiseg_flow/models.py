@@ -1,6 +1,8 @@
 """A trained model: everything that is needed to use it, in one file."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import torch
 from torch import nn
 
 from denoiseg_flow import __version__, checkpoints
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.classical import DENOISERS
+from denoiseg_flow.errors import InputError, plain, shown
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, recipe_from_dict
 from denoiseg_flow.networks import build_network
@@ -21,6 +24,10 @@ FORMAT = 3
 # and classical denoisers.
 READABLE = (1, 2, 3)
 SINCE = "0.1.0"  # the first version of the package that reads this format
+_UNFIT = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,11 @@ class Normalisation:
 
     mean: float | tuple[float, ...]
     std: float | tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        values = np.asarray([self.mean, self.std], float)
+        if not np.isfinite(values).all():
+            raise ValueError(f"mean {self.mean} and standard deviation {self.std}")
 
     @classmethod
     def of_channels(cls, values: Sequence[tuple[float, float]]) -> "Normalisation":
@@ -234,7 +246,8 @@ def describe_model(path: Path) -> dict[str, Any]:
     InputError
         As :func:`load_model`.
     """
-    return _without_tensors(_read(path, "cpu"))
+    with _refusal(path):
+        return _without_tensors(_read(path, "cpu"))
 
 
 def _without_tensors(value: Any) -> Any:
@@ -265,9 +278,23 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
     Raises
     ------
     InputError
-        If the file is damaged, or was written by a newer version of the package.
+        If the file is damaged, was written by a newer version of the package, or is no model.
     """
-    return _rebuild(_read(path, device), device)
+    with _refusal(path):
+        return _rebuild(_read(path, device), device)
+
+
+@contextmanager
+def _refusal(path: Path) -> Iterator[None]:
+    """Say of whatever comes of values that no model has that it is none."""
+    try:
+        yield
+    except _UNFIT as error:
+        reason = plain(f"{type(error).__name__}: {error}")
+        raise InputError(
+            f"model {path} is damaged or was not written by denoiseg-flow ({reason}): train it "
+            "again, or get it again from where it was trained"
+        ) from error
 
 
 def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
@@ -277,9 +304,9 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
         raise InputError(f"{error}; delete it and run the workflow again") from error
     if content.get("format") not in READABLE:
         raise InputError(
-            f"model {path} has format {content.get('format')}, but this version of "
+            f"model {path} has format {shown(content.get('format'))}, but this version of "
             f"denoiseg-flow reads format {FORMAT}; install the version that wrote it "
-            f"({content.get('software', 'unknown')})"
+            f"({plain(content.get('software', 'unknown'))})"
         )
     return content
 
@@ -295,13 +322,17 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
     before = _rebuild(content["input"], device) if content.get("input") else None
     if method.classical:
         found = content["parameter"], content["noise_sigma"]
+        if method.classical not in DENOISERS or not all(map(_is_number, found)):
+            raise ValueError(f"denoiser {method.classical} with {found}")
         return ClassicalModel(method, identity, *found, input=before)
     recipe = recipe_from_dict(content["recipe"])
 
     def model(part: dict[str, Any]) -> TrainedModel:
         layout = Layout(**part.get("layout", {}))
+        weights = part["weights"]
+        _check_sizes(weights, method, recipe, layout)
         network = new_network(method, recipe, layout)
-        network.load_state_dict(part["weights"])
+        network.load_state_dict(weights)
         normalisation = Normalisation(**part["normalisation"])
         network = network.to(device).eval()
         return TrainedModel(method, recipe, identity, normalisation, network, layout)
@@ -318,6 +349,23 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         other.threshold = trained.threshold
         trained.held_out |= dict.fromkeys(part["images"], other)
     return trained
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _check_sizes(
+    weights: Mapping[str, torch.Tensor], method: Method, recipe: Recipe, layout: Layout
+) -> None:
+    """Raise an error unless a network of that size has these weights, before it takes memory."""
+    if recipe.depth > len(weights):
+        raise ValueError(f"{len(weights)} weights for a network of depth {recipe.depth}")
+    with torch.device("meta"):
+        expected = new_network(method, recipe, layout).state_dict()
+    for name, values in expected.items():
+        if values.shape != weights[name].shape:
+            raise ValueError(f"{name} of shape {list(weights[name].shape)}")
 
 
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> nn.Module:

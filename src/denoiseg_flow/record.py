@@ -3,6 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -47,13 +48,20 @@ class Record:
         self.path = path
 
     def read(self) -> Iterator[Entry]:
-        """Yield the entries, but for one that was cut off when its process was killed."""
+        """Yield the entries, but for damaged ones, such as one that was cut off by a kill."""
         if not self.path.exists():
             return
-        with self.path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file, delimiter="\t"):
-                if len(row) == len(fields(Entry)) and row[2].isdigit() and row[3].isdigit():
-                    yield Entry(row[0], row[1], int(row[2]), int(row[3]), *row[4:])
+        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(file, delimiter="\t")
+            while True:
+                entry = None
+                with suppress(csv.Error, ValueError):  # the image of such a row is done again
+                    if (row := next(rows, None)) is None:
+                        return
+                    if len(row) == len(fields(Entry)) and Path(row[0]).name == row[0]:
+                        entry = Entry(row[0], row[1], int(row[2]), int(row[3]), *row[4:])
+                if entry:
+                    yield entry
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Replace all entries; at every moment there is a complete file."""

@@ -1,5 +1,6 @@
 """Downloads are complete and verified or absent; archives cannot write outside their folder."""
 
+import errno
 import hashlib
 import io
 import os
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from denoiseg_flow.data import archives
 from denoiseg_flow.data.archives import download, unpack
 from denoiseg_flow.errors import InputError
 
@@ -210,3 +212,139 @@ def test_refuses_damaged_archives(tmp_path, make):
     archive.write_text("<html>sign in</html>")
     assert "neither a zip nor a tar" in refusal(unpack, archive, tmp_path / "raw")
     assert names(tmp_path) == ["archive"]
+
+
+# --- hostile archives ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", ".", "a/" * 3000])
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_names_that_no_file_can_have(tmp_path, make, name):
+    """They are refused, or lose what cannot be; nothing else comes of them."""
+    (tmp_path / "in").mkdir()
+    archive = make(tmp_path / "in" / "archive", ("harmless", b"1"), (name, b"2"))
+    try:
+        unpack(archive, tmp_path / "raw")
+    except InputError as error:
+        assert str(error).isprintable() and len(str(error)) < 1000
+    assert set(names(tmp_path)) <= {"in", "raw"}
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_names_that_are_odd_but_harmless(tmp_path, make):
+    odd = ["a b", "-rf", "$(touch x)", "{input}", "a\nb", "é", "e\u0301", "%s", "A", "a", "<b>"]
+    unpack(make(tmp_path / "archive", *((name, b"1") for name in odd)), tmp_path / "raw")
+    assert names(tmp_path / "raw") == sorted(odd)
+    assert names(tmp_path) == ["archive", "raw"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+@pytest.mark.parametrize("second", ["a", "./a", "a/b", "x/../a"])
+def test_a_file_in_the_place_of_another(tmp_path, make, second):
+    archive = make(tmp_path / "archive", ("a", b"1"), (second, b"2"))
+    assert str(archive) in refusal(unpack, archive, tmp_path / "raw")
+    assert names(tmp_path) == ["archive"]
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_bombs(tmp_path, make, monkeypatch):
+    """What is a thousand times smaller than its content is refused before a byte is written."""
+    archive = make(tmp_path / "archive", ("images/a.tif", bytes(10**6)))
+    monkeypatch.setattr(archives, "HARMLESS", 10**5)
+    message = refusal(unpack, archive, tmp_path / "raw")
+    assert "GiB" in message and "attack" in message
+    assert names(tmp_path) == ["archive"]
+    archive = make(tmp_path / "archive", ("a", os.urandom(10**5)), ("mask", bytes(10**6)))
+    unpack(archive, tmp_path / "raw")
+
+
+def test_bomb_of_members_that_share_their_content(tmp_path, monkeypatch):
+    """Many entries of the directory of a zip file lead to the same compressed bytes."""
+    path = zip_of(tmp_path / "a.zip", ("a", bytes(10**5)))
+    content = path.read_bytes()
+    start = content.index(b"PK\x01\x02")
+    end = content.index(b"PK\x05\x06")
+    entry = content[start:end]
+    entries = b"".join(entry[:46] + bytes([97 + n]) + entry[47:] for n in range(20))
+    counts = (20).to_bytes(2, "little") * 2 + len(entries).to_bytes(4, "little")
+    forged = content[:start] + entries + content[end : end + 8] + counts + content[end + 16 :]
+    path.write_bytes(forged)
+    assert len(zipfile.ZipFile(path).namelist()) == 20
+    monkeypatch.setattr(archives, "HARMLESS", 10**5)
+    assert "attack" in refusal(unpack, path, tmp_path / "raw")
+
+
+def test_archives_inside_are_files(tmp_path):
+    inner = zip_of(tmp_path / "inner.zip", ("../../evil", bytes(10**6)))
+    outer = zip_of(tmp_path / "a.zip", ("inner.zip", inner.read_bytes()))
+    unpack(outer, tmp_path / "raw")
+    assert (tmp_path / "raw" / "inner.zip").read_bytes() == inner.read_bytes()
+    assert names(tmp_path / "raw") == ["inner.zip"]
+
+
+@pytest.mark.parametrize("make", [zip_of, tar_of])
+def test_too_many_members(tmp_path, make, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    archive = make(tmp_path / "archive", *((f"{n}", b"") for n in range(4)))
+    assert "or 3 files" in refusal(unpack, archive, tmp_path / "raw")
+
+
+def forge_tar(path, offset, value):
+    """Write a number into a header of an uncompressed tar file, and correct its checksum."""
+    content = bytearray(path.read_bytes())
+    start = offset // 512 * 512
+    content[offset : offset + len(value)] = value
+    content[start + 148 : start + 156] = b" " * 8
+    content[start + 148 : start + 156] = b"%06o\0 " % sum(content[start : start + 512])
+    path.write_bytes(content)
+
+
+def plain_tar(path, *members, form=tarfile.PAX_FORMAT):
+    with tarfile.open(path, "w", format=form) as archive:
+        for info, content in members:
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_tar_that_goes_backwards_does_not_go_in_circles(tmp_path):
+    info = tarfile.TarInfo("a")
+    path = plain_tar(tmp_path / "a.tar", (info, b"1" * 600))
+    forge_tar(path, 124, b"\xff" * 10 + (2**16 - 1536).to_bytes(2, "big"))
+    assert "member of -1536 bytes" in refusal(unpack, path, tmp_path / "raw")
+    info.pax_headers = {"size": "-1536"}
+    path = plain_tar(tmp_path / "b.tar", (info, b"1" * 600))
+    assert "b.tar cannot be unpacked" in refusal(unpack, path, tmp_path / "raw")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_tar_with_an_endless_name(tmp_path, form):
+    """It would be read into memory, however large, out of a few compressed bytes."""
+    info = tarfile.TarInfo("é" * 200)
+    path = plain_tar(tmp_path / "a.tar", (tarfile.TarInfo("a"), b""), (info, b"1"), form=form)
+    forge_tar(path, 512 + 124, b"77777777777\0")
+    assert "header of 8589934591 bytes" in refusal(unpack, path, tmp_path / "raw")
+    path = plain_tar(tmp_path / "a.tar", (info, b"1"), form=form)
+    forge_tar(path, 124, b"77777777777\0")
+    assert "neither a zip nor a tar" in refusal(unpack, path, tmp_path / "raw")
+
+
+def test_tar_is_not_cut_off_at_a_damaged_header(tmp_path):
+    path = plain_tar(tmp_path / "a.tar", *((tarfile.TarInfo(name), b"1") for name in "ab"))
+    content = bytearray(path.read_bytes())
+    content[1024 + 10] ^= 1
+    path.write_bytes(content)
+    assert "damaged header" in refusal(unpack, path, tmp_path / "raw")
+    assert names(tmp_path) == ["a.tar"]
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
+    archive = zip_of(tmp_path / "a.zip", ("a", b"1"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archives, "_extract", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(archive, tmp_path / "raw")

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import resource
+import zipfile
 from contextlib import contextmanager
 
 import pytest
@@ -232,3 +233,56 @@ def test_something_else_than_a_mapping(tmp_path):
 def test_missing_file_is_missing_not_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         checkpoints.load(tmp_path / "model.pt")
+
+
+# Bombs
+
+
+def compressed(path):
+    """Write the same members again, compressed."""
+    with zipfile.ZipFile(path) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+
+
+def laughs():
+    value = ["ha"] * 10
+    for _ in range(30):
+        value = [value] * 10
+    return value
+
+
+def deep():
+    value = []
+    for _ in range(150):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(torch.zeros(1).expand(10**12), id="a number said to be many"),
+        pytest.param(laughs(), id="a billion laughs"),
+        pytest.param(deep(), id="deep"),
+        pytest.param({torch.float32}, id="a set"),
+        pytest.param(torch.float32, id="a type"),
+    ],
+)
+def test_values_that_are_not_what_they_seem(tmp_path, value):
+    path = tmp_path / "model.pt"
+    torch.save({"a": 1, "b": [value]}, path)
+    with pytest.raises(ValueError, match=r"model\.pt is damaged or not a file of tensors"):
+        checkpoints.load(path)
+
+
+def test_compressed_tensors_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.zeros(10**6)}, path)
+    checkpoints.load(path)
+    compressed(path)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoints.load(path)

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from denoiseg_flow import grid
 from denoiseg_flow.configuration import check, fill_defaults, read_numbers
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import Method, Recipe
 
 SHIPPED = [
@@ -433,3 +434,60 @@ def test_the_readme_explains_every_key(schema, root):
     words |= {part for word in words for part in word.split(".")}
     keys = {key for _, key, _ in keys_of(schema, schema)}
     assert sorted(keys - words) == []
+
+
+HOSTILE = ["$(rm -rf ~)", "; touch x", "{input}", "<results>", "a\nb", "a/b", "../a", "é", " a",
+           "a\n", "-rf", "<img src=x onerror=alert(1)>", "%s", "a" * 5000, "\0", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize("section", ["datasets", "noises", "methods", "recipes"])
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_names_are_plain(config, schema, section, name):
+    """They become names of folders, wildcards of Snakemake and parts of web pages."""
+    config[section][name] = next(iter(config[section].values()))
+    said = message(config, schema)
+    assert said.startswith(f"config key '{section}': ") and "write letters" in said
+    assert said.isprintable() and len(said) < 400
+
+
+FREE = ["title", "recipe", "paper", "device", "grid.reference", "grid.methods", "apply.method",
+        "methods.n2v.input", "methods.n2v.init", "datasets.nuclei.published",
+        "no_such_key"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FREE)
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_text_is_text_or_refused_in_a_sentence(config, schema, path, text):
+    *parents, last = path.split(".")
+    holder = config
+    for parent in parents:
+        holder = holder[parent]
+    holder[last] = [text] if last == "methods" else text
+    try:
+        check(config, schema)
+        Grid(config)
+    except InputError as error:
+        assert str(error).isprintable() and len(str(error)) < 500
+    else:
+        assert path == "title"
+
+
+@pytest.mark.parametrize("path", ["u/{input}", "{dataset}", "a<results>b", "}{"])
+def test_paths_have_nothing_that_snakemake_replaces(config, schema, path):
+    config["datasets"]["nuclei"] = {"source": "folder", "images": path}
+    said = message(config, schema)
+    assert said.startswith("config key 'datasets.nuclei.images': ") and "Without {, }, <" in said
+    config["datasets"]["nuclei"] = {"source": "simulate"}
+    config["apply"] = {"images": path}
+    assert "config key 'apply.images': " in message(config, schema)
+
+
+def test_results_have_no_wildcards(config, schema):
+    config["pathvars"] = {"results": "{dataset}"}
+    assert "config key 'pathvars.results': " in message(config, schema)
+
+
+@pytest.mark.parametrize("path", ["recipes.fast.depth", "recipes.fast.filters"])
+def test_networks_have_bounds(config, schema, path):
+    put(config, path, 10**9)
+    assert "greater than the maximum" in message(config, schema)

@@ -3,12 +3,15 @@
 import io
 import os
 import pickle
+import resource
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.lib import format as npy
 
+from denoiseg_flow.data import denoiseg_npz
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz, read_images
 from denoiseg_flow.errors import InputError
 
@@ -157,3 +160,45 @@ def test_whole_archive(tmp_path):
     np.savez(test, X_test=x, Y_test=y[:2])
     with pytest.raises(InputError, match="different number"):
         list(read_denoiseg_npz(tmp_path))
+
+
+def test_more_images_than_there_are_bytes(tmp_path):
+    """A million references to one image would fill the disk."""
+    one = np.zeros((100, 100))
+    write_npz(tmp_path / "a.npz", "X", objects(*[one] * 3))
+    assert "more images than it has bytes" in refusal(tmp_path / "a.npz")
+
+
+def test_opcodes_that_ask_for_memory(tmp_path):
+    """The unpickling in C would reserve 32 GiB for this."""
+    payload = b"\x80\x03Nr\xff\xff\xff\x7f."
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    write_npz(tmp_path / "a.npz", "X", objects(0), payload=payload)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28, limits[1]))
+    try:
+        assert "no array of images" in refusal(tmp_path / "a.npz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_what_does_not_fit_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(denoiseg_npz, "MAX_READ", 3000)
+    path, images = tmp_path / "a.npz", np.zeros((20, 10, 20), np.uint8)
+    large, larger = np.zeros((1, 50, 50), np.uint8), np.zeros((1, 100, 60), np.uint8)
+    np.savez_compressed(path, X=images, F=np.asfortranarray(images), Y=large, Z=larger)
+    assert len(list(read_images(path, "X"))) == 20 and len(list(read_images(path, "Y"))) == 1
+    assert "read piece by piece" in refusal(path, "F")
+    assert "read piece by piece" in refusal(path, "Z")
+
+
+def test_headers_of_another_kind(tmp_path):
+    path = tmp_path / "a.npz"
+    for content in (
+        b"\x93NUMPY\x02\0\xff\xff\xff\xff",
+        b"\x93NUMPY\x01\0\x10\0" + b"{'a': (((((((((((",
+        b"\x93NUMPY\x01\0\x10\0" + b"}}}}}}}}}}}}}}}}",
+    ):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("X.npy", content)
+        assert "array X" in refusal(path)

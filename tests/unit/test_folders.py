@@ -78,3 +78,34 @@ def test_refuses_masks_and_clean_images_without_image(make):
     message = refusal(root / "i", root / "m")
     assert "b.tif" in message and "1 more" in message and "`masks`" in message
     assert "`clean`" in refusal(root / "i", None, root / "m")
+
+
+def test_odd_names_are_names(make):
+    """Whatever a shell, Snakemake, Python or a browser would make of them."""
+    odd = ["a b", "it's", 'say "hi"', "-rf", "--help", "$(touch x)", "; touch x", "{input}", "%s",
+           "<img src=x onerror=alert(1)>", "é", "細胞", "+DMSO (2)", "-20 °C", "a*b?[c]",
+           "~"]  # fmt: skip
+    folder = make(*(f"images/{name}.tif" for name in odd))
+    assert [source.name for source in folders.find(folder / "images")] == sorted(odd)
+    assert set(folders.find_images([folder / "images"])) == set(odd)
+
+
+def test_accents_are_the_same_however_they_are_written(make):
+    """macOS parts them from their letters, and so do archives that were made there."""
+    folder = make("images/e\u0301.tif", "masks/\u00e9.png")
+    (source,) = folders.find(folder / "images", folder / "masks")
+    assert source.name == "\u00e9" and source.mask is not None
+    make("images/\u00e9.tif")
+    assert "same name" in refusal(folder / "images")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[2Jb", "a\u202eb", "a\udcffb"])
+def test_names_that_cannot_be_printed(make, name):
+    folder = make(f"images/{name}.tif")
+    message = refusal(folder / "images")
+    assert "cannot be printed" in message and message.isascii()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+HYPERLINK(A1)", "-1+cmd|'c'!A0", "=é"])
+def test_names_that_a_spreadsheet_would_compute(make, name):
+    assert "formula" in refusal(make(f"images/{name}.tif") / "images")

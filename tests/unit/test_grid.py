@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from denoiseg_flow import classical, configuration
 from denoiseg_flow.errors import InputError
@@ -588,3 +590,46 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
     )
     config["methods"]["bm3d"]["planes"] = True
     assert select(config, methods=["bm3d"]).runs
+
+
+# --- whatever the grid ---------------------------------------------------------------------------
+
+METHODS = ["n2v", "baseline", "sequential", "denoiseg", "denoiseg_warm"]
+
+
+def some(values):
+    return st.lists(st.sampled_from(values), min_size=1, unique=True)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    noises=some(["n0", "n10", "n20"]),
+    methods=some(METHODS),
+    n_labelled=some([1, 2, 4, 8, 16]),
+    seeds=some([0, 1, 2, 7]),
+)
+def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
+    grid = select(config, **axes)
+    assert len(set(grid.runs)) == len(grid.runs)
+    for place, run in enumerate(grid.runs):
+        assert set(grid.upstream(run)) <= set(grid.runs[:place])
+        assert (run.noise in axes["noises"]) and (run.seed in axes["seeds"])
+    for method in axes["methods"]:
+        counts = [0] if method == "n2v" else axes["n_labelled"]
+        found = [run for run in grid.scored_runs if run.method == method]
+        expected = {
+            Run("nuclei", noise, method, count, seed)
+            for noise in axes["noises"]
+            for count in counts
+            for seed in axes["seeds"]
+        }
+        assert len(found) == len(expected) and set(found) == expected
+    # What is not asked for is there for others alone.
+    extra = set(grid.runs) - set(grid.scored_runs)
+    assert extra <= {needed for run in grid.runs for needed in grid.upstream(run)}
+    assert grid.n_labelled == {"nuclei": max(run.n_labelled for run in grid.runs)}
+    # In another order, the same runs; of a larger grid, they are a part.
+    turned = select(config, **{axis: values[::-1] for axis, values in axes.items()})
+    assert set(turned.runs) == set(grid.runs)
+    larger = select(config, **axes | {"methods": METHODS})
+    assert set(grid.runs) <= set(larger.runs)

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import zlib
 
 import numpy as np
 import pytest
@@ -467,3 +469,91 @@ def test_ome_tif_in_several_files(tmp_path):
     np.testing.assert_array_equal(found, NOISE[:2])
     (tmp_path / "1.ome.tif").unlink()
     assert "it lacks 1 of its 2 planes" in refusal(open_image_file, tmp_path / "0.ome.tif")
+
+
+# --- hostile files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "EPS", "PPM"])
+def test_what_is_only_called_png_or_tif(tmp_path, monkeypatch, kind):
+    """Pillow would read them all, and start Ghostscript for EPS."""
+
+    def forbidden(*_, **__):
+        raise AssertionError("started another program")
+
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(NOISE[0].astype(np.uint8)).save(tmp_path / name, format=kind)
+        assert "damaged or incomplete" in refusal(open_image_file, tmp_path / name)
+
+
+def test_png_bomb(tmp_path):
+    """13000 x 13000 pixels in 60 bytes: no array of that size is made."""
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE[0].astype(np.uint8)).save(path)
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">IIBBBBB", 13000, 13000, 16, 0, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(header))
+    path.write_bytes(content[:12] + header + check + content[33:])
+    assert "cannot hold 13000 x 13000 pixels" in refusal(open_image_file, path)
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_pages_in_a_circle(tmp_path, back):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        for plane in NOISE[:3]:
+            tif.write(plane, contiguous=False, metadata=None)
+    with tifffile.TiffFile(path) as tif:
+        offsets = [page.offset for page in tif.pages]
+    content = path.read_bytes()
+    last = struct.pack("<I", offsets[2])
+    assert content.count(last) == 1
+    path.write_bytes(content.replace(last, struct.pack("<I", offsets[back])))
+    assert "its page 2 is followed by one before it" in refusal(open_image_file, path)
+
+
+def ome_file(path, description):
+    tifffile.imwrite(path, NOISE[0], description=description, metadata=None)
+    return path
+
+
+def test_entities_in_metadata(tmp_path):
+    """A billion laughs."""
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    text = f'<?xml version="1.0"?><!DOCTYPE OME [<!ENTITY l0 "ha">{laughs}]><OME>&l9;</OME>'
+    path = ome_file(tmp_path / "a.ome.tif", text)
+    assert "its metadata define entities" in refusal(open_image_file, path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../b.ome.tif", "/etc/passwd", "a\\..\\b.tif", "..", "&#46;&#46;/b.tif"]
+)
+def test_metadata_that_lead_to_another_folder(tmp_path, name):
+    planes = PLANE.format(z=1).replace("1.ome.tif", name) + "</UUID></TiffData>"
+    path = ome_file(tmp_path / "a.ome.tif", OME.format(own=0, planes=planes))
+    assert "lead to another folder" in refusal(open_image_file, path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('SizeZ="2"', 'SizeZ="9000000000"'),
+        ('SizeX="40"', 'SizeX="400000000000"'),
+        ('PlaneCount="1"', 'PlaneCount="9000000000"'),
+        ('PlaneCount="1"', 'NumPlanes="9_000_000_000"'),
+        ("</Image>", '</Image><A><AlongZ Start="0" End="1e12"/></A>'),
+        ("</Image>", '</Image><A><AlongZ Start="0" End="1" Step="1e-12"/></A>'),
+        ("</Image>", '</Image><A><AlongZ Start="0" End="nan"/></A>'),
+    ],
+)
+def test_metadata_that_promise_absurd_numbers(tmp_path, old, new):
+    planes = '<TiffData FirstZ="0" IFD="0" PlaneCount="1"/>'
+    path = ome_file(tmp_path / "a.ome.tif", OME.format(own=0, planes=planes).replace(old, new))
+    assert "its metadata promise" in refusal(open_image_file, path)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_pixels_that_are_no_grey_levels(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", NOISE[0].astype(dtype))
+    assert f"pixels of type {np.dtype(dtype)}" in refusal(open_image_file, tmp_path / "a.tif")

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusal
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.errors import InputError
@@ -248,3 +249,32 @@ def test_extra_images_with_masks_are_never_left_out():
 def test_cross_validation_and_the_size_of_the_training_set():
     with pytest.raises(InputError, match="'n_train' of a combined data set cannot be used"):
         manifest.split(table(5, 5), FEW, 0, n_train=4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("image\t", "name\t"),
+        ("\theight", ""),
+        ("\t8\t", "\tmany\t"),
+        ("\t8\t", "\t9e99\t"),
+        ("a000\t", "../../a\t"),
+        ("a000\t", "a001\t"),
+        ("a000\t", "a000\tb\tc\t"),
+    ],
+)
+def test_tables_changed_by_hand(tmp_path, old, new):
+    path = tmp_path / "manifest.tsv"
+    manifest.write(table(3), path)
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    message = refusal(manifest.read, path)
+    assert str(path) in message and "changed by hand" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\0", b"image\n", b'"', b"\x89PNG\r\n"])
+def test_tables_that_are_none(tmp_path, content):
+    path = tmp_path / "manifest.tsv"
+    path.write_bytes(content)
+    assert "changed by hand" in refusal(manifest.read, path)

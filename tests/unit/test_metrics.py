@@ -318,3 +318,68 @@ def test_every_shown_metric_is_defined():
     truth = np.random.default_rng(0).uniform(0, 9, (16, 16))
     shown = {*denoising_scores(truth, truth + 1, truth), *j_invariant_scores(truth, truth, truth)}
     assert {name for name in shown if not name.endswith("_noisy")} <= set(metrics.DEFINITIONS)
+
+
+# Whatever the images
+
+SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 7))
+LABEL_PAIRS = SHAPES.flatmap(
+    lambda shape: st.tuples(*[arrays(np.int32, shape, elements=LABELS)] * 2)
+)
+GREYS = st.floats(-1000, 1000, width=32)
+IMAGE_PAIRS = st.tuples(st.integers(7, 9), st.integers(7, 9)).flatmap(
+    lambda shape: st.tuples(*[arrays(np.float32, shape, elements=GREYS)] * 2)
+)
+SEGMENTATION = (metrics.average_precision, metrics.seg_score)
+
+
+@given(LABEL_PAIRS, st.permutations([1, 2, 3, 7, 40]))
+def test_names_and_places_of_objects_do_not_matter(pair, new):
+    truth, prediction = pair
+    renamed = np.zeros(41, np.int32)
+    renamed[[1, 2, 3, 7, 40]] = new
+    turned = [np.rot90(image)[::-1] for image in pair]
+    for metric in SEGMENTATION:
+        found = metric(truth, prediction)
+        for other in (
+            (renamed[truth], prediction),
+            (truth, renamed[prediction]),
+            turned,
+            [image.ravel() for image in pair],
+        ):
+            assert metric(*other) == pytest.approx(found, nan_ok=True)
+
+
+@given(LABEL_PAIRS)
+def test_segmentation_scores_are_shares(pair):
+    """1 for the truth itself and for nothing else; AP takes truth and prediction alike."""
+    truth, prediction = pair
+    same = metrics.average_precision(prediction, truth)
+    scores = metrics.average_precisions(truth, prediction)
+    assert scores[0] == pytest.approx(same, nan_ok=True)
+    if not truth.any():
+        assert np.isnan(metrics.seg_score(truth, prediction))
+        return
+    assert [metric(truth, truth) for metric in SEGMENTATION] == [1, 1]
+    assert all(0 <= score <= 1 for score in (*scores, metrics.seg_score(truth, prediction)))
+    assert scores == sorted(scores, reverse=True)
+    if metrics.seg_score(truth, prediction) == 1 and scores[0] == 1:
+        assert np.array_equal(truth > 0, prediction > 0)
+
+
+@given(IMAGE_PAIRS, st.floats(-1000, 1000), st.sampled_from([-4.0, -0.5, 0.25, 8.0]))
+def test_scores_of_images_do_not_depend_on_units(pair, shift, scale):
+    truth, prediction = (image.astype(np.float64).round(1) for image in pair)
+    moved, scaled = (truth + shift, prediction + shift), (truth * scale, prediction * scale)
+    psnr = metrics.psnr(truth, prediction)
+    assert metrics.psnr(*moved) == pytest.approx(psnr, abs=1e-3, nan_ok=True)
+    assert metrics.psnr(*scaled) == pytest.approx(psnr, nan_ok=True)
+    assert metrics.mse(*scaled) == pytest.approx(scale**2 * metrics.mse(truth, prediction))
+    assert metrics.psnr(truth[::-1].T, prediction[::-1].T) == pytest.approx(psnr, nan_ok=True)
+    assert metrics.ssim(*scaled) == pytest.approx(metrics.ssim(truth, prediction), nan_ok=True)
+    best = metrics.psnr_scale_invariant(truth, prediction)
+    assert np.isnan(psnr) or best >= psnr - 1e-6
+    error = metrics.mse(truth, prediction)
+    assert error == metrics.mse(prediction, truth) >= 0
+    assert (error == 0) == np.array_equal(truth, prediction) == (psnr == np.inf)
+    assert np.isnan(metrics.ssim(truth, prediction)) or metrics.ssim(truth, prediction) <= 1 + 1e-9

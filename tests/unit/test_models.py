@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from refusals import refusal
 
-from denoiseg_flow import __version__, checkpoints
+from denoiseg_flow import __version__, checkpoints, models
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import (
@@ -449,3 +450,69 @@ def test_a_single_channel_is_normalised_as_a_whole(shape):
 def test_another_number_of_channels_is_not_normalised():
     with pytest.raises(ValueError, match="broadcast"):
         Normalisation((1.0, 2.0), (3.0, 4.0)).apply(np.zeros((3, 8, 8)))
+
+
+def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
+    """The sizes in the file are compared with its weights before any network is built."""
+    path = tmp_path / "model.pt"
+    save_model(model, path)
+    content = checkpoints.load(path)
+    whole = models.build_network
+
+    def build(*arguments):
+        assert torch.zeros(1).device.type == "meta" or arguments[1:3] == (1, 2)
+        return whole(*arguments)
+
+    monkeypatch.setattr(models, "build_network", build)
+    for recipe in (
+        {"depth": 100},
+        {"depth": 10**9},
+        {"filters": 10**9},
+        {"depth": -1},
+        {"filters": 0},
+    ):
+        checkpoints.save_atomically(content | {"recipe": content["recipe"] | recipe}, path)
+        with pytest.raises(InputError, match="was not written by denoiseg-flow"):
+            load_model(path)
+    for layout in (
+        {"channels": 10**9},
+        {"dimensions": 4},
+        {"z_factors": [10**9]},
+        {"patch_depth": 0},
+    ):
+        checkpoints.save_atomically(content | {"layout": content["layout"] | layout}, path)
+        with pytest.raises(InputError, match="was not written by denoiseg-flow"):
+            load_model(path)
+    checkpoints.save_atomically(content, path)
+    load_model(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": None},
+        {"method": {}},
+        {"recipe": []},
+        {"weights": {}},
+        {"normalisation": {"mean": "much", "std": 1}},
+        {"normalisation": {"mean": float("nan"), "std": 1}},
+        {"threshold": 3},
+        {"input": "n2v"},
+        {"held_out": [{}]},
+    ],
+)
+def test_values_that_no_model_has(model, tmp_path, change):
+    path = tmp_path / "model.pt"
+    save_model(model, path)
+    checkpoints.save_atomically(checkpoints.load(path) | change, path)
+    message = refusal(load_model, path)
+    assert str(path) in message and "was not written by denoiseg-flow" in message
+    describe_model(path)
+
+
+@pytest.mark.parametrize("change", [{"parameter": "3"}, {"noise_sigma": float("inf")}])
+def test_values_that_no_classical_denoiser_has(tmp_path, change):
+    path = tmp_path / "model.pt"
+    save_model(ClassicalModel(Method("median", classical="median"), {}, 3.0, None), path)
+    checkpoints.save_atomically(checkpoints.load(path) | change, path)
+    assert "was not written by denoiseg-flow" in refusal(load_model, path)

@@ -1,6 +1,8 @@
 """OME-Zarr images: those of other programs, those that are written, and damaged ones."""
 
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -336,3 +338,80 @@ def test_zarr_is_imported_only_when_it_is_needed():
     program = "import sys; import denoiseg_flow.data.image_files; print('zarr' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.stdout == "False\n", found.stderr
+
+
+# --- hostile stores ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["../b.zarr/0", "/etc", "0/../../b.zarr/0"])
+def test_pixels_elsewhere(tmp_path, place):
+    write(tmp_path / "b.zarr")
+    path = write(tmp_path / "a.zarr")
+    change(path, lambda m: m["multiscales"][0]["datasets"][0].update(path=place))
+    assert "said to lie elsewhere" in refusal(open_image_file, path)
+
+
+def change_array(path, **changes):
+    file = _level(path) / ".zarray"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_huge_chunks(tmp_path):
+    """One chunk of a few bytes in the file would be terabytes in memory."""
+    path = write(tmp_path / "a.zarr")
+    change_array(path, shape=[1, 1, 10**6, 10**6], chunks=[1, 1, 10**6, 10**6])
+    assert "has chunks of 1.86e+03 GiB" in refusal(open_image_file, path)
+
+
+class Trap:
+    """Runs a command when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("kind", ["|O", "|u1", "<U4", "<c8"])
+@pytest.mark.parametrize("first", [None, "vlen-bytes", "vlen-utf8", "shuffle"])
+@pytest.mark.parametrize("as_filter", [False, True])
+def test_pickles_in_chunks_run_nothing(tmp_path, monkeypatch, kind, first, as_filter):
+    """Even where numcodecs allows for them, as it did once."""
+    monkeypatch.setenv("NUMCODECS_ALLOW_PICKLE", "1")
+    path = write(tmp_path / "a.zarr", pixels=PIXELS[:1, :1, :8, :8].astype("u1"))
+    pickled = {"id": "pickle", "protocol": 5}
+    filters = ([{"id": first}] if first else []) + ([pickled] if as_filter else [])
+    change_array(
+        path,
+        dtype=kind,
+        filters=filters or None,
+        compressor=None if as_filter else pickled,
+        fill_value=None,
+    )
+    for chunk in _chunks(path):
+        chunk.write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
+    assert str(path) in refusal(whole, path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("place", [4, 12])
+def test_chunks_that_lie_about_their_size(tmp_path, place):
+    """Blosc would believe them and end the process."""
+    path = tmp_path / "a.zarr"
+    with create_ome_zarr(path, PIXELS.shape[-2:], "u2", Metadata("YX")) as array:
+        array[...] = PIXELS[0, 0]
+    (chunk,) = (path / "0" / "0").iterdir()
+    content = bytearray(chunk.read_bytes())
+    content[place : place + 4] = (2**31 - 1).to_bytes(4, "little")
+    chunk.write_bytes(content)
+    assert "damaged or incomplete" in refusal(whole, path)
+    chunk.write_bytes(content[:7])
+    assert "damaged or incomplete" in refusal(whole, path)
+
+
+def test_folders_that_look_like_addresses(tmp_path):
+    path = tmp_path / "memory::b" / "a.zarr"
+    with create_ome_zarr(path, PIXELS.shape, "u2", Metadata("CZYX")) as array:
+        array[...] = PIXELS
+    np.testing.assert_array_equal(whole(path)[1], PIXELS)

@@ -1,16 +1,18 @@
 """Download archives and unpack them safely: complete and verified, or not there at all."""
 
+import errno
 import gzip
 import hashlib
 import lzma
 import os
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NamedTuple
@@ -19,11 +21,24 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain, shown
 
 MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
+# Times its own size that an archive may take unpacked, from a size on that does no harm. Images
+# are compressed to a half or third, masks to a hundredth; bombs to a thousandth and less.
+MAX_EXPANSION = 200
+HARMLESS = 2**30
+MAX_MEMBERS = 10**6
 RETRIES = 3
 _CHUNK = 2**20
+_LONGEST_HEADER = 2**20  # bytes of a long name and the like in a tar file
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -36,7 +51,14 @@ _DAMAGED = (
     gzip.BadGzipFile,
     NotImplementedError,  # compression method that zipfile does not know
     RuntimeError,  # encrypted zip
+    ValueError,  # names and sizes that cannot be
+    IndexError,
+    OverflowError,
+    struct.error,
+    MemoryError,
 )
+# Of places and names; bz2 says nothing at all.
+_IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, None)
 
 
 def download(
@@ -147,15 +169,17 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
     folder
         Where to unpack; replaced if it exists.
     max_bytes
-        Largest total size of the unpacked files.
+        Largest total size of the unpacked files; less for small archives, see
+        :data:`MAX_EXPANSION`.
 
     Raises
     ------
     InputError
-        If the archive is damaged or neither zip nor tar, is too large, or has a member that is a
-        link or a device or would lie outside ``folder``.
+        If the archive is damaged or neither zip nor tar, is too large unpacked, or has a member
+        that is a link or a device or would lie outside ``folder``.
     """
     archive, folder = Path(archive), Path(folder)
+    max_bytes = min(max_bytes, max(HARMLESS, MAX_EXPANSION * archive.stat().st_size))
     unfinished = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -163,56 +187,83 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 _extract(_zip_members(opened), unfinished, archive, max_bytes)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened:
+        else:
+            with _open_tar(archive) as opened:
                 _extract(_tar_members(opened), unfinished, archive, max_bytes)
                 while opened.fileobj.read(_CHUNK):
                     pass  # up to the checksum at the very end of a compressed tar file
-        else:
-            raise InputError(
-                f"archive {archive} is neither a zip nor a tar file: correct `url` in the config"
-            )
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
-    except _DAMAGED as error:
+    except (*_DAMAGED, OSError) as error:
+        if not isinstance(error, _DAMAGED) and error.errno not in _IMPOSSIBLE:
+            raise  # such as a full disk
         raise InputError(
-            f"archive {archive} cannot be unpacked ({error}): delete it and download it again"
+            f"archive {archive} cannot be unpacked ({plain(error)}): delete it and download it "
+            "again"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _zip_members(opened: zipfile.ZipFile) -> list[_Member]:
-    members = []
+class _Header(tarfile.TarInfo):
+    """A header that ends the reading of its tar file if it is not to be followed."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        """Return the header in a block of bytes."""
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.InvalidHeaderError as error:
+            # tarfile would take it for the end of the archive.
+            raise tarfile.ReadError(f"damaged header, {error}") from error
+        if header.type in _EXTENSIONS and header.size > _LONGEST_HEADER:
+            # tarfile would read it into memory, from a few compressed bytes.
+            raise tarfile.ReadError(f"header of {header.size} bytes")
+        return header
+
+
+def _open_tar(archive: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(archive, tarinfo=_Header)
+    except tarfile.ReadError as error:
+        raise InputError(
+            f"archive {archive} is neither a zip nor a tar file: correct `url` in the config"
+        ) from error
+
+
+def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
     for info in opened.infolist():
         kind = stat.S_IFMT(info.external_attr >> 16)
         is_file = not info.is_dir() and kind in (0, stat.S_IFREG)
-        members.append(
-            _Member(
-                info.filename, info.is_dir(), is_file, info.file_size, partial(opened.open, info)
-            )
+        yield _Member(
+            info.filename, info.is_dir(), is_file, info.file_size, partial(opened.open, info)
         )
-    return members
 
 
-def _tar_members(opened: tarfile.TarFile) -> list[_Member]:
-    return [
-        _Member(info.name, info.isdir(), info.isreg(), info.size, partial(opened.extractfile, info))
-        for info in opened.getmembers()
-    ]
+def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
+    for info in opened:
+        if info.size < 0:  # from which tarfile would go backwards, in circles
+            raise tarfile.ReadError(f"member of {info.size} bytes")
+        content = partial(opened.extractfile, info)
+        yield _Member(info.name, info.isdir(), info.isreg(), info.size, content)
 
 
-def _extract(members: list[_Member], folder: Path, archive: Path, max_bytes: int) -> None:
+def _extract(members: Iterable[_Member], folder: Path, archive: Path, max_bytes: int) -> None:
     """Write all members under ``folder``, after all of them have been found harmless."""
-    targets = [_target(folder, member, archive) for member in members]
     too_large = InputError(
-        f"archive {archive} would take more than {max_bytes / 2**30:.3g} GiB unpacked, which looks "
-        "like a mistake or an attack: unpack it by hand and use `source: folder`"
+        f"archive {archive} would take more than {max_bytes / 2**30:.3g} GiB or {MAX_MEMBERS} "
+        "files unpacked, which looks like a mistake or an attack: unpack it by hand and use "
+        "`source: folder`"
     )
-    if sum(member.size for member in members) > max_bytes:
-        raise too_large
+    targets, left = [], max_bytes
+    # Each is judged before the next is looked for, which may be a long way of decompression.
+    for member in members:
+        targets.append((member, _target(folder, member, archive)))
+        left -= member.size
+        if left < 0 or len(targets) > MAX_MEMBERS:
+            raise too_large
     left = max_bytes
-    for member, target in zip(members, targets, strict=True):
+    for member, target in targets:
         if member.is_folder:
             target.mkdir(parents=True, exist_ok=True)
             continue
@@ -235,6 +286,6 @@ def _target(folder: Path, member: _Member, archive: Path) -> Path:
     else:
         return folder / inside
     raise InputError(
-        f"archive {archive} is not safe to unpack, its member {member.name!r} {problem}: use an "
-        "archive of plain files only"
+        f"archive {archive} is not safe to unpack, its member {shown(member.name)} {problem}: use "
+        "an archive of plain files only"
     )

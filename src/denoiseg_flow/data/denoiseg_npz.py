@@ -10,23 +10,25 @@ is refused.
 import math
 import pickle
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain
 
 PARTS = (
     ("train", "train_data.npz", "X_train", "Y_train"),
     ("val", "train_data.npz", "X_val", "Y_val"),
     ("test", "test_data.npz", "X_test", "Y_test"),
 )
-MAX_PICKLE = 8 * 2**30  # bytes; object arrays are read into memory as a whole
+MAX_READ = 2 * 2**30  # bytes that are read into memory at once: an image, or an object array
 
 _PLAIN = re.compile(r"[<>|=]?[biuf][1-8]")
 _BROKEN = (
@@ -40,8 +42,12 @@ _BROKEN = (
     IndexError,
     KeyError,
     MemoryError,
-    RecursionError,
     OverflowError,
+    RuntimeError,  # encrypted, too deep, or a compression that zipfile does not know
+    OSError,  # zipfile, for places outside of the file
+    struct.error,
+    SyntaxError,  # NumPy, for a header that is none
+    TokenError,
 )
 
 
@@ -119,7 +125,7 @@ def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
     except _BROKEN as error:
         raise InputError(
             f"array {key} in {path} is damaged or holds something other than images "
-            f"({error}): download it again from a source that you trust"
+            f"({plain(error)}): download it again from a source that you trust"
         ) from error
 
 
@@ -159,14 +165,14 @@ def _single_channel(image: np.ndarray) -> np.ndarray:
 def _read_npy(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
     """Yield the items along the first axis of an array in npy format."""
     version = npy.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
+    if version != (1, 0):  # others are for headers that are longer than those of images
         raise ValueError(f"npy format version {version}")
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(stream)
+    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
+    at_once = n_bytes if fortran_order or dtype.hasobject else n_bytes // max(1, *shape[:1])
+    if at_once > MAX_READ:
+        raise ValueError(f"{at_once} bytes that cannot be read piece by piece")
     if dtype == np.dtype(object):
-        if n_bytes > MAX_PICKLE:
-            raise ValueError(f"{n_bytes} bytes of pickle")
-        yield from _unpickle(stream)
+        yield from _unpickle(stream, n_bytes)
         return
     if dtype.kind not in "biuf" or len(shape) < 3:
         raise ValueError(f"array of type {dtype} and shape {shape}")
@@ -228,8 +234,11 @@ _ALLOWED = {
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows arrays only, and of these only stand-ins: no foreign code, and none of NumPy's."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Knows arrays only, and of these only stand-ins: no foreign code, and none of NumPy's.
+
+    Python's own implementation: that in C reserves whatever memory a few bytes ask for.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -237,12 +246,16 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _unpickle(stream: IO[bytes]) -> Iterator[np.ndarray]:
-    """Yield the images of a pickled one-dimensional object array."""
+def _unpickle(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
+    """Yield the images of a pickled one-dimensional object array of ``n_bytes``."""
     outer = _ArrayUnpickler(stream).load()
     if not isinstance(outer, _PickledArray) or not isinstance(outer.content, list):
         raise ValueError("no array of images")
     for item in outer.content:
         if not isinstance(item, _PickledArray):
             raise ValueError(f"an item of type {type(item).__name__}")
-        yield item.numbers()
+        image = item.numbers()
+        n_bytes -= image.nbytes
+        if n_bytes < 0:  # a pickle can name the same image a million times
+            raise ValueError("more images than it has bytes")
+        yield image

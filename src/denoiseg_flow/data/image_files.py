@@ -16,7 +16,7 @@ from PIL import Image
 from denoiseg_flow.data.metadata import ORDER, Metadata
 from denoiseg_flow.data.ome_zarr import ZarrSource
 from denoiseg_flow.data.tif_files import TifSource
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain
 
 UNREADABLE = (
     OSError,
@@ -31,12 +31,14 @@ UNREADABLE = (
     EOFError,
     MemoryError,
     RuntimeError,
+    SystemError,  # codecs written in C, for sizes that cannot be
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
 
 _SINGLETONS = "TCZ"  # that are left out when they have length 1
+_DEFLATE = 1100  # into how many bytes one can grow at most, which is what png is compressed by
 
 
 class _Source(Protocol):
@@ -72,6 +74,11 @@ class ImageFile:
     def __init__(self, path: Path, source: _Source, axes: str | None) -> None:
         self.path = path
         self._source = source
+        if source.dtype.kind not in "biuf" or 0 in source.shape:
+            raise InputError(
+                f"{path} holds no image, but pixels of type {source.dtype} and shape "
+                f"{source.shape}: export it as uint8, uint16 or float32"
+            )
         letters = _letters(path, source, axes)
         # Dimensions of the file in the order of the axes.
         self._order = sorted(
@@ -178,7 +185,11 @@ class _PngSource:
     """A png file, which is read as a whole."""
 
     def __init__(self, path: Path) -> None:
-        with Image.open(path) as image:
+        # Pillow would start other programs for other formats, whatever the name of the file.
+        with Image.open(path, formats=["PNG"]) as image:
+            n_bytes = image.width * image.height // 8  # with one bit per pixel, the least
+            if n_bytes > _DEFLATE * path.stat().st_size:
+                raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
             self.palette = image.mode == "P"
             self._pixels = np.asarray(image)
         self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
@@ -220,10 +231,9 @@ def _refusal(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"{path} may not be read: give yourself read permission") from error
     except UNREADABLE as error:
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{path} cannot be read, it seems damaged or incomplete ({reason}): copy or export "
-            "it again"
+            f"{path} cannot be read, it seems damaged or incomplete ({plain(error)}): copy or "
+            "export it again"
         ) from error
 
 

@@ -8,6 +8,8 @@ import errno
 import logging
 import math
 import os
+import re
+import unicodedata
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -35,6 +37,8 @@ PIECE = 2**24  # pixels that are read together
 BAND_ROWS = 256  # of an image that is written piece by piece
 LARGE = 1024  # pixels a side: such an image is written in tiles if it is larger
 
+# "-20 degrees" and "+drug (2)" are none, though they begin like one.
+_FORMULA = re.compile(r"[=@]|[+-].*(\w\(|[|!])")
 _INT32 = np.iinfo(np.int32)
 _FLOAT32_EXACT = 2**24  # integers up to here survive a trip through float32
 
@@ -46,10 +50,26 @@ def is_image(path: str | Path) -> bool:
 
 
 def stem(path: str | Path) -> str:
-    """Return the file name of ``path`` without its ending, ``.ome.tif`` counting as one ending."""
+    """Return the file name of ``path`` without its ending, ``.ome.tif`` counting as one ending.
+
+    Accents become parts of their letters (NFC), because some systems part them and others do not.
+
+    Raises
+    ------
+    InputError
+        For a name that cannot be written into a table of text.
+    """
     name = Path(path).name
+    if not name.isprintable():  # line breaks, other controls, bytes that are no text
+        raise InputError(
+            f"the file name {str(path)!a} has characters that cannot be printed: rename it"
+        )
+    if _FORMULA.match(name):
+        raise InputError(
+            f"{path} has a name that spreadsheets take for a formula, and would compute: rename it"
+        )
     ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(ending)]
+    return unicodedata.normalize("NFC", name[: len(name) - len(ending)])
 
 
 class Readable(Protocol):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.seeds import generator
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,27 @@ def read(path: str | Path) -> pd.DataFrame:
     pandas.DataFrame
         Names are text ("001" and "NA" stay what they are); height, width, annotated, n_objects
         and clean are integers; rank, in a split, is Int64 with <NA> where there is none.
+
+    Raises
+    ------
+    InputError
+        If it is neither, as after a change by hand.
     """
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    for column in table.columns.intersection(_NUMBERS):
-        table[column] = table[column].astype("int64")
-    if "rank" in table:
-        table["rank"] = pd.to_numeric(table["rank"].replace("", None)).astype("Int64")
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        columns = SPLIT_COLUMNS if "rank" in table else MANIFEST_COLUMNS
+        table = table[list(columns)]
+        for column in table.columns.intersection(_NUMBERS):
+            table[column] = table[column].astype("int64")
+        if "rank" in table:
+            table["rank"] = pd.to_numeric(table["rank"].replace("", None)).astype("Int64")
+        if table["image"].duplicated().any() or table["image"].str.contains("/").any():
+            raise ValueError("names of images that are repeated or lead elsewhere")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{path} is damaged or was changed by hand ({plain(error)}): delete it and run the "
+            "workflow again"
+        ) from error
     return table
 
 

@@ -6,9 +6,10 @@ zarr takes a moment to import, so this is left to the functions that need it.
 import itertools
 import math
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 CHUNK = {"T": 1, "C": 1, "Z": 16, "Y": 512, "X": 512}  # at most
 BROWSABLE = 2048  # side from which on an image gets smaller copies
 SMALLEST = 1024  # side at which there are enough of them
+LARGEST_CHUNK = 2**30  # bytes that a chunk may have in memory, where it is whole
 
+_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _TYPES = {"T": "time", "C": "channel"}
 _COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
 
@@ -41,7 +44,7 @@ class ZarrSource:
     Raises
     ------
     InputError
-        If the folder is no OME-Zarr image, holds several, or misses chunks.
+        If the folder is no OME-Zarr image, holds several, misses chunks, or has huge ones.
     OSError, ValueError, ...
         If it is damaged: anything in ``image_files.UNREADABLE``.
     """
@@ -49,13 +52,14 @@ class ZarrSource:
     palette = False
 
     def __init__(self, path: Path) -> None:
-        import zarr
-
         folder = _image_in(path)
         metadata = _ome_metadata(folder, path)
         (multiscale,) = metadata["multiscales"]
         dataset = multiscale["datasets"][0]
-        self._array = zarr.open_array(str(folder / dataset["path"]), mode="r")
+        inside = PurePosixPath(dataset["path"])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise ValueError(f"its pixels are said to lie elsewhere, in {str(inside)!r}")
+        self._array = _open_array(folder / inside)
         self.shape, self.dtype = self._array.shape, self._array.dtype.newbyteorder("=")
         axes = [
             axis if isinstance(axis, Mapping) else {"name": axis}  # names only: NGFF 0.3
@@ -74,7 +78,13 @@ class ZarrSource:
         self.pixel_size = {name: size for name, size in sizes.items() if size}
         channels = (metadata.get("omero") or {}).get("channels", ())
         self.channels = numbered([channel.get("label") for channel in channels])
-        n_chunks, n_missing = _count_chunks(self._array, folder / dataset["path"])
+        n_bytes = math.prod(self._array.chunks) * self.dtype.itemsize
+        if n_bytes > LARGEST_CHUNK:
+            raise InputError(
+                f"{path} has chunks of {n_bytes / 2**30:.3g} GiB, each of which is read as a "
+                "whole: export it again with chunks of some 512 x 512 pixels"
+            )
+        n_chunks, n_missing = _count_chunks(self._array, folder / inside)
         if n_missing:
             raise InputError(
                 f"{path} misses {n_missing} of its {n_chunks} chunks, because they were lost or "
@@ -88,6 +98,39 @@ class ZarrSource:
 
     def close(self) -> None:
         """Do nothing: no file of a store stays open."""
+
+
+def _open_array(folder: Path) -> "zarr.Array":
+    """Open an array for reading, such that damaged chunks raise ValueError.
+
+    The decompression of Blosc believes what the first bytes of a chunk say of its size, and so
+    reads and writes where it must not, which ends the process.
+    """
+    import zarr
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+    from zarr.storage import LocalStore, WrapperStore
+
+    class CheckedStore(WrapperStore[LocalStore]):
+        async def get(
+            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            found = await super().get(key, prototype, byte_range)
+            if found is not None and byte_range is None and not key.endswith(_METADATA):
+                _check_blosc(found[:16].to_bytes(), len(found))
+            return found
+
+    store = LocalStore(folder, read_only=True)
+    array = zarr.open_array(store, mode="r")
+    codecs = str(array.compressors).lower()
+    return zarr.open_array(CheckedStore(store), mode="r") if "blosc" in codecs else array
+
+
+def _check_blosc(header: bytes, size: int) -> None:
+    """Raise ValueError unless the header of Blosc fits a compressed chunk of that size."""
+    n_bytes, _, n_compressed = struct.unpack("<4x3I", header)
+    if n_compressed != size or n_bytes > LARGEST_CHUNK:
+        raise ValueError(f"a chunk of {size} bytes says that it has {n_compressed}")
 
 
 def _image_in(path: Path) -> Path:
@@ -115,7 +158,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
     import zarr
 
     try:
-        group = zarr.open_group(str(folder), mode="r", use_consolidated=False)
+        group = zarr.open_group(folder, mode="r", use_consolidated=False)
     except (zarr.errors.ContainsArrayError, FileNotFoundError):
         return {}  # an array by itself
     attributes = dict(group.attrs)
@@ -222,7 +265,7 @@ def create_ome_zarr(
     if len(shape) != len(axes):
         raise ValueError(f"{path}: shape {shape} for axes {axes}")
     path.mkdir(parents=True)
-    group = zarr.create_group(str(path), zarr_format=2)
+    group = zarr.create_group(path, zarr_format=2)
     chunks = chunks or tuple(CHUNK[axis] for axis in axes)
     levels = [_create_level(group, 0, shape, dtype, chunks)]
     yield levels[0]

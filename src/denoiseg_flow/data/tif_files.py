@@ -2,16 +2,20 @@
 
 import itertools
 import math
+import os
+import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 from PIL import Image
 
 from denoiseg_flow.data.memory_maps import release
-from denoiseg_flow.data.metadata import numbered
+from denoiseg_flow.data.metadata import ORDER, numbered
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
@@ -19,6 +23,7 @@ from denoiseg_flow.errors import InputError
 # deflate, LZW and PackBits, generously for others.
 _EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 _MOST_EXPANSION = 2**16
+_MOST_PLANES = 10**6
 _JPEG = {6, 7, 34892, 33007}
 
 
@@ -55,6 +60,8 @@ class TifSource:
             raise
 
     def _read_header(self) -> None:
+        _check_chain(self._tif)
+        _check_ome(self._tif)
         series = self._tif.series
         if not series:
             raise ValueError("no image inside")
@@ -214,7 +221,7 @@ class TifSource:
     def _read_with_pillow(self, number: int) -> np.ndarray:
         """Return a whole page (sample plane, z, y, x, sample), the last one from memory."""
         if self._pillow_page is None or self._pillow_page[0] != number:
-            with Image.open(self.path) as image:
+            with Image.open(self.path, formats=["TIFF"]) as image:
                 image.seek(number)
                 page = np.asarray(image).reshape(self._keyframe.shaped)
             self._pillow_page = number, page
@@ -233,6 +240,50 @@ def _flat_index(place: Sequence[int], shape: Sequence[int]) -> int:
 def _check_end(end: int, file: tifffile.FileHandle) -> None:
     if end > file.size:
         raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
+
+
+def _check_chain(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError if the pages follow each other in a circle: tifffile would go on and on."""
+    form, file = tif.tiff, tif.filehandle
+    offset, seen = tif.pages.first.offset, set()
+    while 0 < offset < file.size:
+        if offset in seen:
+            raise ValueError(f"its page {len(seen)} is followed by one before it")
+        seen.add(offset)
+        file.seek(offset)
+        try:
+            (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(n_tags * form.tagsize, os.SEEK_CUR)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        except struct.error:
+            return  # where tifffile stops, too
+
+
+def _check_ome(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError for OME metadata that tifffile must not follow."""
+    text = tif.ome_metadata
+    if text is None:
+        return
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("its metadata define entities")  # a few may stand for gigabytes of text
+    try:
+        elements = list(ElementTree.fromstring(text).iter())
+    except ElementTree.ParseError:
+        return  # tifffile does without them, too
+    for element in elements:
+        told = element.attrib
+        name = told.get("FileName", "image")
+        if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", ".."):
+            raise ValueError(f"its metadata lead to another folder, {name!r}")
+        counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
+        sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
+        counts.append(math.prod(sizes) // max(tif.pages.first.size, 1))
+        if "Start" in told and "End" in told:
+            length = float(told["End"]) - float(told["Start"])
+            counts.append(length / float(told.get("Step", 1)))
+        for count in map(float, counts):
+            if not abs(count) <= _MOST_PLANES:
+                raise ValueError(f"its metadata promise {count:.3g} planes")
 
 
 def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:

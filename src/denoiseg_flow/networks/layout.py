@@ -34,6 +34,12 @@ class Layout:
     z_factors: tuple[int, ...] = ()
     plane_by_plane: bool = False
 
+    def __post_init__(self) -> None:
+        counts = (self.channels, self.patch_depth)
+        known = self.dimensions in (2, 3) and set(self.z_factors) <= {1, 2}
+        if not known or not all(isinstance(count, int) and count > 0 for count in counts):
+            raise ValueError(f"there are no such images: {self}")
+
     @property
     def z_stride(self) -> int:
         """What the planes of a patch must be a multiple of."""
