@@ -22,7 +22,7 @@ rule apply:
     params:
         device=config["device"],
         tile=config["tile"],
-        reading={
+        reading=lambda wildcards: {
             key: config["apply"].get(key)
             for key in ("axes", "planes", "channel", "pixel_size")
         },

@@ -74,9 +74,10 @@ rule report:
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        study=GRID.comparison,
-        title=config["title"],
-        notes=GRID.notes,
+        # Of functions, because Snakemake would look for wildcards in text.
+        study=lambda wildcards: GRID.comparison,
+        title=lambda wildcards: config["title"],
+        notes=lambda wildcards: GRID.notes,
         runs=[run.as_dict() for run in SHOWN_RUNS],
         segmented=SEGMENTED,
     script:

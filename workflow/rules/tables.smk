@@ -13,7 +13,7 @@ rule aggregate:
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        study=GRID.comparison,
+        study=lambda wildcards: GRID.comparison,
     script:
         "../scripts/aggregate.py"
 
