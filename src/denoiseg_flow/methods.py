@@ -4,8 +4,9 @@ Nothing here needs torch, so that the workflow can plan its jobs without loading
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 # Snakemake watches the scripts, not the package behind them: raise this number when the result of
 # a training or prediction may change, and finished runs are repeated.
@@ -240,5 +241,17 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
 
 def _known(part: type[Method] | type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(part)}
-    return {key: value for key, value in values.items() if key in names}
+    """Return those values that have a field; raise TypeError if one is of another type."""
+    types = get_type_hints(part)
+    found = {key: value for key, value in values.items() if key in types}
+    for key, value in found.items():
+        if not _is_of(value, types[key]):
+            raise TypeError(f"{key} is {value!r}")
+    return found
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type of Python, as far as the type says without its brackets."""
+    choices = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    kinds = [get_origin(each) or each for each in choices]
+    return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))

@@ -1,9 +1,11 @@
 """Image files of other programs: their metadata, any piece of them, and refusals."""
 
 import os
+import resource
 import struct
 import subprocess
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -496,6 +498,31 @@ def test_png_bomb(tmp_path):
     check = struct.pack(">I", zlib.crc32(header))
     path.write_bytes(content[:12] + header + check + content[33:])
     assert "cannot hold 13000 x 13000 pixels" in refusal(open_image_file, path)
+
+
+def test_png_with_an_endless_chunk(tmp_path):
+    """Its content is said to have 4 GiB; Pillow would reserve them."""
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE[0].astype(np.uint8)).save(path)
+    content = path.read_bytes()
+    place = content.index(b"IDAT") - 4
+    path.write_bytes(content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28, limits[1]))
+    try:
+        assert not isinstance(cause_of_refusal(path), MemoryError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def cause_of_refusal(path):
+    """Return the error behind a refusal; None, if the file is read after all."""
+    try:
+        with open_image_file(path):
+            return None
+    except InputError as error:
+        return error.__cause__
 
 
 @pytest.mark.parametrize("back", [0, 1])

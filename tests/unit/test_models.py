@@ -493,6 +493,8 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
         {"method": None},
         {"method": {}},
         {"recipe": []},
+        {"method": {"name": "m", "alpha": "much"}},
+        {"method": {"name": "m", "network": None}},
         {"weights": {}},
         {"normalisation": {"mean": "much", "std": 1}},
         {"normalisation": {"mean": float("nan"), "std": 1}},

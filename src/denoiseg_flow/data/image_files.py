@@ -3,6 +3,7 @@
 Whatever the order of the dimensions in a file, its pixels come in that of ``metadata.ORDER``.
 """
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -186,9 +187,11 @@ class _PngSource:
 
     def __init__(self, path: Path) -> None:
         # Pillow would start other programs for other formats, whatever the name of the file.
-        with Image.open(path, formats=["PNG"]) as image:
+        # From a file, it would reserve what the lengths of chunks ask for, up to 4 GiB.
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             n_bytes = image.width * image.height // 8  # with one bit per pixel, the least
-            if n_bytes > _DEFLATE * path.stat().st_size:
+            if n_bytes > _DEFLATE * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
             self.palette = image.mode == "P"
             self._pixels = np.asarray(image)
