@@ -35,6 +35,7 @@ class Study:
             write_image(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
         dtypes = [str(self.images[name].dtype) for name in names]
         table = pd.DataFrame({"image": names, "dtype": dtypes})
+        table = table.reindex(columns=list(manifest.MANIFEST_COLUMNS), fill_value=0)
         manifest.write(table, self.folder / "prepared/manifest.tsv")
         split = pd.DataFrame({"image": names, "subset": SUBSETS[: len(names)]})
         split["annotated"] = [int(name in self.masks) for name in names]
