@@ -309,7 +309,10 @@ def read_config(path: Path, folder: Path) -> None:
         raise InputError("Snakemake says so") from error
     if not isinstance(given, dict):
         raise InputError("Snakemake says so")
-    update_config(config, given)
+    try:
+        update_config(config, given)
+    except RecursionError as error:  # a mapping that contains itself
+        raise InputError("Snakemake says so") from error
     configuration.read_numbers(config, schema)
     configuration.check(config, schema)
     configuration.fill_defaults(config, schema)
