@@ -41,11 +41,38 @@ def read_profile(root, tmp_path):
     return read
 
 
+@pytest.fixture
+def rules_with_gpu(root):
+    """The rules that ask for a GPU."""
+    return sorted(
+        rule
+        for path in (root / "workflow/rules").glob("*.smk")
+        for rule, body in re.findall(
+            r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.M | re.S
+        )
+        if re.search(r"^        gpu=", body, re.M)
+    )
+
+
 def test_slurm_profile(read_profile):
     options = read_profile("slurm")
     assert options["executor"] == "slurm"
-    assert options["slurm-no-requeue"] and options["retries"]
+    assert options["slurm-requeue"] and options["retries"]
     assert "resources" not in options  # a limit of GPUs would serialise the run
+    assert "set-resources" not in options
+    assert not any("slurm_" in entry for entry in options["default-resources"])
+
+
+@pytest.mark.parametrize(
+    "old, new, resource",
+    [
+        ("gpu_partition:", "gpu_partition: a100", "slurm_partition=a100"),
+        ("gpus: true", "gpus: false", "gpu=0"),
+    ],
+)
+def test_slurm_profile_that_is_filled_in(read_profile, rules_with_gpu, old, new, resource):
+    options = read_profile("slurm", old, new)
+    assert sorted(options["set-resources"]) == [f"{rule}:{resource}" for rule in rules_with_gpu]
 
 
 def test_default_profile_without_a_gpu(read_profile):
@@ -53,20 +80,14 @@ def test_default_profile_without_a_gpu(read_profile):
 
 
 @pytest.mark.parametrize("share", [1, 2])
-def test_default_profile_counts_the_slots_of_the_gpus(root, read_profile, monkeypatch, share):
+def test_default_profile_counts_the_slots_of_the_gpus(
+    read_profile, rules_with_gpu, monkeypatch, share
+):
     """One number at its top counts for the limit and for all the rules that ask for a GPU."""
     monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: ["0", "1", "2"])
     options = read_profile("default", "per_gpu = 1", f"per_gpu = {share}")
-    rules = [
-        rule
-        for path in (root / "workflow/rules").glob("*.smk")
-        for rule, body in re.findall(
-            r"^rule (\w+):\n(.*?)(?=^\S|\Z)", path.read_text(), re.M | re.S
-        )
-        if re.search(r"^        gpu=", body, re.M)
-    ]
     assert options["resources"] == [f"gpu={3 * share}"]
-    assert sorted(options["set-resources"]) == sorted(
-        f"{rule}:jobs_per_gpu={share}" for rule in rules
-    )
-    assert len(rules) == 5
+    assert sorted(options["set-resources"]) == [
+        f"{rule}:jobs_per_gpu={share}" for rule in rules_with_gpu
+    ]
+    assert len(rules_with_gpu) == 5
