@@ -66,7 +66,7 @@ def test_slurm_profile(read_profile):
 @pytest.mark.parametrize(
     "old, new, resource",
     [
-        ("gpu_partition:", "gpu_partition: a100", "slurm_partition=a100"),
+        ("gpu_partition: #", "gpu_partition: a100 #", "slurm_partition=a100"),
         ("gpus: true", "gpus: false", "gpu=0"),
     ],
 )
