@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from denoiseg_flow.applied_tables import UNFINISHED
 from denoiseg_flow.data.image_files import ImageFile, open_image_file
 from denoiseg_flow.data.images import (
     BAND_ROWS,
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
 OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
-UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
 
 
 def apply_to_file(

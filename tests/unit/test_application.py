@@ -11,6 +11,8 @@ from PIL import Image
 
 from denoiseg_flow import application, applied_file
 from denoiseg_flow.application import apply_model
+from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.images import read_metadata, write_image
 from denoiseg_flow.data.metadata import Metadata
@@ -18,6 +20,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.prediction import predict_any
+from denoiseg_flow.record import shard
 
 N2V = Method("n2v", target="blind_spot", alpha=1)
 SEGMENTER = Method("sequential", input="n2v")
@@ -59,7 +62,9 @@ def predicted(monkeypatch):
 
 
 def apply(file, images, out):
-    apply_model(file, find_images([images]), out)
+    found = find_images([images])
+    apply_model(file, found, out)
+    join_results(found, out)
 
 
 def refusal(*arguments):
@@ -200,6 +205,13 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     assert list(record(out).index) == ["a", "c"]
 
 
+def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
+    (images / "b.tif").unlink()
+    (images / "b.tif").symlink_to("nowhere")
+    assert "1 of 3 images could not be predicted" in refusal(file, images, tmp_path / "out")
+    assert "b.tif does not exist" in record(tmp_path / "out").loc["b", "failed"]
+
+
 def test_many_failures_are_counted(file, images, tmp_path):
     for name in "defg":
         (images / f"{name}.tif").write_bytes(b"damaged")
@@ -216,15 +228,18 @@ def lose_labels(file, images, out):
     (out / "labels/b.tif").unlink()
 
 
-def cut_off_the_record(file, images, out):
-    lines = (out / "images.tsv").read_text().splitlines(keepends=True)
-    place = next(number for number, line in enumerate(lines) if line.startswith("b"))
-    cut = [line for line in lines if not line.startswith("b")] + [lines[place][:20]]
-    (out / "images.tsv").write_text("".join(cut))
+def kill_it(file, images, out):
+    """As if a process had been killed while it added b to the record."""
+    _, *lines = (out / "images.tsv").read_text().splitlines(keepends=True)
+    (out / "images.tsv").unlink()
+    (out / "objects.csv").unlink()
+    (out / ".record").mkdir()
+    for name, line in zip("abc", lines, strict=True):
+        (out / f".record/{shard(name)}.tsv").write_text(line[: 20 if name == "b" else None])
     (out / ".unfinished_1").mkdir()
 
 
-@pytest.mark.parametrize("change", [touch, lose_labels, cut_off_the_record])
+@pytest.mark.parametrize("change", [touch, lose_labels, kill_it])
 def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, change):
     out = tmp_path / "out"
     apply(file, images, out)
@@ -235,7 +250,7 @@ def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, c
     assert predicted[3:] == ["b"]
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(record(out).index) == ["a", "b", "c"]
-    assert not (out / ".unfinished_1").exists()
+    assert not (out / ".unfinished_1").exists() and not (out / ".record").exists()
 
 
 def test_another_model_does_all_of_them_again(file, images, tmp_path, predicted, make_model):
@@ -251,6 +266,27 @@ def test_images_of_earlier_calls_stay(file, images, tmp_path, predicted):
     assert predicted == ["a", "c"]
     assert list(record(tmp_path / "out").index) == ["a", "c"]
     assert set(pd.read_csv(tmp_path / "out/objects.csv")["image"]) == {"a", "c"}
+
+
+def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
+    """The last of them never starts; an image is added, and then there are other chunks."""
+    apply(file, images, tmp_path / "one")
+    out, found = tmp_path / "out", find_images([images])
+    chunks = list(divide(found, 8).values())
+    assert len(chunks) == 3
+    for chunk in chunks[:2]:
+        assert apply_model(file, chunk, out) == []
+    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    predicted.clear()
+    chunks = divide(find_images([images]), 2)
+    assert len(chunks) == 2
+    for chunk in chunks.values():
+        apply_model(file, chunk, out)
+    assert len(predicted) == 2 and "d" in predicted
+    join_results([*found, "d"], out)
+    assert list(record(out).index) == ["a", "b", "c", "d"]
+    for path in (tmp_path / "one").glob("*/*"):
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "one")).read_bytes()
 
 
 def test_a_file_that_became_unreadable_loses_its_results(file, images, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from denoiseg_flow.application import apply_model
+from denoiseg_flow.applied_tables import join_results
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.image_files import open_image_file, read_image
 from denoiseg_flow.data.images import read_metadata, write_image
@@ -60,7 +61,9 @@ def write(folder, name, image, axes, **known):
 def apply(file, folder, **how):
     out = folder.parent / "out"
     form, tile = how.pop("form", "tif"), how.pop("tile", None)
-    apply_model(file, find_images([folder]), out, reading=Reading(**how), form=form, tile=tile)
+    images = find_images([folder])
+    apply_model(file, images, out, reading=Reading(**how), form=form, tile=tile)
+    join_results(images, out)
     return out
 
 

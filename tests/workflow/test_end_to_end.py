@@ -136,20 +136,23 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
 
 
 def test_model_on_new_images(finished, tmp_path, call_snakemake):
-    """`snakemake apply`: one file of four is damaged, then removed."""
+    """`snakemake apply`: one file of four is damaged, then removed; then another comes."""
     folder, new = tmp_path / "copy", tmp_path / "new"
     shutil.copytree(finished, folder)
     new.mkdir()
     for path in sorted((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))[:3]:
         shutil.copy(path, new)
     (new / "torn.tif").write_bytes(b"torn")
-    options = ("--cores", "2", "apply", "--config", f"apply={{images: {new}, method: sequential}}")
+    images = f"apply={{images: {new}, method: sequential, chunk: 2}}"
+    options = ("--cores", "2", "apply", "--config", images)
     call = call_snakemake(folder, *options)
     assert call.status != 0
-    assert call.jobs == {"apply": 1}
+    assert call.jobs == {"apply_chunk": 2, "apply": 1}
     assert "1 of 4 images could not be predicted" in call.screen
     out = folder / "results/applied/new"
     assert len(list((out / "labels").iterdir())) == 3, "what could be done is kept"
+    call = call_snakemake(folder, "--dry-run", *options)
+    assert call.jobs == {"apply_chunk": 1, "apply": 1}, "that of the damaged one"
 
     (new / "torn.tif").unlink()
     call = call_snakemake(folder, *options)
@@ -159,6 +162,9 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     assert (out / "objects.csv").exists()
     call = call_snakemake(folder, *options)
     assert "Nothing to be done" in call.screen
+    shutil.copy(path, new / "torn.tif")
+    call = call_snakemake(folder, "--dry-run", *options)
+    assert call.jobs == {"apply_chunk": 1, "apply": 1}, "the others have nothing to do"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="slots are names of Linux")

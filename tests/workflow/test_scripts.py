@@ -40,19 +40,31 @@ class Chain:
         self.make_advice()
         self.make_report()
         self.applied = folder / "applied"
+        self.apply()
+
+    def apply(self):
+        """A model on images that it knows, in the jobs of two chunks."""
+        failures = [self.applied / f".chunks/2/{number}.txt" for number in range(2)]
+        for number, failed in enumerate(failures):
+            self.call(
+                "apply_chunk",
+                input={
+                    "model": self.of(self.grid.applied_run, "model.pt"),
+                    "images": self.noisy,
+                },
+                output={"failed": failed},
+                params={
+                    "device": "cpu",
+                    "tile": None,
+                    "format": "tif",
+                    "reading": {"axes": None, "planes": False, "channel": None, "pixel_size": None},
+                },
+                wildcards={"chunks": "2", "chunk": f"{number}"},
+            )
         self.call(
             "apply",
-            input={
-                "model": self.of(self.grid.applied_run, "model.pt"),
-                "images": self.noisy,
-            },
+            input={"chunks": failures, "images": self.noisy},
             output={"finished": self.applied / ".finished"},
-            params={
-                "device": "cpu",
-                "tile": None,
-                "format": "tif",
-                "reading": {"axes": None, "planes": False, "channel": None, "pixel_size": None},
-            },
         )
 
     def of(self, run, name):
@@ -335,6 +347,8 @@ def test_apply(chain):
                 for folder in (predictions, chain.applied)
             )
             assert np.array_equal(before, after)
+    record = pd.read_csv(chain.applied / "images.tsv", sep="\t")
+    assert record["image"].tolist() == sorted(split["image"])
 
 
 def test_models_that_read_denoised_images_bring_the_denoiser(chain):

@@ -104,7 +104,7 @@ def test_models_on_new_stacks(study, tmp_path, call_snakemake):
         model = study / f"results/runs/{dataset}/n10/denoiseg/gt2/seed1/model.pt"
         apply = f"{{images: new, model: {model}, channel: GFP, planes: {planes}, format: ome.zarr}}"
         call = call_snakemake(
-            study, "--cores", "2", "apply", "--forcerun", "apply", "--config", *STUDY,
+            study, "--cores", "2", "apply", "--forcerun", "apply_chunk", "--config", *STUDY,
             f"apply={apply}",
         )  # fmt: skip
         assert call.status == 0, call.screen

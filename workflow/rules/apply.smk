@@ -1,16 +1,76 @@
-"""A trained model on new images: only if asked for, by `snakemake apply`."""
+"""A trained model on new images: only if asked for, by `snakemake apply`.
+
+The results lie beside the declared outputs, which Snakemake would delete where a job is
+interrupted. So they stay on the file system when a bucket is the default storage: `local`.
+"""
+
+from functools import cache
+
+from denoiseg_flow.chunks import count_chunks, divide, fingerprint
+from denoiseg_flow.data.folders import find_images
+
+# The folder in <results>/applied that the results on new images are written to.
+APPLIED = Path(config["apply"]["images"] or "images").resolve().name
+
+# What the job of a chunk leaves behind.
+CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.txt"
 
 
-rule apply:
+def applied_images(wildcards):
+    """The folder of new images that a trained model is used on."""
+    if config["apply"]["images"] is None:
+        raise WorkflowError(
+            "config key 'apply.images' is missing: name the folder of new images, such as "
+            "--config 'apply={images: /data/tomorrow}'"
+        )
+    return local(config["apply"]["images"])
+
+
+def applied_model(wildcards):
+    """The model that is used on new images: the user's file, or that of a run of the study."""
+    file = config["apply"]["model"]
+    return local(file) if file else run_path(GRID.applied_run, "model.pt")
+
+
+@cache
+def new_images():
+    """The new images by name."""
+    try:
+        return find_images([applied_images(None)])
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def chunks_of_new_images(count):
+    """The new images by number of their chunk."""
+    return divide(new_images(), count)
+
+
+def finished_chunks(wildcards):
+    """What the jobs of all chunks leave behind."""
+    count = count_chunks(len(new_images()), config["apply"]["chunk"])
+    return local(expand(CHUNK, chunks=count, chunk=chunks_of_new_images(count)))
+
+
+def state_of_chunk(wildcards):
+    """Changes when an image of a chunk is added, removed or changed: the job runs again."""
+    chunks = chunks_of_new_images(int(wildcards.chunks))
+    return fingerprint(chunks.get(int(wildcards.chunk), {}))
+
+
+rule apply_chunk:
     input:
         model=applied_model,
-        images=applied_images,
+        # Its time changes with every image of any chunk; params.state is of those of this one.
+        images=ancient(applied_images),
     output:
-        # Nothing else is declared: Snakemake would delete it where one image of many fails, and
-        # the next run would begin anew.
-        finished=f"<results>/applied/{APPLIED}/.finished",
+        failed=local(CHUNK),
     log:
-        f"<logs>/apply/{APPLIED}.log",
+        f"<logs>/apply_chunk/{APPLIED}/{{chunks}}/{{chunk}}.log",
+    wildcard_constraints:
+        chunks=r"\d+",
+        chunk=r"\d+",
     conda:
         "../../envs/denoiseg_flow.yaml"
     # As many as there are, if these are fewer: one job has the machine to itself.
@@ -27,5 +87,22 @@ rule apply:
             for key in ("axes", "planes", "channel", "pixel_size")
         },
         format=config["apply"]["format"],
+        state=state_of_chunk,
+    script:
+        "../scripts/apply_chunk.py"
+
+
+rule apply:
+    input:
+        chunks=finished_chunks,
+        images=ancient(applied_images),
+    output:
+        finished=local(f"<results>/applied/{APPLIED}/.finished"),
+    log:
+        f"<logs>/apply/{APPLIED}.log",
+    # An image that could not be predicted will not be so a moment later.
+    retries: 0
+    conda:
+        "../../envs/denoiseg_flow.yaml"
     script:
         "../scripts/apply.py"

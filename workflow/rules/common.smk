@@ -93,7 +93,8 @@ def source_folders(wildcards):
         return {"parts": [f"<results>/data/{name}/prepared" for name in names]}
     if spec["source"] != "folder":
         return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
-    return {key: spec[key] for key in ("images", "masks", "clean") if spec.get(key)}
+    folders = [key for key in ("images", "masks", "clean") if spec.get(key)]
+    return {key: local(spec[key]) for key in folders}
 
 
 def recipe(name):
@@ -111,25 +112,6 @@ def images_read_by(run):
 def input_images(wildcards):
     """The images that the run of a job reads."""
     return images_read_by(Run.of(wildcards))
-
-
-# The folder in <results>/applied that the results on new images are written to.
-APPLIED = Path(config["apply"]["images"] or "images").resolve().name
-
-
-def applied_images(wildcards):
-    """The folder of new images that a trained model is used on."""
-    if config["apply"]["images"] is None:
-        raise WorkflowError(
-            "config key 'apply.images' is missing: name the folder of new images, such as "
-            "--config 'apply={images: /data/tomorrow}'"
-        )
-    return config["apply"]["images"]
-
-
-def applied_model(wildcards):
-    """The model that is used on new images: the user's file, or that of a run of the study."""
-    return config["apply"]["model"] or run_path(GRID.applied_run, "model.pt")
 
 
 def table(name):

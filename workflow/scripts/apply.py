@@ -1,31 +1,21 @@
-"""Use a trained model on new images."""
+"""Join the tables of all new images, and say which could not be predicted."""
 
 from pathlib import Path
 
-from denoiseg_flow.application import apply_model
+from denoiseg_flow.applied_tables import join_results
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.stacks import Reading
-from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        params = snakemake.params
-        device = select_device(params.device, snakemake.threads, snakemake.resources)
-        images = find_images([snakemake.input.images])
         finished = Path(snakemake.output.finished)
-        asked = dict(params.reading)
-        reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
-        apply_model(
-            Path(snakemake.input.model),
-            images,
-            finished.parent,
-            device,
-            reading,
-            params.format,
-            params.tile,
-        )
+        # Snakemake takes a chunk for done as long as this file is there: the next run is to try
+        # again where an image failed.
+        for chunk in map(Path, snakemake.input.chunks):
+            if chunk.stat().st_size:
+                chunk.unlink()
+        join_results(find_images([snakemake.input.images]), finished.parent)
         finished.touch()
 
 

@@ -1,5 +1,6 @@
 """Pair the images, masks and clean images of a user's folders by name, from the listing alone."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -96,12 +97,13 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if _is_there(path)]
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(each.name for each in entries if _is_there(each))]
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(path: Path | os.DirEntry[str]) -> bool:
     """Return whether a path is a file named like an image, or a folder named like a zarr store."""
-    return is_image(path) and path.is_dir() == path.name.lower().endswith(".zarr")
+    return is_image(path.name) and path.is_dir() == path.name.lower().endswith(".zarr")
 
 
 def _list(folder: str | Path, key: str) -> dict[str, Path]:

@@ -1,0 +1,34 @@
+"""Use a trained model on the new images of one chunk."""
+
+from pathlib import Path
+
+from denoiseg_flow.application import apply_model
+from denoiseg_flow.chunks import divide
+from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.stacks import Reading
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.logs import job_log
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        params = snakemake.params
+        failures = Path(snakemake.output.failed)
+        device = select_device(params.device, snakemake.threads, snakemake.resources)
+        chunks = divide(find_images([snakemake.input.images]), int(snakemake.wildcards.chunks))
+        asked = dict(params.reading)
+        reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
+        failed = apply_model(
+            Path(snakemake.input.model),
+            chunks.get(int(snakemake.wildcards.chunk), {}),
+            failures.parents[2],
+            device,
+            reading,
+            params.format,
+            params.tile,
+        )
+        failures.write_text("".join(f"{name}\n" for name in failed), encoding="utf-8")
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
