@@ -79,6 +79,19 @@ def test_download_records_its_checksum_and_compares_ever_after(server, tmp_path)
     assert names(target.parent) == ["a.zip.sha256"]
 
 
+def test_a_file_that_others_fetched_is_verified_and_recorded(tmp_path):
+    stored, target = tmp_path / "stored", tmp_path / "raw/a.zip"
+    stored.write_bytes(CONTENT)
+    download("s3://bucket/a.zip", target, stored=stored)
+    assert target.read_bytes() == stored.read_bytes() == CONTENT
+    assert (tmp_path / "raw/a.zip.sha256").read_text().split() == [SHA256, "a.zip"]
+    stored.write_bytes(b"something else")
+    target.unlink()
+    message = refusal(download, "s3://bucket/a.zip", target, stored=stored)
+    assert message.startswith("s3://bucket/a.zip has the sha256 checksum")
+    assert names(target.parent) == ["a.zip.sha256"]
+
+
 def test_download_replaces_a_damaged_file(server, tmp_path):
     target = tmp_path / "a.zip"
     target.write_bytes(CONTENT[:50])

@@ -192,7 +192,8 @@ def test_missing_keys(config, schema, path, key, sentence):
         ),
         (
             {"source": "remote", "format": "denoiseg_npz", "url": "ftp://a.b/c.zip"},
-            "config key 'datasets.own.url': 'ftp://a.b/c.zip' does not match '^https?://'; Address",
+            "config key 'datasets.own.url': 'ftp://a.b/c.zip' does not match '^(https?|s3)://'; "
+            "Address",
         ),
         (
             {"source": "folder", "images": "a", "n_images": 3},

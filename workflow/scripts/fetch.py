@@ -9,7 +9,8 @@ from denoiseg_flow.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         archive = Path(snakemake.output.archive)
-        download(snakemake.params.url, archive, snakemake.params.sha256)
+        stored = snakemake.input.get("stored")
+        download(snakemake.params.url, archive, snakemake.params.sha256, stored)
         unpack(archive, Path(snakemake.output.raw))
 
 

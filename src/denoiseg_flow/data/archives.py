@@ -62,19 +62,25 @@ _IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, None)
 
 
 def download(
-    url: str, target: str | Path, sha256: str | None = None, retries: int = RETRIES
+    url: str,
+    target: str | Path,
+    sha256: str | None = None,
+    stored: str | Path | None = None,
+    retries: int = RETRIES,
 ) -> None:
     """Download a file; it appears under ``target`` only once it is complete and verified.
 
     Parameters
     ----------
     url
-        An http or https address.
+        An http or https address; any, if the file is ``stored``.
     target
         Where to put the file.
     sha256
         Its SHA-256 checksum. None means: record it in ``<target>.sha256`` at the first download,
         and compare with that ever after.
+    stored
+        The file, if others have fetched it already from ``url``, such as a storage plugin.
     retries
         How often to try again after an interrupted or refused connection.
 
@@ -85,7 +91,7 @@ def download(
     """
     target = Path(target)
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if not stored and (parts.scheme not in ("http", "https") or not parts.netloc):
         raise InputError(f"{url} is not an http or https address: correct `url` in the config")
     record = target.with_name(target.name + ".sha256")
     expected = (sha256 or _recorded(record) or "").lower()
@@ -96,7 +102,10 @@ def download(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        fetched = _fetch(url, unfinished, retries)
+        if stored:
+            fetched = Path(shutil.copy(stored, unfinished))
+        else:
+            fetched = _fetch(url, unfinished, retries)
         found = _sha256(fetched)
         if expected and found != expected:
             origin = "the config" if sha256 else f"{record}, written at the first download"
