@@ -15,6 +15,10 @@ configfile: workflow.source_path("config/config.yaml")
 include: "workflow/rules/common.smk"
 
 
+# Used with --software-deployment-method apptainer only.
+container: config["container"]
+
+
 # Everything moves with one of them: snakemake --config 'pathvars={results: /scratch/study}'
 pathvars:
     logs="<results>/logs",

@@ -95,3 +95,29 @@ def test_conda_environment_has_the_dependencies_of_the_package(repo):
     lines = yaml.safe_load((repo / "envs/denoiseg_flow.yaml").read_text())["dependencies"]
     python = Requirement(f"python{project(repo)['requires-python']}")
     assert set(map(Requirement, lines)) == wanted | {python, Requirement("pip")}
+
+
+def test_container_has_a_python_that_the_package_allows_and_the_pinned_versions(repo):
+    text = (repo / "Dockerfile").read_text()
+    (python,) = re.findall(r"^ARG PYTHON=(\S+)$", text, re.MULTILINE)
+    assert Requirement(f"python{project(repo)['requires-python']}").specifier.contains(python)
+    (install,) = re.findall(r"pip install (.*?) -e '\.\[(.*)\]'$", text.replace("\\\n", ""), re.M)
+    assert "-c constraints.txt" in install[0]
+    assert set(install[1].split(",")) <= set(project(repo)["optional-dependencies"])
+
+
+def test_container_gets_all_that_the_workflow_reads(repo):
+    """What .dockerignore lets through is there, and what else is there is not for running."""
+    lines = (repo / ".dockerignore").read_text().splitlines()
+    let_through = {line[1:] for line in lines if line.startswith("!")}
+    tracked = subprocess.run(["git", "ls-files"], cwd=repo, capture_output=True, text=True)
+    there = {line.split("/")[0] for line in tracked.stdout.splitlines()}
+    if not there:
+        pytest.skip("not a git clone")
+    assert there - let_through == {
+        *(".ci", ".dockerignore", ".gitignore", "Dockerfile", "CHANGELOG.md", "CITATION.cff"),
+        *("benchmarks", "docs", "tests"),
+    }
+    copied = re.findall(r"^COPY (.*) \S+$", (repo / "Dockerfile").read_text(), re.MULTILINE)
+    for path in " ".join(copied).split():
+        assert path == "." or path.split("/")[0] in let_through & there, path
