@@ -16,8 +16,8 @@ RUN python -m pip install --no-cache-dir -c constraints.txt \
     --extra-index-url "https://download.pytorch.org/whl/${TORCH}" -e '.[export,s3]'
 COPY . .
 
-# Anybody may run it (docker run --user "$(id -u)"), with or without a home folder.
-ENV HOME=/tmp
+# Anybody may run it (docker run --user "$(id -u)"), also a user without name and home folder.
+ENV HOME=/tmp USER=denoiseg
 USER 1000:1000
 # Configs, images and results: docker run --volume "$PWD:/study"
 WORKDIR /study

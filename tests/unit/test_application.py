@@ -272,13 +272,13 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     """The last of them never starts; an image is added, and then there are other chunks."""
     apply(file, images, tmp_path / "one")
     out, found = tmp_path / "out", find_images([images])
-    chunks = list(divide(found, 8).values())
+    chunks = list(divide(found, 16).values())
     assert len(chunks) == 3
     for chunk in chunks[:2]:
         assert apply_model(file, chunk, out) == []
     write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predicted.clear()
-    chunks = divide(find_images([images]), 2)
+    chunks = divide(find_images([images]), 4)
     assert len(chunks) == 2
     for chunk in chunks.values():
         apply_model(file, chunk, out)
