@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from denoiseg_flow.classical import DENOISERS, HOW_TO_INSTALL_BM3D, is_available
@@ -41,6 +42,11 @@ class Run:
         """Return the run that the wildcards of a job describe."""
         axes = dict(wildcards.items())
         return cls(**axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])})
+
+    @property
+    def folder(self) -> str:
+        """Where the files of the run are, below the folder of all runs."""
+        return f"{self.dataset}/{self.noise}/{self.method}/gt{self.n_labelled}/seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the axes as plain values, for wildcards and for table columns."""
@@ -99,10 +105,15 @@ class Grid:
         """Names of the methods in the tables, in the order of the config."""
         return list(self.config["grid"]["methods"])
 
-    @property
+    @cached_property
     def scored_runs(self) -> list[Run]:
         """The runs that the tables show: those of methods that the grid selects."""
         return [run for run in self.runs if run.method in self.method_names]
+
+    @cached_property
+    def read_methods(self) -> set[str]:
+        """Names of the methods whose denoised images other runs read."""
+        return {self.methods[run.method].input for run in self.runs} - {NOISY}
 
     def recipe_of(self, method: Method) -> Recipe:
         """Return the recipe that a method is trained by."""
@@ -136,8 +147,7 @@ class Grid:
 
     def predicted_subsets(self, method: str) -> list[str]:
         """Return which subsets a method predicts: all, where another method trains on them."""
-        feeds_others = any(self.methods[run.method].input == method for run in self.runs)
-        everything = feeds_others or self.config["predict"] == "all"
+        everything = method in self.read_methods or self.config["predict"] == "all"
         return [*SUBSETS, CROSS] if everything else list(TESTED)
 
     def judged_subsets(self, dataset: str, method: str) -> list[str]:

@@ -166,19 +166,23 @@ def in_settings(path, settings=SETTINGS):
     return [path.format(**setting) for setting in settings]
 
 
+def shown_run(wildcards):
+    """The run that the report shows of a data set and noise level."""
+    return GRID.showcase_run(wildcards.dataset, wildcards.noise)
+
+
 def shown(name):
     """A file or folder of the run that the report shows of a data set and noise level."""
 
     def path(wildcards):
-        run = GRID.showcase_run(wildcards.dataset, wildcards.noise)
-        return run_path(run, name)
+        return run_path(shown_run(wildcards), name)
 
     return path
 
 
 def read_by_shown_run(wildcards):
     """The images that this run reads."""
-    return images_read_by(GRID.showcase_run(wildcards.dataset, wildcards.noise))
+    return images_read_by(shown_run(wildcards))
 
 
 # What is checked, and what the runs that the report shows were trained on.

@@ -53,6 +53,9 @@ rule prepare:
         "<benchmarks>/{dataset}/prepare.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory("prepare", ESTIMATES.handling, dataset_of),
+        runtime=minutes("prepare", ESTIMATES.handling, dataset_of),
     params:
         dataset=lambda wildcards: config["datasets"][wildcards.dataset],
     script:
@@ -87,6 +90,9 @@ rule add_noise:
         "<benchmarks>/{dataset}/add_noise/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory("add_noise", ESTIMATES.handling, dataset_of),
+        runtime=minutes("add_noise", ESTIMATES.handling, dataset_of),
     params:
         level=lambda wildcards: config["noises"][wildcards.noise],
     script:
@@ -108,5 +114,8 @@ rule check:
     priority: 1
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory("check", ESTIMATES.handling, dataset_of),
+        runtime=minutes("check", ESTIMATES.handling, dataset_of),
     script:
         "../scripts/check.py"

@@ -17,8 +17,8 @@ rule predict:
     threads: 1
     resources:
         gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory("predict", ESTIMATES.prediction),
+        runtime=minutes("predict", ESTIMATES.prediction),
     params:
         subsets=lambda wildcards: GRID.predicted_subsets(wildcards.method),
         judged=lambda wildcards: GRID.judged_subsets(

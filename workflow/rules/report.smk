@@ -17,6 +17,8 @@ rule plot:
         figure="label_curves|denoising_levels|training_curves|calibration|training_sizes",
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory_for_scores,
     params:
         methods=GRID.method_names,
         noises=GRID.noise_descriptions,
@@ -38,6 +40,8 @@ rule plot_panel:
         "<logs>/{dataset}/plot_panel/{noise}.log",
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory_for_scores,
     params:
         runs=lambda wildcards: [
             run.as_dict()
@@ -73,6 +77,8 @@ rule report:
         "<logs>/report.log",
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory_for_scores,
     params:
         # Of functions, because Snakemake would look for wildcards in text.
         study=lambda wildcards: GRID.comparison,

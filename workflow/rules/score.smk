@@ -13,5 +13,8 @@ rule score:
         "<run_logs>/score.log",
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory("score", ESTIMATES.handling, dataset_of),
+        runtime=minutes("score", ESTIMATES.handling, dataset_of),
     script:
         "../scripts/score.py"

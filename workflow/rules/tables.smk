@@ -12,6 +12,8 @@ rule aggregate:
         "<logs>/aggregate.log",
     conda:
         "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory_for_scores,
     params:
         study=lambda wildcards: GRID.comparison,
     script:

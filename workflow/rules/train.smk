@@ -25,8 +25,8 @@ rule train:
     threads: 1
     resources:
         gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=memory("train", ESTIMATES.training),
+        runtime=minutes("train", ESTIMATES.training),
     params:
         method=lambda wildcards: as_dict(GRID.methods[wildcards.method]),
         recipe=lambda wildcards: recipe(wildcards.method),

@@ -24,8 +24,8 @@ rule trust:
     threads: 1
     resources:
         gpu=lambda wildcards: int(GRID.segments(wildcards.dataset, wildcards.noise)),
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory("trust", ESTIMATES.examination, shown_run),
+        runtime=minutes("trust", ESTIMATES.examination, shown_run),
     params:
         about=lambda wildcards: f"{wildcards.dataset}, noise {wildcards.noise}",
         device=config["device"],
@@ -49,8 +49,8 @@ rule suggest:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=memory("suggest", ESTIMATES.examination, shown_run),
+        runtime=minutes("suggest", ESTIMATES.examination, shown_run),
     params:
         device=config["device"],
     script:

@@ -5,13 +5,13 @@ from pathlib import Path
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.tables.comparison import comparison_tables
 from denoiseg_flow.tables.files import write_table
-from denoiseg_flow.tables.statistics import read_metrics
+from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
         metrics = read_metrics(snakemake.input.metrics)
-        metrics.to_csv(snakemake.output.metrics, index=False, lineterminator="\n")
+        write_metrics_csv(metrics, Path(snakemake.output.metrics))
         tables = comparison_tables(
             metrics,
             snakemake.params.study,

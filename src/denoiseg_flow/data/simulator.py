@@ -23,7 +23,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
 
 STRUCTURES = ("nuclei", "filaments")
-N_IMAGES = 48  # unless asked for otherwise
+N_IMAGES, SIZE = 48, 128  # unless asked for otherwise
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
 PSF_ELONGATION = 2.5  # how much wider the point spread function is along z than in the plane
@@ -47,7 +47,7 @@ class SimulatedImage(NamedTuple):
 
 def simulate(
     n_images: int = N_IMAGES,
-    size: int = 128,
+    size: int = SIZE,
     n_nuclei: Sequence[int] = (8, 22),
     annotated: int | float | None = None,
     seed: int = 0,

@@ -27,9 +27,7 @@ def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, objec
         {
             "rule": rule,
             "method": run.method,
-            "path": folder
-            / rule
-            / f"{run.dataset}/{run.noise}/{run.method}/gt{run.n_labelled}/seed{run.seed}.tsv",
+            "path": folder / rule / f"{run.folder}.tsv",
         }
         for rule in ("train", "predict")
         for run in runs

@@ -1,0 +1,44 @@
+"""What is left to do, and what is there: `snakemake plan` and `snakemake tables_partial`."""
+
+SNAKEFILE = workflow.current_basedir.join("../../Snakefile")
+FOLDERS = {
+    name: workflow.pathvars.apply(f"<{name}>")
+    for name in ("results", "logs", "benchmarks")
+}
+
+
+def study(wildcards):
+    """What Snakemake needs to give an account of what is left."""
+    return {
+        "snakefile": SNAKEFILE.get_path_or_uri(secret_free=False),
+        "folders": FOLDERS,
+        "triggers": sorted(map(str, workflow.rerun_triggers)),
+    }
+
+
+# Without files as input and output, both are made anew whenever they are asked for, and never wait
+# for a study that is running.
+rule plan:
+    log:
+        "<logs>/plan.log",
+    localrule: True
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    params:
+        study=study,
+    script:
+        "../scripts/plan.py"
+
+
+rule tables_partial:
+    log:
+        "<logs>/tables_partial.log",
+    localrule: True
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    params:
+        **PUBLISHED,
+        study=study,
+        comparison=GRID.comparison,
+    script:
+        "../scripts/tables_partial.py"

@@ -1,0 +1,28 @@
+"""Say what is left of the study, and what it will take."""
+
+from pathlib import Path
+
+from denoiseg_flow.estimates import Estimates
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.logs import job_log
+from denoiseg_flow.pending import find_pending
+from denoiseg_flow.plan import make_plan, show
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        study, config = snakemake.params.study, snakemake.config
+        folders = {name: Path(folder) for name, folder in study["folders"].items()}
+        grid = Grid(config)
+        plan = make_plan(
+            grid,
+            Estimates(grid, folders["results"] / "data"),
+            find_pending(**study, config=config),
+            folders["benchmarks"],
+            folders["logs"],
+        )
+        print(show(plan, config["title"]), flush=True)
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

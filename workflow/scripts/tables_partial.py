@@ -1,0 +1,28 @@
+"""Make the comparison tables of the runs that are finished."""
+
+from pathlib import Path
+
+from denoiseg_flow.grid import Grid
+from denoiseg_flow.logs import job_log
+from denoiseg_flow.pending import find_pending
+from denoiseg_flow.tables.partial import write_partial_tables
+
+
+def main(snakemake):
+    with job_log(snakemake.log[0]):
+        params, grid = snakemake.params, Grid(snakemake.config)
+        results = Path(params.study["folders"]["results"])
+        left = find_pending(**params.study, config=snakemake.config, target="aggregate")
+        runs = [run for run in grid.scored_runs if run not in left.runs["score"]]
+        write_partial_tables(
+            [results / "runs" / run.folder / "metrics.tsv" for run in runs],
+            len(grid.scored_runs),
+            params.comparison,
+            results / "tables_partial",
+            params.published or None,
+            params.published_denoisers or None,
+        )
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821
