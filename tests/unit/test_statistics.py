@@ -6,7 +6,13 @@ import pytest
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, write_metrics
-from denoiseg_flow.tables.statistics import noisy_input, paired_differences, read_metrics, summarise
+from denoiseg_flow.tables.statistics import (
+    noisy_input,
+    paired_differences,
+    read_metrics,
+    summarise,
+    write_metrics_csv,
+)
 
 
 def tidy(*rows):
@@ -161,3 +167,16 @@ def test_test_sets_that_differ_between_seeds():
 def test_differences_that_are_not_finite_are_left_out():
     frame = tidy(("r", 2, 1, "a", "PSNR", np.inf), ("m", 2, 1, "a", "PSNR", np.inf))
     assert paired_differences(frame, "r", 0, ("PSNR",)).empty
+
+
+def test_csv_is_that_of_pandas(tmp_path):
+    """With names that need quotes, and values of every kind."""
+    values = [0.1, float("nan"), float("inf"), 1e-7, 1 / 3, 2.0]
+    rows = [
+        ["d", "n0", 'm "1", or 2', 4, 1, f"image, {number}", "AP", value]
+        for number, value in enumerate(values)
+    ]
+    frame = pd.DataFrame(rows, columns=METRICS_COLUMNS)
+    write_metrics_csv(frame, tmp_path / "metrics.csv")
+    expected = frame.to_csv(index=False, lineterminator="\n")
+    assert (tmp_path / "metrics.csv").read_text() == expected
