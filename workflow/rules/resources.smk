@@ -2,7 +2,7 @@
 
 from denoiseg_flow.estimates import Estimates
 
-ESTIMATES = Estimates(GRID, Path(workflow.pathvars.apply("<results>/data")))
+ESTIMATES = Estimates(GRID, RESULTS / "data")
 
 
 def on_gpu(rule):
