@@ -44,7 +44,8 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     check_cluster()
-    record_study(RESULTS, DEFINITIONS)
+    if any(job.output for job in workflow.dag.needrun_jobs()):
+        record_study(RESULTS, DEFINITIONS)
 
 
 rule all:
