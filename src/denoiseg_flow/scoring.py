@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denoiseg_flow import metrics
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.images import open_image, read_metadata
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.errors import InputError
@@ -114,6 +115,7 @@ def score_run(
     kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
     losses = {}
     if (predictions / SELF_SUPERVISION).exists():
+        checksums.verify(predictions / SELF_SUPERVISION)
         table = pd.read_csv(predictions / SELF_SUPERVISION, sep="\t", dtype={"image": str})
         losses = dict(zip(table["image"], table["loss"], strict=True))
     for row in split[split["subset"].isin(TESTED)].itertuples():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.image_files import open_image_file
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import CROSS, TRAINED, folds, labelled_images
@@ -153,6 +154,7 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
     """
     kinds, depths, steps = [], [], []
     for path in images:
+        checksums.verify(path)
         with open_image_file(path) as file:
             kinds.append((file.metadata.axes, file.length("C")))
             depths.append(file.length("Z"))

@@ -40,7 +40,7 @@ def folder_spec(user, **more):
 def prepared_table(spec, raw, folder):
     datasets.prepare(spec, raw, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "clean", "images", "manifest.tsv", "masks",
+        "checksums.sha256", "clean", "images", "manifest.tsv", "masks",
     ]  # fmt: skip
     return manifest.read(folder / "manifest.tsv")
 
@@ -279,6 +279,16 @@ def test_combining_again_and_what_is_made_of_others_outlives_them(tmp_path, prep
     with pytest.raises(FileNotFoundError):
         combine(tmp_path / "more" / "prepared", prepared_parts)
     assert not list((tmp_path / "more").iterdir())
+
+
+def test_damaged_images_are_not_linked(tmp_path, prepared_parts):
+    part = prepared_parts[1]
+    with (part / "images" / "sim_0001.tif").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    with pytest.raises(InputError, match=f"is damaged, by its checksum: delete {part} and"):
+        combine(tmp_path / "both" / "prepared", prepared_parts)
+    assert not list((tmp_path / "both").iterdir())
 
 
 def test_names_that_clash_are_refused(user, tmp_path, prepared_parts):

@@ -32,11 +32,13 @@ def expected_files():
         yield from (f"tables/{name}.{end}" for name in TABLES)
         yield f"benchmarks/costs.{end}"
     yield from (f"figures/nuclei/{name}.{end}" for name in FIGURES for end in ("svg", "png"))
-    yield "data/nuclei/prepared/manifest.tsv"
+    yield from (f"data/nuclei/prepared/{name}" for name in ("manifest.tsv", "checksums.sha256"))
+    yield "data/nuclei/noisy/n10/checksums.sha256"
     yield "data/nuclei/split/seed1.tsv"
     for method, n_labelled in METHODS.items():
         axes = f"nuclei/n10/{method}/gt{n_labelled}/seed1"
         yield from (f"runs/{axes}/{name}" for name in ("model.pt", "history.tsv", "metrics.tsv"))
+        yield f"runs/{axes}/predictions/checksums.sha256"
         yield from (f"benchmarks/{rule}/{axes}.tsv" for rule in ("train", "predict"))
         yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict", "score"))
 

@@ -12,6 +12,7 @@ import tifffile
 from denoiseg_flow import findings
 from denoiseg_flow.classical import candidates
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.checksums import NAME
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
 from denoiseg_flow.models import load_model
@@ -354,6 +355,14 @@ def test_apply(chain):
 def test_models_that_read_denoised_images_bring_the_denoiser(chain):
     model = load_model(chain.runs / "sequential/model.pt")
     assert model.input.method.name == "n2v" and model.input.input is None
+
+
+def test_folders_have_checksums(chain):
+    run = chain.of(chain.grid.runs[0], "predictions")
+    for folder in (chain.prepared, chain.noisy, run):
+        listed = {line.partition("  ")[2] for line in (folder / NAME).read_text().splitlines()}
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert listed == files - {NAME} and listed
 
 
 def test_score(chain):

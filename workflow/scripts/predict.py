@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.models import load_model
@@ -33,6 +33,7 @@ def main(snakemake):
         if params.judged:
             losses = self_supervised_losses(model, images, names(params.judged))
             manifest.write(losses, folder / SELF_SUPERVISION)
+        checksums.write(folder)
 
 
 if "snakemake" in globals():

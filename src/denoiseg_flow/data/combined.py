@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.errors import InputError
 
 
@@ -77,7 +77,7 @@ def link_parts(
     Raises
     ------
     InputError
-        If two images would have the same name.
+        If two images would have the same name, or one is damaged.
     """
     tables = []
     for place, (name, part) in enumerate(zip(names, prepared, strict=True)):
@@ -92,7 +92,9 @@ def link_parts(
                         f"two images of the combined dataset would be called {target.stem}: "
                         f"rename dataset {name}, or the image"
                     )
-                _link(Path(part, kind, f"{row.image}.tif"), target)
+                source = Path(part, kind, f"{row.image}.tif")
+                checksums.verify(source)
+                _link(source, target)
         if place:
             table = table.assign(image=prefix + table["image"], given_subset=manifest.EXTRA)
         tables.append(table)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data import folders, manifest, simulator
+from denoiseg_flow.data import checksums, folders, manifest, simulator
 from denoiseg_flow.data.combined import link_parts, parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.image_files import open_image_file
@@ -104,6 +104,7 @@ def prepare(
             rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, unfinished / "manifest.tsv")
+        checksums.write(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
     finally:

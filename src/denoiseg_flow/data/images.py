@@ -22,6 +22,7 @@ import tifffile
 from numpy.typing import DTypeLike
 
 from denoiseg_flow import __version__
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.image_files import UNREADABLE, open_image_file, read_image
 from denoiseg_flow.data.memory_maps import release, reserve
 from denoiseg_flow.data.metadata import Metadata
@@ -169,8 +170,9 @@ def open_image(path: str | Path) -> np.ndarray:
     Raises
     ------
     InputError
-        If the file is missing or damaged.
+        If the file is missing or damaged; see :func:`checksums.verify`.
     """
+    checksums.verify(path)
     try:
         return tifffile.memmap(path, mode="r")
     except UNREADABLE:
@@ -178,7 +180,8 @@ def open_image(path: str | Path) -> np.ndarray:
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """Return the metadata of an image that this module wrote."""
+    """Return the metadata of an image that this module wrote; raises as :func:`open_image`."""
+    checksums.verify(path)
     with open_image_file(path) as file:
         return file.metadata
 

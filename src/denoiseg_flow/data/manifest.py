@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.seeds import generator
 
@@ -63,6 +64,7 @@ def read(path: str | Path) -> pd.DataFrame:
     InputError
         If it is neither, as after a change by hand.
     """
+    checksums.verify(path)
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         columns = SPLIT_COLUMNS if "rank" in table else MANIFEST_COLUMNS

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.images import PIECE, Readable, open_image, read_metadata, write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.seeds import generator
@@ -251,3 +252,4 @@ def add_noise_to_folder(
         check_photons(image, level, name, path)
         noisy = noisy_copy(image, level, name, image_name)
         write_image(Path(out, f"{image_name}.tif"), noisy, read_metadata(path))
+    checksums.write(Path(out))
