@@ -59,7 +59,21 @@ def test_damage_after_the_first_look(folder):
 
 def test_lost_file(folder):
     (folder / "images/a.tif").unlink()
-    assert "images/a.tif is missing: delete" in refusal(open_image, folder / "images/a.tif")
+    assert "images/a.tif is damaged, by its checksum" in refusal(
+        open_image, folder / "images/a.tif"
+    )
+
+
+def test_file_by_itself(tmp_path):
+    path = tmp_path / "seed1.tsv"
+    path.write_text("image\na\n")
+    checksums.write(path)
+    assert [each.name for each in tmp_path.iterdir() if each != path] == ["seed1.tsv.sha256"]
+    assert len(manifest.read(path)) == 1
+    path.write_text("image\n")
+    assert refusal(manifest.read, path) == (
+        f"{path} is damaged, by its checksum: delete it and run the workflow again"
+    )
 
 
 def test_damaged_table(folder):

@@ -24,7 +24,7 @@ FIGURES = (
 def expected_files():
     """All files but images."""
     yield "report.html"
-    yield "tables/metrics.csv"
+    yield from (f"tables/{name}" for name in ("metrics.csv", "checksums.sha256"))
     yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv", "json"))
     yield from (f"trust/nuclei_n10.{end}" for end in ("csv", "json"))
     yield "suggestions/nuclei_n10.csv"
@@ -34,10 +34,11 @@ def expected_files():
     yield from (f"figures/nuclei/{name}.{end}" for name in FIGURES for end in ("svg", "png"))
     yield from (f"data/nuclei/prepared/{name}" for name in ("manifest.tsv", "checksums.sha256"))
     yield "data/nuclei/noisy/n10/checksums.sha256"
-    yield "data/nuclei/split/seed1.tsv"
+    yield from (f"data/nuclei/split/seed1.{end}" for end in ("tsv", "tsv.sha256"))
     for method, n_labelled in METHODS.items():
         axes = f"nuclei/n10/{method}/gt{n_labelled}/seed1"
         yield from (f"runs/{axes}/{name}" for name in ("model.pt", "history.tsv", "metrics.tsv"))
+        yield from (f"runs/{axes}/{name}.tsv.sha256" for name in ("history", "metrics"))
         yield f"runs/{axes}/predictions/checksums.sha256"
         yield from (f"benchmarks/{rule}/{axes}.tsv" for rule in ("train", "predict"))
         yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict", "score"))

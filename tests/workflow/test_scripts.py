@@ -384,7 +384,7 @@ def test_aggregate(chain):
     assert set(metrics["method"]) == set(chain.grid.method_names)
     names = {path.name for path in chain.tables.iterdir()}
     tables = {f"{t}.{end}" for t in chain.grid.tables for end in ("csv", "html", "md", "tex")}
-    assert names == {"metrics.csv"} | tables
+    assert names == {"metrics.csv", NAME} | tables
 
 
 def test_measure_costs(chain):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.tables.comparison import comparison_tables
 from denoiseg_flow.tables.files import write_table
@@ -20,6 +21,7 @@ def main(snakemake):
         )
         for name, table in tables.items():
             write_table(table, Path(snakemake.output.metrics).with_name(name))
+        checksums.write(Path(snakemake.output.metrics).parent)
 
 
 if "snakemake" in globals():

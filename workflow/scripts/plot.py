@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.figures import curves
 from denoiseg_flow.figures.calibration import calibration_curves
 from denoiseg_flow.logs import job_log
@@ -36,6 +37,8 @@ def main(snakemake):
 
 def read_histories(snakemake):
     """The histories of all runs of the data set; those of fixed denoisers have no rows."""
+    for path in snakemake.input.histories:
+        checksums.verify(path)
     histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
     return pd.concat([history for history in histories if len(history)])
 

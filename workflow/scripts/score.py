@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.scoring import score_run, write_metrics
 
@@ -19,6 +19,7 @@ def main(snakemake):
             identity=dict(snakemake.wildcards.items()),
         )
         write_metrics(metrics, Path(snakemake.output.metrics))
+        checksums.write(snakemake.output.metrics)
 
 
 if "snakemake" in globals():

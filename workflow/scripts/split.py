@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.logs import job_log
 
 
@@ -11,7 +11,8 @@ def main(snakemake):
         images = manifest.read(Path(snakemake.input.prepared) / "manifest.tsv")
         params, seed = snakemake.params, int(snakemake.wildcards.seed)
         table = manifest.split(images, params.split, seed, params.n_train)
-        manifest.write(table, Path(snakemake.output.split))
+        manifest.write(table, snakemake.output.split)
+        checksums.write(snakemake.output.split)
 
 
 if "snakemake" in globals():

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.fitting import fit
 from denoiseg_flow.grid import Run
@@ -38,6 +38,7 @@ def main(snakemake):
         if inputs.get("input_model"):
             model.input = load_model(Path(inputs.input_model))
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
+        checksums.write(snakemake.output.history)
         save_model(model, output)
         # Whoever waits to do the same training again finds it finished.
         if not lock.awaited():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from denoiseg_flow import findings
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data import checksums, manifest
 from denoiseg_flow.data.images import open_plane
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.figures.style import save
@@ -24,6 +24,7 @@ def main(snakemake):
         inputs, output, params = snakemake.input, snakemake.output, snakemake.params
         noisy, images = Path(inputs.noisy), Path(inputs.images)
         predictions = Path(inputs.predictions)
+        checksums.verify(inputs.metrics)
         trust = examine_run(
             split=manifest.read(Path(inputs.split)),
             masks=Path(inputs.prepared) / "masks",

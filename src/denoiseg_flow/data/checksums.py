@@ -1,4 +1,4 @@
-"""Checksums of the files that jobs hand to each other as a folder.
+"""Checksums of what jobs hand to each other: folders of images, and tables.
 
 An image that lost a bit on the disk, or on the way to another machine, is still a good image: only
 a checksum tells. They lie in a file as ``sha256sum`` writes it, and ``sha256sum -c`` verifies them.
@@ -15,64 +15,74 @@ NAME = "checksums.sha256"
 _DEPTH = 2  # folders above a file in which its checksum may stand
 
 
-def write(folder: Path) -> None:
-    """Write the checksums of all files below a folder, which is complete, into that folder."""
+def write(path: str | Path) -> None:
+    """Write the checksums of a folder that is complete into it, or that of a file beside it."""
+    path = Path(path)
+    if path.is_file():
+        _record([path], path.parent, _beside(path))
+        return
     files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME and not path.name.startswith(".")
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != NAME and not file.name.startswith(".")
     ]
-    lines = [f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    (folder / NAME).write_text("".join(lines), encoding="utf-8", newline="\n")
+    _record(files, path, path / NAME)
 
 
 def verify(path: str | Path) -> None:
-    """Check that a file is what it was when the checksums of its folder were written.
+    """Check that a file is what it was when its checksum was written.
 
-    A file of which no checksum is known passes. A process looks at each file only once.
+    A file of which no checksum is known passes. A process reads each file only once for this.
 
     Raises
     ------
     InputError
-        If it is not; the message says which folder to make anew.
+        If it is not; the message says what to delete, so that it is made anew.
     """
     path = Path(path)
-    for folder in path.parents[:_DEPTH]:
-        known = folder / NAME
-        try:
-            expected = _recorded(known, _version(known)).get(path.relative_to(folder).as_posix())
-        except FileNotFoundError:
-            continue
-        if expected is None:
-            return
-        try:
-            found = _digest_once(path, _version(path))
-        except FileNotFoundError:
-            found = None
-        if found != expected:
-            what = "is missing" if found is None else "is damaged, by its checksum"
-            raise InputError(f"{path} {what}: delete {folder} and run the workflow again")
-        return
+    known = [(_beside(path), path.parent, "it")]
+    known += [(folder / NAME, folder, str(folder)) for folder in path.parents[:_DEPTH]]
+    for record, folder, made in known:
+        name = path.relative_to(folder).as_posix()
+        expected = _recorded(record, _version(record)).get(name)
+        if expected not in (None, _digest_once(path, _version(path))):
+            raise InputError(
+                f"{path} is damaged, by its checksum: delete {made} and run the workflow again"
+            )
 
 
-def _version(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written again."""
-    status = os.stat(path)
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is written again; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _record(files: list[Path], folder: Path, record: Path) -> None:
+    lines = (f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    record.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, hashlib.sha256).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
-def _digest_once(path: Path, version: tuple[int, ...]) -> str:
-    return _digest(path)
+def _digest_once(path: Path, version: tuple[int, ...] | None) -> str:
+    return _digest(path) if version else "that of no file"
 
 
 @lru_cache
-def _recorded(path: Path, version: tuple[int, ...]) -> dict[str, str]:
+def _recorded(record: Path, version: tuple[int, ...] | None) -> dict[str, str]:
     """Return the checksums in a file by the names of the files; damaged lines are left out."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    if version is None:
+        return {}
+    lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
     return {name: digest for digest, gap, name in (line.partition("  ") for line in lines) if gap}

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, RUN_COLUMNS
 from denoiseg_flow.seeds import generator
@@ -38,11 +39,13 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a file is missing, has other columns or cannot be parsed, or a row occurs twice.
+        If a file is missing or damaged, has other columns or cannot be parsed, or a row occurs
+        twice.
     """
     header = "\t".join(METRICS_COLUMNS)
     bodies = []
     for path in paths:
+        checksums.verify(path)
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -98,6 +101,7 @@ def _joined(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.object_]:
 
 def read_metrics_csv(path: Path) -> pd.DataFrame:
     """Read the frame of :func:`read_metrics` back from the csv file that it was written to."""
+    checksums.verify(path)
     return _parse(path, separator=",")
 
 
