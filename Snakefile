@@ -45,7 +45,7 @@ report: "workflow/report/workflow.rst"
 onstart:
     check_cluster()
     if any(job.output for job in workflow.dag.needrun_jobs()):
-        record_study(RESULTS, DEFINITIONS)
+        record_start()
 
 
 rule all:

@@ -694,6 +694,18 @@ def test_read_only_disk(small_disk, user, refusal, tmp_path):
     assert "the file system is read-only; choose another folder" in screen
 
 
+@needs_root
+def test_read_only_results(small_disk, call_snakemake, tmp_path):
+    remount(small_disk, "ro")
+    options = ("--config", f"pathvars={{results: {small_disk}}}")
+    call = call_snakemake(tmp_path, "--cores", "1", *options)
+    assert call.status != 0
+    assert f"Error: cannot use {small_disk}" in call.screen
+    assert "the file system is read-only; choose another folder" in call.screen
+    assert "Traceback" not in call.screen
+    assert call_snakemake(tmp_path, "--dry-run", *options).status == 0
+
+
 @pytest.fixture
 def forbidden(load_script):
     """A folder that the user running this test may not write to."""

@@ -12,6 +12,7 @@ from denoiseg_flow.data.datasets import check_intensities, check_sources, split_
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.gpu_slots import check_limit
 from denoiseg_flow.grid import Grid, Run
+from denoiseg_flow.logs import sentence
 from denoiseg_flow.methods import REVISION, as_dict
 from denoiseg_flow.results_folder import check_results, record_study
 from denoiseg_flow.slurm_checks import check_requests
@@ -54,6 +55,14 @@ def check_cluster():
         check_requests(requests)
     except InputError as error:
         raise WorkflowError(str(error)) from None
+
+
+def record_start():
+    """Write down what the results come of; or say, before any job, why nothing can be written."""
+    try:
+        record_study(RESULTS, DEFINITIONS)
+    except OSError as error:
+        raise WorkflowError(sentence(error)) from None
 
 
 def either(names):
