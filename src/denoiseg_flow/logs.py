@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ def job_log(path: str | Path) -> Iterator[JobLock]:
     except Exception as error:
         print(sentence(error), file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None  # whoever pressed Ctrl-C knows why
     finally:
         logging.captureWarnings(False)
         root.removeHandler(screen)

@@ -76,11 +76,16 @@ def test_anything_else_ends_in_a_traceback(log, capsys, error):
 
 
 def test_other_exits_are_left_alone(log):
-    with pytest.raises(KeyboardInterrupt), job_log(log):
-        raise KeyboardInterrupt
     with pytest.raises(SystemExit) as caught, job_log(log):
         raise SystemExit(3)
     assert caught.value.code == 3
+
+
+def test_interrupt_is_no_news(log, capsys):
+    with pytest.raises(SystemExit) as caught, job_log(log):
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == log.read_text() == ""
 
 
 def test_messages_and_warnings_of_a_good_job(log, capsys):
