@@ -260,7 +260,8 @@ def _damage(
     path = draw.choice(sorted(study.results.glob(pattern)))
     what = _spoil(path, draw, truncated)
     study.undo(reader, *method)
-    return f"{path.relative_to(study.results)} {what}, read by {reader}"
+    study.damaged = str(path.relative_to(study.results))
+    return f"{study.damaged} {what}, before {reader}"
 
 
 def _spoil(path: Path, draw: random.Random, truncated: bool = False) -> str:
