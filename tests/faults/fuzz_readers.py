@@ -229,9 +229,9 @@ def make_records(folder: Path) -> None:
     from denoiseg_flow.data import manifest
     from denoiseg_flow.record import Entry, Record
 
-    record = Record(folder / "images.tsv")
+    record = Record(folder)
     names = ("a", "b c", 'd"é', "e")
-    record.write(Entry(name, f"/data/{name}.tif", 99, 10**18, "0" * 64, 3) for name in names)
+    record.replace(Entry(name, f"/data/{name}.tif", 99, 10**18, "0" * 64, 3) for name in names)
     rows = [
         (name, 32, 32, 1, "uint8", int(place < 3), 5, 1, "", f"{name}.tif")
         for place, name in enumerate(names)
@@ -326,8 +326,8 @@ def read_record(path: Path, folder: Path) -> None:
     from denoiseg_flow.record import Record
 
     if path.name == "images.tsv":
-        record = Record(path)
-        record.write(list(record.read()))
+        record = Record(path.parent)
+        record.replace(list(record.read().values()))
         return
     how = {"val": 0.2, "test": 0.3, "seed": 0}
     manifest.write(manifest.split(manifest.read(path), how, 1), folder / "split.tsv")

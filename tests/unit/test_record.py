@@ -7,21 +7,21 @@ import pytest
 from denoiseg_flow.record import Entry, Record
 
 ENTRIES = [
-    Entry(name, f"/data/{name}.tif", 99, 10**18, "0" * 64, "3", "")
+    Entry(name, f"/data/{name}.tif", 99, 10**18, "0" * 64, 3, "")
     for name in ("a", "b c", 'd"é\t', "{x}")
 ]
 
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path / "images.tsv")
-    record.write(ENTRIES)
+    record = Record(tmp_path)
+    record.replace(ENTRIES)
     return record
 
 
 def test_reads_what_was_written(record):
-    assert list(record.read()) == ENTRIES
-    assert list(Record(Path("/nowhere/images.tsv")).read()) == []
+    assert list(record.read().values()) == ENTRIES
+    assert Record(Path("/nowhere")).read() == {}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_the_others_are_kept_where_one_is_damaged(record, column, damage):
     cells[column] = damage
     lines[2] = b"\t".join(cells)
     record.path.write_bytes(b"".join(lines))
-    found = list(record.read())
+    found = record.read().values()
     assert [entry for entry in found if entry in ENTRIES] == [ENTRIES[0], *ENTRIES[2:]]
     assert all(Path(entry.image).name == entry.image for entry in found)
