@@ -150,6 +150,7 @@ class Checkpoints:
             signal.signal(number, before[number])  # whoever asks twice is in a hurry
 
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: what for number, what in before.items() if what != signal.SIG_IGN}
         for number in before:
             signal.signal(number, remember)
         try:

@@ -50,6 +50,15 @@ def test_one_bit(folder, place):
     assert np.array_equal(open_image(folder / "images/a.tif"), IMAGE), "the others are good"
 
 
+def test_files_without_a_checksum_are_not_read(tmp_path, monkeypatch):
+    """A slide of many gigabytes, or the folder of an OME-Zarr image."""
+    (tmp_path / "slide.tif").touch()
+    (tmp_path / "slide.ome.zarr").mkdir()
+    monkeypatch.setattr(checksums, "_digest", None)
+    checksums.verify(tmp_path / "slide.tif")
+    checksums.verify(tmp_path / "slide.ome.zarr")
+
+
 def test_damage_after_the_first_look(folder):
     path = folder / "images/a.tif"
     open_image(path)

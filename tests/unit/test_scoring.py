@@ -125,11 +125,9 @@ def test_the_self_supervised_loss_is_the_error_and_the_variance_of_the_noise(sig
 def test_written_metrics_read_back_unchanged(folders, split, tmp_path):
     frame = score_run(split, **folders, identity=IDENTITY)
     write_metrics(frame, tmp_path / "metrics.tsv")
-    again = read_metrics([tmp_path / "metrics.tsv"])
-    keys = METRICS_COLUMNS[:-1]
-    pd.testing.assert_frame_equal(
-        again, frame.sort_values(keys, ignore_index=True), check_dtype=False, check_exact=True
-    )
+    again = read_metrics([tmp_path / "metrics.tsv"]).astype(frame.dtypes.to_dict())
+    expected = frame.sort_values(METRICS_COLUMNS[:-1], ignore_index=True)
+    pd.testing.assert_frame_equal(again, expected, check_exact=True)
 
 
 def test_errors_name_the_file(folders, split):

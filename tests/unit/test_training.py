@@ -395,6 +395,7 @@ from denoiseg_flow import checkpoints, training, training_images
 from denoiseg_flow.methods import Method, Recipe
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
 given = json.loads(sys.argv[1])
 path = Path(given["checkpoint"])
 replace, written = os.replace, []
