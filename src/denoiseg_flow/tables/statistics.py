@@ -58,14 +58,14 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
             )
         bodies.append(body if body.endswith("\n") or not body else body + "\n")
     try:
-        text = io.StringIO("".join([header, "\n", *bodies]))
-        frame = _parse(text, separator="\t", names="category")
+        frame = _parse(io.StringIO("".join([header, "\n", *bodies])), separator="\t")
     except (ValueError, pd.errors.ParserError) as error:
         raise InputError(f"the metrics files cannot be parsed: {error}; score again") from error
     keys = METRICS_COLUMNS[:-1]
-    # Categories in the order of their text, so that their codes sort like the text, only faster.
-    for column in frame.select_dtypes("category"):
-        frame[column] = frame[column].cat.reorder_categories(sorted(frame[column].cat.categories))
+    # Categories are sorted text, so that their codes sort like the text, only faster. Not parsed as
+    # such: pandas would make numbers of names like "001".
+    names = [column for column in keys if column not in _TYPES]
+    frame = frame.astype(dict.fromkeys(names, "category"))
     frame = frame.sort_values(keys, kind="stable", ignore_index=True)
     repeated = frame.duplicated(keys)
     if repeated.any():
@@ -105,12 +105,12 @@ def read_metrics_csv(path: Path) -> pd.DataFrame:
     return _parse(path, separator=",")
 
 
-def _parse(source: Path | io.StringIO, separator: str, names: str = "str") -> pd.DataFrame:
-    """Read metrics; names are text, or categories of text, whatever they look like."""
+def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
+    """Read metrics; names are text, whatever they look like."""
     return pd.read_csv(
         source,
         sep=separator,
-        dtype={column: _TYPES.get(column, names) for column in METRICS_COLUMNS},
+        dtype={column: _TYPES.get(column, "str") for column in METRICS_COLUMNS},
         keep_default_na=False,
         na_values={"value": ["", "nan"]},
     )
