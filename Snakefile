@@ -14,6 +14,7 @@ configfile: workflow.source_path("config/config.yaml")
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/resources.smk"
+include: "workflow/rules/new_images.smk"
 
 
 # Used with --software-deployment-method apptainer only.

@@ -23,7 +23,7 @@ FIGURES = (
 
 def expected_files():
     """All files but images."""
-    yield "report.html"
+    yield from ("report.html", "study.json")
     yield from (f"tables/{name}" for name in ("metrics.csv", "checksums.sha256"))
     yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv", "json"))
     yield from (f"trust/nuclei_n10.{end}" for end in ("csv", "json"))
@@ -79,7 +79,6 @@ def test_second_call_does_nothing(finished, call_snakemake):
             "noises={n10: {sigma: 12}}",
             {"add_noise": 1, "train": 5, "predict": 5, "score": 5},
         ),
-        ("methods={denoiseg: {alpha: 0.7}}", {"train": 1, "predict": 1, "score": 1}),
         ("title=Another title", {"report": 1}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

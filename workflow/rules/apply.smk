@@ -4,60 +4,6 @@ The results lie beside the declared outputs, which Snakemake would delete where 
 interrupted. So they stay on the file system when a bucket is the default storage: `local`.
 """
 
-from functools import cache
-
-from denoiseg_flow.chunks import count_chunks, divide, fingerprint
-from denoiseg_flow.data.folders import find_images
-
-# The folder in <results>/applied that the results on new images are written to.
-APPLIED = Path(config["apply"]["images"] or "images").resolve().name
-
-# What the job of a chunk leaves behind.
-CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.txt"
-
-
-def applied_images(wildcards):
-    """The folder of new images that a trained model is used on."""
-    if config["apply"]["images"] is None:
-        raise WorkflowError(
-            "config key 'apply.images' is missing: name the folder of new images, such as "
-            "--config 'apply={images: /data/tomorrow}'"
-        )
-    return local(config["apply"]["images"])
-
-
-def applied_model(wildcards):
-    """The model that is used on new images: the user's file, or that of a run of the study."""
-    file = config["apply"]["model"]
-    return local(file) if file else run_path(GRID.applied_run, "model.pt")
-
-
-@cache
-def new_images():
-    """The new images by name."""
-    try:
-        return find_images([applied_images(None)])
-    except InputError as error:
-        raise WorkflowError(str(error)) from None
-
-
-@cache
-def chunks_of_new_images(count):
-    """The new images by number of their chunk."""
-    return divide(new_images(), count)
-
-
-def finished_chunks(wildcards):
-    """What the jobs of all chunks leave behind."""
-    count = count_chunks(len(new_images()), config["apply"]["chunk"])
-    return local(expand(CHUNK, chunks=count, chunk=chunks_of_new_images(count)))
-
-
-def state_of_chunk(wildcards):
-    """Changes when an image of a chunk is added, removed or changed: the job runs again."""
-    chunks = chunks_of_new_images(int(wildcards.chunks))
-    return fingerprint(chunks.get(int(wildcards.chunk), {}))
-
 
 rule apply_chunk:
     input:

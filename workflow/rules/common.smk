@@ -48,7 +48,7 @@ def check_cluster():
     if workflow.executor_plugin.name != "slurm":
         return
     requests = defaultdict(list)
-    for job in workflow.dag.needrun_jobs():
+    for job in sorted(workflow.dag.needrun_jobs(), key=lambda job: job.rule.name):
         if not job.is_local:
             requests[job.rule.name].append(dict(job.resources.items()))
     try:
@@ -104,6 +104,12 @@ def source_folders(wildcards):
         return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
     folders = [key for key in ("images", "masks", "clean") if spec.get(key)]
     return {key: local(spec[key]) for key in folders}
+
+
+def archive_in_storage(wildcards):
+    """An archive that a storage plugin of Snakemake brings; the script downloads others itself."""
+    url = config["datasets"][wildcards.dataset]["url"]
+    return {} if url.startswith("http") else {"stored": storage.s3(url)}
 
 
 def recipe(name):

@@ -1,12 +1,6 @@
 """From any source to canonical images, their split, the noisy images of every level, and checks."""
 
 
-def archive_in_storage(wildcards):
-    """An archive that a storage plugin of Snakemake brings; the script downloads others itself."""
-    url = config["datasets"][wildcards.dataset]["url"]
-    return {} if url.startswith("http") else {"stored": storage.s3(url)}
-
-
 rule fetch:
     input:
         unpack(archive_in_storage),

@@ -7,15 +7,6 @@ FOLDERS = {
 }
 
 
-def study(wildcards):
-    """What Snakemake needs to give an account of what is left."""
-    return {
-        "snakefile": SNAKEFILE.get_path_or_uri(secret_free=False),
-        "folders": FOLDERS,
-        "triggers": sorted(map(str, workflow.rerun_triggers)),
-    }
-
-
 # Without files as input and output, both are made anew whenever they are asked for, and never wait
 # for a study that is running.
 rule plan:
@@ -25,7 +16,9 @@ rule plan:
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        study=study,
+        snakefile=SNAKEFILE.get_path_or_uri(secret_free=False),
+        folders=FOLDERS,
+        triggers=lambda wildcards: sorted(map(str, workflow.rerun_triggers)),
     script:
         "../scripts/plan.py"
 
@@ -38,7 +31,9 @@ rule tables_partial:
         "../../envs/denoiseg_flow.yaml"
     params:
         **PUBLISHED,
-        study=study,
+        snakefile=SNAKEFILE.get_path_or_uri(secret_free=False),
+        folders=FOLDERS,
+        triggers=lambda wildcards: sorted(map(str, workflow.rerun_triggers)),
         comparison=GRID.comparison,
     script:
         "../scripts/tables_partial.py"

@@ -11,13 +11,13 @@ from denoiseg_flow.plan import make_plan, show
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        study, config = snakemake.params.study, snakemake.config
-        folders = {name: Path(folder) for name, folder in study["folders"].items()}
+        params, config = snakemake.params, snakemake.config
+        folders = {name: Path(folder) for name, folder in params.folders.items()}
         grid = Grid(config)
         plan = make_plan(
             grid,
             Estimates(grid, folders["results"] / "data"),
-            find_pending(**study, config=config),
+            find_pending(params.snakefile, params.folders, params.triggers, config),
             folders["benchmarks"],
             folders["logs"],
         )

@@ -10,9 +10,9 @@ from denoiseg_flow.tables.partial import write_partial_tables
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        params, grid = snakemake.params, Grid(snakemake.config)
-        results = Path(params.study["folders"]["results"])
-        left = find_pending(**params.study, config=snakemake.config, target="aggregate")
+        params, config = snakemake.params, snakemake.config
+        grid, results = Grid(config), Path(params.folders["results"])
+        left = find_pending(params.snakefile, params.folders, params.triggers, config, "aggregate")
         runs = [run for run in grid.scored_runs if run not in left.runs["score"]]
         write_partial_tables(
             [results / "runs" / run.folder / "metrics.tsv" for run in runs],
