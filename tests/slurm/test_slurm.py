@@ -5,8 +5,8 @@ import time
 import pytest
 from cluster import GPU_NODES
 
-# Trainings of half a minute, with a checkpoint every second.
-SLOW = ("recipes={tiny: {steps_per_epoch: 800}}", "checkpoint_seconds=1")
+# Trainings of ten seconds or more, with a checkpoint every second.
+SLOW = ("recipes={tiny: {steps_per_epoch: 400}}", "checkpoint_seconds=1")
 TABLE = "results/tables/metrics.csv"
 
 
@@ -75,7 +75,7 @@ def test_a_node_loses_its_network(cluster, training, one_machine):
 
 
 @pytest.mark.long
-def test_displaced_cancelled_out_of_time_and_without_controller(cluster, training, one_machine):
+def test_displaced_cancelled_and_without_controller(cluster, training, one_machine):
     job, node = cluster.gpu_job()
     cluster.ask(
         "sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 9"
@@ -84,9 +84,26 @@ def test_displaced_cancelled_out_of_time_and_without_controller(cluster, trainin
     assert cluster.gpu_job()[0] == job  # put back into the queue
     cluster.ask("scancel", job)
     training.wait_for(lambda: (cluster.gpu_job() or (job,))[0] != job)
+    # In mid-training: SLURM holds a job for ever whose launch it could not follow.
+    started = time.time()
+    training.wait_for(lambda: training.find("checkpoint.pt")[0].stat().st_mtime > started)
     cluster.kill_controller()
     time.sleep(15)
     cluster.start_controller()
     training.finish()
     assert training.tables() == one_machine
     assert not training.leftovers()
+
+
+@pytest.mark.long
+def test_time_is_up(new_study):
+    """No checkpoint but the one that is written when SLURM says that it will end the job."""
+    config = ("recipes={tiny: {steps_per_epoch: 3000}}", "checkpoint_seconds=3600")
+    there, here = (new_study("grid={methods: [n2v]}", *config, targets=[TABLE]) for _ in range(2))
+    there.start("--set-resources", "train:runtime=1", "train:slurm_partition=gpu")
+    there.finish()
+    assert "SLURM status is: 'TIMEOUT'" in there.screen
+    assert "continuing from" in there.log("n2v")
+    here.run_locally()
+    assert there.tables() == here.tables()
+    assert not there.leftovers()
