@@ -100,7 +100,8 @@ def test_time_is_up(new_study):
     """No checkpoint but the one that is written when SLURM says that it will end the job."""
     config = ("recipes={tiny: {steps_per_epoch: 3000}}", "checkpoint_seconds=3600")
     there, here = (new_study("grid={methods: [n2v]}", *config, targets=[TABLE]) for _ in range(2))
-    there.start("--set-resources", "train:runtime=1", "train:slurm_partition=gpu")
+    partitions = [f"{rule}:slurm_partition=gpu" for rule in ("train", "predict")]
+    there.start("--set-resources", "train:runtime=1", *partitions)
     there.finish()
     assert "SLURM status is: 'TIMEOUT'" in there.screen
     assert "continuing from" in there.log("n2v")
