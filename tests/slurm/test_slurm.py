@@ -97,13 +97,15 @@ def test_displaced_cancelled_and_without_controller(cluster, training, one_machi
 
 @pytest.mark.long
 def test_time_is_up(new_study):
-    """No checkpoint but the one that is written when SLURM says that it will end the job."""
-    config = ("recipes={tiny: {steps_per_epoch: 3000}}", "checkpoint_seconds=3600")
+    """No checkpoint but the one that is written when SLURM says that the time is nearly up."""
+    config = ("recipes={tiny: {steps_per_epoch: 2500}}", "checkpoint_seconds=3600")
     there, here = (new_study("grid={methods: [n2v]}", *config, targets=[TABLE]) for _ in range(2))
+    # Within a minute from its start: SLURM may send the signal up to a minute too early.
+    limits = ["train:runtime=2", "train:slurm_extra='--signal=TERM@70'"]
     partitions = [f"{rule}:slurm_partition=gpu" for rule in ("train", "predict")]
-    there.start("--set-resources", "train:runtime=1", *partitions)
+    there.start("--set-resources", *limits, *partitions)
     there.finish()
-    assert "SLURM status is: 'TIMEOUT'" in there.screen
+    assert "SLURM status is: 'FAILED'" in there.screen
     assert "continuing from" in there.log("n2v")
     here.run_locally()
     assert there.tables() == here.tables()

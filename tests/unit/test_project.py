@@ -59,7 +59,7 @@ def test_slurm_profile(read_profile):
     assert options["executor"] == "slurm"
     assert options["slurm-requeue"] and options["retries"]
     assert "resources" not in options  # a limit of GPUs would serialise the run
-    assert "set-resources" not in options
+    assert options["set-resources"] == ["train:slurm_extra='--signal=TERM@120'"]
     assert not any("slurm_" in entry for entry in options["default-resources"])
 
 
@@ -72,7 +72,7 @@ def test_slurm_profile(read_profile):
 )
 def test_slurm_profile_that_is_filled_in(read_profile, rules_with_gpu, old, new, resource):
     options = read_profile("slurm", old, new)
-    assert sorted(options["set-resources"]) == [f"{rule}:{resource}" for rule in rules_with_gpu]
+    assert {f"{rule}:{resource}" for rule in rules_with_gpu} < set(options["set-resources"])
 
 
 def test_default_profile_without_a_gpu(read_profile):
