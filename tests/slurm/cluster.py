@@ -336,7 +336,9 @@ class Cluster:
                 if ready():
                     return
             time.sleep(0.1)
-        raise RuntimeError(f"{what} did not come up; see {self.folder}/log")
+        logs = [path.read_text(errors="replace") for path in (self.folder / "log").iterdir()]
+        errors = [line for text in logs for line in text.splitlines() if "error" in line.lower()]
+        raise RuntimeError(f"{what} did not come up: {'; '.join(errors[-3:]) or 'no error logged'}")
 
 
 def _free_ports(count: int) -> list[int]:
