@@ -401,6 +401,16 @@ def test_damaged_model_is_refused_in_a_sentence(model, tmp_path):
     )
 
 
+def test_a_full_gpu_does_not_speak_against_the_model(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    save_model(model, tmp_path / "model.pt")
+    monkeypatch.setattr(models, "_rebuild", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_model(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("content", [torch.zeros(3), [1, 2], "text"])
 def test_tensors_that_are_no_model_are_refused(tmp_path, content):
     path = tmp_path / "model.pt"
