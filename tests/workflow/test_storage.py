@@ -1,6 +1,7 @@
 """Buckets and containers. The plugin and a server for S3 are not among the test requirements."""
 
 import os
+import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +28,8 @@ def test_jobs_run_in_the_container_of_the_config(tmp_path, call_snakemake, monke
         'exec bash -c "${@: -1}"\n'
     )
     apptainer.chmod(0o755)
-    monkeypatch.setenv("PATH", str(apptainer.parent), prepend=os.pathsep)
+    inside = (apptainer.parent, Path(sys.executable).parent)  # the image has a Python of its own
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, inside)), prepend=os.pathsep)
     options = ("--cores", "1", "--software-deployment-method", "apptainer")
     call = call_snakemake(tmp_path, *options, "--config", f"container={image}", "--", RAW)
     assert call.status == 0, call.screen
