@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cluster import Cluster, obstacle, running_cluster
 
@@ -84,6 +85,15 @@ class Study:
                 return
             time.sleep(0.2)
         raise TimeoutError(self.screen)
+
+    def jobs_of(self, rule: str) -> list[psutil.Process]:
+        """Return the processes that run the script of a rule, wherever in the cluster."""
+        script = re.compile(rf"{re.escape(str(self.folder))}/.*\.{rule}\.py")
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(script.fullmatch(word) for word in process.info["cmdline"] or ())
+        ]
 
     @property
     def screen(self) -> str:

@@ -27,22 +27,17 @@ def training(new_study):
     return study
 
 
-def test_a_node_fails(cluster, new_study):
-    """GPUs for trainings and predictions, and none for the rest; the tables of one machine."""
-    methods = "grid={methods: [n2v, sequential]}"
-    there, here = (new_study(methods, *SLOW, targets=[TABLE]) for _ in range(2))
-    there.start()
-    there.wait_for(lambda: there.find("checkpoint.pt"))
+def test_a_node_fails(cluster, training, one_machine):
+    """GPUs for the training and its predictions, and none for the rest."""
     job, node = cluster.gpu_job()
     cluster.kill_node(node)
-    there.wait_for(lambda: cluster.gpu_job() not in (None, (job, node)))
+    training.wait_for(lambda: cluster.gpu_job() not in (None, (job, node)))
     assert cluster.gpu_job()[0] == job
-    there.finish()
+    training.finish()
     cluster.start_node(node)
-    assert there.log("n2v").count("continuing from") == 1
-    here.run_locally()
-    assert there.tables() == here.tables()
-    assert not there.leftovers()
+    assert training.log("n2v").count("continuing from") == 1
+    assert training.tables() == one_machine
+    assert not training.leftovers()
     for job in cluster.jobs():  # a prediction and its scores are one job
         uses_gpu = any(rule in job["Comment"] for rule in ("train", "predict_score"))
         assert ("gres/gpu=1" in job["ReqTRES"]) == uses_gpu, job
@@ -51,11 +46,15 @@ def test_a_node_fails(cluster, new_study):
 
 def test_snakemake_is_killed(cluster, training, one_machine):
     """Its job runs on and is submitted again, waits, and finds its work done."""
+    (first,) = training.jobs_of("train")
+    first.suspend()  # so that it does not end too early
     training.process.kill()
     training.process.wait()
     training.start("--unlock")
     training.finish()
     training.start("--rerun-incomplete")
+    training.wait_for(lambda: len(training.jobs_of("train")) == 2)
+    first.resume()
     training.finish()
     assert "which did the same job" in training.log("n2v")
     assert "0 steps in" in training.log("n2v")
