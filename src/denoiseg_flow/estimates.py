@@ -286,7 +286,7 @@ class Estimates:
         gpu = (
             GPU_START_SECONDS
             + labels
-            + pixels / 3 * each.flops / _PAPER_STEP * (GPU_SECONDS_PER_PAPER_STEP)
+            + pixels / 3 * each.flops / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
         )
         tile = min(images.pixels, (TILE * margin) ** 2)
         if len(images.shape) == 3 and not method.planes:

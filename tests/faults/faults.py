@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from study import FAR, OUTPUTS, Call, Study, finish, remove
+from study import OUTPUTS, Call, Study, finish, remove
 
 RULES = [rule for rule in OUTPUTS if rule != "fetch"]
 
@@ -28,8 +28,7 @@ class NotHere(Exception):
 def kill_job(study: Study, draw: random.Random) -> str:
     """SIGKILL to one job, as by a system that has run out of memory."""
     rule = draw.choice(list(OUTPUTS))
-    process = study.begin(rule)
-    job = study.moment(process, rule, draw)
+    process, job = study.begin(rule, draw)
     _signal([job], signal.SIGKILL)
     return _outcome(rule, finish(process))
 
@@ -37,8 +36,7 @@ def kill_job(study: Study, draw: random.Random) -> str:
 def kill_everything(study: Study, draw: random.Random) -> str:
     """SIGKILL to Snakemake and all of its jobs at once, as by a power cut."""
     rule = draw.choice(list(OUTPUTS))
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     _signal(study.members(), signal.SIGKILL)
     return _outcome(rule, finish(process))
 
@@ -46,8 +44,7 @@ def kill_everything(study: Study, draw: random.Random) -> str:
 def kill_snakemake(study: Study, draw: random.Random) -> str:
     """SIGKILL to Snakemake, while its jobs run on; a second one submits them again."""
     rule = draw.choice(list(OUTPUTS))
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     # Some also end the process in between, which runs the script and would tidy up after it.
     jobs = {job.pid for job, _ in study.jobs()}
     between = draw.random() < 0.5
@@ -63,8 +60,7 @@ def kill_snakemake(study: Study, draw: random.Random) -> str:
 def terminate(study: Study, draw: random.Random) -> str:
     """SIGTERM to Snakemake, as by a scheduler."""
     rule = draw.choice(list(OUTPUTS))
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     process.send_signal(signal.SIGTERM)
     return _outcome(rule, finish(process))
 
@@ -74,8 +70,7 @@ def interrupt(study: Study, draw: random.Random) -> str:
     rule = draw.choice(list(OUTPUTS))
     # A shell lets what it starts in the background ignore it, and so would all that follows.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     # Snakemake, and Python while it imports, end in a traceback: whoever pressed Ctrl-C knows why.
@@ -91,7 +86,9 @@ def kill_each_rule(study: Study, draw: random.Random) -> str:
     killed: set[str] = set()
     due: dict[int, float] = {}
     while process.poll() is None:
-        for job, rule in study.jobs(*OUTPUTS.keys() - killed):
+        for job, rule in study.jobs():
+            if rule in killed:
+                continue
             moment = time.monotonic() + draw.uniform(0, study.seconds[rule])
             if due.setdefault(job.pid, moment) <= time.monotonic():
                 _signal([job], signal.SIGKILL)
@@ -108,8 +105,7 @@ def kill_each_rule(study: Study, draw: random.Random) -> str:
 def second_snakemake(study: Study, draw: random.Random) -> str:
     """A second Snakemake in the same folder: it must refuse, and leave the first one alone."""
     rule = draw.choice(RULES)
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     first_ran = process.poll() is None
     second = study.run()
     refused = "--unlock" in second.screen or "--rerun-incomplete" in second.screen
@@ -122,8 +118,7 @@ def second_snakemake(study: Study, draw: random.Random) -> str:
 def second_without_lock(study: Study, draw: random.Random) -> str:
     """A second Snakemake in the same folder that is told to ignore the lock."""
     rule = draw.choice(RULES)
-    process = study.begin(rule)
-    study.moment(process, rule, draw)
+    process, _ = study.begin(rule, draw)
     second = study.start("--nolock", "--rerun-incomplete")
     return _outcome(rule, finish(process), finish(second))
 
@@ -240,7 +235,8 @@ def damaged_input(study: Study, draw: random.Random) -> str:
 
 def damaged_checkpoint(study: Study, draw: random.Random) -> str:
     """The checkpoint of a training that was killed is truncated or has one bit flipped."""
-    process = study.begin("train")
+    study.undo("train")
+    process = study.start()
     while not list(study.results.glob("runs/**/checkpoint.pt")) and process.poll() is None:
         time.sleep(0.1)
     time.sleep(draw.uniform(0, 0.3))
@@ -299,9 +295,8 @@ def vanished_network(study: Study, draw: random.Random) -> str:
     """The server hangs up in the middle of a download, once or until the workflow gives up."""
     study.server.hang_up = draw.choice([1, 2, 100])
     what = f"{study.server.hang_up} times"
-    process = study.begin("fetch")
-    study.targets = (FAR,)
-    call = finish(process)
+    study.undo("fetch")
+    call = study.run()
     study.server.hang_up = 0
     return _outcome(what, call)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -97,7 +98,8 @@ class Server:
                 self.end_headers()
                 cut = server.hang_up > 0
                 server.hang_up -= cut
-                self.wfile.write(server.archive[: len(server.archive) // 2 if cut else None])
+                with suppress(ConnectionError):  # whoever asked may be killed
+                    self.wfile.write(server.archive[: len(server.archive) // 2 if cut else None])
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -162,11 +164,6 @@ class Study:
         """Run Snakemake to its end."""
         return finish(self.start(*options))
 
-    def begin(self, rule: str) -> subprocess.Popen:
-        """Undo a rule, and start Snakemake on what is made of its files."""
-        self.undo(rule)
-        return self.start()
-
     def undo(self, rule: str, method: str = "") -> None:
         """Delete what the jobs of a rule made, and what follows from it, maybe of one method only.
 
@@ -181,7 +178,7 @@ class Study:
                     if method in path.parts or not method or "runs" not in path.parts:
                         remove(path)
 
-    def jobs(self, *rules: str) -> list[tuple[psutil.Process, str]]:
+    def jobs(self, rule: str | None = None) -> list[tuple[psutil.Process, str]]:
         """Scripts that run now, also those whose Snakemake is gone, and their rules."""
         found = []
         for process in self.members():
@@ -190,7 +187,7 @@ class Study:
             except psutil.Error:
                 continue
             script = re.search(r"/scripts/\w+\.(\w+)\.py$", *last) if last else None
-            if script and (not rules or script[1] in rules):
+            if script and (rule is None or script[1] == rule):
                 found.append((process, script[1]))
         return found
 
@@ -207,16 +204,21 @@ class Study:
                 self.seconds[rule] = max(self.seconds.get(rule, 0), seconds)
             time.sleep(0.1)
 
-    def moment(
-        self, process: subprocess.Popen, rule: str, draw: random.Random
-    ) -> psutil.Process | None:
-        """Wait for a random moment of a job of that rule; None if Snakemake ends before."""
+    def begin(
+        self, rule: str, draw: random.Random
+    ) -> tuple[subprocess.Popen, psutil.Process | None]:
+        """Undo a rule, start Snakemake, and wait for a random moment of a job of that rule.
+
+        The job is None if Snakemake ends before.
+        """
+        self.undo(rule)
+        process = self.start()
         while process.poll() is None:
             for job, _ in self.jobs(rule):
                 time.sleep(draw.uniform(0, self.seconds[rule]))
-                return job
+                return process, job
             time.sleep(0.1)
-        return None
+        return process, None
 
     # ------------------------------------------------------------ repairing
 

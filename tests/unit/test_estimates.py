@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoiseg_flow import estimates
+from denoiseg_flow import estimates, fitting, prediction, sampling, training
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.extent import extent
 from denoiseg_flow.data.images import write_image
@@ -111,6 +111,21 @@ def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
     four = Estimates(grid, tmp_path).training(run_of(grid, "baseline"))
     assert four.output_bytes == 4 * one.output_bytes
     assert four.core_seconds > one.core_seconds
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (prediction, ["TILE", "TILE_VOXELS"]),
+        (training, ["VALIDATION_BATCH"]),
+        (fitting, ["CALIBRATION_IMAGES", "CALIBRATION_SIDE"]),
+        (sampling, ["RESIDENT_BYTES"]),
+    ],
+)
+def test_what_is_estimated_is_what_is_done(module, names):
+    """The modules that do the work need torch, and so estimates repeats their constants."""
+    for name in names:
+        assert getattr(estimates, name) == getattr(module, name), name
 
 
 def test_what_jobs_ask_for():

@@ -4,24 +4,20 @@ from pathlib import Path
 
 from denoiseg_flow.data import checksums
 from denoiseg_flow.logs import job_log
-from denoiseg_flow.tables.comparison import comparison_tables
-from denoiseg_flow.tables.files import write_table
-from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
+from denoiseg_flow.tables.comparison import write_comparison
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        metrics = read_metrics(snakemake.input.metrics)
-        write_metrics_csv(metrics, Path(snakemake.output.metrics))
-        tables = comparison_tables(
-            metrics,
+        folder = Path(snakemake.output.metrics).parent
+        write_comparison(
+            snakemake.input.metrics,
+            folder,
             snakemake.params.study,
             snakemake.input.get("published"),
             snakemake.input.get("published_denoisers"),
         )
-        for name, table in tables.items():
-            write_table(table, Path(snakemake.output.metrics).with_name(name))
-        checksums.write(Path(snakemake.output.metrics).parent)
+        checksums.write(folder)
 
 
 if "snakemake" in globals():

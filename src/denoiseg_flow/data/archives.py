@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import hashlib
 import lzma
 import os
 import shutil
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError, plain, shown
 
 MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
@@ -95,7 +95,7 @@ def download(
         raise InputError(f"{url} is not an http or https address: correct `url` in the config")
     record = target.with_name(target.name + ".sha256")
     expected = (sha256 or _recorded(record) or "").lower()
-    if target.is_file() and expected and _sha256(target) == expected:
+    if target.is_file() and expected and checksums.digest(target) == expected:
         return
     target.unlink(missing_ok=True)
     unfinished = target.with_name(f".{target.name}.partial")
@@ -106,7 +106,7 @@ def download(
             fetched = Path(shutil.copy(stored, unfinished))
         else:
             fetched = _fetch(url, unfinished, retries)
-        found = _sha256(fetched)
+        found = checksums.digest(fetched)
         if expected and found != expected:
             origin = "the config" if sha256 else f"{record}, written at the first download"
             raise InputError(
@@ -124,11 +124,6 @@ def _recorded(record: Path) -> str | None:
     """Return the checksum in a file as sha256sum writes it."""
     words = record.read_text().split() if record.is_file() else []
     return words[0] if words else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(url: str, folder: Path, retries: int) -> Path:

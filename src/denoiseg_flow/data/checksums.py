@@ -65,18 +65,19 @@ def _version(path: Path) -> tuple[int, ...] | None:
 
 
 def _record(files: list[Path], folder: Path, record: Path) -> None:
-    lines = (f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    lines = (f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
     record.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
 def _digest_once(path: Path, version: tuple[int, ...] | None) -> str:
-    return _digest(path) if version else "that of no file"
+    return digest(path) if version else "that of no file"
 
 
 @lru_cache

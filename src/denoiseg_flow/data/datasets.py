@@ -199,7 +199,7 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
         as it says, or it has fewer training images than it asks for.
     """
     specs = [datasets[part] for part in parts(datasets, name)]
-    own, *extra = [_count_in_advance(spec) for spec in specs]
+    own, *extra = [count_in_advance(spec) for spec in specs]
     if own is None:
         return None
     if specs[0]["split"] == manifest.GIVEN:
@@ -243,7 +243,7 @@ def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
 
 def _sizes_in_advance(spec: Spec) -> manifest.SubsetSizes | None:
     """Return how many images validation and test take; None if that is not known yet."""
-    counts = _count_in_advance(spec)
+    counts = count_in_advance(spec)
     if counts is None or spec["split"] == manifest.GIVEN:
         return None
     return manifest.subset_sizes(*counts, spec["split"])
@@ -295,11 +295,11 @@ def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
     """
     spec = datasets[parts(datasets, name)[0]]
     if spec["source"] == "simulate":
-        return _count_in_advance(spec)[1] > 0
+        return count_in_advance(spec)[1] > 0
     return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
 
 
-def _count_in_advance(spec: Spec) -> tuple[int, int] | None:
+def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     """Return the numbers of images and of annotated images; None if that is not known yet.
 
     Of a folder, it is not known where files hold several images.

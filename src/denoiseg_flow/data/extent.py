@@ -8,7 +8,7 @@ from typing import Any
 
 from denoiseg_flow.data import folders, manifest, simulator
 from denoiseg_flow.data.combined import parts
-from denoiseg_flow.data.datasets import FOLDER_KEYS
+from denoiseg_flow.data.datasets import FOLDER_KEYS, count_in_advance
 from denoiseg_flow.data.image_files import open_image_file
 from denoiseg_flow.data.stacks import Reading, find_regions
 
@@ -102,11 +102,9 @@ def _find(spec: Spec, table: Path) -> _Part:
     if table.exists():
         return _of_manifest(table)
     if spec["source"] == "simulate":
-        n_images, side = spec.get("n_images", simulator.N_IMAGES), spec.get("size", simulator.SIZE)
-        annotated = simulator.count_annotated(
-            n_images, spec.get("annotated"), spec.get("structure", simulator.STRUCTURES[0])
-        )
-        return _Part(n_images, annotated, (*filter(None, [spec.get("depth")]), side, side))
+        side = spec.get("size", simulator.SIZE)
+        shape = (*filter(None, [spec.get("depth")]), side, side)
+        return _Part(*count_in_advance(spec), shape)
     if spec["source"] == "folder":
         return _of_folders(spec)
     return _ARCHIVE

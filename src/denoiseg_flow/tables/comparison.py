@@ -1,11 +1,12 @@
 """All comparison tables of a study."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from denoiseg_flow.tables.files import write_table
 from denoiseg_flow.tables.layout import Table
 from denoiseg_flow.tables.papers import paper_table
 from denoiseg_flow.tables.published import published_table
@@ -15,6 +16,7 @@ from denoiseg_flow.tables.quality import (
     segmentation_table,
     self_supervision_table,
 )
+from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
 
 BOOTSTRAP_SEED = 0
 
@@ -50,3 +52,36 @@ def comparison_tables(
         "published": lambda: published_table(metrics, pd.read_csv(published), *names, **order),
     }
     return {name: make[name]() for name in study["tables"]}
+
+
+def write_comparison(
+    metrics: Iterable[Path],
+    folder: Path,
+    study: Mapping[str, Any],
+    published: Path | None = None,
+    published_denoisers: Path | None = None,
+    mark: Callable[[Table], Table] = lambda table: table,
+) -> None:
+    """Write ``metrics.csv``, the scores of all runs, and every table of them into a folder.
+
+    Parameters
+    ----------
+    metrics
+        The ``metrics.tsv`` of each run.
+    folder
+        Exists; files of the same names are replaced.
+    study, published, published_denoisers
+        See :func:`comparison_tables`.
+    mark
+        Changes each table before it is written.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_metrics`.
+    """
+    frame = read_metrics(metrics)
+    write_metrics_csv(frame, folder / "metrics.csv")
+    tables = comparison_tables(frame, study, published, published_denoisers)
+    for name, table in tables.items():
+        write_table(mark(table), folder / name)

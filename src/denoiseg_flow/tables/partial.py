@@ -4,14 +4,13 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.tables.comparison import comparison_tables
-from denoiseg_flow.tables.files import write_table
+from denoiseg_flow.tables.comparison import write_comparison
 from denoiseg_flow.tables.layout import Table
-from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
 
 
 def write_partial_tables(
@@ -31,7 +30,7 @@ def write_partial_tables(
     n_runs
         Of the whole study.
     study, published, published_denoisers
-        See :func:`comparison_tables`.
+        See :func:`~comparison.comparison_tables`.
     folder
         To write; replaced if it exists, and only once all tables are made.
 
@@ -50,11 +49,8 @@ def write_partial_tables(
         )
     try:
         unfinished.mkdir(parents=True)
-        frame = read_metrics(metrics)
-        write_metrics_csv(frame, unfinished / "metrics.csv")
-        tables = comparison_tables(frame, study, published, published_denoisers)
-        for name, table in tables.items():
-            write_table(_marked(table, f"{len(metrics):,} of {n_runs:,} runs"), unfinished / name)
+        mark = partial(_marked, share=f"{len(metrics):,} of {n_runs:,} runs")
+        write_comparison(metrics, unfinished, study, published, published_denoisers, mark)
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
