@@ -16,6 +16,8 @@ import torch
 from tqdm import tqdm
 
 from denoiseg_flow.applied_file import apply_to_file, remove, results_of
+from denoiseg_flow.applied_tables import table_of
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
@@ -33,13 +35,14 @@ def apply_model(
     reading: Reading = Reading(),  # noqa: B008, it is immutable
     form: str = "tif",
     tile: int | None = None,
-) -> list[str]:
+) -> None:
     """Predict images with the model of a file and write what it yields, each image on its own.
 
     Writes ``denoised/{image}.tif`` (float32, on the scale of the image), and for models that
     segment ``labels/{image}.tif`` (uint16 or uint32), ``overlays/{image}.png`` and
     ``objects/{image}.csv``. What the record of the folder holds of the same model and the same
-    files is not done again. :func:`applied_tables.join_results` comes after the last call.
+    files is not done again. Of images that cannot be predicted, the record says why.
+    :func:`applied_tables.join_results` comes after the last call.
 
     Parameters
     ----------
@@ -57,11 +60,6 @@ def apply_model(
     tile
         Side in pixels of the tiles that are predicted one at a time; None: see
         :func:`prediction.tile_shape`.
-
-    Returns
-    -------
-    list of str
-        Names of the images that could not be predicted. The record says why.
 
     Raises
     ------
@@ -86,22 +84,19 @@ def apply_model(
             todo.append(item)
     if len(todo) < len(images):
         logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
-    failed = []
     # disable=None: no bar unless standard error is a terminal.
     for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
         try:
-            found: dict[str, int | str] = {
-                "objects": apply_to_file(model, item, folder, reading, form, tile)
-            }
+            count = apply_to_file(model, item, folder, reading, form, tile)
+            table = "" if count == "" else checksums.digest(table_of(item.image, folder))
+            outcome = replace(item, objects=count, table=table)
         except InputError as error:
             logger.warning("%s", error)
-            found = {"failed": " ".join(str(error).split())}
-            failed.append(item.image)
+            outcome = replace(item, failed=" ".join(str(error).split()))
             # Those of an earlier state of the file.
             for path in results_of(item.image, model, folder, form):
                 remove(path)
-        record.add(replace(item, **found))
-    return failed
+        record.add(outcome)
 
 
 def _load(file: Path, device: torch.device | str) -> AnyModel:

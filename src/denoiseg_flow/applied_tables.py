@@ -3,16 +3,19 @@
 import csv
 import os
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.record import Entry, Record
 
 UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
 
 
-def join_results(images: Collection[str], folder: Path) -> None:
+def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
     """Join what is known of images after the last call of :func:`application.apply_model`.
 
     Writes ``images.tsv`` and, if the model segments, ``objects.csv``, the tables of all images in
@@ -25,10 +28,11 @@ def join_results(images: Collection[str], folder: Path) -> None:
     folder
         Where their results are.
 
-    Raises
-    ------
-    InputError
-        After all is written, if an image could not be predicted.
+    Returns
+    -------
+    dict of str to Path
+        Files of the images that failed, by name, for :func:`refuse_failures`. Those whose table was
+        damaged or deleted since are among them.
     """
     for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a process that was killed
         shutil.rmtree(unfinished)
@@ -38,30 +42,43 @@ def join_results(images: Collection[str], folder: Path) -> None:
     kept = [
         known[name]
         for name in sorted(known)
-        if name in asked or (known[name].model in models and _is_whole(known[name], folder))
+        if name in asked or (known[name].model in models and not known[name].failed)
     ]
-    tables = [_table(entry, folder) for entry in kept if entry.objects != ""]
     joined = folder / "objects.csv"
-    if record.added.exists() or len(kept) < len(known) or joined.exists() != bool(tables):
-        _join(tables, joined)
+    has_tables = any(entry.objects != "" for entry in kept)
+    if record.added.exists() or len(kept) < len(known) or joined.exists() != has_tables:
+        kept = [_verified(entry, folder) for entry in kept]
+        kept = [entry for entry in kept if entry.image in asked or not entry.failed]
+        _join([table_of(entry.image, folder) for entry in kept if entry.objects != ""], joined)
         record.replace(kept)
-    failed = [entry.source for entry in kept if entry.failed]
-    if failed:
-        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-        raise InputError(
-            f"{len(failed)} of {len(images)} images could not be predicted "
-            f"({', '.join(failed[:3])}{more}); the reasons are in {record.path}. Correct or remove "
-            "these files and run the same command again: the others are done"
-        )
+    return {entry.image: Path(entry.source) for entry in kept if entry.failed}
 
 
-def _table(entry: Entry, folder: Path) -> Path:
-    return folder / "objects" / f"{entry.image}.csv"
+def refuse_failures(failed: Mapping[str, Path], n_images: int, folder: Path) -> None:
+    """Raise an InputError that names the images that failed, if there are any."""
+    if not failed:
+        return
+    first = ", ".join(map(str, islice(failed.values(), 3)))
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    raise InputError(
+        f"{len(failed)} of {n_images} images could not be predicted ({first}{more}); "
+        f"{Record(folder).path} says why. Correct or remove these files and run the same command "
+        "again: the others are done"
+    )
 
 
-def _is_whole(entry: Entry, folder: Path) -> bool:
-    """Whether an image of an earlier call did not fail and still has its table, if any."""
-    return not entry.failed and (entry.objects == "" or _table(entry, folder).exists())
+def table_of(image: str, folder: Path) -> Path:
+    """Return where the table of the objects of an image is."""
+    return folder / "objects" / f"{image}.csv"
+
+
+def _verified(entry: Entry, folder: Path) -> Entry:
+    """Return the entry, or one that failed if its table is no longer as it was written."""
+    table = table_of(entry.image, folder)
+    if entry.objects == "" or (table.is_file() and checksums.digest(table) == entry.table):
+        return entry
+    reason = f"{table} was damaged or deleted; the same command, run again, makes it anew"
+    return replace(entry, objects="", table="", failed=reason)
 
 
 def _join(tables: Sequence[Path], joined: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
-from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.applied_tables import join_results, refuse_failures
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.data.units import micrometres
@@ -37,7 +37,7 @@ def _predict(options: argparse.Namespace) -> None:
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     apply_model(options.model, images, options.out, device, reading, options.format, options.tile)
-    join_results(images, options.out)
+    refuse_failures(join_results(images, options.out), len(images), options.out)
 
 
 def _describe(options: argparse.Namespace) -> None:

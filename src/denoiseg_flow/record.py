@@ -31,6 +31,8 @@ class Entry:
     """SHA-256 checksum of the model's file."""
     objects: int | str = ""
     """How many were found; empty for models that only denoise, and for images that failed."""
+    table: str = ""
+    """SHA-256 checksum of the table of these objects."""
     failed: str = ""
     """Why it failed; empty if it did not."""
 
@@ -116,7 +118,7 @@ def _entries(path: Path) -> Iterator[Entry]:
                     return
                 if len(row) == len(fields(Entry)) and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
-                    entry = Entry(row[0], row[1], int(row[2]), int(row[3]), row[4], objects, row[6])
+                    entry = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
             if entry:
                 yield entry
 

@@ -42,6 +42,8 @@ OUTPUTS = {
     "trust": ["trust", "figures/nuclei/residuals_*", "figures/nuclei/diagnostics_*"],
     "suggest": ["suggestions", "figures/nuclei/suggestions_*"],
     "report": ["report.html"],
+    "apply_chunk": ["applied/tomorrow"],
+    "apply": ["applied/tomorrow/.finished", "applied/tomorrow/objects.csv"],
 }
 FAR = "results/data/far/prepared"
 TABLES = "results/tables/metrics.csv"
@@ -50,6 +52,7 @@ TARGETS = {
     "fetch": FAR,
     **dict.fromkeys(["simulate", "prepare", "split", "add_noise"], TABLES),
     **dict.fromkeys(["train", "predict", "score", "aggregate"], TABLES),
+    **dict.fromkeys(["apply_chunk", "apply"], "apply"),
 }
 # The rules that read what a rule makes, as far as these files need them.
 READ_BY = {
@@ -132,7 +135,7 @@ class Study:
     folder: Path
     server: Server
     seconds: dict[str, float] = field(default_factory=dict)
-    targets: tuple[str, ...] = ("all", FAR)
+    targets: tuple[str, ...] = ("all", FAR, "apply")
     damaged: str | None = None
 
     @property
@@ -245,7 +248,8 @@ class Study:
                 options = ["--rerun-incomplete"]
             else:
                 wanted = [path for sentence in call.sentences if (path := to_delete(sentence))]
-                assert wanted, f"it does not say what to do:\n{call.screen}"
+                again = any("run the same command again" in each for each in call.sentences)
+                assert wanted or again, f"it does not say what to do:\n{call.screen}"
                 for path in wanted:
                     remove(self.folder / path)
         raise AssertionError(f"it does not help to do what it says:\n{call.screen}")
@@ -292,9 +296,11 @@ def undisturbed_study(folder: Path) -> Study:
     study.targets = ("results/data/nuclei/raw",)
     call = study.run()
     assert call.status == 0, call.screen
+    images = study.results / "data/nuclei/raw/images"
+    shutil.copytree(images, folder / "tomorrow")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        for path in sorted(study.results.glob("data/nuclei/raw/images/*")):
+        for path in sorted(images.iterdir()):
             file.write(path, f"images/{path.name}")
     study.server.archive = archive.getvalue()
     study.targets = Study.targets

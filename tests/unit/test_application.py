@@ -11,7 +11,7 @@ from PIL import Image
 
 from denoiseg_flow import application, applied_file
 from denoiseg_flow.application import apply_model
-from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.applied_tables import join_results, refuse_failures
 from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.images import read_metadata, write_image
@@ -64,7 +64,7 @@ def predicted(monkeypatch):
 def apply(file, images, out):
     found = find_images([images])
     apply_model(file, found, out)
-    join_results(found, out)
+    refuse_failures(join_results(found, out), len(found), out)
 
 
 def refusal(*arguments):
@@ -191,9 +191,8 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     (images / "b.tif").write_bytes(b"damaged")
     message = refusal(file, images, out)
     assert message == (
-        f"1 of 3 images could not be predicted ({images / 'b.tif'}); the reasons are in "
-        f"{out / 'images.tsv'}. Correct or remove these files and run the same command again: the "
-        "others are done"
+        f"1 of 3 images could not be predicted ({images / 'b.tif'}); {out / 'images.tsv'} says "
+        "why. Correct or remove these files and run the same command again: the others are done"
     )
     assert predicted == ["a", "c"]
     assert "damaged or incomplete" in record(out).loc["b", "failed"]
@@ -217,7 +216,7 @@ def test_many_failures_are_counted(file, images, tmp_path):
         (images / f"{name}.tif").write_bytes(b"damaged")
     message = refusal(file, images, tmp_path / "out")
     assert message.startswith("4 of 7 images could not be predicted (")
-    assert "f.tif and 1 more); the reasons" in message
+    assert "f.tif and 1 more); " in message
 
 
 def touch(file, images, out):
@@ -253,6 +252,21 @@ def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, c
     assert not (out / ".unfinished_1").exists() and not (out / ".record").exists()
 
 
+def test_a_damaged_table_is_noticed_and_made_again(file, images, tmp_path, predicted):
+    out = tmp_path / "out"
+    apply(file, images / "a.tif", out)
+    apply(file, images, tmp_path / "undisturbed")
+    table = out / "objects/a.csv"
+    table.write_bytes(table.read_bytes()[:-1])
+    assert "1 of 3 images could not be predicted" in refusal(file, images, out)
+    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; the same")
+    predicted.clear()
+    apply(file, images, out)
+    assert predicted == ["a"]
+    for path in (tmp_path / "undisturbed").rglob("*.*"):
+        assert path.read_bytes() == (out / path.relative_to(tmp_path / "undisturbed")).read_bytes()
+
+
 def test_another_model_does_all_of_them_again(file, images, tmp_path, predicted, make_model):
     apply(file, images, tmp_path / "out")
     save_model(make_model(filters=3), file)
@@ -275,7 +289,7 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     chunks = list(divide(found, 16).values())
     assert len(chunks) == 3
     for chunk in chunks[:2]:
-        assert apply_model(file, chunk, out) == []
+        apply_model(file, chunk, out)
     write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predicted.clear()
     chunks = divide(find_images([images]), 4)
@@ -283,7 +297,7 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     for chunk in chunks.values():
         apply_model(file, chunk, out)
     assert len(predicted) == 2 and "d" in predicted
-    join_results([*found, "d"], out)
+    assert join_results([*found, "d"], out) == {}
     assert list(record(out).index) == ["a", "b", "c", "d"]
     for path in (tmp_path / "one").glob("*/*"):
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "one")).read_bytes()

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from denoiseg_flow.application import apply_model
-from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.applied_tables import join_results, refuse_failures
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.image_files import open_image_file, read_image
 from denoiseg_flow.data.images import read_metadata, write_image
@@ -63,7 +63,7 @@ def apply(file, folder, **how):
     form, tile = how.pop("form", "tif"), how.pop("tile", None)
     images = find_images([folder])
     apply_model(file, images, out, reading=Reading(**how), form=form, tile=tile)
-    join_results(images, out)
+    refuse_failures(join_results(images, out), len(images), out)
     return out
 
 

@@ -1,10 +1,13 @@
 """The tables of all new images."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from denoiseg_flow import applied_tables
-from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.applied_tables import join_results, refuse_failures, table_of
+from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.record import Entry, Record
 
@@ -26,8 +29,8 @@ def add(out, name, model="m", **found):
     """What a job leaves of an image."""
     if "failed" not in found:
         text = TABLES[name]
-        (out / "objects" / f"{name}.csv").write_text(text)
-        found = {"objects": text.count("\n") - 1}
+        table_of(name, out).write_text(text)
+        found = {"objects": text.count("\n") - 1, "table": checksums.digest(table_of(name, out))}
     Record(out).add(Entry(name, f"{name}.tif", 1, 1, model, **found))
 
 
@@ -82,9 +85,23 @@ def test_the_last_word_on_an_image_counts(out):
     add(out, "b", failed="not yet there")
     add(out, "b")
     (out / "objects/a.csv").unlink()
+    failed = join_results(["a", "b"], out)
+    assert failed == {"a": Path("a.tif")}
     with pytest.raises(InputError, match=r"1 of 2 images could not be predicted \(a\.tif\)"):
-        join_results(["a", "b"], out)
+        refuse_failures(failed, 2, out)
     assert (out / "objects.csv").read_text() == TABLES["b"]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("image,label\n")])
+def test_a_table_that_is_not_as_it_was_written_is_left_out(out, damage):
+    for name in "abd":
+        add(out, name)
+    damage(table_of("a", out))
+    damage(table_of("d", out))
+    assert list(join_results(["a", "b"], out)) == ["a"]
+    assert (out / "objects.csv").read_text() == TABLES["b"]
+    entries = Record(out).read()
+    assert list(entries) == ["a", "b"] and "objects/a.csv was damaged" in entries["a"].failed
 
 
 def test_images_of_earlier_calls_stay_unless_of_another_model_failed_or_without_table(out):

@@ -45,15 +45,15 @@ class Chain:
 
     def apply(self):
         """A model on images that it knows, in the jobs of two chunks."""
-        failures = [self.applied / f".chunks/2/{number}.txt" for number in range(2)]
-        for number, failed in enumerate(failures):
+        chunks = [self.applied / f".chunks/2/{number}.finished" for number in range(2)]
+        for number, finished in enumerate(chunks):
             self.call(
                 "apply_chunk",
                 input={
                     "model": self.of(self.grid.applied_run, "model.pt"),
                     "images": self.noisy,
                 },
-                output={"failed": failed},
+                output={"finished": finished},
                 params={
                     "device": "cpu",
                     "tile": None,
@@ -64,7 +64,7 @@ class Chain:
             )
         self.call(
             "apply",
-            input={"chunks": failures, "images": self.noisy},
+            input={"chunks": chunks, "images": self.noisy},
             output={"finished": self.applied / ".finished"},
         )
 

@@ -11,7 +11,7 @@ rule apply_chunk:
         # Its time changes with every image of any chunk; params.state is of those of this one.
         images=ancient(applied_images),
     output:
-        failed=local(CHUNK),
+        finished=local(CHUNK),
     log:
         f"<logs>/apply_chunk/{APPLIED}/{{chunks}}/{{chunk}}.log",
     wildcard_constraints:

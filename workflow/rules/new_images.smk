@@ -9,7 +9,7 @@ from denoiseg_flow.data.folders import find_images
 APPLIED = Path(config["apply"]["images"] or "images").resolve().name
 
 # What the job of a chunk leaves behind.
-CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.txt"
+CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.finished"
 
 
 def applied_images(wildcards):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from denoiseg_flow.applied_tables import join_results
+from denoiseg_flow.applied_tables import join_results, refuse_failures
+from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.logs import job_log
 
@@ -10,12 +11,14 @@ from denoiseg_flow.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         finished = Path(snakemake.output.finished)
-        # Snakemake takes a chunk for done as long as this file is there: the next run is to try
+        images = find_images([snakemake.input.images])
+        failed = join_results(images, finished.parent)
+        # Snakemake takes a chunk for done as long as its file is there: the next run is to try
         # again where an image failed.
         for chunk in map(Path, snakemake.input.chunks):
-            if chunk.stat().st_size:
+            if int(chunk.stem) in divide(failed, int(chunk.parent.name)):
                 chunk.unlink()
-        join_results(find_images([snakemake.input.images]), finished.parent)
+        refuse_failures(failed, len(images), finished.parent)
         finished.touch()
 
 

@@ -13,21 +13,21 @@ from denoiseg_flow.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         params = snakemake.params
-        failures = Path(snakemake.output.failed)
+        finished = Path(snakemake.output.finished)
         device = select_device(params.device, snakemake.threads, snakemake.resources)
         chunks = divide(find_images([snakemake.input.images]), int(snakemake.wildcards.chunks))
         asked = dict(params.reading)
         reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
-        failed = apply_model(
+        apply_model(
             Path(snakemake.input.model),
             chunks.get(int(snakemake.wildcards.chunk), {}),
-            failures.parents[2],
+            finished.parents[2],
             device,
             reading,
             params.format,
             params.tile,
         )
-        failures.write_text("".join(f"{name}\n" for name in failed), encoding="utf-8")
+        finished.touch()
 
 
 if "snakemake" in globals():
