@@ -1,5 +1,6 @@
 """The workflow on a SLURM cluster: the same numbers, whatever happens to nodes and daemons."""
 
+import shutil
 import time
 
 import pytest
@@ -12,16 +13,19 @@ TABLE = "results/tables/metrics.csv"
 
 @pytest.fixture(scope="module")
 def one_machine(new_study):
-    """The tables that one machine makes of one training."""
+    """One training on one machine, to its end."""
     study = new_study("grid={methods: [n2v]}", *SLOW, targets=[TABLE])
     study.run_locally()
-    return study.tables()
+    return study
 
 
 @pytest.fixture
-def training(new_study):
-    """A study on the cluster that has just begun its only training."""
+def training(new_study, one_machine):
+    """The same on the cluster, with the images at hand; the training has just begun."""
     study = new_study("grid={methods: [n2v]}", *SLOW, targets=[TABLE])
+    for folder in ("raw", "prepared"):
+        path = f"results/data/nuclei/{folder}"
+        shutil.copytree(one_machine.folder / path, study.folder / path)
     study.start()
     study.wait_for(lambda: study.find("checkpoint.pt"))
     return study
@@ -36,7 +40,7 @@ def test_a_node_fails(cluster, training, one_machine):
     training.finish()
     cluster.start_node(node)
     assert training.log("n2v").count("continuing from") == 1
-    assert training.tables() == one_machine
+    assert training.tables() == one_machine.tables()
     assert not training.leftovers()
     for job in cluster.jobs():  # a prediction and its scores are one job
         uses_gpu = any(rule in job["Comment"] for rule in ("train", "predict_score"))
@@ -58,7 +62,7 @@ def test_snakemake_is_killed(cluster, training, one_machine):
     training.finish()
     assert "which did the same job" in training.log("n2v")
     assert "0 steps in" in training.log("n2v")
-    assert training.tables() == one_machine
+    assert training.tables() == one_machine.tables()
     assert not training.leftovers()
 
 
@@ -69,7 +73,7 @@ def test_a_node_loses_its_network(cluster, training, one_machine):
     cluster.lose_node(node)
     training.finish()
     cluster.start_node(node)
-    assert training.tables() == one_machine
+    assert training.tables() == one_machine.tables()
     assert not training.leftovers()
 
 
@@ -90,7 +94,7 @@ def test_displaced_cancelled_and_without_controller(cluster, training, one_machi
     time.sleep(15)
     cluster.start_controller()
     training.finish()
-    assert training.tables() == one_machine
+    assert training.tables() == one_machine.tables()
     assert not training.leftovers()
 
 
