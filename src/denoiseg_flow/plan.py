@@ -1,16 +1,18 @@
 """What a study will take, before it runs: jobs, hours and gigabytes."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from denoiseg_flow.errors import InputError
 from denoiseg_flow.estimates import Cost, Estimates
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.pending import Pending
+from denoiseg_flow.tables.costs import read_benchmark
 
 # Of every job, beside what its benchmark file measures: that Snakemake starts a process and reads
 # the workflow in it. All other jobs are counted with this alone. The default study, 123 jobs,
@@ -122,11 +124,10 @@ def _measure(
     seconds: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for run in runs:
         benchmark, log = benchmarks / rule / f"{run.folder}.tsv", logs / run.folder / f"{rule}.log"
-        if benchmark.exists():
-            with open(benchmark, encoding="utf-8", newline="") as file:
-                taken = [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
+        with suppress(InputError):  # the plan can do without it
+            taken, _ = read_benchmark(benchmark)
             on_gpu = log.exists() and "computing on cuda" in log.read_text(errors="replace")
-            seconds[_kind(run)][on_gpu].extend(taken)
+            seconds[_kind(run)][on_gpu].append(taken)
     return {
         kind: _Measured(*(fmean(values) if values else None for values in both))
         for kind, both in seconds.items()

@@ -186,6 +186,7 @@ def _used(folder: Path) -> int:
 
 # What is damaged, and a rule that reads it, of one method or of both.
 IMAGES = [
+    ("data/nuclei/raw/*/*.tif", "prepare"),
     ("data/nuclei/prepared/images/*.tif", "add_noise"),
     ("data/nuclei/prepared/masks/*.tif", "train"),
     ("data/nuclei/prepared/clean/*.tif", "score"),

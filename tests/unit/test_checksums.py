@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,27 @@ def test_one_bit(folder, place):
             f"{path} is damaged, by its checksum: delete {folder} and run the workflow again"
         )
     assert np.array_equal(open_image(folder / "images/a.tif"), IMAGE), "the others are good"
+
+
+# An archive may hold files of any depth and name; what no reader takes is left out.
+OTHERS = [
+    "deep/down/below/c.txt",
+    "two\nlines.txt",
+    b"latin\xe9.txt".decode(errors="surrogateescape"),
+]
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("d"), Path.unlink])
+def test_a_whole_folder(folder, damage):
+    for name in OTHERS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("c")
+    checksums.write(folder)
+    checksums.verify_folder(folder)
+    checksums.verify_folder(folder / "images")  # has none of its own
+    damage(folder / OTHERS[0])
+    message = refusal(checksums.verify_folder, folder)
+    assert message.startswith(f"{folder / OTHERS[0]} is damaged, by its checksum: delete {folder} ")
 
 
 def test_files_without_a_checksum_are_not_read(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def planned(grid, tmp_path, left):
 def finish(run, tmp_path, seconds, device):
     """Write what a finished training leaves behind."""
     files = {
-        tmp_path / f"b/train/{run.folder}.tsv": f"s\th:m:s\n{seconds}\t-\n",
+        tmp_path / f"b/train/{run.folder}.tsv": f"s\th:m:s\tmax_rss\n{seconds}\t-\t-\n",
         tmp_path / f"logs/{run.folder}/train.log": f"computing on {device} with 1 CPU thread(s)",
     }
     for path, text in files.items():
@@ -82,6 +82,8 @@ def test_measured_time_is_believed_where_it_was_measured(grid, tmp_path, device,
     grid.runs = [done, *left]
     before = planned(grid, tmp_path, left)[1]["train"]
     finish(done, tmp_path, 7200, device)
+    (tmp_path / f"b/predict/{done.folder}.tsv").parent.mkdir(parents=True)
+    (tmp_path / f"b/predict/{done.folder}.tsv").write_text("s\th:m:s\tmax_rss\n7200\t")  # damaged
     plan, lines = planned(grid, tmp_path, left)
     assert getattr(lines["train"], column) == pytest.approx(2 * len(left), rel=1e-2)
     other = "gpu_hours" if column == "core_hours" else "core_hours"

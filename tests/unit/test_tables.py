@@ -10,7 +10,7 @@ import pytest
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS
-from denoiseg_flow.tables.costs import costs_table
+from denoiseg_flow.tables.costs import costs_table, read_benchmark
 from denoiseg_flow.tables.files import to_csv, write_table
 from denoiseg_flow.tables.layout import format_mean, format_number
 from denoiseg_flow.tables.papers import PAPERS, paper_table
@@ -361,6 +361,18 @@ def test_costs_table(tmp_path):
     path.write_text("nothing\n")
     with pytest.raises(InputError, match=re.escape(str(path))):
         costs_table(records)
+
+
+def test_benchmark_files_that_were_cut_off_are_refused(tmp_path):
+    path = tmp_path / "train.tsv"
+    whole = f"{HEADER}1.5\t0:00:01\t200.25\t-\t-\t-\t0\t0\t0\t0.75\n"
+    last_field = whole.rindex("\t") + 1
+    for length in range(last_field):
+        path.write_text(whole[:length])
+        with pytest.raises(InputError, match=r"train\.tsv is no benchmark file .* delete it"):
+            read_benchmark(path)
+    path.write_text(whole)
+    assert read_benchmark(path) == (1.5, 200.25)
 
 
 def test_numbers():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from denoiseg_flow.data import checksums
 from denoiseg_flow.data.archives import download, unpack
 from denoiseg_flow.logs import job_log
 
@@ -12,6 +13,7 @@ def main(snakemake):
         stored = snakemake.input.get("stored")
         download(snakemake.params.url, archive, snakemake.params.sha256, stored)
         unpack(archive, Path(snakemake.output.raw))
+        checksums.write(snakemake.output.raw)
 
 
 if "snakemake" in globals():

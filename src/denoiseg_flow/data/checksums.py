@@ -16,7 +16,10 @@ _DEPTH = 2  # folders above a file in which its checksum may stand
 
 
 def write(path: str | Path) -> None:
-    """Write the checksums of a folder that is complete into it, or that of a file beside it."""
+    """Write the checksums of a folder that is complete into it, or that of a file beside it.
+
+    Files whose names begin with a dot or cannot be printed are left out: nothing reads them.
+    """
     path = Path(path)
     if path.is_file():
         _record([path], path.parent, _beside(path))
@@ -24,7 +27,10 @@ def write(path: str | Path) -> None:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != NAME and not file.name.startswith(".")
+        if file.is_file()
+        and file.name != NAME
+        and not file.name.startswith(".")
+        and file.relative_to(path).as_posix().isprintable()
     ]
     _record(files, path, path / NAME)
 
@@ -44,11 +50,29 @@ def verify(path: str | Path) -> None:
     known += [(folder / NAME, folder, str(folder)) for folder in path.parents[:_DEPTH]]
     for record, folder, made in known:
         name = path.relative_to(folder).as_posix()
-        expected = _recorded(record, _version(record)).get(name)
-        if expected and expected != _digest_once(path, _version(path)):
-            raise InputError(
-                f"{path} is damaged, by its checksum: delete {made} and run the workflow again"
-            )
+        if expected := _recorded(record, _version(record)).get(name):
+            _compare(path, expected, made)
+
+
+def verify_folder(folder: str | Path) -> None:
+    """Check that all files of a folder are what they were when their checksums were written.
+
+    Raises
+    ------
+    InputError
+        As :func:`verify`.
+    """
+    folder = Path(folder)
+    record = folder / NAME
+    for name, expected in _recorded(record, _version(record)).items():
+        _compare(folder / name, expected, str(folder))
+
+
+def _compare(path: Path, expected: str, made: str) -> None:
+    if expected != _digest_once(path, _version(path)):
+        raise InputError(
+            f"{path} is damaged, by its checksum: delete {made} and run the workflow again"
+        )
 
 
 def _beside(path: Path) -> Path:

@@ -98,6 +98,8 @@ def prepare(
     try:
         for kind in FOLDER_KEYS:
             (unfinished / kind).mkdir(parents=True)
+        if raw:
+            checksums.verify_folder(raw)
         if spec["source"] == "combine":
             table = link_parts(spec["of"], prepared_parts, unfinished)
         else:

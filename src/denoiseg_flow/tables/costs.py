@@ -53,18 +53,11 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
     Raises
     ------
     InputError
-        If there are no records, or a file is missing or no benchmark file.
+        If there are no records, or as :func:`read_benchmark`.
     """
     rows = []
     for record in records:
-        try:
-            seconds, memory = _read_benchmark(record["path"])
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(
-                f"{record['path']} is no benchmark file of Snakemake ({error}); delete it and run "
-                "its job again"
-            ) from error
-        rows.append((record["rule"], record.get("method") or "", seconds, memory))
+        rows.append((record["rule"], record.get("method") or "", *read_benchmark(record["path"])))
     if not rows:
         raise InputError("there are no benchmark files to tabulate: run the workflow first")
     jobs = pd.DataFrame(rows, columns=["rule", "method", "seconds", "memory"])
@@ -106,10 +99,25 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
     )
 
 
-def _read_benchmark(path: str | Path) -> tuple[float, float]:
-    """Return seconds and peak memory (MiB), averaged over repeats."""
-    with open(path, encoding="utf-8", newline="") as file:
-        runs = list(csv.DictReader(file, delimiter="\t"))
-    memory = [float(run["max_rss"]) for run in runs if run["max_rss"] not in ("-", "NA")]
-    seconds = fmean(float(run["s"]) for run in runs)  # ValueError if there is none
+def read_benchmark(path: str | Path) -> tuple[float, float]:
+    """Return seconds and peak memory (MiB) of a benchmark file, averaged over repeats.
+
+    The memory is NaN where the job was too short for Snakemake to see it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or no benchmark file.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            runs = list(csv.DictReader(file, delimiter="\t"))
+        if any(None in run.values() for run in runs):
+            raise ValueError("a row is cut off")
+        memory = [float(run["max_rss"]) for run in runs if run["max_rss"] not in ("-", "NA")]
+        seconds = fmean(float(run["s"]) for run in runs)  # ValueError if there is none
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is no benchmark file of Snakemake ({error}); delete it and run its job again"
+        ) from error
     return seconds, fmean(memory) if memory else math.nan
