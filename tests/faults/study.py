@@ -80,6 +80,12 @@ class Call:
     screen: str
 
     @property
+    def fails_inside(self) -> bool:
+        """Whether code of this repository, not of Snakemake, ended in a traceback."""
+        inside = r'^ *File ".*(/denoiseg_flow/|/workflow/rules/|/\.snakemake/scripts/)'
+        return bool(re.search(inside, self.screen, re.MULTILINE))
+
+    @property
     def sentences(self) -> list[str]:
         """What scripts said to the user, each sentence once."""
         said = re.findall(r"^Error: (?!Directory cannot be locked)(.*)$", self.screen, re.MULTILINE)
@@ -246,6 +252,8 @@ class Study:
                 assert self.run("--unlock").status == 0
             elif "--rerun-incomplete" in call.screen and not options:
                 options = ["--rerun-incomplete"]
+            elif "has older modification time" in call.screen:
+                self._touch_what_is_of_tomorrow()
             else:
                 wanted = [path for sentence in call.sentences if (path := to_delete(sentence))]
                 again = any("run the same command again" in each for each in call.sentences)
@@ -253,6 +261,11 @@ class Study:
                 for path in wanted:
                     remove(self.folder / path)
         raise AssertionError(f"it does not help to do what it says:\n{call.screen}")
+
+    def _touch_what_is_of_tomorrow(self) -> None:
+        for path in self.results.rglob("*"):
+            if path.stat().st_mtime > time.time():
+                os.utime(path)
 
     def _wait_for_jobs(self) -> None:
         """Until those have ended whose Snakemake was killed."""

@@ -540,6 +540,18 @@ def test_pages_in_a_circle(tmp_path, back):
     assert "its page 2 is followed by one before it" in refusal(open_image_file, path)
 
 
+@pytest.mark.parametrize("form", [{"ome": True}, {"imagej": True}])
+def test_a_file_that_is_cut_off_anywhere(tmp_path, form):
+    """The description, without which no axis is known, lies behind the pixels."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, NOISE[:2, :4, :4], metadata={"axes": "ZYX", "spacing": 2}, **form)
+    whole = path.read_bytes()
+    assert open_image_file(path).metadata.axes == "ZYX"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert "damaged or incomplete" in refusal(open_image_file, path), length
+
+
 def ome_file(path, description):
     tifffile.imwrite(path, NOISE[0], description=description, metadata=None)
     return path

@@ -25,6 +25,7 @@ _EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 _MOST_EXPANSION = 2**16
 _MOST_PLANES = 10**6
 _JPEG = {6, 7, 34892, 33007}
+_TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
 
 
 class TifSource:
@@ -61,6 +62,7 @@ class TifSource:
 
     def _read_header(self) -> None:
         _check_chain(self._tif)
+        _check_tags(self._tif)
         _check_ome(self._tif)
         series = self._tif.series
         if not series:
@@ -257,6 +259,20 @@ def _check_chain(tif: tifffile.TiffFile) -> None:
             (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
         except struct.error:
             return  # where tifffile stops, too
+
+
+def _check_tags(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError if tifffile does without a tag that tells of axes or the size of pixels.
+
+    They lie at the end of an OME-TIFF, where a file is cut off that was not copied to its end.
+    """
+    form, file, first = tif.tiff, tif.filehandle, tif.pages.first
+    file.seek(first.offset)
+    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    for _ in range(n_tags):
+        code, _ = struct.unpack(form.tagformat1, file.read(form.tagsize)[:4])
+        if code in _TELLING and code not in first.tags:
+            raise ValueError(f"its {tifffile.TIFF.TAGS[code]} is damaged or cut off")
 
 
 def _check_ome(tif: tifffile.TiffFile) -> None:
