@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from denoiseg_flow.errors import InputError
 from denoiseg_flow.estimates import Cost, Estimates
 from denoiseg_flow.grid import Grid, Run
 from denoiseg_flow.pending import Pending
@@ -124,10 +122,9 @@ def _measure(
     seconds: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for run in runs:
         benchmark, log = benchmarks / rule / f"{run.folder}.tsv", logs / run.folder / f"{rule}.log"
-        with suppress(InputError):  # the plan can do without it
-            taken, _ = read_benchmark(benchmark)
+        if taken := read_benchmark(benchmark):
             on_gpu = log.exists() and "computing on cuda" in log.read_text(errors="replace")
-            seconds[_kind(run)][on_gpu].append(taken)
+            seconds[_kind(run)][on_gpu].append(taken[0])
     return {
         kind: _Measured(*(fmean(values) if values else None for values in both))
         for kind, both in seconds.items()

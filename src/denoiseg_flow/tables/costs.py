@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ from statistics import fmean
 
 import pandas as pd
 
-from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Run
-from denoiseg_flow.tables.layout import Cell, Panel, Table
+from denoiseg_flow.tables.layout import Cell, Panel, Table, empty_table
+
+logger = logging.getLogger(__name__)
 
 
 def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, object]]:
@@ -48,18 +50,20 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
     -------
     Table
         Columns rule, method, n_jobs, total_hours, median_seconds, max_memory_mib (peak resident
-        memory of the process tree; NaN where the jobs were too short for Snakemake to see it).
-
-    Raises
-    ------
-    InputError
-        If there are no records, or as :func:`read_benchmark`.
+        memory of the process tree; NaN where the jobs were too short for Snakemake to see it). Jobs
+        whose file is missing or damaged are left out, and the caption says how many: nobody repeats
+        a training for its measurement.
     """
-    rows = []
+    rows, lost = [], []
     for record in records:
-        rows.append((record["rule"], record.get("method") or "", *read_benchmark(record["path"])))
-    if not rows:
-        raise InputError("there are no benchmark files to tabulate: run the workflow first")
+        if measured := read_benchmark(record["path"]):
+            rows.append((record["rule"], record.get("method") or "", *measured))
+        else:
+            lost.append(record["path"])
+    note = ""
+    if lost:
+        note = f" Without {len(lost)} of {len(lost) + len(rows)} jobs, whose measurement is lost."
+        logger.warning("%d benchmark files are missing or damaged, such as %s", len(lost), lost[0])
     jobs = pd.DataFrame(rows, columns=["rule", "method", "seconds", "memory"])
     for column in ("rule", "method"):
         jobs[column] = pd.Categorical(jobs[column], list(dict.fromkeys(jobs[column])), ordered=True)
@@ -73,6 +77,8 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
         )
         .reset_index()
     )
+    if not rows:
+        return empty_table("Costs", "no benchmark file is whole", data)
     panel = Panel(
         "Costs per rule and method",
         ("rule", "method"),
@@ -93,31 +99,25 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
     return Table(
         "Costs",
         "Wall-clock time of all jobs together, of the median job, and the largest resident memory "
-        "of a job's processes (main memory, not GPU memory), as measured by Snakemake.",
+        f"of a job's processes (main memory, not GPU memory), as measured by Snakemake.{note}",
         data,
         (panel,),
     )
 
 
-def read_benchmark(path: str | Path) -> tuple[float, float]:
+def read_benchmark(path: str | Path) -> tuple[float, float] | None:
     """Return seconds and peak memory (MiB) of a benchmark file, averaged over repeats.
 
-    The memory is NaN where the job was too short for Snakemake to see it.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, damaged, or no benchmark file.
+    The memory is NaN where the job was too short for Snakemake to see it. None if the file is
+    missing or damaged.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             runs = list(csv.DictReader(file, delimiter="\t"))
-        if any(None in run.values() for run in runs):
-            raise ValueError("a row is cut off")
+        if any(None in run.values() for run in runs):  # a row that is cut off
+            return None
         memory = [float(run["max_rss"]) for run in runs if run["max_rss"] not in ("-", "NA")]
         seconds = fmean(float(run["s"]) for run in runs)  # ValueError if there is none
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is no benchmark file of Snakemake ({error}); delete it and run its job again"
-        ) from error
+    except (OSError, KeyError, ValueError):
+        return None
     return seconds, fmean(memory) if memory else math.nan
