@@ -285,7 +285,7 @@ class Study:
     def numbers(self) -> dict[str, bytes]:
         """Every file of the results that must be the same each time."""
         return {
-            name: (self.results / name).read_bytes()
+            name: _without_model(name, (self.results / name).read_bytes())
             for name in sorted(self.files())
             if name.split("/")[0] not in ("logs", "benchmarks", "figures", "checks", "report.html")
             and not name.endswith((".pt", ".snakemake_timestamp", ".zip", ".zip.sha256"))
@@ -325,6 +325,14 @@ def undisturbed_study(folder: Path) -> Study:
     assert call.status == 0, call.screen
     assert set(study.seconds) == set(OUTPUTS), "a rule is missing here, or has no job"
     return study
+
+
+def _without_model(name: str, content: bytes) -> bytes:
+    """Leave the model's checksum out of the record: a bit may be flipped where nothing is read."""
+    if not name.endswith("/images.tsv"):
+        return content
+    rows = [line.split(b"\t") for line in content.splitlines()]
+    return b"\n".join(b"\t".join([*row[:4], *row[5:]]) for row in rows)
 
 
 def finish(process: subprocess.Popen) -> Call:

@@ -99,6 +99,28 @@ def test_displaced_cancelled_and_without_controller(cluster, training, one_machi
 
 
 @pytest.mark.long
+def test_new_images(new_study, one_machine):
+    """Every job of a chunk fits into a node, and all of them make what one machine makes."""
+    there, here = (
+        new_study(
+            "grid={methods: [n2v]}", *SLOW, "apply={images: new, chunk: 2}", targets=["apply"]
+        )
+        for _ in range(2)
+    )
+    for study in (there, here):
+        shutil.copytree(one_machine.folder / "results", study.folder / "results")
+        shutil.copytree(study.folder / "results/data/nuclei/raw/images", study.folder / "new")
+    here.run_locally()
+    there.start()
+    there.finish()
+    made = [path for path in here.find("applied/**/[a-z]*") if path.is_file()]
+    assert {path.name for path in made} >= {"images.tsv", "sim_0000.tif"}
+    for path in made:
+        assert (there.folder / path.relative_to(here.folder)).read_bytes() == path.read_bytes()
+    assert not there.leftovers()
+
+
+@pytest.mark.long
 def test_time_is_up(new_study):
     """No checkpoint but the one that is written when SLURM says that the time is nearly up."""
     config = ("recipes={tiny: {steps_per_epoch: 2500}}", "checkpoint_seconds=3600")
