@@ -33,7 +33,7 @@ def expected_files():
         yield f"benchmarks/costs.{end}"
     yield from (f"figures/nuclei/{name}.{end}" for name in FIGURES for end in ("svg", "png"))
     yield from (f"data/nuclei/prepared/{name}" for name in ("manifest.tsv", "checksums.sha256"))
-    yield "data/nuclei/noisy/n10/checksums.sha256"
+    yield from (f"data/nuclei/{name}/checksums.sha256" for name in ("raw", "noisy/n10"))
     yield from (f"data/nuclei/split/seed1.{end}" for end in ("tsv", "tsv.sha256"))
     for method, n_labelled in METHODS.items():
         axes = f"nuclei/n10/{method}/gt{n_labelled}/seed1"
