@@ -15,8 +15,10 @@ def main(snakemake):
         failed = join_results(images, finished.parent)
         # Snakemake takes a chunk for done as long as its file is there: the next run is to try
         # again where an image failed.
-        for chunk in map(Path, snakemake.input.chunks):
-            if int(chunk.stem) in divide(failed, int(chunk.parent.name)):
+        chunks = [Path(chunk) for chunk in snakemake.input.chunks]
+        to_repeat = divide(failed, int(chunks[0].parent.name))
+        for chunk in chunks:
+            if int(chunk.stem) in to_repeat:
                 chunk.unlink()
         refuse_failures(failed, len(images), finished.parent)
         finished.touch()
