@@ -42,7 +42,10 @@ def hide(
     hidden = _shifted(places, structure, patches.shape[1:]).flatten(1)
     replace = REPLACEMENTS[method.masking]
     values = replace(patches, hidden, method.neighbourhood, generator)
-    flat = functional.pad(patches.flatten(1), (0, 1)).scatter(1, hidden, values)
+    flat = functional.pad(patches.flatten(1), (0, 1))
+    if len(structure) > 1:
+        values = _last_of_each(values, hidden, flat.shape[1])
+    flat = flat.scatter(1, hidden, values)
     return flat[:, :-1].view_as(patches), as_mask(places, patches.shape)
 
 
@@ -81,6 +84,18 @@ def stratified_places(
         inside &= (position >= 0) & (position < size)
         place = place * size + position
     return torch.where(inside, place, math.prod(sizes)).flatten(1)
+
+
+def _last_of_each(values: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
+    """Give entries of the same place the value of the last of them: (batch, places), below size.
+
+    Struct masks may overlap. Of several values for one pixel a GPU would write any one, and no
+    training could be repeated.
+    """
+    order = torch.arange(places.shape[1], device=places.device).expand_as(places)
+    last = torch.zeros(len(places), size, dtype=order.dtype, device=places.device)
+    last.scatter_reduce_(1, places, order, "amax")
+    return values.gather(1, last.gather(1, places))
 
 
 def as_mask(places: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -26,7 +26,6 @@ class Progress:
         self.steps = steps
         self.step = self.first = done
         self.batch_size = batch_size
-        self.sampling_seconds = 0.0
         self._started = time.monotonic()
         # disable=None: no bar unless standard error is a terminal.
         self._bar = tqdm(
@@ -39,10 +38,9 @@ class Progress:
             file=sys.stderr,
         )
 
-    def advance(self, sampling_seconds: float) -> None:
-        """One more step is done, of which this time was spent on drawing its patches."""
+    def advance(self) -> None:
+        """One more step is done."""
         self.step += 1
-        self.sampling_seconds += sampling_seconds
         self._bar.update()
 
     def report(self, loss: float, val_loss: float) -> None:
@@ -62,12 +60,7 @@ class Progress:
     def close(self) -> None:
         """Remove the bar, and log what the training took."""
         self._bar.close()
-        logger.info(
-            "%d steps in %.0f s, %.1f %% of the time for drawing patches",
-            self.step - self.first,
-            self._seconds(),
-            100 * self.sampling_seconds / self._seconds(),
-        )
+        logger.info("%d steps in %.0f s", self.step - self.first, self._seconds())
 
     def _seconds(self) -> float:
         return max(time.monotonic() - self._started, 1e-9)

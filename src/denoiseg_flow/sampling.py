@@ -254,9 +254,12 @@ class PatchSampler:
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Return a batch of random patches."""
+        # Two at least: for a single one, PyTorch stops the device to look at the weights first.
         index = torch.cat(
             [
-                torch.multinomial(weights, count, replacement=True, generator=generator)
+                torch.multinomial(weights, max(count, 2), replacement=True, generator=generator)[
+                    :count
+                ]
                 for count, weights in self._groups
             ]
         )

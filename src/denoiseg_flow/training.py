@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from denoiseg_flow import batch_norm
 from denoiseg_flow.checkpoints import Checkpoints, digest
+from denoiseg_flow.cuda_graphs import Replayed, side_stream
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.errors import InputError
@@ -36,7 +36,7 @@ from denoiseg_flow.training_images import (
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCH = 32
+VALIDATION_BATCH = 32  # patches, or those of a training step, if these are more
 
 
 def make_schedule(
@@ -70,6 +70,7 @@ class Trainer:
     ) -> None:
         self.method = method
         self.recipe = recipe
+        self.first_pseudo_step = recipe.first_pseudo_step(method)
         self.seed = seed
         self.device = device
         torch.manual_seed(torch_seed(seed, "weights"))
@@ -80,6 +81,7 @@ class Trainer:
             layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device)
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
+        self._averaged = _numbers(self.average), _numbers(self.network)
         self.objective = Objective(method, recipe, device, layout)
         self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
         self.schedule = make_schedule(recipe, self.optimiser)
@@ -88,6 +90,9 @@ class Trainer:
             bank, patch_shape, recipe.batch_size, recipe.labelled_patches(method)
         )
         self.generator = self._new_generator("training")
+        self.compute_gradients = Replayed(
+            self._compute_gradients, self.generator, enabled=device.type == "cuda"
+        )
         self.validation = validation_patches(
             val_bank, patch_shape, recipe.validation_patches, self._new_generator("val")
         )
@@ -112,11 +117,12 @@ class Trainer:
         recipe = self.recipe
         progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
         self._set_training_mode()
-        with checkpoints.before_the_end():
+        with side_stream(self.device), checkpoints.before_the_end():
             while self.step < recipe.steps:
                 if self.step == recipe.first_frozen_step:
                     self._measure_statistics()
-                progress.advance(sampling_seconds=self._train_step())
+                self._train_step()
+                progress.advance()
                 if self.step % recipe.steps_per_epoch == 0:
                     self._end_epoch(progress)
                 if checkpoints.due():
@@ -145,37 +151,34 @@ class Trainer:
         for average, measured in zip(self.average.buffers(), self.network.buffers(), strict=True):
             average.copy_(measured)
 
-    def _train_step(self) -> float:
-        """One optimiser step; the losses stay on the device. Returns the seconds of sampling."""
-        started = time.perf_counter()
-        batch = self.sampler.draw(self.generator)
-        sampling_seconds = time.perf_counter() - started
-        imitating = self.step >= self.recipe.first_pseudo_step(self.method)
-        teacher = self.average if imitating else None
-        with mixed_precision(self.device):
-            losses = self.objective(self.network, batch, self.generator, teacher)
-        self.optimiser.zero_grad(set_to_none=True)
-        losses[0].backward()
+    def _train_step(self) -> None:
+        """One optimiser step; the losses stay on the device."""
+        if self.step in (self.recipe.first_frozen_step, self.first_pseudo_step):
+            self.compute_gradients.reset()
+        self.compute_gradients()
+        # Not replayed with the rest: its momentum, which the schedule changes, is a number of
+        # Python. It is one kernel, and so is the average.
         self.optimiser.step()
         if self.recipe.schedule == "one_cycle":
             self.schedule.step()
         self._average_weights()
-        self.loss_sums += losses.detach()
         self.step += 1
-        return sampling_seconds
+
+    def _compute_gradients(self) -> None:
+        """Leave the gradients of a new batch in the weights, and add its losses to their sums."""
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = self.sampler.draw(self.generator)
+        teacher = self.average if self.step >= self.first_pseudo_step else None
+        with mixed_precision(self.device):
+            losses = self.objective(self.network, batch, self.generator, teacher)
+        losses[0].backward()
+        self.loss_sums += losses.detach()
 
     @torch.no_grad()
     def _average_weights(self) -> None:
         """Let the average follow the network, faster in the first steps."""
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
-        values = zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        )
-        for average, value in values:
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay)
-            else:
-                average.copy_(value)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Validate, write the history, and keep the weights if they are the best so far."""
@@ -215,14 +218,14 @@ class Trainer:
     def _validate(self) -> float:
         """Validation loss, on the same pixels and with the same blind spots every time."""
         generator = self._new_generator("validation masks")
-        count = len(self.validation.patches)
-        total = 0.0
-        for start in range(0, count, VALIDATION_BATCH):
-            batch = self.validation.part(slice(start, start + VALIDATION_BATCH))
+        count, at_once = len(self.validation.patches), max(VALIDATION_BATCH, self.recipe.batch_size)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for start in range(0, count, at_once):
+            batch = self.validation.part(slice(start, start + at_once))
             with mixed_precision(self.device):
                 losses = self.objective(self.average, batch, generator, validating=True)
-            total += float(losses[0]) * len(batch.patches)
-        return total / count
+            total += losses[0].double() * len(batch.patches)
+        return float(total) / count
 
     def _state(self, fingerprint: str) -> dict[str, Any]:
         return {
@@ -270,6 +273,12 @@ class Trainer:
         self.best_loss = state["best_loss"]
         self.best_weights = state["best_weights"]
         logger.info("continuing from %s at step %d", checkpoints.path, self.step)
+
+
+def _numbers(network: torch.nn.Module) -> list[torch.Tensor]:
+    """Return weights and statistics of a network, without its counters."""
+    values = (*network.parameters(), *network.buffers())
+    return [value for value in values if value.is_floating_point()]
 
 
 def train(
