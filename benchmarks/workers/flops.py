@@ -1,10 +1,11 @@
-"""Floating point operations of a training, counted from the shapes of its convolutions."""
+"""What a training must compute and move, counted from the shapes of its convolutions."""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 
-@torch.no_grad()
 def training_flops(network: nn.Module, patch_size: int) -> float:
     """Return the floating point operations that one patch costs in one training step.
 
@@ -18,15 +19,41 @@ def training_flops(network: nn.Module, patch_size: int) -> float:
     patch_size
         Side of the patch in pixels.
     """
-    multiply_adds = 0
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal multiply_adds
+    def multiply_adds(layer: nn.Module, _: torch.Tensor, output: torch.Tensor) -> int:
         _, channels, *kernel = layer.weight.shape  # (out, in / groups, y, x)
-        multiply_adds += output.numel() * channels * torch.Size(kernel).numel()
+        return output.numel() * channels * torch.Size(kernel).numel()
 
+    return 3.0 * 2.0 * sum(_of_convolutions(network, patch_size, multiply_adds))
+
+
+def training_numbers(network: nn.Module, patch_size: int) -> float:
+    """Return how many numbers one patch moves from and to memory in one training step, at least.
+
+    Forwards, a convolution reads its input and writes its output. Backwards, it reads both its
+    input and the gradient of its output for the gradient of its weights, and for that of its input
+    the latter once more, and writes the result. All else could be computed in passing. Weights are
+    few, and left out. Parameters are those of :func:`training_flops`.
+    """
+
+    def moved(_: nn.Module, inputs: torch.Tensor, output: torch.Tensor) -> int:
+        return 3 * inputs.numel() + 3 * output.numel()
+
+    return float(sum(_of_convolutions(network, patch_size, moved)))
+
+
+@torch.no_grad()
+def _of_convolutions(
+    network: nn.Module,
+    patch_size: int,
+    count: Callable[[nn.Module, torch.Tensor, torch.Tensor], int],
+) -> list[int]:
+    """Return the count of each convolution, of its layer, input and output for one patch."""
+    found = []
     hooks = [
-        layer.register_forward_hook(count)
+        layer.register_forward_hook(
+            lambda layer, inputs, output: found.append(count(layer, inputs[0], output))
+        )
         for layer in network.modules()
         if isinstance(layer, nn.Conv2d)
     ]
@@ -36,7 +63,7 @@ def training_flops(network: nn.Module, patch_size: int) -> float:
     network.train(was_training)
     for hook in hooks:
         hook.remove()
-    return 3.0 * 2.0 * multiply_adds
+    return found
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -81,7 +81,8 @@ class Trainer:
             layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device)
         self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
-        self._averaged = _numbers(self.average), _numbers(self.network)
+        self._averaged = _tensors(self.average), _tensors(self.network)
+        self._counters = _tensors(self.average, False), _tensors(self.network, False)
         self.objective = Objective(method, recipe, device, layout)
         self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
         self.schedule = make_schedule(recipe, self.optimiser)
@@ -179,6 +180,8 @@ class Trainer:
         """Let the average follow the network, faster in the first steps."""
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(*self._averaged, 1 - decay)
+        if self._counters[0]:
+            torch._foreach_copy_(*self._counters)
 
     def _end_epoch(self, progress: Progress) -> None:
         """Validate, write the history, and keep the weights if they are the best so far."""
@@ -275,10 +278,10 @@ class Trainer:
         logger.info("continuing from %s at step %d", checkpoints.path, self.step)
 
 
-def _numbers(network: torch.nn.Module) -> list[torch.Tensor]:
-    """Return weights and statistics of a network, without its counters."""
+def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tensor]:
+    """Return the weights and statistics of a network, or its counters instead."""
     values = (*network.parameters(), *network.buffers())
-    return [value for value in values if value.is_floating_point()]
+    return [value for value in values if value.is_floating_point() == floating]
 
 
 def train(

@@ -39,6 +39,16 @@ def test_flops_of_the_unet_follow_from_its_layers(load, filters):
     assert load("flops").training_flops(network, 16) == 6 * (down + middle + up + head)
 
 
+def test_numbers_moved_follow_from_the_layers(load):
+    """Inputs and outputs of all convolutions, once forwards and twice backwards."""
+    f, pixels = 2, 16 * 16
+    shapes = [(1, f), (f, f), (2 * f, f), (f, f), (f, 4)]
+    half = [(f, 2 * f), (2 * f, f)]
+    numbers = sum(a + b for a, b in shapes) * pixels + sum(a + b for a, b in half) * pixels // 4
+    network = build_network("unet", depth=1, filters=f)
+    assert load("flops").training_numbers(network, 16) == 3 * numbers
+
+
 def test_flops_count_groups_and_leave_the_network_alone(load):
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, groups=2))
     assert load("flops").training_flops(network, 6) == 6 * (4 * 9 * 16 + 4 * 2 * 16)

@@ -193,6 +193,16 @@ def test_fraction_counts_all_pixels_of_struct_masks(rng, struct_mask, shape):
     assert 0.75 / 16 < share < 1.02 / 16
 
 
+def test_overlapping_struct_masks_are_written_in_any_order(rng):
+    """A GPU keeps no order: entries of the same pixel have the value of the last of them."""
+    places = torch.randint(10, (3, 40), generator=rng)
+    values = torch.rand(places.shape, generator=rng)
+    settled = masking._last_of_each(values, places, 10)
+    for row in range(3):
+        last = dict(zip(places[row].tolist(), values[row].tolist(), strict=True))
+        assert settled[row].tolist() == [last[place] for place in places[row].tolist()]
+
+
 def test_struct_masks_have_an_offset_for_every_axis():
     flat = struct_offsets(PLUS)
     assert sorted(flat.tolist()) == [[-1, 0], [0, -1], [0, 0], [0, 1], [1, 0]]

@@ -1,0 +1,213 @@
+"""What the phases work on: the data that was packed, settings, and small images made here."""
+
+import json
+import shutil
+import tarfile
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from denoiseg_flow.checkpoints import Checkpoints
+from denoiseg_flow.data import manifest
+from denoiseg_flow.data.noise import add_noise_to_folder
+from denoiseg_flow.data.simulator import simulate
+from denoiseg_flow.fitting import fit
+from denoiseg_flow.labels import encode_classes
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.models import AnyModel
+from denoiseg_flow.networks.layout import PLANES, Layout
+from denoiseg_flow.sampling import ImageBank
+
+DATASET = "packed"
+NO_CHECKPOINTS = 1e9  # seconds between two
+VOLUME = Layout(3, patch_depth=8, z_factors=(1, 2))
+TWO_CHANNELS = Layout(channels=2)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large things are: as asked for on a GPU, and as small as they get in a rehearsal."""
+
+    networks: tuple[tuple[int, int], ...]  # depth, filters
+    batches: tuple[int, ...]
+    seconds_per_speed: float
+    matrix_side: int
+    copied_bytes: int
+    image_sides: tuple[int, ...]
+    predicted_images: int
+    child_steps: int
+    huge_batch: int
+    good_network: tuple[int, int]
+    good_steps: int
+    n_labelled: tuple[int, ...]
+    noises: tuple[str, ...]
+
+
+SCALES = {
+    "cuda": Scale(
+        networks=((2, 16), (4, 32)),
+        batches=(16, 128, 512),
+        seconds_per_speed=0.4,
+        matrix_side=8192,
+        copied_bytes=2**32,
+        image_sides=(2048, 16384),
+        predicted_images=20,
+        child_steps=1600,
+        huge_batch=2**15,
+        good_network=(4, 32),
+        good_steps=1600,
+        n_labelled=(2, 10),
+        noises=("n20", "n10"),
+    ),
+    "cpu": Scale(
+        networks=((1, 2), (2, 2)),
+        batches=(2, 4),
+        seconds_per_speed=0.02,
+        matrix_side=256,
+        copied_bytes=2**22,
+        image_sides=(128, 192),
+        predicted_images=2,
+        child_steps=40,
+        huge_batch=2**30,
+        good_network=(1, 4),
+        good_steps=40,
+        n_labelled=(2,),
+        noises=("n20",),
+    ),
+}
+
+
+class Material:
+    """The packed data, unpacked; settings; and where to write.
+
+    Parameters
+    ----------
+    pack
+        Folder that ``pack.sh`` wrote.
+    scratch
+        Empty folder for images and models.
+    device
+        That is measured.
+    """
+
+    def __init__(self, pack: Path, scratch: Path, device: torch.device) -> None:
+        self.scratch = scratch
+        self.device = device
+        self.scale = SCALES[device.type]
+        self.settings: dict[str, Any] = json.loads((pack / "settings.json").read_text())
+        with tarfile.open(pack / "data.tar.xz") as archive:
+            archive.extractall(scratch / "data", filter="data")
+        self.prepared = scratch / "data" / "prepared"
+
+    def method(self, name: str) -> Method:
+        """Return a method of config/config.yaml."""
+        return Method(**self.settings["methods"][name])
+
+    def recipe(self, name: str = "fast", **changes: Any) -> Recipe:
+        """Return a recipe of config/config.yaml, changed."""
+        return replace(Recipe(**self.settings["recipes"][name]), **changes)
+
+    def short_recipe(self, steps: int, **changes: Any) -> Recipe:
+        """Return the recipe ``fast`` for so many steps, in epochs of at most 100."""
+        epochs = max(1, round(steps / 100))
+        return self.recipe(**{"epochs": epochs, "steps_per_epoch": steps // epochs} | changes)
+
+    @property
+    def draws(self) -> list[int]:
+        """Return the seeds that there are splits for."""
+        return sorted(
+            int(path.stem.removeprefix("seed"))
+            for path in (self.prepared.parent / "split").glob("seed*.tsv")
+        )
+
+    def split(self, seed: int) -> pd.DataFrame:
+        """Return the split of a draw."""
+        return manifest.read(self.prepared.parent / "split" / f"seed{seed}.tsv")
+
+    def noisy(self, noise: str) -> Path:
+        """Return the folder of noisy images; they are made when they are first asked for."""
+        folder = self.scratch / "data" / "noisy" / noise
+        if not folder.exists():
+            images = manifest.read(self.prepared / "manifest.tsv")
+            level = self.settings["noises"][noise]
+            add_noise_to_folder(self.prepared, images, level, noise, folder)
+        return folder
+
+    def fit(
+        self,
+        method: Method,
+        recipe: Recipe,
+        seed: int,
+        n_labelled: int,
+        noise: str = "n20",
+        images: Path | None = None,
+    ) -> AnyModel:
+        """Train one run on the packed data, as ``workflow/scripts/train.py`` does."""
+        folder = self.scratch / "checkpoints"
+        checkpoints = Checkpoints(folder / "checkpoint.pt", NO_CHECKPOINTS)
+        model, _ = fit(
+            method=method,
+            recipe=recipe,
+            identity={
+                "dataset": DATASET,
+                "noise": noise,
+                "method": method.name,
+                "n_labelled": n_labelled,
+                "seed": seed,
+            },
+            level=self.settings["noises"][noise],
+            split=self.split(seed),
+            prepared=self.prepared,
+            images=images or self.noisy(noise),
+            init=None,
+            own_subsets=(),
+            checkpoints=checkpoints,
+            device=self.device,
+        )
+        shutil.rmtree(folder)
+        return model
+
+    @cached_property
+    def _simulated(self) -> dict[Layout, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        planes = [
+            (each.image.astype(np.float32), each.clean, each.mask)
+            for each in simulate(n_images=4, size=96)
+        ]
+        volumes = [
+            (each.image.astype(np.float32), each.clean, each.mask)
+            for each in simulate(n_images=3, size=64, depth=12)
+        ]
+        both = [
+            (np.stack([image, other]), np.stack([clean, other_clean]), mask)
+            for (image, clean, mask), (other, other_clean, _) in zip(
+                planes, planes[1:] + planes[:1], strict=True
+            )
+        ]
+        return {PLANES: planes, TWO_CHANNELS: both, VOLUME: volumes}
+
+    def bank(self, layout: Layout, device: torch.device, targets: bool) -> ImageBank:
+        """Return simulated images, normalised, half of them annotated, on a device.
+
+        Parameters
+        ----------
+        targets
+            Whether they have clean images to be denoised towards.
+        """
+        images, clean, masks = zip(*self._simulated[layout], strict=True)
+        classes = [[encode_classes(torch.from_numpy(mask))] for mask in masks[::2]]
+        bank = ImageBank.load(
+            [image + np.random.default_rng(0).normal(0, 20, image.shape) for image in images],
+            [classes[number // 2] if number % 2 == 0 else None for number in range(len(images))],
+            [mask.shape for mask in masks],
+            torch.device("cpu"),
+            clean if targets else None,
+            layout.channels,
+        )
+        bank.normalise(bank.measure())
+        tensors = (bank.pixels, bank.classes, bank.targets, bank.offsets, bank.sizes, bank.labelled)
+        return ImageBank(*(each if each is None else each.to(device) for each in tensors))
