@@ -103,6 +103,7 @@ class Material:
         with tarfile.open(pack / "data.tar.xz") as archive:
             archive.extractall(scratch / "data", filter="data")
         self.prepared = scratch / "data" / "prepared"
+        (self.prepared / "clean").symlink_to("images")
 
     def method(self, name: str) -> Method:
         """Return a method of config/config.yaml."""

@@ -58,10 +58,14 @@ class Phase:
                 row["traceback"] = traceback.format_exc()
         row["seconds"] = round(time.monotonic() - started, 2)
         self.rows.append(row)
-        self.path.write_text(json.dumps(self.rows, indent=1, default=str) + "\n")
+        self.save()
         shown = {key: value for key, value in row.items() if key not in ("item", "traceback")}
         print(f"{self.name}: {item}: {_short(shown)}", flush=True)
         return row
+
+    def save(self) -> None:
+        """Write all rows."""
+        self.path.write_text(json.dumps(self.rows, indent=1, default=str) + "\n")
 
 
 def _short(values: Row) -> str:

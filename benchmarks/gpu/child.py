@@ -1,0 +1,79 @@
+"""One training in a process of its own: to be killed, or to share a GPU with others."""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from denoiseg_flow import checkpoints
+from denoiseg_flow.checkpoints import Checkpoints
+from denoiseg_flow.devices import select_device
+from denoiseg_flow.gpu_slots import visible_gpus
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.sampling import ImageBank
+from denoiseg_flow.training import Trainer
+
+WARM_UP = 10  # steps before the clock runs
+
+
+class Watched(Trainer):
+    """A training that writes down how far it is."""
+
+    folder: Path
+    go: Path | None = None
+    pause_at: int | None = None
+    first_step: int | None = None
+    began = 0.0
+
+    def _train_step(self) -> None:
+        if self.first_step is None:
+            self.first_step = self.step
+        if self.step == WARM_UP and self.go:
+            self._synchronise()
+            (self.folder / "ready").touch()
+            while not self.go.exists():
+                time.sleep(0.001)
+            self.began = time.time()
+        if self.step == self.pause_at:
+            self._synchronise()
+            (self.folder / "paused").touch()
+            time.sleep(3600)
+        super()._train_step()
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Train as the file says that is named on the command line, and write ``report.pt``."""
+    order = checkpoints.load(Path(sys.argv[1]))
+    folder = Path(order["folder"])
+    shares = {"gpu": 1, "jobs_per_gpu": order.get("jobs_per_gpu", 1)}
+    device = select_device(order["device"], 1, shares)
+    recipe = Recipe(**order["recipe"])
+    held = checkpoints.load(Path(order["bank"]), device)
+    trainer = Watched(
+        Method(**order["method"]), recipe, ImageBank(**held), ImageBank(**held), 1, device
+    )
+    trainer.folder, trainer.pause_at = folder, order.get("pause_at")
+    trainer.go = Path(order["go"]) if "go" in order else None
+    # A checkpoint at every tenth of the training, whatever it takes.
+    saved = Checkpoints(folder / "checkpoint.pt", 1e9)
+    every = max(1, recipe.steps // 10)
+    saved.due = lambda: trainer.step % every == every // 2
+    trainer.run(saved, "", "child")
+    trainer._synchronise()
+    report = {
+        "weights": {key: value.cpu() for key, value in trainer.average.state_dict().items()},
+        "first_step": trainer.first_step,
+        "began": trainer.began,
+        "ended": time.time(),
+        "gpu": ",".join(visible_gpus()),
+    }
+    checkpoints.save_atomically(report, folder / "report.pt")
+
+
+if __name__ == "__main__":
+    main()

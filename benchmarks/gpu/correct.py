@@ -1,0 +1,377 @@
+"""Does a GPU compute what the CPU computes, and does what goes wrong there end well?"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from material import TWO_CHANNELS, VOLUME, Material
+from phase import Phase, Row
+from torch import nn
+
+from denoiseg_flow import checkpoints, gpu_slots
+from denoiseg_flow.checkpoints import Checkpoints
+from denoiseg_flow.data.images import open_image
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods import Method, Recipe
+from denoiseg_flow.metrics import average_precision
+from denoiseg_flow.models import load_model, new_network, save_model
+from denoiseg_flow.networks.layout import PLANES, Layout
+from denoiseg_flow.objective import Objective
+from denoiseg_flow.prediction import predict_folder
+from denoiseg_flow.sampling import Batch, PatchSampler
+from denoiseg_flow.training import Trainer
+
+CPU = torch.device("cpu")
+STEPS = 3  # whose gradients are compared
+METHODS = (
+    "n2v", "n2v2", "structn2v", "n2s", "n2s_dncnn", "n2n", "supervised", "dae", "baseline",
+    "denoiseg",
+)  # fmt: skip
+# Largest relative errors of the loss and of all gradients together (Euclidean norms), for sums of
+# products that are rounded to 24, 11 and 8 bits and pass through some 20 layers.
+TOLERANCES = {"float32": (1e-4, 1e-3), "tf32": (1e-2, 5e-2), "bf16": (5e-2, 3e-1)}
+DENOISED, AGREEMENT = 1e-3, 0.99  # share of the range, and AP of labels against each other
+CHILD = Path(__file__).with_name("child.py")
+
+
+def run(phase: Phase, material: Material) -> None:
+    """Check everything, what is most likely to be wrong first."""
+    kinds = [(name, material.method(name), PLANES) for name in METHODS]
+    joint = material.method("denoiseg")
+    kinds += [("two channels", joint, TWO_CHANNELS), ("volume", joint, VOLUME)]
+    for name, method, layout in kinds:
+        phase.do(f"{name}: gradients", gradients, material, method, layout)
+        phase.do(f"{name}: steps", steps, material, method, layout)
+    phase.do("found GPUs", found_gpus, material)
+    phase.do("operations in no fixed order", orderless, material, needs=5)
+    phase.do("predictions", predictions, material, needs=15)
+    phase.do("killed and continued", killed, material, needs=30)
+    phase.do("lack of memory", lack_of_memory, material, needs=10)
+    for count in (2, 4):
+        phase.do(f"{count} trainings on one GPU", together, material, count, needs=20)
+
+
+def small_recipe(material: Material, n_steps: int, **changes: object) -> Recipe:
+    """Return a recipe of a small network that goes through all phases of a training."""
+    sizes = {"depth": 2, "filters": 8, "patch_size": 32, "batch_size": 8, "validation_patches": 8}
+    return material.short_recipe(n_steps, **sizes | changes)
+
+
+# Gradients
+
+
+@contextmanager
+def precision(name: str, device: torch.device) -> Iterator[None]:
+    """Compute in float32, tf32 or bf16."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+    mixed = torch.autocast(device.type, torch.bfloat16) if name == "bf16" else nullcontext()
+    try:
+        with mixed:
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def gradients(material: Material, method: Method, layout: Layout) -> Row:
+    """Compare losses and gradients of some steps with those of the CPU in double precision.
+
+    Batches, masks and weights are the same; the weights of each step are those that the double
+    precision came to.
+    """
+    recipe = small_recipe(material, 20)
+    generator = torch.Generator().manual_seed(0)
+    bank = material.bank(layout, CPU, targets=method.target in ("clean", "second_noisy"))
+    shape = layout.patch_shape(recipe.patch_size)
+    sampler = PatchSampler(bank, shape, recipe.batch_size, recipe.labelled_patches(method))
+    torch.manual_seed(0)
+    exact = new_network(method, recipe, layout).double()
+    teacher = deepcopy(exact).eval() if method.denoises and method.segments else None
+    optimiser = torch.optim.Adam(exact.parameters(), lr=1e-3)
+    objective = Objective(method, recipe, CPU, layout)
+    worst = {name: [0.0, 0.0] for name in TOLERANCES}
+    for _ in range(STEPS):
+        batch = sampler.draw(generator)
+        seen = objective.hide(batch, generator)
+        optimiser.zero_grad()
+        wanted = evaluate(method, recipe, layout, exact, teacher, batch, seen)
+        for name, errors in worst.items():
+            copies = [network and deepcopy(network).float() for network in (exact, teacher)]
+            copies = [network and network.to(material.device) for network in copies]
+            with precision(name, material.device):
+                found = evaluate(method, recipe, layout, *copies, batch, seen)
+            for place, (value, truth) in enumerate(zip(found, wanted, strict=True)):
+                error = float((value - truth).norm() / truth.norm())
+                errors[place] = max(errors[place], error)
+        optimiser.step()
+    within = [errors[i] <= TOLERANCES[name][i] for name, errors in worst.items() for i in (0, 1)]
+    values = {
+        f"{what}_{name}": error
+        for name, errors in worst.items()
+        for what, error in zip(("loss", "gradient"), errors, strict=True)
+    }
+    return {"ok": all(within)} | values
+
+
+def evaluate(
+    method: Method,
+    recipe: Recipe,
+    layout: Layout,
+    network: nn.Module,
+    teacher: nn.Module | None,
+    batch: Batch,
+    seen: tuple[torch.Tensor, torch.Tensor | None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss and all gradients of a batch of which the network sees what is given."""
+    weight = next(network.parameters())
+    network.train()
+
+    def moved(values: torch.Tensor | None) -> torch.Tensor | None:
+        if values is None:
+            return None
+        return values.to(weight.device, weight.dtype if values.is_floating_point() else None)
+
+    objective = Objective(method, recipe, weight.device, layout)
+    inputs, mask = map(moved, seen)
+    objective.hide = lambda *_: (inputs, mask)
+    as_input = objective._as_input
+    objective._as_input = lambda patches, mask=None: moved(as_input(patches, mask))
+    network.zero_grad()
+    losses = objective(network, Batch(*map(moved, batch)), None, teacher)
+    losses[0].backward()
+    values = [part.grad for part in network.parameters() if part.grad is not None]
+    flat = torch.cat([value.detach().double().cpu().flatten() for value in values])
+    return losses[:1].detach().double().cpu(), flat
+
+
+# Steps
+
+
+def train_steps(
+    material: Material, method: Method, layout: Layout, recipe: Recipe, replayed: bool
+) -> Trainer:
+    """Train on simulated images to the end; steps are replayed as one CUDA graph, or none is."""
+    targets = method.target in ("clean", "second_noisy")
+    banks = [material.bank(layout, material.device, targets) for _ in ("train", "val")]
+    trainer = Trainer(method, recipe, *banks, 1, material.device, layout)
+    trainer.compute_gradients.enabled &= replayed
+    folder = material.scratch / "steps"
+    trainer.run(Checkpoints(folder / "checkpoint.pt", 1e9), "", method.name)
+    return trainer
+
+
+def steps(material: Material, method: Method, layout: Layout) -> Row:
+    """Train some steps: weights stay finite, and replayed steps lead where plain ones do."""
+    recipe = small_recipe(material, 20)
+    plain, replayed = (
+        train_steps(material, method, layout, recipe, enabled) for enabled in (False, True)
+    )
+    weights = [flat_weights(trainer.average) for trainer in (plain, replayed)]
+    recording = replayed.compute_gradients.enabled
+    return {
+        "ok": all(bool(values.isfinite().all()) for values in weights)
+        and recording == (material.device.type == "cuda"),
+        "replayed": recording,
+        "replay_difference": relative(weights[1], weights[0]),
+    }
+
+
+def flat_weights(network: nn.Module) -> torch.Tensor:
+    """Return all weights in double precision on the CPU."""
+    return torch.cat([values.detach().double().cpu().flatten() for values in network.parameters()])
+
+
+def relative(values: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the difference, relative to what is wanted."""
+    return float((values - wanted).norm() / wanted.norm())
+
+
+def orderless(material: Material) -> Row:
+    """Name the operations whose order of summation is not fixed, as PyTorch knows them."""
+    found = {}
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        for name in METHODS:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                recipe = small_recipe(material, 4)
+                train_steps(material, material.method(name), PLANES, recipe, replayed=False)
+            for warning in caught:
+                operation = re.match(r"(\S+) does not have a deterministic", str(warning.message))
+                if operation:
+                    found.setdefault(operation[1], []).append(name)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return {"operations": {name: sorted(set(methods)) for name, methods in found.items()}}
+
+
+# Predictions
+
+
+def predictions(material: Material) -> Row:
+    """Compare what one trained model makes of test images on the GPU and on the CPU."""
+    method, seed = material.method("denoiseg"), material.draws[0]
+    recipe = material.short_recipe(min(300, material.scale.child_steps))
+    n_labelled = max(material.scale.n_labelled)
+    path = material.scratch / "model.pt"
+    save_model(material.fit(method, recipe, seed, n_labelled), path)
+    split, noisy = material.split(seed), material.noisy("n20")
+    names = list(split.loc[split["subset"] == "test", "image"])[: material.scale.predicted_images]
+    folders = {}
+    for name, device in [("cpu", CPU), ("float32", material.device), ("tf32", material.device)]:
+        folders[name] = material.scratch / "predictions" / name
+        with precision(name, device):
+            predict_folder(load_model(path, device), noisy, names, folders[name], False)
+    values = {}
+    for kind in ("float32", "tf32"):
+        pairs = [
+            [np.asarray(open_image(folders[each] / part / f"{name}.tif")) for each in ("cpu", kind)]
+            for part in ("denoised", "labels")
+            for name in names
+        ]
+        denoised, labels = pairs[: len(names)], pairs[len(names) :]
+        values[f"denoised_{kind}"] = max(
+            float(np.abs(one - other).max() / np.ptp(one)) for one, other in denoised
+        )
+        # An image without objects has none, in either.
+        agreement = [average_precision(one, other) for one, other in labels if one.any()]
+        values[f"labels_{kind}"] = float(np.mean(agreement)) if agreement else 1.0
+    ok = values["denoised_float32"] <= DENOISED and values["labels_float32"] >= AGREEMENT
+    return {"ok": ok, "images": len(names)} | values
+
+
+# Processes
+
+
+def start(
+    material: Material, name: str, n_steps: int, **options: object
+) -> tuple[subprocess.Popen, Path]:
+    """Start a training in a process of its own; see ``child.py``. Returns it and its folder."""
+    folder = material.scratch / "children" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    bank = material.scratch / "children" / "bank.pt"
+    if not bank.exists():
+        held = material.bank(PLANES, CPU, targets=False)
+        checkpoints.save_atomically(vars(held), bank)
+    given = {
+        "folder": folder,
+        "bank": bank,
+        "device": material.device.type,
+        "method": material.settings["methods"]["denoiseg"],
+        "recipe": vars(material.short_recipe(n_steps, patch_size=64)),
+        **options,
+    }
+    order = folder / "order.pt"
+    checkpoints.save_atomically(
+        {key: str(value) if isinstance(value, Path) else value for key, value in given.items()},
+        order,
+    )
+    log = (folder / "log.txt").open("a")
+    child = subprocess.Popen([sys.executable, CHILD, order], stdout=log, stderr=log)
+    return child, folder
+
+
+def finish(child: subprocess.Popen, folder: Path) -> dict:
+    """Wait for a training and return what it reports."""
+    if child.wait():
+        raise RuntimeError((folder / "log.txt").read_text()[-2000:])
+    return checkpoints.load(folder / "report.pt")
+
+
+def wait_for(file: Path, child: subprocess.Popen) -> None:
+    """Wait until a process has written a file."""
+    while not file.exists():
+        if child.poll() is not None:
+            raise RuntimeError((file.parent / "log.txt").read_text()[-2000:])
+        time.sleep(0.01)
+
+
+def killed(material: Material) -> Row:
+    """Kill a training in the midst of an epoch and continue it; compare with undisturbed ones."""
+    n_steps = material.scale.child_steps
+    whole = [finish(*start(material, f"whole{number}", n_steps)) for number in range(2)]
+    child, folder = start(material, "killed", n_steps, pause_at=round(0.45 * n_steps))
+    wait_for(folder / "paused", child)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    resumed = finish(*start(material, "killed", n_steps))
+    weights = [
+        torch.cat([value.double().flatten() for value in report["weights"].values()])
+        for report in (*whole, resumed)
+    ]
+    again, continued = (relative(each, weights[0]) for each in weights[1:])
+    return {
+        # As far from the undisturbed one as that is from itself, where sums have no fixed order.
+        "ok": resumed["first_step"] > 0 and continued <= max(5 * again, 1e-6),
+        "continued_from_step": resumed["first_step"],
+        "difference_of_undisturbed": again,
+        "difference_of_continued": continued,
+    }
+
+
+def together(material: Material, count: int) -> Row:
+    """Train several networks at once on one GPU, and one alone; return the steps per second."""
+    n_steps = material.scale.child_steps
+
+    def steps_per_second(number: int) -> tuple[float, list[str]]:
+        names = [f"{number}_{each}" for each in range(number)]
+        go = material.scratch / "children" / f"go{number}"
+        children = [
+            start(material, name, n_steps, jobs_per_gpu=number, go=go) for name in names
+        ]  # fmt: skip
+        for child, folder in children:
+            wait_for(folder / "ready", child)
+        go.touch()
+        reports = [finish(*child) for child in children]
+        ends = [report["ended"] for report in reports]
+        begun = min(report["began"] for report in reports)
+        return number * n_steps / (max(ends) - begun), [report["gpu"] for report in reports]
+
+    (alone, _), (shared, gpus) = steps_per_second(1), steps_per_second(count)
+    return {
+        "ok": len(set(gpus)) == 1,
+        "alone_steps_per_second": alone,
+        "together_steps_per_second": shared,
+        "gain": shared / alone,
+    }
+
+
+def lack_of_memory(material: Material) -> Row:
+    """Ask for a batch that cannot fit, and then for the one that the error advises."""
+    batch = material.scale.huge_batch
+    size = {"depth": 4, "filters": 32} if material.device.type == "cuda" else {}
+
+    def attempt(batch_size: int) -> str:
+        changes = {"batch_size": batch_size, "epochs": 1, "steps_per_epoch": 5, **size}
+        recipe = material.recipe(validation_patches=8, **changes)
+        try:
+            material.fit(material.method("n2v"), recipe, material.draws[0], 0)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    first = attempt(batch)
+    advised = re.search(r"'batch_size' of the recipe to (\d+)", first)
+    if not advised:
+        return {"ok": False, "message": first or "it fitted"}
+    if material.device.type == "cpu":  # whose memory is measured by nobody
+        return {"message": first}
+    torch.cuda.empty_cache()
+    return {"ok": not attempt(int(advised[1])), "message": first, "advised": int(advised[1])}
+
+
+def found_gpus(material: Material) -> Row:
+    """Compare how many GPUs each way finds."""
+    listed = len(gpu_slots.visible_gpus())
+    known = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return {"ok": listed == known, "by_files_or_driver": listed, "by_torch": known}

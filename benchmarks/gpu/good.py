@@ -1,0 +1,127 @@
+"""How good are the methods with the network of the paper, where few images are annotated?"""
+
+import math
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+from material import Material
+from phase import Phase, Row
+
+from denoiseg_flow.models import AnyModel
+from denoiseg_flow.prediction import predict_folder
+from denoiseg_flow.scoring import score_run
+
+METRICS = ("AP", "SEG", "PSNR")
+PAIRS = (("denoiseg", "baseline"), ("denoiseg", "sequential"))
+
+
+def run(phase: Phase, material: Material) -> None:
+    """Train and score draw after draw, each complete before the next one begins."""
+    slowest = 0.0
+    for noise in material.scale.noises:
+        for seed in material.draws:
+            started = time.monotonic()
+            phase.do(f"{noise}, draw {seed}", draw, material, phase, noise, seed, needs=slowest)
+            slowest = max(slowest, time.monotonic() - started)
+    scores = pd.DataFrame([row for row in phase.rows if "method" in row])
+    if len(scores):
+        for row in differences(scores):
+            phase.do(
+                f"{row.pop('pair')}, {row['noise']}, {row['n_labelled']} annotated: {row['metric']}",
+                lambda row=row: row,
+                needs=-math.inf,
+            )
+
+
+def draw(material: Material, phase: Phase, noise: str, seed: int) -> Row:
+    """Train all methods on one draw of annotated images, and score them on its test images."""
+    depth, filters = material.scale.good_network
+    recipe = material.short_recipe(material.scale.good_steps, depth=depth, filters=filters)
+    folder = material.scratch / "good"
+    runs = 0
+
+    def score(name: str, n_labelled: int, images: Path | None = None) -> Path:
+        nonlocal runs
+        started = time.monotonic()
+        model = material.fit(material.method(name), recipe, seed, n_labelled, noise, images)
+        trained = time.monotonic() - started
+        out = folder / f"{name}{n_labelled}"
+        everywhere = name == "n2v"
+        predict(material, model, noise, seed, out, images, everywhere)
+        means = mean_scores(material, noise, seed, out)
+        row = {"item": "score", "status": "ok", "noise": noise, "seed": seed, "method": name}
+        row |= {"n_labelled": n_labelled, "training_seconds": trained} | means
+        phase.rows.append(row)
+        runs += 1
+        return out
+
+    try:
+        denoised = score("n2v", 0)
+        for n_labelled in material.scale.n_labelled:
+            score("baseline", n_labelled)
+            score("sequential", n_labelled, denoised)
+            score("denoiseg", n_labelled)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"runs": runs}
+
+
+def predict(
+    material: Material,
+    model: AnyModel,
+    noise: str,
+    seed: int,
+    out: Path,
+    images: Path | None,
+    everywhere: bool,
+) -> None:
+    """Predict the test images, or all of them."""
+    split = material.split(seed)
+    names = split["image"] if everywhere else split.loc[split["subset"] == "test", "image"]
+    predict_folder(model, images or material.noisy(noise), list(names), out, False)
+
+
+def mean_scores(material: Material, noise: str, seed: int, predictions: Path) -> dict[str, float]:
+    """Return the mean of each metric over the test images."""
+    scores = score_run(
+        split=material.split(seed),
+        masks=material.prepared / "masks",
+        clean=material.prepared / "clean",
+        predictions=predictions,
+        noisy=material.noisy(noise),
+        identity={"dataset": "", "noise": noise, "method": "", "n_labelled": 0, "seed": seed},
+    )
+    means = scores.groupby("metric")["value"].mean()
+    return {name: float(means[name]) for name in METRICS if name in means}
+
+
+def differences(scores: pd.DataFrame) -> list[Row]:
+    """Return paired differences over the draws: mean, standard error, and whether it leads by two.
+
+    Parameters
+    ----------
+    scores
+        One row per noise, n_labelled, seed and method, with the columns AP and SEG.
+    """
+    rows = []
+    wide = scores.pivot_table(index=["noise", "n_labelled", "seed"], columns="method")
+    for metric in ("AP", "SEG"):
+        for better, worse in PAIRS:
+            pair = (wide[metric][better] - wide[metric][worse]).dropna()
+            for (noise, n_labelled), values in pair.groupby(level=[0, 1]):
+                error = float(values.std() / math.sqrt(len(values)))
+                rows.append(
+                    {
+                        "pair": f"{better} - {worse}",
+                        "noise": noise,
+                        "n_labelled": int(n_labelled),
+                        "metric": metric,
+                        "mean": float(values.mean()),
+                        "standard_error": error,
+                        "draws": len(values),
+                        "leads_by_two": bool(values.mean() > 2 * error),
+                    }
+                )
+    return rows
