@@ -167,7 +167,7 @@ def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
     return work(method.network, recipe.depth, recipe.filters, inputs, axes)
 
 
-def training_bytes(each: Work, patch: int, batch_size: int) -> float:
+def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:
     """Return the memory that a training takes beside its images.
 
     Parameters
@@ -177,10 +177,13 @@ def training_bytes(each: Work, patch: int, batch_size: int) -> float:
     patch
         Pixels of a training patch.
     batch_size
-        Patches of a step. Validation passes its patches forth alone, always as many.
+        Patches of a step. Validation passes as many forth alone, at least ``VALIDATION_BATCH``.
+    recorded
+        Whether the step is a CUDA graph, which keeps its memory while validation needs its own.
     """
-    batch = patch * max(batch_size, VALIDATION_BATCH / 3)
-    return VALUE_BYTES * each.values * batch + 32 * each.parameters
+    validation = max(batch_size, VALIDATION_BATCH) / 3
+    batch = batch_size + validation if recorded else max(batch_size, validation)
+    return VALUE_BYTES * each.values * patch * batch + 32 * each.parameters
 
 
 _PAPER_STEP = 128 * 64**2 * work("unet", 4, 32, 1, 2).flops

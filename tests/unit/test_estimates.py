@@ -65,11 +65,16 @@ def test_memory_of_a_training_is_more_than_its_way_back_keeps(network, depth, fi
 
 
 def test_memory_of_a_training_has_room_for_the_validation():
-    """Whose patches are always as many: below some size, a smaller batch saves nothing."""
+    """Whose patches are never few: below some size, a smaller batch saves nothing."""
     each = work("unet", 2, 8, 1, 2)
+    patch = 64**2 * estimates.VALUE_BYTES * each.values
     one, ten, twenty, forty = (training_bytes(each, 64**2, size) for size in (1, 10, 20, 40))
     assert one == ten < twenty
-    assert forty - twenty == pytest.approx(20 * 64**2 * estimates.VALUE_BYTES * each.values)
+    assert forty - twenty == pytest.approx(20 * patch)
+    for size, validation in [(1, 32), (20, 32), (48, 48)]:
+        both = training_bytes(each, 64**2, size, recorded=True)
+        expected = (size + validation / 3) * patch + 32 * each.parameters
+        assert both == pytest.approx(expected)
 
 
 @pytest.fixture
