@@ -97,6 +97,9 @@ def _sentence(error: ValidationError) -> str:
             return f"{where} lacks '{missing}'; {_described(error.schema, missing)}"
         case "enum":
             value = shown(error.instance)
+            refused = error.schema.get("refused", {})
+            if isinstance(error.instance, str) and error.instance in refused:
+                return f"{where} is {value}, but {refused[error.instance]}"
             return f"{where} is {value}; available: {_listed(error.validator_value)}"
         case "type":
             wanted = error.validator_value

@@ -160,6 +160,32 @@ def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work
     )
 
 
+def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
+    """Return the work of the network of a method on images of so many axes, see :func:`work`."""
+    inputs = 2 if method.mask_channel else 1
+    axes = 2 if method.planes else axes
+    return work(method.network, recipe.depth, recipe.filters, inputs, axes)
+
+
+def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:
+    """Return the memory that a training takes beside its images.
+
+    Parameters
+    ----------
+    each
+        The work of its network.
+    patch
+        Pixels of a training patch.
+    batch_size
+        Patches of a step. Validation passes as many forth alone, at least ``VALIDATION_BATCH``.
+    recorded
+        Whether the step is a CUDA graph, which keeps its memory while validation needs its own.
+    """
+    validation = max(batch_size, VALIDATION_BATCH) / 3
+    batch = batch_size + validation if recorded else max(batch_size, validation)
+    return VALUE_BYTES * each.values * patch * batch + 32 * each.parameters
+
+
 _PAPER_STEP = 128 * 64**2 * work("unet", 4, 32, 1, 2).flops
 
 
@@ -242,12 +268,11 @@ class Estimates:
             seconds, gpu = seconds + choice, gpu + choice
         copies = 2 if method.target in ("clean", "second_noisy") else 1
         loaded = (4 * copies + method.segments) * images.n_images * images.pixels
-        batch = each.values * patch * max(recipe.batch_size, VALIDATION_BATCH / 3)
         return Cost(
             seconds,
             gpu,
             _megabytes(
-                min(loaded, 2 * RESIDENT_BYTES) + VALUE_BYTES * batch + 32 * each.parameters
+                min(loaded, 2 * RESIDENT_BYTES) + training_bytes(each, patch, recipe.batch_size)
             ),
             4 * each.parameters * n_networks * (1 if method.input == NOISY else 2),
         )
@@ -295,11 +320,7 @@ class Estimates:
 
     def _work(self, run: Run) -> Work:
         method, axes = self.grid.methods[run.method], len(self.extent(run.dataset).shape)
-        recipe = self.grid.recipe_of(method)
-        inputs = 2 if method.mask_channel else 1
-        return work(
-            method.network, recipe.depth, recipe.filters, inputs, 2 if method.planes else axes
-        )
+        return work_of(method, self.grid.recipe_of(method), axes)
 
     def _patch(self, run: Run) -> int:
         """Return the pixels of a training patch."""

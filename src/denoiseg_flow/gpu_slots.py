@@ -9,14 +9,19 @@ would do the same in a folder that all users share, whose permissions and leftov
 looked after.
 """
 
+import ctypes
 import errno
 import logging
 import os
 import re
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from denoiseg_flow.errors import InputError
@@ -35,6 +40,9 @@ SCHEDULER_JOBS = (
     "KUBERNETES_SERVICE_HOST",
 )
 LONGEST_NAME = 107  # bytes, of a socket
+WSL = "/usr/lib/wsl/lib"  # the driver in WSL2, whose folder not every environment searches
+NVML = ("libnvidia-ml.so.1", f"{WSL}/libnvidia-ml.so.1")
+SMI_SECONDS = 10.0  # a driver that does not answer has no GPU
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +58,9 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
     """
     # Schedulers deny access to those of others; containers have fewer files. CUDA counts the rest
     # from 0, also if it is /dev/nvidia3 alone.
-    usable = [os.access(file, os.R_OK | os.W_OK) for file in devices.glob("nvidia[0-9]*")]
-    numbers = [str(number) for number in range(sum(usable))]
+    files = list(devices.glob("nvidia[0-9]*"))
+    usable = sum(os.access(file, os.R_OK | os.W_OK) for file in files)
+    numbers = [str(number) for number in range(usable if files else _known_to_driver(devices))]
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return numbers
@@ -129,6 +138,36 @@ def check_limit(limit: int | None, shares: Sequence[int | str]) -> None:
             f"job(s) each have room for {gpus * share}; lower it, or let more jobs share a GPU by "
             "'jobs_per_gpu' in profiles/default/profile.yaml"
         )
+
+
+@cache  # a driver that sleeps takes seconds to answer
+def _known_to_driver(devices: Path) -> int:
+    """Count the GPUs that have no files, as in WSL2; asked only where there is a driver."""
+    program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=WSL)
+    if not program and not (devices / "dxg").exists():
+        return 0
+    for name in NVML:
+        with suppress(OSError):
+            return _known_to_nvml(ctypes.CDLL(name))
+    return _known_to_smi(program) if program else 0
+
+
+def _known_to_nvml(library: ctypes.CDLL) -> int:
+    """Count GPUs by the library of the driver; its functions return 0 where they succeed."""
+    count = ctypes.c_uint()
+    if library.nvmlInit_v2() or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
+        return 0
+    library.nvmlShutdown()
+    return count.value
+
+
+def _known_to_smi(program: str) -> int:
+    """Count GPUs by the program of the driver."""
+    try:
+        answer = subprocess.run([program, "--list-gpus"], capture_output=True, timeout=SMI_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return 0 if answer.returncode else len(re.findall(rb"^GPU \d+:", answer.stdout, re.MULTILINE))
 
 
 def _allocation() -> str:

@@ -68,6 +68,13 @@ def put(config, path, value):
         ),
         ("device", "gpu", "config key 'device' is 'gpu'; available: auto, cpu, cuda"),
         (
+            "device",
+            "mps",
+            "config key 'device' is 'mps', but GPUs of Apple lack the float64 numbers that "
+            "training computes with; write 'cpu', or 'auto', which takes the CPU there",
+        ),
+        ("device", ["mps"], "config key 'device' is ['mps']; available: auto, cpu, cuda"),
+        (
             "methods.n2v.target",
             "cleaner",
             "config key 'methods.n2v.target' is 'cleaner'; available: blind_spot, second_noisy, "

@@ -13,7 +13,7 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.data.extent import extent
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.data.metadata import Metadata
-from denoiseg_flow.estimates import Cost, Estimates, work
+from denoiseg_flow.estimates import Cost, Estimates, training_bytes, work
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.networks import NETWORKS, build_network
 
@@ -45,6 +45,36 @@ def test_work_is_that_of_the_layers(network, depth, filters, inputs):
     assert (found.flops, found.values) == pytest.approx(counted(built, inputs))
     parameters = sum(each.numel() for each in built.parameters() if each.dim() > 1)
     assert found.parameters == parameters
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("depth", "filters"), [(2, 8), (3, 16)])
+def test_memory_of_a_training_is_more_than_its_way_back_keeps(network, depth, filters):
+    """But not many times more: what the layers store, and gradients come on top."""
+    built, kept = build_network(network, depth, filters), {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        built.train()(torch.randn(16, 1, 32, 32))
+    stored = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    told = training_bytes(work(network, depth, filters, 1, 2), 32**2, batch_size=16)
+    assert stored < told < 4 * stored
+
+
+def test_memory_of_a_training_has_room_for_the_validation():
+    """Whose patches are never few: below some size, a smaller batch saves nothing."""
+    each = work("unet", 2, 8, 1, 2)
+    patch = 64**2 * estimates.VALUE_BYTES * each.values
+    one, ten, twenty, forty = (training_bytes(each, 64**2, size) for size in (1, 10, 20, 40))
+    assert one == ten < twenty
+    assert forty - twenty == pytest.approx(20 * patch)
+    for size, validation in [(1, 32), (20, 32), (48, 48)]:
+        both = training_bytes(each, 64**2, size, recorded=True)
+        expected = (size + validation / 3) * patch + 32 * each.parameters
+        assert both == pytest.approx(expected)
 
 
 @pytest.fixture

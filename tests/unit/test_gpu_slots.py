@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -9,6 +10,7 @@ from select import select
 
 import pytest
 
+from denoiseg_flow import gpu_slots
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.gpu_slots import SCHEDULER_JOBS, check_limit, visible_gpus
 
@@ -134,6 +136,21 @@ def test_two_share_a_gpu_only_if_allowed_and_needed(gpus, start, jobs):
 
 
 @linux
+@pytest.mark.parametrize("jobs", [2, 4])
+def test_several_jobs_on_the_one_gpu(monkeypatch, gpus, start, jobs):
+    """As many at once as ``jobs_per_gpu`` says; the next begins when one of them ends."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus[0])
+    workers = [start(jobs_per_gpu=jobs) for _ in range(jobs)]
+    assert [worker.says() for worker in workers] == [gpus[0]] * jobs
+    late = start(jobs_per_gpu=jobs)
+    assert late.says() == "waiting"
+    ended = workers[-1].end()
+    begun = late.line()
+    assert begun["what"] == gpus[0]
+    assert begun["time"] > ended["time"]
+
+
+@linux
 @pytest.mark.parametrize("then", ["", "fork"])
 def test_slot_of_a_killed_process_is_free_at_once(monkeypatch, gpus, start, then):
     """SIGKILL leaves it no time to tidy up, and a child of it may run on."""
@@ -180,7 +197,20 @@ def test_stands_aside_without_a_gpu(monkeypatch, start, listed):
 
 
 @pytest.fixture
-def devices(tmp_path):
+def no_driver(monkeypatch, tmp_path):
+    """Nothing of NVIDIA's is found, whatever this machine has; returns what ``PATH`` names."""
+    gpu_slots._known_to_driver.cache_clear()
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}")
+    monkeypatch.setattr(gpu_slots, "WSL", f"{tmp_path}/wsl")
+    monkeypatch.setattr(gpu_slots, "NVML", (f"{tmp_path}/absent.so", f"{tmp_path}/nvml.so"))
+    yield programs
+    gpu_slots._known_to_driver.cache_clear()
+
+
+@pytest.fixture
+def devices(no_driver, tmp_path):
     """A folder like /dev, with two GPUs and other files."""
     for name in ("nvidia2", "nvidia3", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
@@ -197,6 +227,138 @@ def test_gpus_that_a_scheduler_gave_to_others(devices, monkeypatch):
     """Their files are there as well, and cannot be opened."""
     monkeypatch.setattr(os, "access", lambda path, mode: path.name == "nvidia3")
     assert visible_gpus(devices) == ["0"]
+
+
+# A library like that of NVIDIA's driver, whose functions return 0 where they succeed.
+NVML = """
+int nvmlInit_v2(void) { return INIT; }
+int nvmlDeviceGetCount_v2(unsigned int *count) { *count = COUNT; return FAILED; }
+int nvmlShutdown(void) { return 0; }
+"""
+needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="compiles a library")
+
+
+@pytest.fixture
+def dev(no_driver, tmp_path):
+    """A folder like /dev of WSL2: the GPUs have no files of their own."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/dxg").touch()
+    return tmp_path / "dev"
+
+
+@pytest.fixture
+def smi():
+    """Return a function that writes a program like NVIDIA's, which records that it was called."""
+
+    def write(folder, script):
+        folder.mkdir(exist_ok=True)
+        program = folder / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho $1 > {folder}/called\n{script}\n")
+        program.chmod(0o755)
+        return folder / "called"
+
+    return write
+
+
+@pytest.fixture
+def nvml(tmp_path):
+    """Return a function that makes a library like NVIDIA's."""
+    compiler = shutil.which("cc")
+
+    def build(**values):
+        (tmp_path / "nvml.c").write_text(NVML)
+        options = [f"-D{name}={value}" for name, value in values.items()]
+        command = [compiler, "-shared", "-fPIC", *options, "-o", "nvml.so", "nvml.c"]
+        subprocess.run(command, cwd=tmp_path, check=True, env={"PATH": os.path.dirname(compiler)})
+
+    return build
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("init", "failed", "count", "expected"),
+    [(0, 0, 2, ["0", "1"]), (0, 0, 0, []), (9, 0, 2, []), (0, 999, 2, [])],
+)
+def test_gpus_that_only_the_driver_knows(nvml, smi, dev, no_driver, init, failed, count, expected):
+    """Its library is asked, and its program not as well."""
+    nvml(INIT=init, FAILED=failed, COUNT=count)
+    called = smi(no_driver, "echo 'GPU 0: A'; echo 'GPU 1: B'; echo 'GPU 2: C'")
+    assert visible_gpus(dev) == expected
+    assert not called.exists()
+
+
+LISTED = """
+echo 'GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)'
+echo '  MIG 1g.5gb      Device  0: (UUID: MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f)'
+echo 'GPU 1: NVIDIA GeForce RTX 3090 (UUID: GPU-8932f937-d72c-4106-c12f-20bd9faed9f6)'
+"""
+BROKEN = (
+    "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that "
+    "the latest NVIDIA driver is installed and running."
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (LISTED, ["0", "1"]),
+        ("echo 'No devices were found'", []),
+        (f'echo "{BROKEN}"; exit 9', []),
+        ("echo 'GPU 0: A'; exit 255", []),
+        ("printf '\\377GPU 0: A\\n'", []),
+        ("exec sleep 60", []),
+    ],
+)
+@pytest.mark.parametrize("place", ["programs", "wsl"])
+def test_gpus_that_the_program_of_the_driver_lists(
+    smi, dev, tmp_path, monkeypatch, script, expected, place
+):
+    """Where its library is not found; one that is broken or hangs knows none."""
+    monkeypatch.setattr(gpu_slots, "SMI_SECONDS", 1.0 if "sleep" in script else 60.0)
+    called = smi(tmp_path / place, f"PATH=/usr/bin:/bin\n{script}")
+    assert visible_gpus(dev) == expected
+    assert called.read_text() == "--list-gpus\n"
+
+
+def test_the_driver_is_asked_once(smi, dev, no_driver):
+    called = smi(no_driver, LISTED)
+    assert visible_gpus(dev) == ["0", "1"]
+    called.unlink()
+    assert visible_gpus(dev) == ["0", "1"]
+    assert not called.exists()
+
+
+def test_environment_chooses_among_those_that_the_driver_knows(smi, dev, no_driver, monkeypatch):
+    smi(no_driver, LISTED)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2,0")  # there is no GPU 2
+    assert visible_gpus(dev) == ["1"]
+
+
+def test_program_that_cannot_be_run(dev, no_driver):
+    (no_driver / "nvidia-smi").write_text("not a program")
+    (no_driver / "nvidia-smi").chmod(0o755)
+    assert visible_gpus(dev) == []
+
+
+def test_files_are_enough(devices, smi, no_driver):
+    """Nothing is asked that takes time; nor is it where all GPUs belong to other jobs."""
+    called = smi(no_driver, LISTED)
+    assert visible_gpus(devices) == ["0", "1"]
+    assert not called.exists()
+
+
+def test_gpus_of_others_are_not_asked_for(devices, smi, no_driver, monkeypatch):
+    called = smi(no_driver, LISTED)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert visible_gpus(devices) == []
+    assert not called.exists()
+
+
+@needs_compiler
+def test_library_alone_is_no_hint(nvml, no_driver, tmp_path):
+    """Machines without a GPU may have it too, and nothing is loaded there."""
+    nvml(INIT=0, FAILED=0, COUNT=2)
+    assert visible_gpus(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,13 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key datasets.mixed.of names nuclei and deep, of which only one is made of "
             "volumes",
         ),
+        (None, ["device=gpu"], "config key 'device' is 'gpu'; available: auto, cpu, cuda"),
+        (
+            None,
+            ["device=mps"],
+            "config key 'device' is 'mps', but GPUs of Apple lack the float64 numbers that "
+            "training computes with; write 'cpu', or 'auto', which takes the CPU there",
+        ),
         (empty, OWN, "folder images (config key `images`) holds no image"),
         (None, OWN, "folder images (config key `images`) does not exist"),
         (twins, OWN, "a.png and a.tif have the same name but for the ending"),
@@ -286,6 +293,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
         *("no_axes", "wrong_axes", "no_letters", "bm3d_of_volumes", "planes_and_volumes"),
+        *("device", "device_of_apple"),
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )

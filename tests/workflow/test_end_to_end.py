@@ -191,6 +191,9 @@ def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monk
             log = (folder / "results/logs/nuclei/suggest/n10.log").read_text()
             assert f"using GPU {expected} of {', '.join(gpus)}" in log
             assert "waiting" not in log
+            # PyTorch is a build for the CPU, or does not find what is invented.
+            for text in (log, call.screen):
+                assert "not computing on the GPU: PyTorch" in text
         other.communicate(b"\n")
 
 
