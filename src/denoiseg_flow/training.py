@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from denoiseg_flow.cuda_graphs import Replayed, side_stream
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.estimates import training_bytes, work_of
 from denoiseg_flow.instances import choose_threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict
 from denoiseg_flow.models import ImageModels, TrainedModel, new_network
@@ -319,7 +321,7 @@ def train(
     check_validation(method, images, identity["dataset"])
     name = " ".join(map(str, identity.values()))
     layout = find_layout(method, recipe, [*images.train, *images.val])
-    with out_of_memory_advice(device, recipe.batch_size):
+    with out_of_memory_advice(device):
         held_out = {}
         for number, fold in enumerate(images.folds, start=1):
             logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
@@ -396,7 +398,7 @@ def train_each_image(
     models, histories = {}, []
     layout = find_layout(method, recipe, images)
     for image in images:
-        with out_of_memory_advice(device, recipe.batch_size):
+        with out_of_memory_advice(device):
             banks = [load_bank([image], [None], recipe, layout, device) for _ in ("train", "val")]
             models[image.stem], history = _train_on(
                 banks, layout, method, recipe, identity | {"image": image.stem},
@@ -434,6 +436,9 @@ def _train_on(
     fingerprint = repr(
         (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
     )
-    trainer.run(checkpoints, fingerprint, name)
+    patch = math.prod(layout.patch_shape(recipe.patch_size))
+    need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
+    with out_of_memory_advice(device, recipe.batch_size, need):
+        trainer.run(checkpoints, fingerprint, name)
     model = TrainedModel(method, recipe, identity, normalisation, trainer.average, layout)
     return model, pd.DataFrame(trainer.history)
