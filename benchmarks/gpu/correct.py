@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from material import TWO_CHANNELS, VOLUME, Material
+from material import NO_CHECKPOINTS, TWO_CHANNELS, VOLUME, Material
 from phase import Phase, Row
 from torch import nn
 
@@ -32,14 +33,15 @@ from denoiseg_flow.sampling import Batch, PatchSampler
 from denoiseg_flow.training import Trainer
 
 CPU = torch.device("cpu")
-STEPS = 3  # whose gradients are compared
+STEPS = 5  # whose gradients are compared
 METHODS = (
     "n2v", "n2v2", "structn2v", "n2s", "n2s_dncnn", "n2n", "supervised", "dae", "baseline",
     "denoiseg",
 )  # fmt: skip
-# Largest relative errors of the loss and of all gradients together (Euclidean norms), for sums of
-# products that are rounded to 24, 11 and 8 bits and pass through some 20 layers.
-TOLERANCES = {"float32": (1e-4, 1e-3), "tf32": (1e-2, 5e-2), "bf16": (5e-2, 3e-1)}
+# Largest relative errors of the loss and of all gradients together (Euclidean norms, median of the
+# steps), for numbers that are rounded to 24, 11 and 8 bits. A single unit near zero that is on
+# instead of off changes the gradients by up to a hundredth; a term that is wrong, by about 1.
+TOLERANCES = {"float32": (1e-4, 1e-3), "tf32": (1e-2, 1e-1), "bf16": (5e-2, 5e-1)}
 DENOISED, AGREEMENT = 1e-3, 0.99  # share of the range, and AP of labels against each other
 CHILD = Path(__file__).with_name("child.py")
 
@@ -61,10 +63,13 @@ def run(phase: Phase, material: Material) -> None:
         phase.do(f"{count} trainings on one GPU", together, material, count, needs=20)
 
 
-def small_recipe(material: Material, n_steps: int, **changes: object) -> Recipe:
+def small_recipe(material: Material, n_steps: int, layout: Layout) -> Recipe:
     """Return a recipe of a small network that goes through all phases of a training."""
-    sizes = {"depth": 2, "filters": 8, "patch_size": 32, "batch_size": 8, "validation_patches": 8}
-    return material.short_recipe(n_steps, **sizes | changes)
+    patch_size, batch_size = (32, 8) if layout.dimensions == 2 else (16, 4)
+    return material.short_recipe(
+        n_steps, depth=2, filters=8, patch_size=patch_size, batch_size=batch_size,
+        validation_patches=8,
+    )  # fmt: skip
 
 
 # Gradients
@@ -89,9 +94,9 @@ def gradients(material: Material, method: Method, layout: Layout) -> Row:
     Batches, masks and weights are the same; the weights of each step are those that the double
     precision came to.
     """
-    recipe = small_recipe(material, 20)
+    recipe = small_recipe(material, 20, layout)
     generator = torch.Generator().manual_seed(0)
-    bank = material.bank(layout, CPU, targets=method.target in ("clean", "second_noisy"))
+    bank = material.bank(layout, CPU, method.target)
     shape = layout.patch_shape(recipe.patch_size)
     sampler = PatchSampler(bank, shape, recipe.batch_size, recipe.labelled_patches(method))
     torch.manual_seed(0)
@@ -99,28 +104,26 @@ def gradients(material: Material, method: Method, layout: Layout) -> Row:
     teacher = deepcopy(exact).eval() if method.denoises and method.segments else None
     optimiser = torch.optim.Adam(exact.parameters(), lr=1e-3)
     objective = Objective(method, recipe, CPU, layout)
-    worst = {name: [0.0, 0.0] for name in TOLERANCES}
+    errors = {name: ([], []) for name in TOLERANCES}  # of losses and gradients
     for _ in range(STEPS):
         batch = sampler.draw(generator)
         seen = objective.hide(batch, generator)
         optimiser.zero_grad()
         wanted = evaluate(method, recipe, layout, exact, teacher, batch, seen)
-        for name, errors in worst.items():
+        for name, both in errors.items():
             copies = [network and deepcopy(network).float() for network in (exact, teacher)]
             copies = [network and network.to(material.device) for network in copies]
             with precision(name, material.device):
                 found = evaluate(method, recipe, layout, *copies, batch, seen)
-            for place, (value, truth) in enumerate(zip(found, wanted, strict=True)):
-                error = float((value - truth).norm() / truth.norm())
-                errors[place] = max(errors[place], error)
+            for value, truth, noted in zip(found, wanted, both, strict=True):
+                noted.append(relative(value, truth))
         optimiser.step()
-    within = [errors[i] <= TOLERANCES[name][i] for name, errors in worst.items() for i in (0, 1)]
-    values = {
-        f"{what}_{name}": error
-        for name, errors in worst.items()
-        for what, error in zip(("loss", "gradient"), errors, strict=True)
-    }
-    return {"ok": all(within)} | values
+    values, ok = {}, True
+    for name, both in errors.items():
+        for what, noted, limit in zip(("loss", "gradient"), both, TOLERANCES[name], strict=True):
+            values[f"{what}_{name}"] = float(np.median(noted))
+            ok &= values[f"{what}_{name}"] <= limit
+    return {"ok": ok} | values
 
 
 def evaluate(
@@ -161,18 +164,17 @@ def train_steps(
     material: Material, method: Method, layout: Layout, recipe: Recipe, replayed: bool
 ) -> Trainer:
     """Train on simulated images to the end; steps are replayed as one CUDA graph, or none is."""
-    targets = method.target in ("clean", "second_noisy")
-    banks = [material.bank(layout, material.device, targets) for _ in ("train", "val")]
+    banks = [material.bank(layout, material.device, method.target) for _ in ("train", "val")]
     trainer = Trainer(method, recipe, *banks, 1, material.device, layout)
     trainer.compute_gradients.enabled &= replayed
-    folder = material.scratch / "steps"
-    trainer.run(Checkpoints(folder / "checkpoint.pt", 1e9), "", method.name)
+    with tempfile.TemporaryDirectory(dir=material.scratch) as folder:
+        trainer.run(Checkpoints(Path(folder, "checkpoint.pt"), NO_CHECKPOINTS), "", method.name)
     return trainer
 
 
 def steps(material: Material, method: Method, layout: Layout) -> Row:
     """Train some steps: weights stay finite, and replayed steps lead where plain ones do."""
-    recipe = small_recipe(material, 20)
+    recipe = small_recipe(material, 20, layout)
     plain, replayed = (
         train_steps(material, method, layout, recipe, enabled) for enabled in (False, True)
     )
@@ -204,7 +206,7 @@ def orderless(material: Material) -> Row:
         for name in METHODS:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                recipe = small_recipe(material, 4)
+                recipe = small_recipe(material, 4, PLANES)
                 train_steps(material, material.method(name), PLANES, recipe, replayed=False)
             for warning in caught:
                 operation = re.match(r"(\S+) does not have a deterministic", str(warning.message))
@@ -261,7 +263,7 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     bank = material.scratch / "children" / "bank.pt"
     if not bank.exists():
-        held = material.bank(PLANES, CPU, targets=False)
+        held = material.bank(PLANES, CPU)
         checkpoints.save_atomically(vars(held), bank)
     given = {
         "folder": folder,

@@ -41,7 +41,7 @@ def run(phase: Phase, material: Material) -> None:
     def speed(size: tuple[int, int], batch: int, name: str, how: str, order: str = "last") -> Row:
         depth, filters = size
         item = f"{depth}x{filters}, batch {batch}, {name}, {how}, channels {order}"
-        needs = 60 if how == "compiled" and material.device.type == "cuda" else 3
+        needs = 60 if how == "compiled" else 2
         arguments = (material, bank, size, batch, name, how, order)
         row = phase.do(item, training_speed, *arguments, needs=needs)
         if "ms_per_step" in row:
@@ -175,7 +175,7 @@ def training_speed(material: Material, bank: ImageBank, *variant: Any) -> Row:
         count, seconds = 1, 0.0
         while seconds < material.scale.seconds_per_speed:
             count *= 4
-            seconds = timed(lambda: [step() for _ in range(count)], device)
+            seconds = timed(step, device, count)
         recorded = trainer.compute_gradients.enabled
     batch = trainer.recipe.batch_size
     row = {
@@ -188,12 +188,13 @@ def training_speed(material: Material, bank: ImageBank, *variant: Any) -> Row:
     return row
 
 
-def timed(call: Callable[[], Any], device: torch.device) -> float:
-    """Return the seconds that a call takes, until the device has done all of it."""
+def timed(call: Callable[[], Any], device: torch.device, count: int = 1) -> float:
+    """Return the seconds that so many calls take, until the device has done all of them."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
-    call()
+    for _ in range(count):
+        call()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -229,7 +230,7 @@ def kernels(material: Material, bank: ImageBank) -> Row:
             trainer._train_step()
             if cuda:
                 torch.cuda.synchronize()
-        plain = timed(lambda: [trainer._train_step() for _ in range(20)], material.device) / 20
+        plain = timed(trainer._train_step, material.device, 20) / 20
     events = profile.key_averages()
     busy = sum(event.self_device_time_total for event in events) * 1e-6
     longest = sorted(events, key=lambda event: -event.self_device_time_total)[:5]

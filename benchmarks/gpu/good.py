@@ -21,17 +21,16 @@ def run(phase: Phase, material: Material) -> None:
     """Train and score draw after draw, each complete before the next one begins."""
     slowest = 0.0
     for noise in material.scale.noises:
-        for seed in material.draws:
+        for seed in material.draws[: material.scale.n_draws]:
             started = time.monotonic()
             phase.do(f"{noise}, draw {seed}", draw, material, phase, noise, seed, needs=slowest)
             slowest = max(slowest, time.monotonic() - started)
     scores = pd.DataFrame([row for row in phase.rows if "method" in row])
     if len(scores):
         for row in differences(scores):
+            about = f"{row['noise']}, {row['n_labelled']} annotated"
             phase.do(
-                f"{row.pop('pair')}, {row['noise']}, {row['n_labelled']} annotated: {row['metric']}",
-                lambda row=row: row,
-                needs=-math.inf,
+                f"{row['pair']}, {about}: {row['metric']}", lambda row=row: row, needs=-math.inf
             )
 
 
@@ -106,10 +105,14 @@ def differences(scores: pd.DataFrame) -> list[Row]:
         One row per noise, n_labelled, seed and method, with the columns AP and SEG.
     """
     rows = []
-    wide = scores.pivot_table(index=["noise", "n_labelled", "seed"], columns="method")
     for metric in ("AP", "SEG"):
+        wide = scores.pivot(
+            index=["noise", "n_labelled", "seed"], columns="method", values=metric
+        )  # fmt: skip
         for better, worse in PAIRS:
-            pair = (wide[metric][better] - wide[metric][worse]).dropna()
+            if not {better, worse} <= set(wide.columns):
+                continue
+            pair = (wide[better] - wide[worse]).dropna()
             for (noise, n_labelled), values in pair.groupby(level=[0, 1]):
                 error = float(values.std() / math.sqrt(len(values)))
                 rows.append(

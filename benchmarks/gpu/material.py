@@ -44,6 +44,7 @@ class Scale:
     huge_batch: int
     good_network: tuple[int, int]
     good_steps: int
+    n_draws: int
     n_labelled: tuple[int, ...]
     noises: tuple[str, ...]
 
@@ -61,6 +62,7 @@ SCALES = {
         huge_batch=2**15,
         good_network=(4, 32),
         good_steps=1600,
+        n_draws=8,
         n_labelled=(2, 10),
         noises=("n20", "n10"),
     ),
@@ -75,7 +77,8 @@ SCALES = {
         child_steps=40,
         huge_batch=2**30,
         good_network=(1, 4),
-        good_steps=40,
+        good_steps=20,
+        n_draws=1,
         n_labelled=(2,),
         noises=("n20",),
     ),
@@ -173,42 +176,44 @@ class Material:
         shutil.rmtree(folder)
         return model
 
-    @cached_property
-    def _simulated(self) -> dict[Layout, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-        planes = [
-            (each.image.astype(np.float32), each.clean, each.mask)
-            for each in simulate(n_images=4, size=96)
-        ]
-        volumes = [
-            (each.image.astype(np.float32), each.clean, each.mask)
-            for each in simulate(n_images=3, size=64, depth=12)
-        ]
-        both = [
-            (np.stack([image, other]), np.stack([clean, other_clean]), mask)
-            for (image, clean, mask), (other, other_clean, _) in zip(
-                planes, planes[1:] + planes[:1], strict=True
-            )
-        ]
-        return {PLANES: planes, TWO_CHANNELS: both, VOLUME: volumes}
-
-    def bank(self, layout: Layout, device: torch.device, targets: bool) -> ImageBank:
-        """Return simulated images, normalised, half of them annotated, on a device.
+    def bank(self, layout: Layout, device: torch.device, target: str = "none") -> ImageBank:
+        """Return simulated images, normalised, every second one annotated, on a device.
 
         Parameters
         ----------
-        targets
-            Whether they have clean images to be denoised towards.
+        target
+            Of a method: ``clean`` and ``second_noisy`` give the images something to be denoised
+            towards.
         """
-        images, clean, masks = zip(*self._simulated[layout], strict=True)
-        classes = [[encode_classes(torch.from_numpy(mask))] for mask in masks[::2]]
+        clean, masks = zip(*self._simulated[layout], strict=True)
+        rng = np.random.default_rng(0)
+
+        def noisy() -> list[np.ndarray]:
+            return [image + rng.normal(0, 20, image.shape) for image in clean]
+
+        def classes(mask: np.ndarray) -> list[torch.Tensor]:
+            return [encode_classes(torch.from_numpy(mask))]
+
         bank = ImageBank.load(
-            [image + np.random.default_rng(0).normal(0, 20, image.shape) for image in images],
-            [classes[number // 2] if number % 2 == 0 else None for number in range(len(images))],
+            noisy(),
+            [None if number % 2 else classes(mask) for number, mask in enumerate(masks)],
             [mask.shape for mask in masks],
             torch.device("cpu"),
-            clean if targets else None,
+            {"clean": clean, "second_noisy": noisy()}.get(target),
             layout.channels,
         )
         bank.normalise(bank.measure())
-        tensors = (bank.pixels, bank.classes, bank.targets, bank.offsets, bank.sizes, bank.labelled)
-        return ImageBank(*(each if each is None else each.to(device) for each in tensors))
+        parts = (bank.pixels, bank.classes, bank.targets, bank.offsets, bank.sizes, bank.labelled)
+        return ImageBank(*(part if part is None else part.to(device) for part in parts))
+
+    @cached_property
+    def _simulated(self) -> dict[Layout, list[tuple[np.ndarray, np.ndarray]]]:
+        """Clean images and masks."""
+        planes = [(each.clean, each.mask) for each in simulate(n_images=4, size=96)]
+        volumes = [(each.clean, each.mask) for each in simulate(n_images=3, size=64, depth=12)]
+        others = planes[1:] + planes[:1]
+        both = [
+            (np.stack([image, other]), mask)
+            for (image, mask), (other, _) in zip(planes, others, strict=True)
+        ]
+        return {PLANES: planes, TWO_CHANNELS: both, VOLUME: volumes}

@@ -3,6 +3,7 @@
 import logging
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ JOINT = Method(name="joint", target="blind_spot", alpha=0.5)
 class Recorded(TorchDispatchMode):
     """What was computed, to be computed once more on the same memory, like a CUDA graph."""
 
-    made = []
+    made: ClassVar[list] = []
 
     def __init__(self):
         super().__init__()
@@ -120,16 +121,14 @@ def test_replayed_steps_end_in_the_same_bits(make_recipe, recorder, method, sche
         patch_size=8, epochs=1, steps_per_epoch=20, freeze_batch_norm=0.3, pseudo_labels=0.5,
         schedule=schedule, ema_decay=0.9,
     )  # fmt: skip
-    plain, replayed = (
-        trained(method, recipe, enabled, recorder) for enabled in (False, True)
-    )
+    plain, replayed = (trained(method, recipe, enabled, recorder) for enabled in (False, True))
     for name, values in plain.network.state_dict().items():
         assert torch.equal(values, replayed.network.state_dict()[name]), name
     for name, values in plain.average.state_dict().items():
         assert torch.equal(values, replayed.average.state_dict()[name]), name
     assert torch.equal(plain.loss_sums, replayed.loss_sums)
     assert torch.equal(plain.generator.get_state(), replayed.generator.get_state())
-    # A recording each for the first steps, for those with pseudo-labels, and with frozen statistics.
+    # A recording each: of the first steps, with pseudo-labels, and with frozen statistics.
     phases = [6, 8, 6] if method is JOINT else [14, 6]
     assert [graph.replays for graph in Recorded.made] == [steps - WARM_UP for steps in phases]
 
