@@ -270,7 +270,7 @@ def start(
         "bank": bank,
         "device": material.device.type,
         "method": material.settings["methods"]["denoiseg"],
-        "recipe": vars(material.short_recipe(n_steps, patch_size=64)),
+        "recipe": vars(material.short_recipe(n_steps, **material.scale.child)),
         **options,
     }
     order = folder / "order.pt"

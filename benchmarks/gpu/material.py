@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class Scale:
     image_sides: tuple[int, ...]
     predicted_images: int
     child_steps: int
+    child: Mapping[str, int]  # changes of the recipe
     huge_batch: int
     good_network: tuple[int, int]
     good_steps: int
@@ -59,6 +61,7 @@ SCALES = {
         image_sides=(2048, 16384),
         predicted_images=20,
         child_steps=1600,
+        child={},
         huge_batch=2**15,
         good_network=(4, 32),
         good_steps=1600,
@@ -75,6 +78,7 @@ SCALES = {
         image_sides=(128, 192),
         predicted_images=2,
         child_steps=40,
+        child={"filters": 2, "batch_size": 2, "patch_size": 16, "validation_patches": 2},
         huge_batch=2**30,
         good_network=(1, 4),
         good_steps=20,
