@@ -29,7 +29,7 @@ from systems import (
 )
 
 from denoiseg_flow.data.images import create_image
-from denoiseg_flow.prediction import tile_shape
+from denoiseg_flow.tiled_prediction import tile_shape
 from denoiseg_flow.tiles import pieces
 
 PEER_LIMIT = 4096**2  # pixels; the peers hold whole images in memory

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import classical, prediction
+from denoiseg_flow import classical, tiled_prediction
 from denoiseg_flow.data.images import open_image, read_metadata, write_image
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import Threshold, label_instances
@@ -19,10 +19,9 @@ from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.prediction import (
     predict_any,
     predict_file,
-    predict_tiles,
     self_supervised_losses,
-    tile_shape,
 )
+from denoiseg_flow.tiled_prediction import predict_tiles, tile_shape
 
 JOINT = Method("denoiseg", target="blind_spot", alpha=0.5)
 N2S = Method("n2s", target="blind_spot", masking="grid_interpolate", alpha=1)
@@ -182,7 +181,7 @@ def test_tiles_of_volumes_waste_less_than_they_keep_and_stay_small(shape, halo):
         [side + 2 * reach for side, reach in zip(kept[1:], halo[1:], strict=True)]
     )
     assert all(side >= reach for side, reach in zip(kept[1:], halo[1:], strict=True))
-    assert computed <= 1.2 * max(prediction.TILE_VOXELS, 4**3 * np.prod(np.maximum(halo, 1)))
+    assert computed <= 1.2 * max(tiled_prediction.TILE_VOXELS, 4**3 * np.prod(np.maximum(halo, 1)))
 
 
 METADATA = Metadata("ZYX", {"Z": 1.5, "Y": 0.2, "X": 0.3})
