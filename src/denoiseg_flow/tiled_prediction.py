@@ -1,6 +1,7 @@
 """Let a network predict images of any size, tile by tile and without seams, in batches of tiles."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,16 @@ from denoiseg_flow.models import TrainedModel
 from denoiseg_flow.networks import as_input, split_output
 from denoiseg_flow.tiles import Place, box_shape, boxes, equal_spans, within
 
+# PyTorch then takes the memory of large tensors in pages of 2 MB instead of 4 kB, where Linux has
+# them for those who ask: a CPU spent a quarter of its time on getting pages. It looks once, before
+# the first tensor of a process.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 # Sides of the part of a tile that is kept, in pixels, in planes. Memory grows with their product,
 # not with the image; the surrounding halo is computed in vain, so that larger tiles waste less.
 TILE = 512
-# In volumes a tile with its halo has about so many voxels, in a box as near to a cube as it can be.
-TILE_VOXELS = 2**22
+# In volumes a tile with its halo has at most so many voxels, unless halos would take most of it.
+TILE_VOXELS = 5 * 2**20
 # So many pixels, halos included, are computed at once on a GPU: fewer leave it idle between the
 # steps of a network, more only take memory. A CPU computes one tile at a time: its caches are
 # small, and its cores are busy.
@@ -95,15 +101,39 @@ class Transfer:
 
 
 def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
-    """Return the sides of the part of a tile that is kept, of an image ([z,] y, x)."""
+    """Return the sides of the part of a tile that is kept, of an image ([z,] y, x).
+
+    The axes of volumes are cut into two, three, and so on, until tiles have no more than
+    :data:`TILE_VOXELS`: always that axis next where least is computed twice, for how much smaller
+    tiles get. Half of a side at least is kept.
+    """
     if len(shape) == 2:
         return TILE, TILE
-    depth = shape[0]
-    cube = round(TILE_VOXELS ** (1 / 3))
-    computed_depth = min(depth, max(cube, 4 * halo[0]))
-    side = max(round(math.sqrt(TILE_VOXELS / computed_depth)), 4 * max(halo[1:]))
-    kept_depth = depth if computed_depth == depth else computed_depth - 2 * halo[0]
-    return kept_depth, *(max(side - 2 * reach, 1) for reach in halo[1:])
+    parts = (1,) * len(shape)
+    sides = tuple(shape)  # with the halo
+
+    def finer(axis: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+        """Return the price of cutting an axis once more, and into how many parts of which sides."""
+        count, reach = parts[axis] + 1, halo[axis]
+        side = -(-(shape[axis] + 2 * reach * (count - 1)) // count)
+        if side >= sides[axis] or side < 4 * reach:
+            return math.inf, parts, sides
+        shrinking = math.log(sides[axis] / side)
+        growth = math.log(count * side / (parts[axis] * sides[axis]))
+        changed = (
+            (*values[:axis], new, *values[axis + 1 :])
+            for values, new in ((parts, count), (sides, side))
+        )
+        return growth / shrinking, *changed
+
+    while math.prod(sides) > TILE_VOXELS:
+        price, parts, sides = min(map(finer, range(len(shape))))
+        if price == math.inf:
+            break
+    return tuple(
+        side - 2 * reach if count > 1 else side
+        for side, reach, count in zip(sides, halo, parts, strict=True)
+    )
 
 
 def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:

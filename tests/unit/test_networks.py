@@ -546,5 +546,21 @@ def test_folded_networks_predict_the_same(name, channels, layout):
 
 def test_only_a_norm_right_after_a_convolution_is_folded():
     layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
-    folded = fold_batch_norms(layers)
-    assert [type(layer) for layer in folded] == [type(layer) for layer in layers]
+    kinds = (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Conv2d)
+    pairs = zip(fold_batch_norms(layers), kinds, strict=True)
+    assert all(isinstance(layer, kind) for layer, kind in pairs)
+
+
+@each_layout
+def test_folded_networks_stay_channels_last(layout):
+    """Every layer, in images that are so small that PyTorch by itself would not keep it."""
+    folded, seen = fold_batch_norms(seeded(2, 4, layout=layout)), []
+    for layer in folded.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            layer.register_forward_hook(lambda _, __, output: seen.append(output))
+    shape = layout.patch_shape(16)
+    with torch.inference_mode():
+        folded(torch.zeros(1, 1, *shape).to(memory_format=memory_format(layout.dimensions)))
+    assert seen and all(
+        output.is_contiguous(memory_format=memory_format(output.dim() - 2)) for output in seen
+    )
