@@ -29,7 +29,7 @@ from systems import (
 )
 
 from denoiseg_flow.data.images import create_image
-from denoiseg_flow.prediction import tile_shape
+from denoiseg_flow.tiled_prediction import tile_shape
 from denoiseg_flow.tiles import pieces
 
 PEER_LIMIT = 4096**2  # pixels; the peers hold whole images in memory
@@ -87,6 +87,12 @@ def write_noise(path: Path, shape: Sequence[int]) -> str:
     return str(path)
 
 
+def peer_tile(shape: Sequence[int]) -> list[int]:
+    """Return the sides of tiles of as many pixels as ours keeps in planes, computes in volumes."""
+    *depth, rows, columns = tile_shape(shape, [0] * len(shape))
+    return [*depth, *[math.isqrt(rows * columns)] * 2]
+
+
 def describe(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Return the job that all systems get, and write its images."""
     shape, axes = options.shape, len(options.shape)
@@ -99,8 +105,7 @@ def describe(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         ),
         "seam_image": write_noise(Path(folder, "seams.tif"), [24 * cell] * axes),
         "folder": folder,
-        # What ours computes at a time in volumes, and keeps of it in planes.
-        "tile": tile_shape(shape, [0] * axes),
+        "tile": peer_tile(shape),
         "seam_tile": 21 * cell,
         **TRAINING[axes],
         "masked_fraction": 1 / 64,

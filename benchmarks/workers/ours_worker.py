@@ -21,7 +21,8 @@ from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel, new_network
 from denoiseg_flow.networks import build_network
 from denoiseg_flow.networks.layout import PLANES, Layout
-from denoiseg_flow.prediction import check_tile, predict_file, predict_folder, predict_tiles
+from denoiseg_flow.prediction import predict_file, predict_folder
+from denoiseg_flow.tiled_prediction import check_tile, predict_tiles
 from denoiseg_flow.training import train
 from denoiseg_flow.training_images import TrainingImages
 

@@ -21,8 +21,8 @@ from denoiseg_flow.data import checksums
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
-from denoiseg_flow.prediction import check_tile
 from denoiseg_flow.record import Entry, Record
+from denoiseg_flow.tiled_prediction import check_tile
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def apply_model(
         Of images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
     tile
         Side in pixels of the tiles that are predicted one at a time; None: see
-        :func:`prediction.tile_shape`.
+        :func:`tiled_prediction.tile_shape`.
 
     Raises
     ------

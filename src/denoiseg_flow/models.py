@@ -17,6 +17,7 @@ from denoiseg_flow.errors import InputError, plain, shown
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe, as_dict, method_from_dict, recipe_from_dict
 from denoiseg_flow.networks import build_network
+from denoiseg_flow.networks.folding import fold_batch_norms
 from denoiseg_flow.networks.layout import PLANES, Layout
 
 FORMAT = 3
@@ -106,6 +107,23 @@ class TrainedModel:
     input: "AnyModel | None" = None
     held_out: "dict[str, TrainedModel]" = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    _folded: tuple[Any, nn.Module] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The network to predict with, which has the batch normalisation in its convolutions.
+
+        It is made when it is first asked for, and anew after the weights have changed. Nothing is
+        trained or stored but ``network``.
+        """
+        values = [*self.network.parameters(), *self.network.buffers()]
+        # PyTorch counts the changes of each tensor.
+        state = self.network, [(each.data_ptr(), each._version) for each in values]
+        if self._folded is None or self._folded[0] != state:
+            self._folded = state, fold_batch_norms(self.network)
+        return self._folded[1]
 
     def for_image(self, name: str) -> "TrainedModel":
         """Return the model that predicts the image of that name: one that was not trained on it.

@@ -20,8 +20,8 @@ from torch import nn
 
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.models import TrainedModel
-from denoiseg_flow.prediction import predict_tiles
 from denoiseg_flow.seeds import generator
+from denoiseg_flow.tiled_prediction import predict_tiles
 
 MANY = 2000  # images: of more, so many are looked at
 LISTED = 50  # images, at most
@@ -74,7 +74,7 @@ def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.floa
     mean and standard deviation of the features that the last convolution reads.
     """
     total, count = 0.0, 0
-    with _features(model.network) as noted:
+    with _features(model.predictor) as noted:
         for tile in predict_tiles(model, image):
             uncertain = entropy(tile.probabilities)
             total += float(uncertain.sum(dtype=np.float64))

@@ -1,8 +1,8 @@
 """Cut a large image into tiles that are worked on one at a time."""
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise, product
 
 Place = tuple[slice, ...]
 """A box in an image: a slice for each of its axes."""
@@ -38,16 +38,36 @@ def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[sl
         )
 
 
+def equal_spans(size: int, tile: int, halo: int, stride: int = 1) -> list[tuple[slice, slice]]:
+    """Cut one axis as :func:`spans` does, but so that all computed spans have one length.
+
+    That is the length of a tile with its halo on either side, or less where as many spans do with
+    less. They are moved inwards at the ends of the axis, where they keep more instead.
+    """
+    padded, halo, tile = (-(-length // stride) * stride for length in (size, halo, tile))
+    if padded <= tile + 2 * halo:
+        return [(slice(0, size), slice(0, padded))]
+    count = -(-(padded - 2 * halo) // tile)
+    length = -(-(padded + 2 * halo * (count - 1)) // (count * stride)) * stride
+    starts = [min(number * (length - 2 * halo), padded - length) for number in range(count)]
+    cuts = [0, *(start + length - halo for start in starts[:-1]), size]
+    return [
+        (slice(*kept), slice(start, start + length))
+        for kept, start in zip(pairwise(cuts), starts, strict=True)
+    ]
+
+
 def boxes(
     shape: Sequence[int],
     tile: Sequence[int],
     halo: Sequence[int] | None = None,
     stride: Sequence[int] | None = None,
+    cut: Callable[[int, int, int, int], Iterable[tuple[slice, slice]]] = spans,
 ) -> Iterator[tuple[Place, Place]]:
-    """Cut an image along all axes, see :func:`spans`; yields kept and computed boxes."""
+    """Cut an image along all axes, as ``cut`` cuts one; yields kept and computed boxes."""
     none, every = [0] * len(shape), [1] * len(shape)
     axes = zip(shape, tile, halo or none, stride or every, strict=True)
-    for along in product(*(list(spans(*axis)) for axis in axes)):
+    for along in product(*(list(cut(*axis)) for axis in axes)):
         kept, computed = zip(*along, strict=True)
         yield kept, computed
 

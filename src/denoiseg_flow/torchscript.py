@@ -16,7 +16,7 @@ from torch import nn
 
 from denoiseg_flow.data.metadata import SPATIAL
 from denoiseg_flow.models import TrainedModel, denoises
-from denoiseg_flow.prediction import predict_tiles
+from denoiseg_flow.tiled_prediction import predict_tiles
 
 # Shortest sides of the test image, by the number of spatial axes. Test volumes would soon be huge:
 # they are deep enough for the network, and wide enough for a picture on the cover.
@@ -109,7 +109,7 @@ def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     """Return what a model makes of images (batch, channel, [z,] y, x) of its scale.
 
     The denoised images, of the same shape, and the probabilities (batch, 3, [z,] y, x), as
-    :mod:`prediction` does it, means over eight orientations included.
+    :mod:`tiled_prediction` does it, means over eight orientations included.
     """
     symmetries, channels = model.recipe.test_time_augmentation, model.layout.channels
     denoised, probabilities = [], []

@@ -25,7 +25,7 @@ from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.networks.layout import PLANES, Layout
 from denoiseg_flow.objective import Objective
 from denoiseg_flow.optimiser import Adam
-from denoiseg_flow.prediction import predict_probabilities
+from denoiseg_flow.prediction import predict_probabilities_of_files
 from denoiseg_flow.progress import Progress
 from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.seeds import torch_seed
@@ -356,16 +356,11 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
 
     It is that of the models of the cross-validation as well.
     """
+    annotated = [pair for pair in zip(images.val, images.val_masks, strict=True) if pair[1]]
+    probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
+    truths = (open_image(mask) for _, mask in annotated)
     model.threshold = choose_threshold(
-        (
-            (
-                predict_probabilities(model.for_image(image.stem), open_image(image)),
-                open_image(mask),
-            )
-            for image, mask in zip(images.val, images.val_masks, strict=True)
-            if mask
-        ),
-        model.recipe.instances,
+        zip(probabilities, truths, strict=True), model.recipe.instances
     )
     for other in model.held_out.values():
         other.threshold = model.threshold

@@ -20,7 +20,7 @@ from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.labels import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models import AnyModel
 from denoiseg_flow.noise_structure import NoiseStructure, noise_of_files
-from denoiseg_flow.prediction import input_folder, predict_probabilities
+from denoiseg_flow.prediction import input_folder, predict_probabilities_of_files
 from denoiseg_flow.residuals import load_residual
 
 # What is worth a word: shares of the windows of all images, and of the noise.
@@ -152,13 +152,10 @@ def examine_run(
         annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
         # Spread over the data set, for images of a kind often lie side by side.
         compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
-        calibration = reliability(
-            (
-                predict_probabilities(model.for_image(name), open_image(source / f"{name}.tif")),
-                open_image(masks / f"{name}.tif"),
-            )
-            for name in compared
-        )
+        files = (source / f"{name}.tif" for name in compared)
+        truths = (open_image(masks / f"{name}.tif") for name in compared)
+        probabilities = predict_probabilities_of_files(model, files)
+        calibration = reliability(zip(probabilities, truths, strict=True))
     x, y = np.nanmean(along, axis=0) if along else (None, None)
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration))
 

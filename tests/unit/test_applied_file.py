@@ -19,7 +19,8 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, Normalisation, save_model
 from denoiseg_flow.networks.layout import Layout
-from denoiseg_flow.prediction import predict_file, predict_tiles
+from denoiseg_flow.prediction import predict_file
+from denoiseg_flow.tiled_prediction import predict_tiles
 
 SIZE = {"Z": 2.0, "Y": 0.5, "X": 0.25}
 VOLUMES = Layout(3, patch_depth=4, z_factors=(1,))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoiseg_flow import estimates, fitting, prediction, sampling, training
+from denoiseg_flow import estimates, fitting, sampling, tiled_prediction, training
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.extent import extent
 from denoiseg_flow.data.images import write_image
@@ -146,7 +146,7 @@ def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        (prediction, ["TILE", "TILE_VOXELS"]),
+        (tiled_prediction, ["TILE", "TILE_VOXELS"]),
         (training, ["VALIDATION_BATCH"]),
         (fitting, ["CALIBRATION_IMAGES", "CALIBRATION_SIDE"]),
         (sampling, ["RESIDENT_BYTES"]),

@@ -16,7 +16,7 @@ from denoiseg_flow.fitting import LOSSES, fit
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.networks.layout import PLANES
-from denoiseg_flow.prediction import predict_tiles
+from denoiseg_flow.tiled_prediction import predict_tiles
 from denoiseg_flow.training import Trainer
 from denoiseg_flow.training_images import find_target, load_bank
 

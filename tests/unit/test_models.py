@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from refusals import refusal
+from torch import nn
 
 from denoiseg_flow import __version__, checkpoints, models
 from denoiseg_flow.errors import InputError
@@ -26,7 +27,7 @@ from denoiseg_flow.models import (
 )
 from denoiseg_flow.networks import NETWORKS, PlaneByPlane
 from denoiseg_flow.networks.layout import PLANES, Layout
-from denoiseg_flow.prediction import predict_tiles
+from denoiseg_flow.tiled_prediction import predict_tiles
 
 
 @pytest.fixture
@@ -528,3 +529,39 @@ def test_values_that_no_classical_denoiser_has(tmp_path, change):
     save_model(ClassicalModel(Method("median", classical="median"), {}, 3.0, None), path)
     checkpoints.save_atomically(checkpoints.load(path) | change, path)
     assert "was not written by denoiseg-flow" in refusal(load_model, path)
+
+
+# The network to predict with
+
+
+def test_folded_network_is_made_once_and_anew_after_a_change(model, make_model):
+    network, image = model.network, torch.randn(1, 1, 8, 8)
+    first = model.predictor
+    assert first is model.predictor and first is not network
+    weights = network.state_dict()
+    changes = {
+        "in place": lambda: network.head.weight.mul_(2),
+        "running statistics": lambda: network.train()(image),
+        "loaded": lambda: network.load_state_dict(make_model(filters=2).network.state_dict()),
+        "another layer": lambda: setattr(network, "head", nn.Conv2d(2, 4, 1)),
+        "another network": lambda: setattr(model, "network", make_model(depth=2).network),
+    }
+    with torch.no_grad():
+        for change in changes.values():
+            change()
+            changed = model.predictor
+            assert changed is not first and changed is model.predictor
+            expected = model.network.eval()(image)
+            torch.testing.assert_close(changed(image), expected, rtol=1e-4, atol=1e-5)
+            first = changed
+    assert weights.keys() == network.state_dict().keys()
+
+
+def test_only_the_network_itself_is_stored(model, tmp_path):
+    save_model(model, tmp_path / "before.pt")
+    predictions(model, np.zeros((8, 8), np.float32))
+    save_model(model, tmp_path / "after.pt")
+    stored = [checkpoints.load(tmp_path / name)["weights"] for name in ("before.pt", "after.pt")]
+    assert stored[0].keys() == stored[1].keys()
+    assert all(torch.equal(stored[0][key], stored[1][key]) for key in stored[0])
+    assert replace(model).predictor is not model.predictor

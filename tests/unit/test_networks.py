@@ -18,6 +18,7 @@ from denoiseg_flow.networks import (
     memory_format,
     split_output,
 )
+from denoiseg_flow.networks.folding import fold_batch_norms
 from denoiseg_flow.networks.layout import PLANES, Layout, strides, volume_layout
 from denoiseg_flow.networks.unet import MaxBlurPool
 
@@ -505,3 +506,61 @@ def test_networks_know_the_stride_of_their_layout():
     for depth in (1, 2, 3):
         network = build_network("unet", depth, 2, layout=COARSE)
         assert network.stride == (1 if depth == 1 else 2, 2**depth, 2**depth)
+
+
+# Folded for prediction
+
+
+@each_layout
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folded_networks_predict_the_same(name, channels, layout):
+    layout = replace(layout, channels=channels)
+    network = seeded(2, 4, name=name, layout=layout)
+    shape = (2, channels, *layout.patch_shape(24))
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for norm in network.modules():
+            if isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm3d)):
+                norm.weight.uniform_(-2, 2, generator=rng)
+                norm.bias.uniform_(-1, 1, generator=rng)
+        network.train()(3 * torch.randn(shape, generator=rng) + 1)  # statistics of a batch
+        before = {key: values.clone() for key, values in network.state_dict().items()}
+        folded = fold_batch_norms(network)
+        image = torch.randn(shape, generator=rng)
+        expected = network.eval()(image)
+        found = folded(image)
+    assert (found - expected).abs().max() < 1e-5 * (expected.max() - expected.min())
+    kinds = (nn.BatchNorm2d, nn.BatchNorm3d)
+    assert not any(isinstance(module, kinds) or module.training for module in folded.modules())
+    assert all(torch.equal(before[key], values) for key, values in network.state_dict().items())
+    for attribute in ("stride", "halo", "bounded"):
+        assert getattr(folded, attribute) == getattr(network, attribute)
+    # Weights stay channels last, and the last convolution is the last module of its kind.
+    pairs = list(zip(network.modules(), folded.modules(), strict=True))
+    for plain, each in pairs:
+        if isinstance(plain, CONVOLUTIONS):
+            assert each.weight.stride() == plain.weight.stride()
+            assert not each.weight.requires_grad
+
+
+def test_only_a_norm_right_after_a_convolution_is_folded():
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    kinds = (nn.Conv2d, nn.ReLU, nn.BatchNorm2d, nn.Conv2d)
+    pairs = zip(fold_batch_norms(layers), kinds, strict=True)
+    assert all(isinstance(layer, kind) for layer, kind in pairs)
+
+
+@each_layout
+def test_folded_networks_stay_channels_last(layout):
+    """Every layer, in images that are so small that PyTorch by itself would not keep it."""
+    folded, seen = fold_batch_norms(seeded(2, 4, layout=layout)), []
+    for layer in folded.modules():
+        if isinstance(layer, CONVOLUTIONS):
+            layer.register_forward_hook(lambda _, __, output: seen.append(output))
+    shape = layout.patch_shape(16)
+    with torch.inference_mode():
+        folded(torch.zeros(1, 1, *shape).to(memory_format=memory_format(layout.dimensions)))
+    assert seen and all(
+        output.is_contiguous(memory_format=memory_format(output.dim() - 2)) for output in seen
+    )

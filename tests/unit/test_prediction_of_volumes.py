@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import torch
 
-from denoiseg_flow import classical, prediction
+from denoiseg_flow import classical, tiled_prediction
 from denoiseg_flow.data.images import open_image, read_metadata, write_image
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.instances import Threshold, label_instances
@@ -19,10 +19,9 @@ from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.prediction import (
     predict_any,
     predict_file,
-    predict_tiles,
     self_supervised_losses,
-    tile_shape,
 )
+from denoiseg_flow.tiled_prediction import predict_tiles, tile_shape
 
 JOINT = Method("denoiseg", target="blind_spot", alpha=0.5)
 N2S = Method("n2s", target="blind_spot", masking="grid_interpolate", alpha=1)
@@ -177,12 +176,26 @@ def test_j_invariance(model_of, name, grid):
 @pytest.mark.parametrize("halo", [(0, 23, 23), (5, 23, 23), (23, 23, 23), (40, 107, 107)])
 def test_tiles_of_volumes_waste_less_than_they_keep_and_stay_small(shape, halo):
     kept = tile_shape(shape, halo)
-    depth = min(shape[0], kept[0] + 2 * halo[0])
-    computed = depth * np.prod(
-        [side + 2 * reach for side, reach in zip(kept[1:], halo[1:], strict=True)]
-    )
-    assert all(side >= reach for side, reach in zip(kept[1:], halo[1:], strict=True))
-    assert computed <= 1.2 * max(prediction.TILE_VOXELS, 4**3 * np.prod(np.maximum(halo, 1)))
+    computed = []
+    for length, side, reach in zip(shape, kept, halo, strict=True):
+        computed.append(side if side == length else side + 2 * reach)
+        assert 2 * side >= computed[-1]
+    # An axis that cannot be cut once more has less than six halos.
+    least = [min(length, 6 * reach + 1) for length, reach in zip(shape, halo, strict=True)]
+    assert np.prod(computed) <= max(tiled_prediction.TILE_VOXELS, np.prod(least))
+
+
+def test_tiles_of_volumes_by_hand(monkeypatch):
+    monkeypatch.setattr(tiled_prediction, "TILE_VOXELS", 1000)
+    assert tile_shape((10, 10, 10), (1, 1, 1)) == (10, 10, 10)
+    # Two of 7 planes, rows or columns: of 12 instead of 10, the fewest are computed twice.
+    assert tile_shape((10, 10, 12), (1, 1, 1)) == (10, 10, 5)
+    # Where nothing is seen of either side, cutting costs nothing.
+    assert tile_shape((40, 10, 10), (0, 2, 2)) == (10, 10, 10)
+    # Half of 13 planes and of 8 rows is kept, and columns are not cut: not as small as wanted.
+    assert tile_shape((20, 20, 20), (3, 2, 9)) == (7, 4, 20)
+    # Four halos are more than there is.
+    assert tile_shape((20, 20, 20), (9, 9, 9)) == (20, 20, 20)
 
 
 METADATA = Metadata("ZYX", {"Z": 1.5, "Y": 0.2, "X": 0.3})

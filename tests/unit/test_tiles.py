@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoiseg_flow.tiles import box_shape, boxes, pieces, spans, within
+from denoiseg_flow.tiles import box_shape, boxes, equal_spans, pieces, spans, within
 
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 30), st.integers(1, 9))
@@ -22,6 +22,32 @@ def test_spans(size, tile, halo, stride):
         (inside,) = within((kept,), (computed,))
         assert np.array_equal(axis[computed][inside], axis[kept])
     assert (kept_times == 1).all()
+
+
+@given(st.integers(1, 300), st.integers(1, 60), st.integers(0, 30), st.integers(1, 9))
+def test_equal_spans(size, tile, halo, stride):
+    found = equal_spans(size, tile, halo, stride)
+    kept_times = np.zeros(size, int)
+    padded, halo, tile = (-(-length // stride) * stride for length in (size, halo, tile))
+    for kept, computed in found:
+        kept_times[kept] += 1
+        assert kept.start < kept.stop
+        assert computed.start % stride == computed.stop % stride == 0
+        assert computed.start == 0 or kept.start - computed.start >= halo
+        assert computed.stop == padded or computed.stop - kept.stop >= halo
+        assert 0 <= computed.start <= kept.start and kept.stop <= computed.stop <= padded
+    assert (kept_times == 1).all()
+    (length,) = {computed.stop - computed.start for _, computed in found}
+    assert length <= min(tile + 2 * halo, padded)
+    # No fewer are enough, nor as many that are a step shorter.
+    for count, shorter in ((len(found) - 1, length), (len(found), length - stride)):
+        assert count == 0 or count * shorter - 2 * halo * (count - 1) < padded
+
+
+def test_equal_spans_by_hand():
+    assert equal_spans(10, 4, 1) == [(slice(0, 5), slice(0, 6)), (slice(5, 10), slice(4, 10))]
+    assert equal_spans(6, 4, 1) == [(slice(0, 6), slice(0, 6))]
+    assert equal_spans(9, 4, 3, 4) == [(slice(0, 9), slice(0, 12))]
 
 
 def test_spans_without_stride():

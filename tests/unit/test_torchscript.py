@@ -11,7 +11,7 @@ from denoiseg_flow.methods import Method
 from denoiseg_flow.models import Normalisation, chain
 from denoiseg_flow.networks import NETWORKS
 from denoiseg_flow.networks.layout import Layout
-from denoiseg_flow.prediction import predict_tiles
+from denoiseg_flow.tiled_prediction import predict_tiles
 from denoiseg_flow.torchscript import Axis, axes_of, outputs_of, record_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

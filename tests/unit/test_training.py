@@ -24,7 +24,8 @@ from denoiseg_flow.masking import stratified_places
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
 from denoiseg_flow.networks.layout import PLANES
-from denoiseg_flow.prediction import predict_probabilities, predict_tiles
+from denoiseg_flow.prediction import predict_probabilities
+from denoiseg_flow.tiled_prediction import predict_tiles
 from denoiseg_flow.training import Trainer, train
 from denoiseg_flow.training_images import TrainingImages, load_bank
 

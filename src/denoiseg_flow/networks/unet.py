@@ -126,15 +126,15 @@ class UNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, inputs, ...) to (batch, channels + 3, ...); sides in multiples of stride."""
         skips = []
-        for level, pool in zip(self.encoder, self.pools, strict=True):
+        for number, (level, pool) in enumerate(zip(self.encoder, self.pools, strict=True)):
             x = level(x)
-            skips.append(x)
+            if number or self.top_skip:
+                skips.append(x)
             x = pool(x)
         x = self.bottom(x)
         for level, upsample in zip(self.decoder, self.upsamplings, strict=True):
-            skip = skips.pop()
-            joined = [upsample(x), skip] if skips or self.top_skip else [upsample(x)]
-            x = level(torch.cat(joined, dim=1))
+            # No name for what is joined: prediction frees it before the level takes its memory.
+            x = level(torch.cat([upsample(x), skips.pop()], dim=1) if skips else upsample(x))
         return self.head(x)
 
 
