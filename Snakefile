@@ -44,6 +44,7 @@ report: "workflow/report/workflow.rst"
 
 
 onstart:
+    lift_default_rate()
     check_cluster()
     if any(job.output for job in workflow.dag.needrun_jobs()):
         record_start()

@@ -28,7 +28,7 @@ from denoiseg_flow.data.metadata import SPATIAL
 from denoiseg_flow.data.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.figures.panels import overlay
+from denoiseg_flow.figures.display import overlay
 from denoiseg_flow.instances import label_type
 from denoiseg_flow.models import AnyModel, ClassicalModel, chain, denoises
 from denoiseg_flow.objects import measure_objects

@@ -1,7 +1,7 @@
 """The page about the checks of a data set."""
 
 from denoiseg_flow.data_checks import DataChecks
-from denoiseg_flow.report import render
+from denoiseg_flow.pages import render
 
 _HIDDEN = ["one_label"]  # said by a finding
 

@@ -34,9 +34,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import skimage as ski
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from denoiseg_flow.data.images import planes_of
 from denoiseg_flow.errors import InputError
@@ -69,7 +69,9 @@ def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = Tr
     footprint[(radius,) * image.ndim] = centre
     # scipy's median of an even number is the upper of the middle two, which would brighten noise.
     ranks = {(footprint.sum() - 1) // 2, footprint.sum() // 2}
-    result = np.mean([ndimage.rank_filter(image, k, footprint=footprint) for k in ranks], axis=0)
+    result = np.mean(
+        [scipy.ndimage.rank_filter(image, k, footprint=footprint) for k in ranks], axis=0
+    )
     # Images extended beyond their border would show pixels near it to their own donuts.
     frame = np.ones(image.shape, bool)
     frame[(slice(radius, -radius),) * image.ndim] = False
@@ -83,7 +85,7 @@ def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = Tr
 
 
 def _gaussian(image: NDArray, sigma: float, noise_sigma: float) -> NDArray:
-    return ndimage.gaussian_filter(image, sigma, mode="mirror")
+    return scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")
 
 
 _NLM_PATCHES = {2: (7, 11), 3: (5, 4)}  # size and distance

@@ -16,7 +16,7 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.findings import Finding, count, in_order
-from denoiseg_flow.labels import neighbours
+from denoiseg_flow.neighbours import neighbours
 from denoiseg_flow.noise_structure import CENTRE, NoiseStructure, noise_of_files
 
 # What is worth a word.

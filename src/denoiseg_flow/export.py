@@ -19,7 +19,7 @@ from denoiseg_flow.data.images import check_image, middle_plane
 from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.figures.panels import overlay
+from denoiseg_flow.figures.display import overlay
 from denoiseg_flow.instances import label_instances
 from denoiseg_flow.labels import CLASSES
 from denoiseg_flow.models import (

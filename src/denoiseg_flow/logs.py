@@ -1,6 +1,7 @@
 """What a script says: to its log file and to the screen, in a sentence where that is enough."""
 
 import errno
+import gc
 import logging
 import signal
 import sys
@@ -31,6 +32,9 @@ def job_log(path: str | Path) -> Iterator[JobLock]:
     a traceback. Both go to the log and to the screen, and the exit status is 1. A second process
     that is given the same job waits until the first one ends.
     """
+    # What was imported stays. Looking through it for garbage, at the latest when Python ends, would
+    # take longer than many a job.
+    gc.freeze()
     screen = logging.StreamHandler()
     screen.setLevel(logging.WARNING)
     root = logging.getLogger()

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
 from denoiseg_flow.data.images import centre_crop
+from denoiseg_flow.figures.display import instance_colours, intensity_window
 from denoiseg_flow.figures.examples import Example
-from denoiseg_flow.figures.panels import instance_colours, intensity_window
 from denoiseg_flow.findings import Finding, count, worst
 from denoiseg_flow.grid import Run
+from denoiseg_flow.pages import render
 from denoiseg_flow.tables.files import to_html_fragment
 from denoiseg_flow.tables.layout import Table
 from denoiseg_flow.tables.verdicts import LabelGain, Recommendation, Verdict
@@ -326,19 +326,6 @@ def build_report(data: ReportData) -> str:
         config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
         citations=CITATIONS,
     )
-
-
-def render(template: str, **values: Any) -> str:
-    """Return a page of the package's templates; all values are escaped but trusted markup."""
-    environment = Environment(
-        loader=PackageLoader("denoiseg_flow"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(**values)
 
 
 def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:

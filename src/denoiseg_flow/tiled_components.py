@@ -4,7 +4,7 @@ import numpy as np
 import scipy
 
 from denoiseg_flow.data.memory_maps import release, temporary_map
-from denoiseg_flow.labels import neighbours
+from denoiseg_flow.neighbours import neighbours
 from denoiseg_flow.tiles import Place, pieces
 
 PIECE = 2**22  # pixels that are looked at together while parts are joined

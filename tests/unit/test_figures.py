@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from denoiseg_flow.classical import DENOISERS
-from denoiseg_flow.figures import curves, panels
+from denoiseg_flow.figures import curves, display, panels
 from denoiseg_flow.figures.calibration import calibration_curves
 from denoiseg_flow.figures.examples import Example
 from denoiseg_flow.figures.style import GREY, method_styles
@@ -285,11 +285,11 @@ def test_matching_agrees_with_the_metric_and_names_the_objects():
 
 def test_instance_colours_are_stable_distinct_and_clear_in_the_background():
     labels = np.repeat(np.arange(-1, 12), 4).reshape(13, 4)
-    painted = panels.instance_colours(labels)
+    painted = display.instance_colours(labels)
     assert painted.shape == (13, 4, 4)
     assert not painted[:2, :, 3].any() and (painted[2:, :, 3] > 0).all()
     assert len(np.unique(painted[2:, 0, :3], axis=0)) == 11
-    alone = panels.instance_colours(np.where(labels == 5, 5, 0))
+    alone = display.instance_colours(np.where(labels == 5, 5, 0))
     assert alone[6, 1, :3] == pytest.approx(painted[6, 1, :3])
 
 
@@ -297,7 +297,7 @@ def test_centre_crop_and_window():
     image = np.arange(100.0).reshape(10, 10)
     assert panels.centre_crop(image, 4).tolist() == image[3:7, 3:7].tolist()
     assert panels.centre_crop(image, 40).shape == (10, 10)
-    assert panels.intensity_window(np.zeros((4, 4))) == (0.0, 1.0)
+    assert display.intensity_window(np.zeros((4, 4))) == (0.0, 1.0)
 
 
 def test_panel_without_instances_shows_the_clean_image_and_the_difference():
@@ -305,7 +305,7 @@ def test_panel_without_instances_shows_the_clean_image_and_the_difference():
     noisy = np.tile(np.linspace(0.0, 100.0, 32), (32, 1))
     clean = np.full((32, 32), 50.0)
     denoised = clean.copy()
-    low, high = panels.intensity_window(noisy)
+    low, high = display.intensity_window(noisy)
     denoised[3, 3] += (high - low) / 4
     rows = [Example("a", noisy, denoised, clean=clean), Example("b", noisy, clean=clean)]
     figure = panels.qualitative_panel(rows)

@@ -1,7 +1,5 @@
 """Three classes out of instance labels."""
 
-from itertools import combinations
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,6 @@ from denoiseg_flow.labels import (
     FOREGROUND,
     IGNORE,
     encode_classes,
-    neighbours,
 )
 
 CODES = {".": BACKGROUND, "f": FOREGROUND, "b": BORDER, "?": IGNORE}
@@ -93,28 +90,6 @@ def test_border_of_a_box():
 def test_a_volume_of_one_plane_is_a_plane():
     truth = np.random.default_rng(0).integers(-1, 3, (20, 30)).astype(np.int32)
     assert np.array_equal(encode(truth[None])[0], encode(truth))
-
-
-@pytest.mark.parametrize("corners", [False, True])
-@pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_neighbours_are_found_once(dimensions, corners):
-    """Pixels one step apart along one axis, or along several."""
-    block = np.empty((3,) * dimensions, object)
-    for place in np.ndindex(block.shape):
-        block[place] = place
-    found = [
-        frozenset(pair)
-        for one, other in neighbours(dimensions, corners)
-        for pair in zip(block[one].flat, block[other].flat, strict=True)
-    ]
-    steps = {pair: np.abs(np.subtract(*pair)) for pair in combinations(block.flat, 2)}
-    expected = {
-        frozenset(pair)
-        for pair, step in steps.items()
-        if step.max() == 1 and (step.sum() > 1) == corners
-    }
-    assert set(found) == expected
-    assert len(found) == len(expected)
 
 
 def test_same_label_has_no_border_inside():

@@ -1,6 +1,7 @@
 """How jobs end, in the log and on the screen."""
 
 import errno
+import gc
 import logging
 import warnings
 
@@ -99,3 +100,11 @@ def test_messages_and_warnings_of_a_good_job(log, capsys):
     assert "WARNING" in text and "mind the gap" in text
     assert "not this" not in text and "of the job before" not in text
     assert "epoch" not in capsys.readouterr().out
+
+
+def test_what_was_imported_is_no_garbage(log):
+    """Python looks through everything when it ends, but for what is frozen."""
+    gc.unfreeze()
+    with job_log(log):
+        pass
+    assert gc.get_freeze_count() > 10_000

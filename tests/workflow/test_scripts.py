@@ -1,6 +1,8 @@
 """The scripts, one after the other on a tiny data set, called without Snakemake."""
 
 import csv
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -443,3 +445,16 @@ def test_every_script_left_a_log(chain, repo):
     assert {path.stem for path in chain.log.iterdir()} == scripts
     assert "least self-supervised loss" in (chain.log / "train.log").read_text()
     assert not any("Error" in Path(path).read_text() for path in chain.log.iterdir())
+
+
+def test_light_scripts_import_nothing_heavy(repo):
+    """A second or more for each: most jobs would take longer to start than to do their work."""
+    heavy = {"plot", "plot_panel", "suggest", "trust", "train", "predict", "apply_chunk"}
+    scripts = {path.stem: path for path in (repo / "workflow/scripts").glob("*.py")}
+    light = [str(path) for name, path in scripts.items() if name not in heavy]
+    code = (
+        f"import runpy, sys; [runpy.run_path(path) for path in {light}]; "
+        "print({'torch', 'matplotlib.figure', 'scipy.ndimage'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert heavy < set(scripts) and done.stdout.strip() == "set()"

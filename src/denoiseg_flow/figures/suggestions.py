@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from denoiseg_flow.figures.panels import grey, intensity_window, over, show
+from denoiseg_flow.figures.display import grey, intensity_window, over
+from denoiseg_flow.figures.panels import show
 from denoiseg_flow.figures.style import FULL_WIDTH, OKABE_ITO, STYLE, notice
 
 COLUMNS = 4

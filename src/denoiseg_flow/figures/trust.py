@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from denoiseg_flow.figures.panels import FALSE, MISSED, grey, intensity_window, show, titled_axes
+from denoiseg_flow.figures.display import grey, intensity_window
+from denoiseg_flow.figures.panels import FALSE, MISSED, show, titled_axes
 from denoiseg_flow.figures.style import GREY, OKABE_ITO, STYLE, notice
 from denoiseg_flow.residuals import WINDOW, Residual
 from denoiseg_flow.trust import Reliability, Trust

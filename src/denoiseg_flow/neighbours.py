@@ -1,0 +1,21 @@
+"""Which pixels of an image are neighbours."""
+
+from itertools import product
+
+_ALL, _BUT_FIRST, _BUT_LAST = slice(None), slice(1, None), slice(-1)
+_ALONG = {0: (_ALL, _ALL), 1: (_BUT_FIRST, _BUT_LAST), -1: (_BUT_LAST, _BUT_FIRST)}
+
+
+def neighbours(dimensions: int, corners: bool) -> list[tuple[tuple[slice, ...], ...]]:
+    """Return slices that put the pixels of an image on their neighbours, each pair once.
+
+    Parameters
+    ----------
+    dimensions
+        Of the image.
+    corners
+        Whether to return the neighbours at edges and corners, instead of those beside a pixel.
+    """
+    steps = [step for step in product((0, 1, -1), repeat=dimensions) if step > (0,) * dimensions]
+    chosen = [step for step in steps if (sum(map(abs, step)) > 1) == corners]
+    return [tuple(zip(*(_ALONG[along] for along in step), strict=True)) for step in chosen]
