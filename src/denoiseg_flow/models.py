@@ -307,7 +307,7 @@ def _refusal(path: Path) -> Iterator[None]:
     """Say of whatever comes of values that no model has that it is none."""
     try:
         yield
-    except torch.OutOfMemoryError:  # of a GPU that others use: a RuntimeError as well
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # of a GPU: RuntimeErrors as well
         raise
     except _UNFIT as error:
         reason = plain(f"{type(error).__name__}: {error}")

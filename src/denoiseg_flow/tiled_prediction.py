@@ -71,12 +71,13 @@ class Transfer:
 
     Attributes
     ----------
+    device
     overlaps
         Whether host and device work at the same time.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self.overlaps = device.type == "cuda"
 
     def empty(self, shape: Sequence[int]) -> torch.Tensor:
@@ -85,7 +86,7 @@ class Transfer:
 
     def to_device(self, values: torch.Tensor) -> torch.Tensor:
         """Return a copy on the device, or the values themselves if they are there."""
-        return values.to(self._device, non_blocking=True)
+        return values.to(self.device, non_blocking=True)
 
     def to_host(self, values: torch.Tensor) -> np.ndarray:
         """Return a copy that is complete once what :meth:`mark` returned later was called."""
@@ -261,9 +262,13 @@ def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> lis
     """Compute tiles of one shape, in halves where the device has too little memory for all."""
     try:
         return [_compute_at_once(model, tiles, transfer)]
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(tiles) == 1:
-            raise
+            size = "x".join(map(str, box_shape(tiles[0].computed)))
+            raise InputError(
+                f"{transfer.device} has too little free memory for a tile of {size} pixels; set "
+                "'tile' (--tile) lower, or run fewer jobs at once"
+            ) from error
     half = len(tiles) // 2
     return [*_compute(model, tiles[:half], transfer), *_compute(model, tiles[half:], transfer)]
 

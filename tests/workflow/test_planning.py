@@ -32,6 +32,14 @@ def test_test_config(tmp_path, call_snakemake):
     }  # fmt: skip
 
 
+def test_jobs_on_the_cpu_ask_for_no_gpu(tmp_path, call_snakemake):
+    asked = [
+        call_snakemake(tmp_path, "--dry-run", "--config", f"device={device}").screen.count("gpu=1")
+        for device in ("auto", "cpu")
+    ]
+    assert asked == [12, 0]  # trainings, predictions, trust and suggestions
+
+
 def test_default_config(tmp_path, call_snakemake):
     """n2v does not depend on labels: 2 noises x 2 seeds, the other four methods x 2 counts."""
     call = call_snakemake(tmp_path, "--dry-run", config=None)

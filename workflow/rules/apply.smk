@@ -22,7 +22,7 @@ rule apply_chunk:
     # As many as there are, if these are fewer: one job has the machine to itself.
     threads: 8
     resources:
-        gpu=1,
+        gpu=gpu(True),
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

@@ -71,7 +71,7 @@ def lift_default_rate():
     To keep that limit, which no study comes near, each job that ends adds a timer that looks every
     second for jobs to start, as long as some wait: after 100 jobs, a hundred times a second.
     """
-    limit = workflow.scheduler.job_rate_limiter
+    limit = getattr(workflow.scheduler, "job_rate_limiter", None)
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
         workflow.scheduler.job_rate_limiter = None
 

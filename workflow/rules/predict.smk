@@ -16,7 +16,7 @@ rule predict:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
-        gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
+        gpu=gpu_of_method,
         mem_mb=memory("predict", ESTIMATES.prediction),
         runtime=minutes("predict", ESTIMATES.prediction),
     params:

@@ -13,6 +13,16 @@ def on_gpu(rule):
     )
 
 
+def gpu(needed):
+    """A GPU for a job that can use one, unless the config says to do without."""
+    return int(needed and config["device"] != "cpu")
+
+
+def gpu_of_method(wildcards):
+    """A GPU for the jobs of a method with a network."""
+    return gpu(not GRID.methods[wildcards.method].classical)
+
+
 def memory(rule, estimate, of=Run.of):
     """MB for the jobs of a rule, from the estimated cost of what they work on."""
 

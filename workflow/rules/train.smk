@@ -24,7 +24,7 @@ rule train:
     # depend on how many cores the machine has.
     threads: 1
     resources:
-        gpu=lambda wildcards: int(not GRID.methods[wildcards.method].classical),
+        gpu=gpu_of_method,
         mem_mb=memory("train", ESTIMATES.training),
         runtime=minutes("train", ESTIMATES.training),
     params:

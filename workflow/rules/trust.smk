@@ -23,7 +23,7 @@ rule trust:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
-        gpu=lambda wildcards: int(GRID.segments(wildcards.dataset, wildcards.noise)),
+        gpu=lambda wildcards: gpu(GRID.segments(**wildcards)),
         mem_mb=memory("trust", ESTIMATES.examination, shown_run),
         runtime=minutes("trust", ESTIMATES.examination, shown_run),
     params:
@@ -48,7 +48,7 @@ rule suggest:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=gpu(True),
         mem_mb=memory("suggest", ESTIMATES.examination, shown_run),
         runtime=minutes("suggest", ESTIMATES.examination, shown_run),
     params:
