@@ -284,3 +284,21 @@ def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
         assert len(list((study.folder / spec["images"]).iterdir())) == 6
         assert len(list((study.folder / spec["masks"]).iterdir())) == count
         assert f"/gt{count}/" in study.model(1, choice)
+
+
+def test_overhead_is_summed_up_by_rule(load):
+    notes = pd.DataFrame(
+        [
+            ("/x/.snakemake/scripts/tmpab12_9xy.score.py", 3.0, 2.0),
+            ("/x/.snakemake/scripts/tmpzz12_9xy.score.py", 4.0, 1.5),
+            ("/x/.snakemake/scripts/tmpzz12_9xy.plot_panel.py", 1.0, 0.5),
+            ("/bin/snakemake", 10.0, 0.0),
+        ],
+        columns=["script", "seconds", "before"],
+    )
+    table = load("overhead").by_rule(notes, 20.0).set_index("rule")
+    assert list(table.index) == [
+        "Snakemake itself", "score", "plot_panel", "end of Python, shells, solver"
+    ]  # fmt: skip
+    assert tuple(table.loc["score"]) == (2, 7.0, 3.5)
+    assert table["seconds"].sum() == 20

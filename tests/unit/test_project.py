@@ -76,7 +76,7 @@ def test_slurm_profile_that_is_filled_in(read_profile, rules_with_gpu, old, new,
 
 
 def test_default_profile_without_a_gpu(read_profile):
-    assert read_profile("default") == {}
+    assert read_profile("default") == {"scheduler": "greedy"}
 
 
 @pytest.mark.parametrize("share", [1, 2])
