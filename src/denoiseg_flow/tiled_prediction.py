@@ -22,7 +22,7 @@ from denoiseg_flow.tiles import Place, box_shape, boxes, equal_spans, within
 
 # Sides of the part of a tile that is kept, in pixels, in planes. Memory grows with their product,
 # not with the image; the surrounding halo is computed in vain, so that larger tiles waste less.
-TILE = 512
+TILE = 704
 # In volumes a tile with its halo has at most so many voxels, unless halos would take most of it.
 TILE_VOXELS = 5 * 2**20
 # So many pixels, halos included, are computed at once on a GPU: fewer leave it idle between the
