@@ -14,7 +14,15 @@ import tifffile
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from denoiseg_flow import batch_norm, checkpoints, masking, objective, sampling, training
+from denoiseg_flow import (
+    batch_norm,
+    checkpoints,
+    masking,
+    objective,
+    prediction,
+    sampling,
+    training,
+)
 from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import open_image, write_image
 from denoiseg_flow.errors import InputError
@@ -25,7 +33,7 @@ from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.metrics import average_precision
 from denoiseg_flow.networks.layout import PLANES
 from denoiseg_flow.prediction import predict_probabilities
-from denoiseg_flow.tiled_prediction import predict_tiles
+from denoiseg_flow.tiled_prediction import predict_images, predict_tiles
 from denoiseg_flow.training import Trainer, train
 from denoiseg_flow.training_images import TrainingImages, load_bank
 
@@ -808,12 +816,13 @@ def test_no_network_sees_the_image_that_it_is_judged_by(
 
     judged = []
 
-    def predict(model, image):
-        judged.append(model)
-        return predict_probabilities(model, image)
+    def predict(model, images, *others):
+        for number, tile in predict_images(model, images, *others):
+            judged.append(model)
+            yield number, tile
 
     monkeypatch.setattr(training, "load_bank", load)
-    monkeypatch.setattr(training, "predict_probabilities", predict)
+    monkeypatch.setattr(prediction, "predict_images", predict)
     model, _ = run(joint, make_recipe(), cross)
     trained = seen[::2]
     annotated = {"0": True, "1": True, "2": True, "3": False, "4": False}
