@@ -21,7 +21,7 @@ from denoiseg_flow.data.images import (
     write_image,
 )
 from denoiseg_flow.data.memory_maps import release
-from denoiseg_flow.data.metadata import SPATIAL
+from denoiseg_flow.data.metadata import SPATIAL, Metadata
 from denoiseg_flow.labels import CLASSES
 from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel
 from denoiseg_flow.tiled_instances import TiledInstances
@@ -107,20 +107,21 @@ def predict_files(
         "probabilities": method.segments and save_probabilities,
         "labels": method.segments,
     }
-    opened: deque[tuple[Path, np.ndarray]] = deque()
+    opened: deque[tuple[Path, np.ndarray, Metadata]] = deque()
 
     def images() -> Iterator[np.ndarray]:
         for source in sources:
-            opened.append((source, open_image(source)))
-            yield opened[-1][1]
+            image = open_image(source)
+            opened.append((source, image, read_metadata(source)))
+            yield image
 
     kept = None if tile is None else check_tile(model, tile)
     results = predict_images(model, images(), kept)
     for _, of_image in groupby(results, key=itemgetter(0)):
-        source, image = opened.popleft()
+        source, image, metadata = opened.popleft()
         paths = {kind: folder / kind / source.name for kind, wanted in kinds.items() if wanted}
         try:
-            _write(paths, model, source, image, map(itemgetter(1), of_image))
+            _write(paths, model, image, metadata, map(itemgetter(1), of_image))
         except BaseException:
             for path in paths.values():
                 path.unlink(missing_ok=True)
@@ -130,11 +131,10 @@ def predict_files(
 def _write(
     paths: Mapping[str, Path],
     model: TrainedModel,
-    source: Path,
     image: np.ndarray,
+    metadata: Metadata,
     tiles: Iterable[PredictedTile],
 ) -> None:
-    metadata = read_metadata(source)
     spatial = metadata.only(SPATIAL)
     shape = image.shape[-len(spatial.axes) :]
     forms = {"probabilities": ((3, *shape), spatial.with_channels(CLASSES))}
