@@ -25,10 +25,10 @@ from denoiseg_flow.tiles import Place, box_shape, boxes, equal_spans, within
 TILE = 704
 # In volumes a tile with its halo has at most so many voxels, unless halos would take most of it.
 TILE_VOXELS = 5 * 2**20
-# So many pixels, halos included, are computed at once on a GPU: fewer leave it idle between the
-# steps of a network, more only take memory. A CPU computes one tile at a time: its caches are
-# small, and its cores are busy.
-BATCH_PIXELS = 2**22
+# So many pixels, halos included, are computed at once, or a single tile of more. Fewer leave a GPU
+# idle between the steps of a network, more only take memory. On a CPU that is true of small images
+# alone: from 256x256 pixels on, the caches hold one better than two.
+BATCH_PIXELS = {"cuda": 2**22, "cpu": 2**16}
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -196,8 +196,8 @@ def predict_images(
     at multiples of its stride, so that the pieces equal the prediction of the whole image, in
     every orientation, up to the rounding of float32.
 
-    Tiles of equal shape, of one image or of several, are computed together. On a GPU the next ones
-    are read while it computes, and the last ones used.
+    Tiles of equal shape, of one image or of several, are computed in batches. While a GPU computes
+    one, the next is read, and what came of the last is used.
 
     Parameters
     ----------
@@ -208,8 +208,7 @@ def predict_images(
         Sides of the kept part of a tile in pixels; by default those of :func:`tile_shape`. Tiles
         at the borders of an image have a halo less and keep more instead.
     batch
-        Tiles that are computed at once; by default one on a CPU, and as many as have
-        :data:`BATCH_PIXELS` on a GPU.
+        Tiles that are computed at once; by default as many as have :data:`BATCH_PIXELS`.
 
     Yields
     ------
@@ -243,8 +242,8 @@ def _batches(
 ) -> Iterator[list[_Tile]]:
     """Yield tiles that follow each other and have one shape, so many that they fill a batch."""
     for shape, alike in groupby(tiles, key=lambda tile: box_shape(tile.computed)):
-        default = max(BATCH_PIXELS // math.prod(shape), 1) if transfer.overlaps else 1
-        while together := list(islice(alike, batch or default)):
+        pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"]
+        while together := list(islice(alike, batch or max(pixels // math.prod(shape), 1))):
             yield together
 
 

@@ -508,6 +508,7 @@ def test_error_leaves_no_files(copying, source, tmp_path, monkeypatch, broken):
     monkeypatch.setattr(prediction.TiledInstances, "_bands", fail)
     if broken == "second tile":
         monkeypatch.setattr(tiled_prediction, "TILE", 16)
+        monkeypatch.setitem(tiled_prediction.BATCH_PIXELS, "cpu", 1)
         monkeypatch.setattr(tiled_prediction, "_read", read_or_fail)
     with pytest.raises(OSError, match="No space left"):
         predict_file(copying(), source, tmp_path / "out", True)

@@ -172,11 +172,13 @@ def test_a_gpu_is_one_batch_ahead(make_model, monkeypatch):
     assert seen == [*range(2, len(seen) + 1), len(seen)]
 
 
-def test_batches_of_a_gpu_have_a_number_of_pixels(make_model, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_have_a_number_of_pixels(make_model, monkeypatch, device):
     model = make_model()
-    monkeypatch.setattr(tiled_prediction, "Transfer", Ahead)
+    if device == "cuda":
+        monkeypatch.setattr(tiled_prediction, "Transfer", Ahead)
     for pixels, expected in ((16 * 16 * 4, [4, 4, 1]), (16 * 16 * 4 - 1, [3, 3, 3]), (1, [1] * 9)):
-        monkeypatch.setattr(tiled_prediction, "BATCH_PIXELS", pixels)
+        monkeypatch.setitem(tiled_prediction.BATCH_PIXELS, device, pixels)
         _, sizes = collected(model, draw(model.layout, *[(16, 16)] * 9))
         assert sizes == expected
 
