@@ -108,3 +108,14 @@ def test_differences_are_paired_by_draw(load):
     assert rows[0]["mean"] == pytest.approx(0.2)
     assert rows[0]["standard_error"] == pytest.approx(0.1)
     assert rows[0]["draws"] == 2 and not rows[0]["leads_by_two"]
+
+
+def test_goals_beside_what_was_measured(load):
+    """1,600 steps of 2 ms, and nothing of what the phases had no time for."""
+    step = {"item": "2x16, batch 16, bf16, replayed, channels last", "ms_per_step": 2.0}
+    checks = [{"item": "a", "status": "ok"}, {"item": "b", "status": "FAILED"}]
+    goals = dict(load("session").goals({"correct": checks, "fast": [step]}))
+    assert goals["1600 steps of 'fast' in 10 s"] == "3.2 s"
+    assert goals["80000 steps of 'paper' in 40 minutes"] == "not measured"
+    assert goals["all checks passed"] == "1 of 2"
+    assert goals["joint training leads by two standard errors"] == "not measured"
