@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from material import NO_CHECKPOINTS, TWO_CHANNELS, VOLUME, Material
+from material import NO_CHECKPOINTS, TWO_CHANNELS, VOLUME, Material, tf32
 from phase import Phase, Row
 from torch import nn
 
@@ -79,14 +79,9 @@ def small_recipe(material: Material, n_steps: int, layout: Layout) -> Recipe:
 @contextmanager
 def precision(name: str, device: torch.device) -> Iterator[None]:
     """Compute in float32, tf32 or bf16."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
     mixed = torch.autocast(device.type, torch.bfloat16) if name == "bf16" else nullcontext()
-    try:
-        with mixed:
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    with tf32(name == "tf32"), mixed:
+        yield
 
 
 def gradients(material: Material, method: Method, layout: Layout) -> Row:

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 from flops import training_flops, training_numbers
-from material import Material
+from material import Material, tf32
 from phase import Phase, Row
 
 from denoiseg_flow import networks, training
@@ -20,8 +20,9 @@ from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import Normalisation, TrainedModel, new_network
 from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import predict_file, predict_tiles
+from denoiseg_flow.prediction import predict_file
 from denoiseg_flow.sampling import ImageBank
+from denoiseg_flow.tiled_prediction import predict_tiles
 from denoiseg_flow.training import Trainer
 
 PATCH = 64
@@ -92,9 +93,8 @@ def matrix_rate(material: Material, name: str) -> Row:
     """Measure a matrix product of random numbers."""
     side, dtype = material.scale.matrix_side, torch.bfloat16 if name == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=material.device).to(dtype) for _ in range(2))
-    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-    seconds = seconds_per_call(lambda: a @ b, material.device, material.scale.seconds_per_speed)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    with tf32(name == "tf32"):
+        seconds = seconds_per_call(lambda: a @ b, material.device, material.scale.seconds_per_speed)
     return {"tflops": 2e-12 * side**3 / seconds}
 
 
@@ -139,13 +139,12 @@ def trainer_of(
     device = material.device
     mixed = torch.autocast(device.type, torch.bfloat16) if name == "bf16" else nullcontext()
     memory = torch.channels_last if order == "last" else torch.contiguous_format
-    tf32 = torch.backends.cudnn.allow_tf32
     with (
         mock.patch.object(training, "mixed_precision", lambda _: mixed),
         mock.patch.object(networks, "memory_format", lambda _: memory),
         training.side_stream(device),
+        tf32(name != "float32"),
     ):
-        torch.backends.cudnn.allow_tf32 = name != "float32"
         trainer = Trainer(material.method("denoiseg"), recipe, bank, bank, 1, device)
         trainer.compute_gradients.enabled &= how != "plain"
         if how == "compiled":
@@ -154,7 +153,6 @@ def trainer_of(
         trainer.step = trainer.first_pseudo_step
         trainer._set_training_mode()
         yield trainer
-        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def training_speed(material: Material, bank: ImageBank, *variant: Any) -> Row:
@@ -183,9 +181,7 @@ def training_speed(material: Material, bank: ImageBank, *variant: Any) -> Row:
         "ms_per_step": 1000 * seconds / count,
         "replayed": recorded,
     }
-    if device.type == "cuda":
-        row["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    return row
+    return peak_of(material, row)
 
 
 def timed(call: Callable[[], Any], device: torch.device, count: int = 1) -> float:

@@ -3,7 +3,8 @@
 import json
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,20 @@ DATASET = "packed"
 NO_CHECKPOINTS = 1e9  # seconds between two
 VOLUME = Layout(3, patch_depth=8, z_factors=(1, 2))
 TWO_CHANNELS = Layout(channels=2)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let a GPU compute matrix products and convolutions of float32 in tf32, or not."""
+    kinds = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for kind, was in zip(kinds, before, strict=True):
+            kind.allow_tf32 = was
 
 
 @dataclass(frozen=True)
@@ -202,13 +217,12 @@ class Material:
             noisy(),
             [None if number % 2 else classes(mask) for number, mask in enumerate(masks)],
             [mask.shape for mask in masks],
-            torch.device("cpu"),
+            device,
             {"clean": clean, "second_noisy": noisy()}.get(target),
             layout.channels,
         )
         bank.normalise(bank.measure())
-        parts = (bank.pixels, bank.classes, bank.targets, bank.offsets, bank.sizes, bank.labelled)
-        return ImageBank(*(part if part is None else part.to(device) for part in parts))
+        return bank
 
     @cached_property
     def _simulated(self) -> dict[Layout, list[tuple[np.ndarray, np.ndarray]]]:
