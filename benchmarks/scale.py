@@ -76,7 +76,7 @@ def write_scores(folder: Path, n_runs: int, n_images: int) -> list[str]:
     table = pd.DataFrame(
         [(f"image_{number:03d}", name) for number in range(n_images) for name in SCORES],
         columns=["image", "metric"],
-    )
+    ).assign(source=lambda table: table["image"] + ".tif")
     for run in Grid(config).scored_runs[:n_runs]:
         path = folder / run.folder / "metrics.tsv"
         path.parent.mkdir(parents=True)

@@ -222,6 +222,7 @@ class Grid:
             "methods": self.method_names,
             "noises": self.noise_descriptions,
             "noise_sigmas": self.noise_sigmas,
+            "untrained": [name for name in self.method_names if self.methods[name].classical],
             "reference": self.config["grid"]["reference"],
             "published_datasets": self.published_datasets,
             "published_methods": self.published_methods,

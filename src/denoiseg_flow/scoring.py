@@ -26,8 +26,8 @@ PREDICTED = ("labels", "denoised", "j_invariant")
 #: Table of the losses at hidden pixels, beside the predictions, where no clean image is known.
 SELF_SUPERVISION = "self_supervision.tsv"
 
-#: Columns of metrics.tsv.
-METRICS_COLUMNS = [*RUN_COLUMNS, "image", "metric", "value"]
+#: Columns of metrics.tsv. Images of one source, such as the planes of a stack, are alike.
+METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
 def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
@@ -88,7 +88,7 @@ def score_run(
     Parameters
     ----------
     split
-        Columns image, subset, annotated (0/1) and clean (0/1); only the subsets
+        Columns image, subset, annotated (0/1), clean (0/1) and source; only the subsets
         "test" and "cross" are scored.
     masks, clean
         Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
@@ -140,7 +140,7 @@ def score_run(
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
-            {**identity, "image": row.image, "metric": metric, "value": value}
+            {**identity, "source": row.source, "image": row.image, "metric": metric, "value": value}
             for metric, value in scores.items()
         ]
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)

@@ -16,7 +16,7 @@ def metrics():
     for seed in (1, 2):
         for image in ("a", "b", "c"):
             for method, ap, psnr in (("denoiseg", 0.6, 30.0), ("baseline", 0.5, None)):
-                row = ("cells", "n10", method, 10, seed, image)
+                row = ("cells", "n10", method, 10, seed, f"{image}.tif", image)
                 rows.append((*row, "AP", ap + 0.01 * seed))
                 if psnr:
                     rows += [(*row, "PSNR", psnr), (*row, "PSNR_noisy", 20.0)]
@@ -30,6 +30,7 @@ def study(*tables, **changes):
         "noises": {"n10": "gaussian, sigma 10"},
         "noise_sigmas": {},
         "paper": None,
+        "untrained": [],
         "reference": "denoiseg",
         "published_datasets": {},
         "published_methods": {},
@@ -63,8 +64,9 @@ def test_published_numbers_stand_beside_ours(metrics, root):
 
 def test_tables_of_denoisers(metrics, root):
     """In the shape of the paper that is asked for, with the numbers of the papers on denoising."""
-    rows = [("cells", "n25", "n2s", 0, 1, "a", metric, 30.0) for metric in ("PSNR", "PSNR_noisy")]
-    rows.append(("cells", "n25", "n2s", 0, 1, "a", "loss_self_supervised", 400.0))
+    row = ("cells", "n25", "n2s", 0, 1, "a.tif", "a")
+    rows = [(*row, metric, 30.0) for metric in ("PSNR", "PSNR_noisy")]
+    rows.append((*row, "loss_self_supervised", 400.0))
     metrics = pd.concat([metrics, pd.DataFrame(rows, columns=METRICS_COLUMNS)])
     changes = {
         "noises": {"n10": "gaussian, sigma 10", "n25": "gaussian, sigma 25"},

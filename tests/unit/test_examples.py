@@ -27,7 +27,8 @@ def rank_images(tmp_path):
 def metrics(*rows):
     """Rows of (run, image, metric, value)."""
     return pd.DataFrame(
-        [(*run.as_dict().values(), *rest) for run, *rest in rows], columns=METRICS_COLUMNS
+        [(*run.as_dict().values(), f"{image}.tif", image, *rest) for run, image, *rest in rows],
+        columns=METRICS_COLUMNS,
     )
 
 

@@ -51,6 +51,7 @@ def split():
             "subset": ["test"] * 4 + ["train"],
             "annotated": [1, 1, 0, 0, 1],
             "clean": [1, 0, 1, 0, 1],
+            "source": ["a.tif", "a.tif", "b.tif", "c.tif", "d.tif"],
         }
     )
 
@@ -58,6 +59,8 @@ def split():
 def test_scores_what_has_a_truth(folders, split):
     frame = score_run(split, **folders, identity=IDENTITY)
     assert list(frame.columns) == METRICS_COLUMNS
+    sources = frame.groupby("image")["source"].unique().str.join(" ").to_dict()
+    assert sources.items() <= {"001": "a.tif", "002": "a.tif", "003": "b.tif"}.items()
     found = frame.groupby("image")["metric"].agg(list).to_dict()
     assert found == {"001": SEGMENTATION + DENOISING, "003": DENOISING}
     assert (frame[list(IDENTITY)] == list(IDENTITY.values())).all(axis=None)

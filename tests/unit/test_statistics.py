@@ -1,8 +1,9 @@
-"""Reading, means, error bars and the paired bootstrap."""
+"""Reading, means, error bars and paired differences."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, write_metrics
@@ -16,8 +17,12 @@ from denoiseg_flow.tables.statistics import (
 
 
 def tidy(*rows):
-    """Rows of (method, n_labelled, seed, image, metric, value) on one data set and noise level."""
-    return pd.DataFrame([("d", "n20", *row) for row in rows], columns=METRICS_COLUMNS)
+    """Rows of (method, n_labelled, seed, image, metric, value) on one data set and noise level.
+
+    Every image is of a file of its own, or of the one that is written before a slash.
+    """
+    rows = [("d", "n20", *row[:3], row[3].split("/")[0], *row[3:]) for row in rows]
+    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
 
 
 def test_read_metrics_keeps_text_and_sorts(tmp_path):
@@ -88,7 +93,7 @@ def test_constant_difference_has_an_interval_of_zero_width():
         for image in "abcdefg":
             value = random.uniform()
             rows += [("r", 2, seed, image, "AP", value), ("m", 2, seed, image, "AP", value + 0.1)]
-    (row,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
+    (row,) = paired_differences(tidy(*rows), "r", ("AP",)).itertuples()
     assert (row.method, row.n_labelled, row.n_seeds, row.n_images) == ("m", 2, 3, 7)
     assert row.difference == pytest.approx(0.1)
     assert row.low == pytest.approx(0.1, abs=1e-12) and row.high == pytest.approx(0.1, abs=1e-12)
@@ -104,76 +109,92 @@ def test_pairs_only_equal_images_and_seeds():
         ("m", 5, 1, "a", "AP", 1.0),
         ("m", 2, 1, "a", "SEG", 1.0),
     )
-    (row,) = paired_differences(frame, "r", 0, ("AP", "SEG")).itertuples()
+    (row,) = paired_differences(frame, "r", ("AP", "SEG")).itertuples()
     assert (row.difference, row.n_seeds, row.n_images) == (0.25, 1, 1)
     assert np.isnan(row.low) and np.isnan(row.high)  # one pair says nothing about its spread
 
 
 def test_methods_without_labels_pair_with_every_label_count():
     rows = [("r", n, 1, "a", "PSNR", 30.0 + n) for n in (2, 5)]
-    found = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "r", 0, ("PSNR",))
+    found = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "r", ("PSNR",))
     assert found[["n_labelled", "difference"]].to_numpy().tolist() == [[2, 1], [5, -2]]
-    turned = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "n2v", 0, ("PSNR",))
+    turned = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "n2v", ("PSNR",))
     assert turned[["n_labelled", "difference"]].to_numpy().tolist() == [[2, -1], [5, 2]]
 
 
-def test_bootstrap_draws_seeds_as_wholes():
-    # Only the seeds differ (0, 0, 3): the means of three draws are 0, 1, 2 or 3, with
-    # probabilities 8, 12, 6 and 1 of 27, so that the 97.5 % quantile is 3.
+def paired(table, name="{:02}"):
+    """The paired difference of a method whose values are the table (seed, image), and of 0."""
     rows = []
-    for seed, difference in ((1, 0.0), (2, 0.0), (3, 3.0)):
-        for image in "abcdefgh":
-            rows += [("r", 2, seed, image, "AP", 0.0), ("m", 2, seed, image, "AP", difference)]
-    (row,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
-    assert row.difference == pytest.approx(1)
-    assert row.low == pytest.approx(0, abs=1e-9) and row.high == pytest.approx(3)
+    for seed, values in enumerate(table):
+        for number, value in enumerate(values):
+            image = name.format(number)
+            rows += [("r", 2, seed, image, "AP", 0.0), ("m", 2, seed, image, "AP", value)]
+    (row,) = paired_differences(tidy(*rows), "r", ("AP",)).itertuples()
+    return row
 
 
-def test_bootstrap_over_images_matches_the_normal_interval():
-    random = np.random.default_rng(0)
-    values = random.normal(1, 2, 400)
-    rows = [("m", 2, 1, f"{k}", "AP", value) for k, value in enumerate(values)]
-    rows += [("r", 2, 1, f"{k}", "AP", 0.0) for k in range(400)]
-    (row,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
-    half = 1.96 * values.std(ddof=1) / 20
-    assert row.low == pytest.approx(values.mean() - half, abs=0.03)
-    assert row.high == pytest.approx(values.mean() + half, abs=0.03)
-    (again,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
-    (other,) = paired_differences(tidy(*rows), "r", 1, ("AP",)).itertuples()
-    assert (again.low, again.high) == (row.low, row.high) != (other.low, other.high)
-
-
-def test_images_are_shared_by_all_seeds():
-    # The same image effects in every seed do not average out over seeds.
-    effects = np.random.default_rng(0).normal(0, 1, 50)
+def test_images_of_a_file_count_once():
+    """Means over files, then over seeds, whatever the numbers of their planes."""
+    files = np.random.default_rng(0).normal(size=(3, 5))
+    alone = paired(files)
+    stacks = paired(np.repeat(files, 4, axis=1), "file")
+    assert (stacks.n_sources, stacks.n_images) == (1, 1) and np.isnan(stacks.low)
     rows = []
-    for seed in range(8):
-        for k, effect in enumerate(effects):
-            rows += [("r", 2, seed, f"{k}", "AP", 0.0), ("m", 2, seed, f"{k}", "AP", effect)]
-    (row,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
-    assert row.high - row.low == pytest.approx(2 * 1.96 * effects.std() / np.sqrt(50), rel=0.1)
+    for seed, values in enumerate(files):
+        for number, value in enumerate(values):
+            for plane in range(1 + 3 * number):
+                image = f"{number:02}/plane{plane}"
+                shift = plane - (3 * number) / 2
+                rows += [
+                    ("r", 2, seed, image, "AP", 0.0), ("m", 2, seed, image, "AP", value + shift)
+                ]  # fmt: skip
+    (found,) = paired_differences(tidy(*rows), "r", ("AP",)).itertuples()
+    assert (found.n_sources, found.n_images) == (5, 35)
+    assert found.difference == pytest.approx(alone.difference)
+    assert (found.low, found.high) == pytest.approx((alone.low, alone.high))
+    summary = summarise(tidy(*rows)).set_index("method").loc["m"]
+    assert summary["mean"] == pytest.approx(files.mean())
+    assert (summary["n_sources"], summary["n_images"]) == (5, 35)
 
 
-def test_test_sets_that_differ_between_seeds():
+def test_p_values_are_adjusted_for_the_methods_of_a_column():
+    random = np.random.default_rng(1)
     rows = []
-    for seed, images in ((1, "ab"), (2, "cd")):
-        for image in images:
-            rows += [("r", 2, seed, image, "AP", 0.0), ("m", 2, seed, image, "AP", float(seed))]
-    (row,) = paired_differences(tidy(*rows), "r", 0, ("AP",)).itertuples()
-    assert (row.difference, row.n_images) == (1.5, 4)
-    assert (row.low, row.high) == (pytest.approx(1), pytest.approx(2))
+    for seed in range(3):
+        for image in "abcdef":
+            rows += [("r", count, seed, image, "AP", 0.0) for count in (2, 5)]
+            rows += [(m, 2, seed, image, "AP", 0.2 + random.normal(0, 0.1)) for m in "xyz"]
+            rows += [("x", 5, seed, image, "AP", 0.2 + random.normal(0, 0.1))]
+    found = paired_differences(tidy(*rows), "r", ("AP",))
+    column = found[found["n_labelled"] == 2]
+    assert column["p_adjusted"].min() == pytest.approx(3 * column["p"].min())
+    assert (column["p_adjusted"] >= column["p"]).all()
+    (alone,) = found[found["n_labelled"] == 5].itertuples()
+    assert alone.p_adjusted == alone.p
+
+
+def test_one_seed_is_enough_only_for_what_no_seed_changes():
+    values = np.random.default_rng(0).normal(1, 1, 8)
+    rows = [("r", 0, 1, f"{k}", "AP", 0.0) for k in range(8)]
+    rows += [("m", 0, 1, f"{k}", "AP", value) for k, value in enumerate(values)]
+    (trained,) = paired_differences(tidy(*rows), "r", ("AP",), ["r"]).itertuples()
+    (fixed,) = paired_differences(tidy(*rows), "r", ("AP",), ["r", "m"]).itertuples()
+    assert np.isnan(trained.low) and trained.difference == fixed.difference
+    assert (fixed.low, fixed.high) == pytest.approx(
+        stats.t.interval(0.95, 7, values.mean(), stats.sem(values)), abs=1e-4
+    )
 
 
 def test_differences_that_are_not_finite_are_left_out():
     frame = tidy(("r", 2, 1, "a", "PSNR", np.inf), ("m", 2, 1, "a", "PSNR", np.inf))
-    assert paired_differences(frame, "r", 0, ("PSNR",)).empty
+    assert paired_differences(frame, "r", ("PSNR",)).empty
 
 
 def test_csv_is_that_of_pandas(tmp_path):
     """With names that need quotes, and values of every kind."""
     values = [0.1, float("nan"), float("inf"), 1e-7, 1 / 3, 2.0]
     rows = [
-        ["d", "n0", 'm "1", or 2', 4, 1, f"image, {number}", "AP", value]
+        ["d", "n0", 'm "1", or 2', 4, 1, "a, b", f"image, {number}", "AP", value]
         for number, value in enumerate(values)
     ]
     frame = pd.DataFrame(rows, columns=METRICS_COLUMNS)

@@ -29,18 +29,18 @@ ORDER = (["denoiseg", "baseline", "n2v"], NOISES)
 
 @pytest.fixture
 def metrics():
-    """Two noise levels, two seeds, two images; n10 is 1 dB better, seed 2 is 0.2 better in AP."""
+    """Two noise levels, two seeds, three images; n10 is 1 dB better, seed 2 is 0.2 better in AP."""
     rows = []
     for noise, gain in (("n10", 1.0), ("n20", 0.0)):
         for seed in (1, 2):
-            for image in ("a", "b"):
+            for image in ("a", "b", "c"):
                 for count in (10, 19):
                     for method, ap in (("denoiseg", 0.5), ("baseline", 0.4)):
                         ap += 0.2 * (seed - 1)
-                        row = ("cells", noise, method, count, seed, image)
+                        row = ("cells", noise, method, count, seed, f"{image}.tif", image)
                         rows += [(*row, "AP", ap), (*row, "AP_0.9", ap / 2), (*row, "SEG", 0.7)]
                 for method, count, psnr in (("denoiseg", 10, 30), ("n2v", 0, 31)):
-                    row = ("cells", noise, method, count, seed, image)
+                    row = ("cells", noise, method, count, seed, f"{image}.tif", image)
                     rows += [(*row, "PSNR", psnr + gain), (*row, "PSNR_noisy", 20 + gain)]
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)
 
@@ -135,12 +135,12 @@ def hidden_grid():
         ("lines", "n20", 1)
     ]:
         for method, loss in (("n2s", 500.0), ("n2s_dncnn", 450.0)):
-            row = (dataset, noise, method, 0, seed, "a")
+            row = (dataset, noise, method, 0, seed, "a.tif", "a")
             rows.append((*row, "loss_self_supervised", loss + 10 * seed))
             if dataset == "cells":
                 rows += [(*row, "MSE_j_invariant", loss - 400), (*row, "PSNR_j_invariant", 29.0)]
                 rows += [(*row, "PSNR", 30.0), (*row, "SSIM", 0.8), (*row, "MSE", 9.0)]
-        rows.append((dataset, noise, "n2v", 0, seed, "a", "PSNR", 33.0))
+        rows.append((dataset, noise, "n2v", 0, seed, "a.tif", "a", "PSNR", 33.0))
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)
 
 
@@ -173,7 +173,7 @@ def test_one_seed_has_no_error_bar(metrics):
 
 
 def test_paired_table(metrics):
-    table = paired_table(metrics, "denoiseg", 0, *ORDER)
+    table = paired_table(metrics, "denoiseg", [], *ORDER)
     panels = {panel.heading: grid(panel) for panel in table.panels}
     cell = panels["AP, cells, n20, minus denoiseg"][("baseline",), "19 labelled"]
     assert (cell.text, cell.bold) == (f"{MINUS}0.100 [{MINUS}0.100, {MINUS}0.100]", True)
@@ -211,7 +211,7 @@ def scores(metric):
     ):
         value = 30 + (dataset == "b") + 2 * (noise == "n10")
         for method, count, gain in (("n2v", 0, 0), ("bm3d", 0, 3), ("denoiseg", 10, 9)):
-            row = (dataset, noise, method, count, seed, "x")
+            row = (dataset, noise, method, count, seed, "x.tif", "x")
             rows += [(*row, metric, value + gain + seed), (*row, f"{metric}_noisy", 20.0)]
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)
 
@@ -325,7 +325,7 @@ def test_empty_selections_say_so(metrics):
         paper_table(none, "noise2self", pd.read_csv(DENOISERS), {}, {}, *ORDER),
         segmentation_table(none, *ORDER),
         denoising_table(none, {}, *ORDER),
-        paired_table(metrics, "absent", 0, *ORDER),
+        paired_table(metrics, "absent", [], *ORDER),
         published_table(metrics, published, {"cells": "x"}, {"n2v": "n2v"}, *ORDER),
         costs_table([{"rule": "train", "method": "n2v", "path": "deleted.tsv"}]),
     ):
@@ -431,7 +431,7 @@ def test_same_metrics_in_any_order_give_the_same_bytes(metrics, tmp_path):
     for build in (
         segmentation_table,
         lambda frame, *order: denoising_table(frame, {}, *order),
-        lambda frame, *order: paired_table(frame, "denoiseg", 3, *order),
+        lambda frame, *order: paired_table(frame, "denoiseg", [], *order),
         lambda frame, *order: paper_table(
             frame, "noise2void", numbers("PSNR"), {"cells": "bsd68"}, {"n2v": "n2v_paper"}, *order
         ),

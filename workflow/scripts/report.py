@@ -17,7 +17,7 @@ from denoiseg_flow.report import (
     build_report,
     software_versions,
 )
-from denoiseg_flow.tables.comparison import BOOTSTRAP_SEED, comparison_tables
+from denoiseg_flow.tables.comparison import comparison_tables
 from denoiseg_flow.tables.costs import benchmark_records, costs_table
 from denoiseg_flow.tables.statistics import read_metrics_csv
 from denoiseg_flow.tables.verdicts import best_methods, label_gains, recommend
@@ -36,9 +36,9 @@ def main(snakemake):
             title=params.title,
             study=grid.summary,
             config=snakemake.config,
-            verdicts=best_methods(metrics, BOOTSTRAP_SEED),
-            gains=label_gains(metrics, BOOTSTRAP_SEED),
-            recommendations=recommend(metrics, BOOTSTRAP_SEED),
+            verdicts=best_methods(metrics, params.study["untrained"]),
+            gains=label_gains(metrics),
+            recommendations=recommend(metrics, params.study["untrained"]),
             trust=trust(inputs, runs),
             advice=advice(inputs, params.segmented),
             tables=[ReportTable.of(table) for table in tables.values()],

@@ -18,8 +18,6 @@ from denoiseg_flow.tables.quality import (
 )
 from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
 
-BOOTSTRAP_SEED = 0
-
 
 def comparison_tables(
     metrics: pd.DataFrame,
@@ -45,7 +43,7 @@ def comparison_tables(
         "segmentation": lambda: segmentation_table(metrics, **order),
         "denoising": lambda: denoising_table(metrics, study["noise_sigmas"], **order),
         "self_supervision": lambda: self_supervision_table(metrics, **order),
-        "paired": lambda: paired_table(metrics, study["reference"], BOOTSTRAP_SEED, **order),
+        "paired": lambda: paired_table(metrics, study["reference"], study["untrained"], **order),
         "paper": lambda: paper_table(
             metrics, study["paper"], pd.read_csv(published_denoisers), *names, **order
         ),

@@ -7,10 +7,11 @@ Every function returns a :class:`~denoiseg_flow.tables.layout.Table`, which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from denoiseg_flow.tables.intervals import LEVEL, MIN_SOURCES
 from denoiseg_flow.tables.layout import (
     Cell,
     Table,
@@ -174,14 +175,19 @@ def self_supervision_table(
 
 
 def paired_table(
-    metrics: pd.DataFrame, reference: str, seed: int, methods: list[str], noises: Mapping[str, str]
+    metrics: pd.DataFrame,
+    reference: str,
+    untrained: Collection[str],
+    methods: list[str],
+    noises: Mapping[str, str],
 ) -> Table:
-    """Each method minus ``reference``, paired by seed and image, with bootstrap intervals.
+    """Each method minus ``reference``, paired by seed and image, with intervals.
 
-    See :func:`denoiseg_flow.tables.statistics.paired_differences` for pairing and bootstrap, and
+    See :func:`denoiseg_flow.tables.statistics.paired_differences` for pairing and intervals, and
     :func:`segmentation_table` for the other parameters.
     """
-    data = order_rows(paired_differences(metrics, reference, seed, COMPARED), methods, noises)
+    differences = paired_differences(metrics, reference, COMPARED, untrained)
+    data = order_rows(differences, methods, noises)
     if data.empty:
         title = f"Paired differences to {reference}"
         return empty_table(title, f"no other method has a metric that {reference} has too", data)
@@ -194,20 +200,21 @@ def paired_table(
                 format_number(value, metric, "+") for value in (row.difference, row.low, row.high)
             )
             interval = "" if math.isnan(row.low) else f" [{low}, {high}]"
-            # Judged as displayed, so that no bold interval shows a bound of zero.
+            # As displayed as well, so that no bold interval shows a bound of zero.
             digits = decimals(metric)
             excludes_zero = round(row.low, digits) > 0 or round(row.high, digits) < 0
-            cells.append(Cell(number + interval, bold=excludes_zero))
+            differs = row.p_adjusted <= 1 - LEVEL and excludes_zero
+            cells.append(Cell(number + interval, bold=differs))
         panels.append(
             wide_panel(f"{heading}, minus {reference}", part, cells, ["method"], "n_labelled")
         )
     return Table(
         f"Paired differences to {reference}",
         f"Each method minus {reference}, by number of labelled training images (columns), paired "
-        f"by seed and image. {definitions(shown)} Brackets: 95 % percentile "
-        "interval of a hierarchical bootstrap that draws seeds, then images, with replacement, the "
-        f"same images for all seeds ({seed_range(data)}; with one seed only images are drawn, and "
-        "with few seeds such intervals are too narrow). Bold: the interval excludes zero.",
+        f"by seed and image. {definitions(shown)} Brackets: 95 % interval, over other trainings "
+        f"and other images ({seed_range(data)}; none with one seed, or with fewer than "
+        f"{MIN_SOURCES} images). Bold: a difference is shown, with p-values adjusted for the "
+        "methods of the column (Holm).",
         data,
         tuple(panels),
     )

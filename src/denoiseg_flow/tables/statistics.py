@@ -1,15 +1,15 @@
 """From tidy metrics to means, error bars and paired differences.
 
-The unit of replication is the run (one seed): values are first averaged over the images of a run,
-then over the seeds; the standard error (SEM) is std(ddof=1) / sqrt(n) over the seeds, and NaN with
-one seed.
+Values are averaged over the images of a source (the file they are from), then over the sources,
+then over the seeds: a stack of twenty planes says little more than one of its planes. The standard
+error (SEM) is std(ddof=1) / sqrt(n) over the seeds, and NaN with one seed: it tells how much
+trainings differ. How sure a difference is, intervals tell, see :mod:`intervals`.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 from operator import add
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.scoring import METRICS_COLUMNS, RUN_COLUMNS
-from denoiseg_flow.seeds import generator
+from denoiseg_flow.tables.intervals import estimate_mean, holm
 
 #: What identifies one number of a table: everything but seed and image.
 CELL_COLUMNS = ["dataset", "noise", "method", "n_labelled", "metric"]
@@ -80,7 +80,9 @@ def write_metrics_csv(frame: pd.DataFrame, path: Path) -> None:
     The bytes are those of ``frame.to_csv``, which takes three times as long for millions of rows:
     it formats every name of every row.
     """
-    run, place = (_joined(frame, columns) for columns in (RUN_COLUMNS, ["image", "metric"]))
+    run, place = (
+        _joined(frame, columns) for columns in (RUN_COLUMNS, ["source", "image", "metric"])
+    )
     values = ("\n" if value != value else f"{value!r}\n" for value in frame["value"].tolist())
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(",".join(METRICS_COLUMNS) + "\n")
@@ -117,7 +119,7 @@ def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Average over the images of each run, then over seeds.
+    """Average over the images of each source of a run, over its sources, then over seeds.
 
     Parameters
     ----------
@@ -128,14 +130,16 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        dataset, noise, method, n_labelled, metric, mean, sem (NaN with one seed), n_seeds and
-        n_images (distinct images), sorted by these columns.
+        dataset, noise, method, n_labelled, metric, mean, sem (NaN with one seed), n_seeds,
+        n_sources and n_images (distinct ones), sorted by these columns.
     """
     known = metrics.dropna(subset=["value"])
-    runs = known.groupby([*CELL_COLUMNS, "seed"], observed=True)["value"].mean()
+    sources = known.groupby([*CELL_COLUMNS, "seed", "source"], observed=True)["value"].mean()
+    runs = sources.groupby(level=[*CELL_COLUMNS, "seed"], observed=True).mean()
     cells = runs.groupby(level=CELL_COLUMNS, observed=True)
     with np.errstate(invalid="ignore"):
         summary = cells.agg(mean="mean", sem="sem", n_seeds="size")
+    summary["n_sources"] = known.groupby(CELL_COLUMNS, observed=True)["source"].nunique()
     summary["n_images"] = known.groupby(CELL_COLUMNS, observed=True)["image"].nunique()
     return summary.reset_index()
 
@@ -168,18 +172,15 @@ def denoising_summary(metrics: pd.DataFrame, names: Iterable[str]) -> pd.DataFra
 def paired_differences(
     metrics: pd.DataFrame,
     reference: str,
-    seed: int,
-    metric_names: tuple[str, ...],
-    n_resamples: int = 2000,
+    metric_names: Collection[str],
+    untrained: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return each method minus the reference, with a 95 % bootstrap interval.
+    """Return each method minus the reference, with its 95 % interval.
 
     Values are paired by dataset, noise, n_labelled, seed and image. A method that uses no labels
     (n_labelled 0) is paired with every label count of the reference, and the other way round.
-
-    The interval is the 2.5 to 97.5 percentile of a hierarchical bootstrap: seeds are drawn with
-    replacement, and images with replacement, the same images for all seeds; the statistic is the
-    mean over the drawn images, then over the drawn seeds. With one seed only images are resampled.
+    Means and intervals are those of :func:`denoiseg_flow.tables.intervals.estimate_mean`, of the
+    mean differences of each source.
 
     Parameters
     ----------
@@ -187,43 +188,42 @@ def paired_differences(
         Tidy metrics as :func:`read_metrics` returns them.
     reference
         The method that is subtracted.
-    seed
-        Seed of the bootstrap.
     metric_names
         Metrics to compare.
-    n_resamples
-        Number of bootstrap samples.
+    untrained
+        Methods that give the same with every seed.
 
     Returns
     -------
     pandas.DataFrame
-        dataset, noise, method, n_labelled, metric, difference, low, high (NaN if there is only one
-        pair), n_seeds, n_images. Pairs whose difference is not finite are left out.
+        dataset, noise, method, n_labelled, metric, difference, low, high and p (NaN where there
+        are too few seeds or sources for an interval), from_seeds, n_seeds,
+        n_sources, n_images, and p_adjusted, for all methods of the same dataset, noise,
+        n_labelled and metric. Pairs whose difference is not finite are left out.
     """
-    used = metrics[metrics["metric"].isin(metric_names)]
+    used = metrics[metrics["metric"].isin(list(metric_names))]
     is_reference = used["method"] == reference
     pairs = _pair(used[~is_reference], used[is_reference].drop(columns="method"))
     with np.errstate(invalid="ignore"):
         pairs["difference"] = pairs["value"] - pairs["value_reference"]
     pairs = pairs[np.isfinite(pairs["difference"])]
-
-    resamples: dict[tuple[int, int], tuple[NDArray, NDArray]] = {}
     rows = []
     for cell, group in pairs.groupby(CELL_COLUMNS, observed=True):
-        table = group.pivot(index="seed", columns="image", values="difference").to_numpy(float)
-        if table.shape not in resamples:
-            resamples[table.shape] = _resample(seed, table.shape, n_resamples)
-        low, high = _interval(table, *resamples[table.shape])
-        difference = float(np.nanmean(table, axis=1).mean())
-        rows.append((*cell, difference, low, high, *table.shape))
-    return pd.DataFrame(
-        rows, columns=[*CELL_COLUMNS, "difference", "low", "high", "n_seeds", "n_images"]
-    )
+        table = group.pivot_table(
+            index="seed", columns="source", values="difference", observed=True
+        ).to_numpy(float)
+        method = cell[CELL_COLUMNS.index("method")]
+        estimate = estimate_mean(table, not {method, reference} <= set(untrained))
+        rows.append((*cell, *estimate, *table.shape, group["image"].nunique()))
+    columns = ["difference", "low", "high", "p", "from_seeds", "n_seeds", "n_sources", "n_images"]
+    found = pd.DataFrame(rows, columns=[*CELL_COLUMNS, *columns])
+    setting = found.groupby([name for name in CELL_COLUMNS if name != "method"])
+    return found.assign(p_adjusted=setting["p"].transform(holm))
 
 
 def _pair(methods: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Join both sides on equal label counts, and label-free runs with every other count."""
-    keys = [c for c in (*RUN_COLUMNS, "image", "metric") if c not in ("method", "n_labelled")]
+    keys = ["dataset", "noise", "seed", "source", "image", "metric"]
     free, reference_free = methods["n_labelled"] == 0, reference["n_labelled"] == 0
     suffixes = ("", "_reference")
     joined = [
@@ -236,32 +236,3 @@ def _pair(methods: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
         ),
     ]
     return pd.concat(joined, ignore_index=True)
-
-
-def _resample(seed: int, shape: tuple[int, int], n: int) -> tuple[NDArray, NDArray]:
-    """Return how often each seed (n, n_seeds) and each image (n, n_images) is drawn."""
-    random = generator(seed, "bootstrap", *shape)
-    seeds, images = (random.multinomial(k, np.full(k, 1 / k), size=n) for k in shape)
-    return seeds.astype(float), images.astype(float)
-
-
-def _interval(
-    table: NDArray[np.float64], seeds: NDArray[np.float64], images: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Return the percentile interval for differences of shape (n_seeds, n_images), NaN: no pair."""
-    if table.size == 1:
-        return float("nan"), float("nan")
-    present = np.isfinite(table)
-    # Not by BLAS, whose threads would wait for each other longer than they compute.
-    per_seed = partial(np.einsum, "ri,si->rs", images)
-    drawn = per_seed(present.astype(float))  # (resample, seed): drawn images that this seed has
-    # Sums around the mean keep a constant difference constant in floating point.
-    centre = float(np.nanmean(table))
-    deviations = per_seed(np.where(present, table - centre, 0.0))
-    weights = np.where(drawn > 0, seeds, 0.0)
-    means = deviations / np.maximum(drawn, 1)
-    total = weights.sum(axis=1)
-    kept = total > 0
-    statistic = (weights * means).sum(axis=1)[kept] / total[kept] + centre
-    low, high = np.quantile(statistic, [0.025, 0.975])
-    return float(low), float(high)

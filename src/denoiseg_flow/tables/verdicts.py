@@ -1,23 +1,78 @@
-"""What the numbers say, in sentences that claim no more than the paired intervals allow."""
+"""What the numbers say, in sentences that claim no more than the paired intervals allow.
+
+All pairs of methods of a setting are compared. That one is better than another is said where the
+p-value of their difference, adjusted for the number of pairs, is below 0.05: in a setting whose
+methods are all alike, any such sentence is made with a probability of 5 % at most. That two are
+equal is said where the interval lies within a margin. All else is not known, and said to be so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.findings import count
+from denoiseg_flow.tables.intervals import LEVEL, MIN_SEEDS, MIN_SOURCES, holm, luck_of_the_best
 from denoiseg_flow.tables.layout import format_mean, format_number
 from denoiseg_flow.tables.statistics import paired_differences, summarise
+
+#: What methods are recommended for.
+PURPOSES = {"labels": "Labels", "denoised": "Denoised images"}
+
+#: Differences that do not matter in practice: two trainings of a kind differ by as much.
+MARGINS = {"AP": 0.02, "PSNR": 0.2}
 
 # Metrics of which a low value is good.
 _LOW_IS_GOOD = {"loss_self_supervised"}
 _NAMES = {"loss_self_supervised": "self-supervised loss"}
 
+_ADVISED_SEEDS = "[1, 2, 3]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best method of a setting beside another one."""
+
+    method: str
+    """The other one."""
+    metric: str
+    difference: float
+    """By how much the best one is better; above 0 also where a low value of the metric is good."""
+    low: float = float("nan")
+    """Bounds of the 95 % interval of the difference; NaN where there is none."""
+    high: float = float("nan")
+    p: float = float("nan")
+    """Two-sided p-value, adjusted for the number of pairs of methods in the setting."""
+    from_seeds: float = float("nan")
+    """See :class:`~denoiseg_flow.tables.intervals.Estimate`."""
+
+    @property
+    def outcome(self) -> str:
+        """``"equal"`` within the margin, ``"better"``, ``"open"`` or ``"untested"``."""
+        if np.isnan(self.p):
+            return "untested"
+        margin = MARGINS.get(self.metric, 0)
+        if -margin < self.low and self.high < margin:
+            return "equal"
+        return "better" if self.p <= 1 - LEVEL and self.difference > 0 else "open"
+
+    @property
+    def text(self) -> str:
+        """The difference and its interval."""
+        text = format_number(self.difference, self.metric)
+        if np.isnan(self.low):
+            return text
+        low, high = (format_number(value, self.metric) for value in (self.low, self.high))
+        return f"{text} (95 % interval {low} to {high})"
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """The method with the highest mean AP (or PSNR) in one setting, and how sure that is."""
+    """The method with the best mean of a metric in one setting, and how sure that is."""
 
     dataset: str
     noise: str
@@ -27,15 +82,13 @@ class Verdict:
     sem: float
     """NaN for a single seed."""
     n_seeds: int
-    above: list[str] = field(default_factory=list)
-    """Methods whose paired difference from the best one has an interval above 0."""
-    tied: list[str] = field(default_factory=list)
-    """Methods that cannot be told apart: the interval of the paired difference includes 0."""
-    untested: list[str] = field(default_factory=list)
-    """Methods without a paired interval, for example because they share one image only."""
-    margins: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-    """By how much the best method is better than each that could be compared, and the 95 %
-    interval of that; above 0 where it is better, also where a low value of the metric is good."""
+    n_sources: int
+    """Of the test images: the files that they are from."""
+    n_images: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    """With all other methods, the next best first."""
+    luck: float = float("nan")
+    """By how much the mean is too good on average, because it is the best of several."""
     metric: str = "AP"
 
     @property
@@ -49,52 +102,103 @@ class Verdict:
         return format_mean(self.mean, self.sem, self.metric)
 
     @property
+    def extent(self) -> str:
+        """Numbers of trainings and of what they were scored on."""
+        images = count(self.n_images, "test image")
+        if self.n_sources < self.n_images:
+            images += f" of {count(self.n_sources, 'file')}"
+        return f"{count(self.n_seeds, 'seed')}, {images}"
+
+    def among(self, outcome: str) -> list[Comparison]:
+        """The comparisons with that outcome."""
+        return [each for each in self.comparisons if each.outcome == outcome]
+
+    def names(self, outcome: str) -> list[str]:
+        """The methods that they are with."""
+        return [each.method for each in self.among(outcome)]
+
+    @property
     def sentence(self) -> str:
         """One sentence about this setting."""
-        images = "image" if self.n_labelled == 1 else "images"
-        given = f"With {self.n_labelled} annotated {images}, " if self.n_labelled else ""
-        seeds = "1 seed" if self.n_seeds == 1 else f"{self.n_seeds} seeds"
+        given = f"With {count(self.n_labelled, 'annotated image')}, " if self.n_labelled else ""
         best = "lowest" if self.metric in _LOW_IS_GOOD else "highest"
-        text = f"{given}{self.method} has the {best} mean {self.name}, {self.value} ({seeds})"
-        if self.above:
-            text += f"; it is better than {_listed(self.above)}"
-        if self.tied:
-            text += f"; it cannot be told apart from {_listed(self.tied)}"
-        if self.untested:
-            text += f"; whether it differs from {_listed(self.untested)} could not be tested"
-        if not (self.above or self.tied or self.untested):
+        text = f"{given}{self.method} has the {best} mean {self.name}, {self.value} ({self.extent})"
+        if better := self.names("better"):
+            text += f"; it is better than {_listed(better)}"
+        if equal := self.names("equal"):
+            text += f"; it is equal to {_listed(equal)} {self._within}"
+        if undecided := self.names("open"):
+            text += f"; no difference is shown from {_listed(undecided)}"
+        if untested := self.names("untested"):
+            text += f"; it could not be tested against {_listed(untested)}"
+        if not self.comparisons:
             text += "; no other method was measured here"
         return text + "."
 
     @property
     def recommendation(self) -> str:
-        """One sentence that says which method to use, and the numbers and interval behind it."""
+        """Which method to use, if that is known, with numbers and interval, or what it takes."""
         named = f"{self.name} {self.value}"
-        if self.tied:
-            margins = "; ".join(
-                f"over {name} by {_interval(self.margins[name], self.metric)}" for name in self.tied
-            )
-            return (
-                f"{_listed([self.method, *self.tied])} cannot be told apart: {self.method} is "
-                f"ahead with {named}, {margins}. Take the one that suits you."
-            )
-        if self.untested:
-            return (
-                f"{self.method} has the best {named}, but the images are too few to tell whether "
-                f"it is better than {_listed(self.untested)}."
-            )
-        if not self.above:
+        if not self.comparisons:
             return f"Only {self.method} was measured: {named}."
-        second = self.above[0]
+        if untested := self.among("untested"):
+            return (
+                f"No recommendation: {self.missing}. {self.method} came out ahead with {named}, "
+                f"{_over(untested)}."
+            )
+        undecided, equal = self.among("open"), self.among("equal")
+        if undecided:
+            return (
+                f"No method is shown to be the best. {self.method} came out ahead with {named}, "
+                f"{_over([*undecided, *equal])}{self._also_better}. {_advice(undecided)}"
+            )
+        if equal:
+            both = [self.method, *self.names("equal")]
+            return (
+                f"{_listed(both)} are equal {self._within}: {self.method} has {named}, "
+                f"{_over(equal)}{self._also_better}. Take the one that suits you.{self._caveat}"
+            )
+        second = self.comparisons[0]
         return (
-            f"Use {self.method}: {named}, better than {second}, the next best, by "
-            f"{_interval(self.margins[second], self.metric)}."
+            f"Use {self.method}: {named}, better than {second.method}, the next best, by "
+            f"{second.text}.{self._caveat}"
         )
 
+    @property
+    def missing(self) -> str:
+        """Why methods could not be compared, and what it would take."""
+        reasons = []
+        if self.n_seeds < MIN_SEEDS:
+            reasons.append(
+                "each method was trained once, so that a better method cannot be told from a lucky "
+                f"training (set grid.seeds to {_ADVISED_SEEDS})"
+            )
+        if self.n_sources < MIN_SOURCES:
+            few = count(self.n_images, "test image")
+            if self.n_sources < self.n_images:
+                few += f" of {count(self.n_sources, 'file')}"
+            verb = "is" if self.n_images == 1 else "are"
+            what = "images" if self.n_sources == self.n_images else "images of more files"
+            reasons.append(f"there {verb} only {few} (annotate {what}, {MIN_SOURCES} at least)")
+        return ", and ".join(reasons) or "the methods have too few seeds and test images in common"
 
-def _interval(margin: tuple[float, float, float], metric: str) -> str:
-    difference, low, high = (format_number(value, metric) for value in margin)
-    return f"{difference} (95 % interval {low} to {high})"
+    @property
+    def _within(self) -> str:
+        margin = format_number(MARGINS[self.metric], self.metric)
+        return f"within {margin}{' dB' if self.metric == 'PSNR' else ''}"
+
+    @property
+    def _also_better(self) -> str:
+        better = self.names("better")
+        return f"; it is better than {_listed(better)}" if better else ""
+
+    @property
+    def _caveat(self) -> str:
+        """What choosing the best is worth, where that can be seen in the digits shown."""
+        shown = format_number(self.luck, self.metric) if self.luck > 0 else ""
+        if not shown.strip("0."):
+            return ""
+        return f" Chosen and scored on the same images, it should be {shown} worse on new ones."
 
 
 @dataclass(frozen=True)
@@ -104,11 +208,18 @@ class Recommendation:
     dataset: str
     noise: str
     purpose: str
-    """What the method is for: ``"Labels"`` or ``"Denoised images"``."""
+    """One of :data:`PURPOSES`."""
+    method: str
+    """The one that came out best."""
     sentence: str
 
+    @property
+    def title(self) -> str:
+        """The purpose in words."""
+        return PURPOSES[self.purpose]
 
-def recommend(metrics: pd.DataFrame, seed: int) -> list[Recommendation]:
+
+def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Recommendation]:
     """Recommend a method for labels, and one for denoised images, of every data set and noise.
 
     Methods that learn from annotated images are judged with the most of them. Denoised images are
@@ -116,21 +227,45 @@ def recommend(metrics: pd.DataFrame, seed: int) -> list[Recommendation]:
 
     Parameters
     ----------
-    metrics, seed
+    metrics, untrained
         As for :func:`best_methods`.
     """
     found = []
-    for (dataset, noise), here in metrics.groupby(["dataset", "noise"]):
-        denoising = ranking_metric(here[here["metric"] != "AP"])
-        for purpose, metric in (("Labels", "AP"), ("Denoised images", denoising)):
-            scores = here[here["metric"] == metric].dropna(subset="value")
+    for (dataset, noise), here in metrics.groupby(["dataset", "noise"], observed=True):
+        for purpose in PURPOSES:
+            scores = _scores(here, purpose)
             if scores.empty:
                 continue
-            most = scores["n_labelled"].max()
-            scores = scores[scores["n_labelled"].isin([0, most])].assign(n_labelled=most)
-            (verdict,) = best_methods(scores, seed, metric)
-            found.append(Recommendation(str(dataset), str(noise), purpose, verdict.recommendation))
+            (verdict,) = best_methods(scores, untrained)
+            found.append(
+                Recommendation(
+                    str(dataset), str(noise), purpose, verdict.method, verdict.recommendation
+                )
+            )
     return found
+
+
+def best_method(metrics: pd.DataFrame, purpose: str) -> str | None:
+    """Return the method that came out best for a purpose, on one data set with its noise.
+
+    None where nothing was scored. It is the one that :func:`recommend` speaks of.
+    """
+    scores = _scores(metrics, purpose)
+    if scores.empty:
+        return None
+    return str(_ranked(summarise(scores))["method"].iloc[0])
+
+
+def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
+    """Return what methods are judged by, with the most annotated images."""
+    if purpose == "denoised":
+        metrics = metrics[metrics["metric"] != "AP"]
+        metric = ranking_metric(metrics)
+    else:
+        metric = "AP"
+    scores = metrics[metrics["metric"] == metric].dropna(subset=["value"])
+    most = scores["n_labelled"].max()
+    return scores[scores["n_labelled"].isin([0, most])].assign(n_labelled=most)
 
 
 def ranking_metric(metrics: pd.DataFrame) -> str:
@@ -142,53 +277,91 @@ def ranking_metric(metrics: pd.DataFrame) -> str:
     return next((name for name in ("AP", "PSNR") if name in measured), "loss_self_supervised")
 
 
-def best_methods(metrics: pd.DataFrame, seed: int, metric: str | None = None) -> list[Verdict]:
+def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Verdict]:
     """Find the best method for every data set, noise level and label count.
 
-    The best one has the best mean of the metric, by default :func:`ranking_metric`.
+    The best one has the best mean of :func:`ranking_metric`.
 
     Parameters
     ----------
     metrics
         Tidy metrics as :func:`denoiseg_flow.tables.statistics.read_metrics` returns them.
-    seed
-        Seed of the bootstrap of :func:`denoiseg_flow.tables.statistics.paired_differences`, which
-        compares the best method with each of the others.
+    untrained
+        Methods that give the same with every seed.
 
     Returns
     -------
     list of Verdict
         Sorted by data set, noise level and label count; empty where nothing was scored.
     """
-    metric = metric or ranking_metric(metrics)
-    low_is_good = metric in _LOW_IS_GOOD
+    metric = ranking_metric(metrics)
     scores = metrics[metrics["metric"] == metric]
-    summary = summarise(scores)
+    cells = ["dataset", "noise", "n_labelled"]
+    parts = {cell: part for cell, part in scores.groupby(cells, observed=True)}
     verdicts = []
-    for (dataset, noise, n_labelled), group in summary.groupby(["dataset", "noise", "n_labelled"]):
-        ranked = group.sort_values("mean", ascending=low_is_good, kind="stable")
-        best = ranked.iloc[0]
-        verdict = Verdict(
-            str(dataset), str(noise), int(n_labelled), str(best["method"]),
-            float(best["mean"]), float(best["sem"]), int(best["n_seeds"]), metric=metric,
+    for cell, group in summarise(scores).groupby(cells, observed=True):
+        ranked = _ranked(group)
+        best, here = ranked.iloc[0], parts[cell]
+        dataset, noise, n_labelled = cell
+        verdicts.append(
+            Verdict(
+                str(dataset), str(noise), int(n_labelled), str(best["method"]),
+                float(best["mean"]), float(best["sem"]), int(best["n_seeds"]),
+                int(best["n_sources"]), int(best["n_images"]),
+                _comparisons(here, ranked["method"].astype(str).tolist(), metric, untrained),
+                luck_of_the_best(_tables(here), metric in _LOW_IS_GOOD), metric,
+            )
         )  # fmt: skip
-        here = scores[
-            (scores["dataset"] == dataset) & (scores["noise"] == noise)
-            & (scores["n_labelled"] == n_labelled)
-        ]  # fmt: skip
-        pairs = paired_differences(here, verdict.method, seed, (metric,)).set_index("method")
-        for other in map(str, ranked["method"].iloc[1:]):
-            # Other minus best; the margin is the other way round, unless low values are good.
-            margin = pairs.loc[other, ["difference", "low", "high"]] if other in pairs.index else []
-            if not len(margin) or np.isnan(margin["high"]):
-                verdict.untested.append(other)
-                continue
-            difference, low, high = map(float, margin)
-            margin = (difference, low, high) if low_is_good else (-difference, -high, -low)
-            verdict.margins[other] = margin
-            (verdict.above if margin[1] > 0 else verdict.tied).append(other)
-        verdicts.append(verdict)
     return verdicts
+
+
+def _ranked(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the means of one setting and metric, the best first."""
+    low_is_good = summary["metric"].iloc[0] in _LOW_IS_GOOD
+    return summary.sort_values("mean", ascending=low_is_good, kind="stable")
+
+
+def _comparisons(
+    scores: pd.DataFrame, methods: list[str], metric: str, untrained: Collection[str]
+) -> list[Comparison]:
+    """Compare the first of the methods of a setting with each of the others."""
+    pairs = pd.concat(
+        [
+            paired_differences(
+                scores[scores["method"].isin(methods[place:])], method, (metric,), untrained
+            ).assign(reference=method)
+            for place, method in enumerate(methods[:-1])
+        ]
+        or [pd.DataFrame(columns=["reference"])]
+    )
+    if pairs.empty:
+        return [Comparison(method, metric, float("nan")) for method in methods[1:]]
+    pairs["p_adjusted"] = holm(pairs["p"].to_numpy(float))
+    own = pairs[pairs["reference"] == methods[0]].set_index("method")
+    found = []
+    for method in methods[1:]:
+        if method not in own.index:
+            found.append(Comparison(method, metric, float("nan")))
+            continue
+        row = own.loc[method]
+        # Other minus best; here it is the other way round, unless low values are good.
+        margin = row["difference"], row["low"], row["high"]
+        if metric not in _LOW_IS_GOOD:
+            margin = -row["difference"], -row["high"], -row["low"]
+        found.append(
+            Comparison(method, metric, *map(float, margin), row["p_adjusted"], row["from_seeds"])
+        )
+    return found
+
+
+def _tables(scores: pd.DataFrame) -> np.ndarray:
+    """Return the scores of a setting as (method, seed, source)."""
+    wide = scores.pivot_table(
+        index=["method", "seed"], columns="source", values="value", observed=True
+    )
+    methods, seeds = (wide.index.unique(level) for level in ("method", "seed"))
+    full = wide.reindex(pd.MultiIndex.from_product([methods, seeds]))
+    return full.to_numpy(float).reshape(len(methods), len(seeds), -1)
 
 
 @dataclass(frozen=True)
@@ -204,7 +377,9 @@ class LabelGain:
     """Mean AP with more annotated images minus that with fewer, paired by seed and image."""
     low: float
     high: float
-    """95 % bootstrap interval of the difference; NaN if there is only one pair."""
+    """95 % interval of the difference; NaN where there is none."""
+    p: float
+    """Two-sided p-value, adjusted for the number of methods, of which the best was chosen."""
 
     @property
     def sentence(self) -> str:
@@ -212,25 +387,29 @@ class LabelGain:
         change = (
             f"From {self.fewer} to {self.more} annotated images, AP of {self.method} changed by"
         )
-        text = f"{change} {self.difference:+.3f}"
-        if np.isnan(self.low):
-            return f"{text}; whether that is more than chance could not be tested."
-        text += f" (95 % interval {self.low:+.3f} to {self.high:+.3f})"
-        if self.low > 0:
+        text = f"{change} {format_number(self.difference, 'AP', '+')}"
+        if np.isnan(self.p):
+            return (
+                f"{text}; whether that is more than chance could not be tested, with so few seeds "
+                "or test images."
+            )
+        low, high = (format_number(value, "AP", "+") for value in (self.low, self.high))
+        text += f" (95 % interval {low} to {high})"
+        if self.p > 1 - LEVEL:
+            return f"{text}: this study does not show whether more of them would help."
+        if self.difference > 0:
             return f"{text}: still more annotated images are likely to help."
-        if self.high < 0:
-            return f"{text}: these added images did harm; check their masks."
-        return f"{text}: this study does not show that more of them would help."
+        return f"{text}: these added images did harm; check their masks."
 
 
-def label_gains(metrics: pd.DataFrame, seed: int) -> list[LabelGain]:
+def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
     """Compare the two highest numbers of annotated images of the best method in each setting.
 
     The best one has the highest mean AP with the highest number.
 
     Parameters
     ----------
-    metrics, seed
+    metrics
         As for :func:`best_methods`.
 
     Returns
@@ -240,24 +419,42 @@ def label_gains(metrics: pd.DataFrame, seed: int) -> list[LabelGain]:
     """
     scores = metrics[(metrics["metric"] == "AP") & (metrics["n_labelled"] > 0)]
     gains = []
-    for (dataset, noise), here in scores.groupby(["dataset", "noise"]):
+    for (dataset, noise), here in scores.groupby(["dataset", "noise"], observed=True):
         counts = sorted(here["n_labelled"].unique())
         if len(counts) < 2:
             continue
-        fewer, more = counts[-2:]
-        means = summarise(here[here["n_labelled"] == more]).set_index("method")["mean"]
-        method = str(means.idxmax())
-        own = here[(here["method"] == method) & here["n_labelled"].isin([fewer, more])]
-        # Numbers take the place of methods, so that the same pairing and bootstrap serve.
-        pair = own.assign(method=own["n_labelled"].astype(str), n_labelled=int(more))
-        for row in paired_differences(pair, str(fewer), seed, ("AP",)).itertuples():
+        *_, (fewer, more) = pairwise(counts)
+        best = best_method(here[here["n_labelled"] == more], "labels")
+        # Numbers take the place of methods, and methods of noise levels, so that the same pairing
+        # serves.
+        ends = here[here["n_labelled"].isin([fewer, more])]
+        turned = ends.assign(
+            noise=ends["method"].astype(str), method=ends["n_labelled"].astype(str), n_labelled=1
+        )
+        found = paired_differences(turned, str(fewer), ("AP",))
+        found["p_adjusted"] = holm(found["p"].to_numpy(float))
+        for row in found[found["noise"] == best].itertuples():
             gains.append(
                 LabelGain(
-                    str(dataset), str(noise), method, int(fewer), int(more),
-                    row.difference, row.low, row.high,
+                    str(dataset), str(noise), str(best), int(fewer), int(more),
+                    row.difference, row.low, row.high, row.p_adjusted,
                 )
             )  # fmt: skip
     return gains
+
+
+def _over(comparisons: list[Comparison]) -> str:
+    return "; ".join(f"over {each.method} by {each.text}" for each in comparisons)
+
+
+def _advice(undecided: list[Comparison]) -> str:
+    """What would make the intervals narrower."""
+    share = np.mean([each.from_seeds for each in undecided])
+    if share > 0.6:
+        return "Most of what is uncertain is between trainings: add seeds to grid.seeds."
+    if share < 0.4:
+        return "Most of what is uncertain is between images: annotate more of them to test on."
+    return "More seeds (grid.seeds) or more annotated images to test on would tell more."
 
 
 def _listed(names: list[str]) -> str:
