@@ -169,7 +169,8 @@ def luck_of_the_best(tables: NDArray[np.float64], low_is_good: bool = False) -> 
     """Return by how much the best of several means is expected to be too good.
 
     The one that came out best is more likely than others to have had luck, so that its mean is too
-    good on average. This is estimated with draws of the means around those that were found.
+    good on average. This is estimated with draws of the means around those that were found, moved
+    together by what luck alone would have driven them apart.
 
     Parameters
     ----------
@@ -200,8 +201,12 @@ def luck_of_the_best(tables: NDArray[np.float64], low_is_good: bool = False) -> 
     covariance -= rest @ rest.T / freedom / (n_seeds * n_sources)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0))
+    # The means that were found differ more than the true ones, by the variance of the luck.
+    by_luck = (np.trace(covariance) - covariance.mean() * n_methods) / (n_methods - 1)
+    found = means.var(ddof=1)
+    share = max(1 - by_luck / found, 0.0) if found > 0 else 0.0
     luck = generator(0, "luck").standard_normal((_LUCK_DRAWS, n_methods)) @ root.T
-    drawn = means + luck
+    drawn = means.mean() + share * (means - means.mean()) + luck
     best = drawn.argmin(axis=1) if low_is_good else drawn.argmax(axis=1)
     gained = luck[np.arange(_LUCK_DRAWS), best].mean()
     return max(float(-gained if low_is_good else gained), 0.0)

@@ -198,7 +198,7 @@ class Verdict:
         shown = format_number(self.luck, self.metric) if self.luck > 0 else ""
         if not shown.strip("0."):
             return ""
-        return f" Chosen and scored on the same images, it should be {shown} worse on new ones."
+        return f" Chosen and scored on the same images, it should be about {shown} worse on new ones."
 
 
 @dataclass(frozen=True)
