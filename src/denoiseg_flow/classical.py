@@ -1,8 +1,9 @@
 """Classical denoisers, and how to set their one parameter without clean images.
 
 All take a real image (y, x) or volume (z, y, x) of any grey levels, compute in float64, neither
-clip nor stretch, and return float32: of an image in another unit, the same in that unit. Distances are in pixels along every axis. Parameters "in
-sigma" are multiples of the noise's standard deviation.
+clip nor stretch, and return float32: of an image in another unit, the same in that unit. Distances
+are in pixels along every axis. Parameters "in sigma" are multiples of the noise's standard
+deviation.
 
 raw: the image itself.
 median, donut_median: over a disk or ball of ``radius`` pixels, for donut_median without its
