@@ -1,8 +1,9 @@
 """Classical denoisers, and how to set their one parameter without clean images.
 
 All take a real image (y, x) or volume (z, y, x) of any grey levels, compute in float64, neither
-clip nor rescale, and return float32. Distances are in pixels along every axis. Parameters "in
-sigma" are multiples of the noise's standard deviation.
+clip nor stretch, and return float32: of an image in another unit, the same in that unit. Distances
+are in pixels along every axis. Parameters "in sigma" are multiples of the noise's standard
+deviation.
 
 raw: the image itself.
 median, donut_median: over a disk or ball of ``radius`` pixels, for donut_median without its
@@ -200,7 +201,10 @@ def denoise(
         return denoise(name, image[0], parameter, noise_sigma)[None]
     if name == "bm3d" and image.ndim == 3:
         raise InputError("bm3d is for planes only; let it look at each plane of a volume by itself")
-    return denoiser.function(image, parameter, noise_sigma).astype(np.float32)
+    # Libraries have absolute constants, such as a least variance. A power of two is exact.
+    unit = 2.0 ** np.floor(np.log2(np.ptp(image)))
+    sigma = None if noise_sigma is None else noise_sigma / unit
+    return (unit * denoiser.function(image / unit, parameter, sigma)).astype(np.float32)
 
 
 def denoise_planes(

@@ -153,7 +153,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
         small = sums / np.expand_dims(lengths, 1 - axis)
     small = (small - small.mean()).ravel()
     length = np.linalg.norm(small)
-    return small / length if length > 1e-9 * max(1.0, float(np.abs(image).max())) else 0 * small
+    return small / length if length > 1e-9 * float(np.abs(image).max()) else 0 * small
 
 
 def _about_images(table: pd.DataFrame) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ SECONDS_PER_MEGAVALUE = 0.0125  # that convolutions put out, time of the way bac
 # the choice of a threshold, for which objects are made at many levels.
 START_SECONDS = 2.0  # of a process that loads PyTorch, reads images and writes results
 LABEL_SECONDS = 0.2
-THRESHOLD_SECONDS = 1.2
+THRESHOLD_SECONDS = 1.4
 # One pass of a classical denoiser, with the middle one of its candidates, 256x256 pixels.
 CLASSICAL_SECONDS = {
     "raw": 0.0, "median": 0.8, "donut_median": 1.4, "gaussian": 0.02, "nlm": 2.4, "wavelet": 0.04,

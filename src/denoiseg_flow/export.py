@@ -1,5 +1,6 @@
 """Write a trained model as a package of the BioImage Model Zoo, for use in other programs."""
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -158,7 +159,8 @@ def _obstacle(model: AnyModel) -> str | None:
     if smallest < SMALLEST_STD:
         return (
             f"the intensities of its images vary by {smallest:.1e} only, which "
-            "other programs cannot normalise; multiply the images by 1000 and train again"
+            "other programs cannot normalise; multiply the images by "
+            f"{10.0 ** math.ceil(-math.log10(smallest)):g} and train again"
         )
     return None
 

@@ -5,13 +5,16 @@ recipe):
 
 components
     Connected regions of p(foreground) > threshold. As in the reference implementation of DenoiSeg
-    (Buchholz, Prakash et al. 2020).
+    (Buchholz, Prakash et al. 2020), and so is the choice of the threshold: among 0.10, 0.15, ...
+    1.00, the highest of the best.
 watershed
     Seeds are the peaks of p(foreground) - p(border): the inner parts of objects, apart even where
     two objects touch and their foreground is connected. A peak counts if one must descend by
     more than ``PROMINENCE`` from it to reach a higher one, so that an object whose inside is uneven
     keeps a single seed. From there the objects grow, the most certain pixels first, until they meet
-    each other or the end of p(foreground) > threshold. Foreground without a seed is dropped.
+    each other or the end of p(foreground) > threshold. Foreground without a seed is dropped. Where
+    several thresholds are equally good, the one in the middle of the widest range is chosen: it
+    is the least likely to fail on other images.
 
 Regions are connected by the sides of pixels, not by their corners. In volumes, they are regions of
 voxels.
@@ -27,8 +30,13 @@ import skimage as ski
 from denoiseg_flow.labels import BORDER, FOREGROUND
 from denoiseg_flow.metrics import average_precision
 
-# The reference implementation tries these on the validation images.
-THRESHOLDS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+# What is tried on the validation images. The watershed, whose objects are set apart by their seeds,
+# may fill far more of the foreground than components without joining them.
+_STEPS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+THRESHOLDS = {
+    "components": _STEPS,
+    "watershed": (0.01, 0.02, 0.05, *_STEPS[:-1], 0.98, 0.99),
+}
 
 # Seeds of the watershed, in units of p(foreground) - p(border): pixels of seeds lie above this
 # level, their peaks rise by the prominence above it and above the saddles to higher peaks, and
@@ -156,7 +164,7 @@ class Threshold:
 def choose_threshold(
     images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str
 ) -> Threshold | None:
-    """Return the threshold with the best mean average precision at IoU 0.5.
+    """Return the threshold with the best mean average precision at IoU 0.5, see the module.
 
     Images without objects have no average precision and take no part, as in the reference
     implementation. Without any image that takes part there is nothing to choose by: None.
@@ -169,16 +177,20 @@ def choose_threshold(
     instances
         ``"components"`` or ``"watershed"``, see the module.
     """
+    thresholds = THRESHOLDS[instances]
     scores = [
         [
             average_precision(truth, labels)
-            for labels in label_instances(probabilities, THRESHOLDS, instances)
+            for labels in label_instances(probabilities, thresholds, instances)
         ]
         for probabilities, truth in images
         if (truth > 0).any()
     ]
     if not scores:
         return None
-    means = [np.mean(column) for column in zip(*scores, strict=True)]
-    best = int(np.argmax(means))
-    return Threshold(THRESHOLDS[best], float(means[best]), len(scores))
+    means = np.mean(scores, axis=0)
+    best = np.flatnonzero(np.isclose(means, means.max()))
+    ranges = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    widest = max(ranges, key=len)
+    chosen = best[-1] if instances == "components" else widest[(len(widest) - 1) // 2]
+    return Threshold(thresholds[chosen], float(means[chosen]), len(scores))

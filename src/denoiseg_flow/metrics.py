@@ -131,15 +131,15 @@ def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -
     Returns
     -------
     float
-        inf for identical images; NaN if a different prediction meets a range of 0.
+        inf for identical images; NaN if the peak is 0, as of a constant truth.
     """
     truth, prediction = _as_float(truth, prediction)
     if data_range is None:
         data_range = float(np.ptp(truth))
+    if data_range == 0:
+        return float("nan")
     error = float(np.mean((truth - prediction) ** 2))
-    if error == 0:
-        return float("inf")
-    return float(10 * np.log10(data_range**2 / error)) if data_range > 0 else float("nan")
+    return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
 
 
 def psnr_255(truth: NDArray, prediction: NDArray) -> float:

@@ -99,7 +99,7 @@ def _correlations(image: NDArray) -> Iterator[NDArray]:
     """Yield (2, REACH), along y and x, of the flattest patches of an image."""
     residuals = [_without_surface(patch) for patch in _patches(image)]
     variances = np.array([residual.var() for residual in residuals])
-    scale = np.finfo(np.float32).eps * max(float(np.abs(image).max()), 1.0)
+    scale = np.finfo(np.float32).eps * float(np.abs(image).max())
     varied = np.flatnonzero(variances > scale**2)
     count = max(1, round(FLATTEST * len(residuals)))
     for index in varied[np.argsort(variances[varied], kind="stable")][:count]:

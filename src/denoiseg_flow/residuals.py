@@ -79,7 +79,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     """
     residual = noisy.astype(np.float64) - denoised
     rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))
-    floor = np.finfo(np.float64).eps  # of what varies at all
+    floor = np.finfo(np.float64).tiny  # of what does not vary at all
     variance = (rest**2).mean(axis=(2, 3)) + floor  # of the residual in each window
     structure = (shown**2).mean(axis=(2, 3)) + floor
     covariance = (rest * shown).mean(axis=(2, 3))
@@ -93,7 +93,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     beyond_noise = neighbours - max(along[:, 0].mean(), 0)
     by_chance = CHANCE / np.sqrt(2 * n_independent)
     absent = -covariance / structure
-    unlikely = -covariance / np.sqrt(variance * structure / n_independent)
+    unlikely = -covariance / (np.sqrt(variance / n_independent) * np.sqrt(structure))
     sigma, spread = noise_level(noisy), residual.std()
     unit = (residual - residual.mean()) / (spread if spread > 0 else np.nan)
     return Residual(

@@ -177,13 +177,15 @@ def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | Non
 
 
 def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
+    """Return both, in whatever unit the values are; a deviation of 1 where they are all equal."""
+    first = float(values[0])  # sums of squares lose less the nearer to 0 the values are
     total = squares = 0.0
     for part in values.split(CHUNK):
-        part = part.double()
+        part = part.double().sub_(first)
         total += float(part.sum())
         squares += float(part.dot(part))
     mean = total / len(values)
-    return mean, math.sqrt(max(squares / len(values) - mean**2, 1e-12))
+    return first + mean, math.sqrt(max(squares / len(values) - mean**2, 0.0)) or 1.0
 
 
 def _fill(

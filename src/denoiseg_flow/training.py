@@ -31,7 +31,7 @@ from denoiseg_flow.sampling import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.seeds import torch_seed
 from denoiseg_flow.training_images import (
     TrainingImages,
-    check_validation,
+    check_subsets,
     find_layout,
     load_bank,
 )
@@ -318,7 +318,7 @@ def train(
         object for a method that segments, the checkpoint is of another method or network, the
         loss is not finite, or the device has too little memory.
     """
-    check_validation(method, images, identity["dataset"])
+    check_subsets(method, images, identity["dataset"])
     name = " ".join(map(str, identity.values()))
     layout = find_layout(method, recipe, [*images.train, *images.val])
     with out_of_memory_advice(device):

@@ -220,8 +220,13 @@ def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
         yield encode_classes(labels)[within(kept, seen)]
 
 
-def check_validation(method: Method, images: TrainingImages, dataset: str) -> None:
-    """Say before the training what validation and threshold would lack after it."""
+def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
+    """Say before the training what it, its validation or the threshold would lack."""
+    if not images.train:
+        raise InputError(
+            f"dataset '{dataset}' has no training images; lower 'val' and 'test' of its split, or "
+            "choose methods that need none"
+        )
     if not images.val:
         raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
     masks = (open_image(mask) for mask in images.val_masks if mask)

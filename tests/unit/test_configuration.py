@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from denoiseg_flow import grid
+from denoiseg_flow import captions, grid
 from denoiseg_flow.configuration import check, fill_defaults, read_numbers
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.grid import Grid
@@ -235,7 +235,10 @@ def test_shipped_configs_pass(read_config, schema, names):
     assert config == before
     fill_defaults(config, schema)
     check(config, schema)
-    assert grid.Grid(config).scored_runs
+    study = grid.Grid(config)
+    assert study.scored_runs
+    drawn = {figure for dataset in config["grid"]["datasets"] for figure in study.figures(dataset)}
+    assert drawn and drawn <= captions.FIGURES.keys()
 
 
 def test_every_shipped_config_is_tested(root):

@@ -52,14 +52,31 @@ def labelled(probabilities, threshold, way):
 
 
 def test_thresholds_of_the_reference():
-    assert np.allclose(THRESHOLDS, np.arange(0.10, 1.001, 0.05))
-    assert (THRESHOLDS[0], THRESHOLDS[-1], len(THRESHOLDS)) == (0.1, 1.0, 19)
+    tried = THRESHOLDS[COMPONENTS]
+    assert np.allclose(tried, np.arange(0.10, 1.001, 0.05))
+    assert (tried[0], tried[-1], len(tried)) == (0.1, 1.0, 19)
+    assert set(tried[:-1]) < set(THRESHOLDS[WATERSHED]) and list(tried) == sorted(tried)
+
+
+def test_of_equally_good_thresholds(monkeypatch):
+    """The reference takes the highest, we the middle of the widest range, wherever that lies."""
+
+    def choose(good, way):
+        scores = iter([float(any(low <= t <= high for low, high in good)) for t in THRESHOLDS[way]])
+        monkeypatch.setattr(instances, "average_precision", lambda *_: next(scores))
+        return choose_threshold([squares(0.8, 0.0)], way).value
+
+    assert choose([(0.2, 0.4)], COMPONENTS) == 0.4
+    assert choose([(0.2, 0.4)], WATERSHED) == 0.3
+    assert choose([(0.2, 0.25), (0.5, 0.7)], WATERSHED) == 0.6
+    assert choose([(0, 0.02)], WATERSHED) == 0.01
+    assert choose([(0.96, 1)], WATERSHED) == 0.98
 
 
 @pytest.mark.parametrize("bridge", [0.42, 0.45])
-def test_lowest_threshold_that_cuts_the_bridge_is_chosen(bridge):
+def test_a_threshold_that_cuts_the_bridge_is_chosen(bridge):
     """Below it both squares are one object; a probability at the threshold does not exceed it."""
-    probabilities, truth = squares(0.8, bridge)
+    probabilities, truth = squares(0.47, bridge)
     assert choose_threshold([(probabilities, truth)], COMPONENTS) == Threshold(0.45, 1.0, 1)
 
 
@@ -73,21 +90,21 @@ def test_best_compromise():
     """No threshold suits both: the mean of 1 and 0 is the best there is."""
     images = [squares(0.9, 0.7), squares(0.5, 0.0)]
     chosen = choose_threshold(images, COMPONENTS)
-    assert chosen == Threshold(0.1, pytest.approx(0.5), 2)
+    assert chosen == Threshold(0.85, pytest.approx(0.5), 2)
 
 
 def test_probability_must_exceed_the_threshold():
     """At 1.0 nothing is left, even where the network is certain."""
     probabilities, truth = squares(1.0, 0.97)
     assert choose_threshold([(probabilities, truth)], COMPONENTS) is not None
-    assert not labelled(probabilities, THRESHOLDS[-1], COMPONENTS).any()
+    assert not labelled(probabilities, THRESHOLDS[COMPONENTS][-1], COMPONENTS).any()
 
 
 def test_images_without_objects_take_no_part():
     """False positives on them at low thresholds must not count."""
     probabilities, truth = squares(0.8, 0.0)
     empty = (np.full_like(probabilities, 0.9), np.zeros_like(truth))
-    assert choose_threshold([(probabilities, truth), empty], COMPONENTS) == Threshold(0.1, 1.0, 1)
+    assert choose_threshold([(probabilities, truth), empty], COMPONENTS) == Threshold(0.75, 1.0, 1)
 
 
 @pytest.mark.parametrize("truths", [[], [np.zeros((12, 20), int)], [np.full((12, 20), -1)]])
@@ -110,8 +127,8 @@ def test_ignored_pixels_take_no_part():
 def test_every_way_gets_its_own_threshold():
     """The watershed needs no high threshold to cut the bridge: it has a seed on either side."""
     image = squares(0.8, 0.42)
-    assert choose_threshold([image], COMPONENTS) == Threshold(0.45, 1.0, 1)
-    assert choose_threshold([image], WATERSHED) == Threshold(0.1, 1.0, 1)
+    assert choose_threshold([image], COMPONENTS) == Threshold(0.75, 1.0, 1)
+    assert choose_threshold([image], WATERSHED) == Threshold(0.5, 1.0, 1)
 
 
 def test_images_are_looked_at_one_at_a_time(monkeypatch):
@@ -121,10 +138,10 @@ def test_images_are_looked_at_one_at_a_time(monkeypatch):
 
     def images():
         for number in range(3):
-            assert len(scored) == number * len(THRESHOLDS)
+            assert len(scored) == number * len(THRESHOLDS[WATERSHED])
             yield squares(0.8, 0.0)
 
-    assert choose_threshold(images(), WATERSHED) == Threshold(0.1, 0.5, 3)
+    assert choose_threshold(images(), WATERSHED) == Threshold(0.5, 0.5, 3)
 
 
 # Components
@@ -264,8 +281,8 @@ def test_the_threshold_of_volumes():
     probabilities, truth = (
         np.repeat(values[..., None, :, :], 4, axis=-3) for values in squares(0.8, 0.42)
     )
-    assert choose_threshold([(probabilities, truth)], COMPONENTS) == Threshold(0.45, 1.0, 1)
-    assert choose_threshold([(probabilities, truth)], WATERSHED) == Threshold(0.1, 1.0, 1)
+    assert choose_threshold([(probabilities, truth)], COMPONENTS) == Threshold(0.75, 1.0, 1)
+    assert choose_threshold([(probabilities, truth)], WATERSHED) == Threshold(0.5, 1.0, 1)
 
 
 @st.composite
@@ -291,7 +308,7 @@ def test_seeds_are_h_maxima(probabilities):
     assert np.array_equal(find_seeds(height), expected[(slice(1, -1),) * height.ndim])
 
 
-@given(rough_landscapes(), st.sampled_from(THRESHOLDS))
+@given(rough_landscapes(), st.sampled_from(THRESHOLDS[WATERSHED]))
 def test_equals_a_plain_watershed(probabilities, threshold):
     """And every object is in one piece, with one seed."""
     height = height_above_border(probabilities)
@@ -309,6 +326,6 @@ def test_equals_a_plain_watershed(probabilities, threshold):
 def test_labels_at_several_thresholds_are_those_at_each():
     probabilities, _ = discs(gap=2)
     for way in (COMPONENTS, WATERSHED):
-        together = label_instances(probabilities, THRESHOLDS, way)
-        for threshold, labels in zip(THRESHOLDS, together, strict=True):
+        together = label_instances(probabilities, THRESHOLDS[way], way)
+        for threshold, labels in zip(THRESHOLDS[way], together, strict=True):
             assert np.array_equal(labels, labelled(probabilities, threshold, way))

@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from refusals import refusal
 
@@ -111,6 +111,44 @@ def test_few_masks_stay_in_training(caplog, n_annotated):
     assert f"only {n_annotated} of" in caplog.text and "cannot" in caplog.text
     assert members(split, "val") and members(split, "test")
     assert len(manifest.labelled_images(split, n_annotated)) == n_annotated
+
+
+def stacks(planes, annotated=True):
+    """Images of files of so many planes each."""
+    images = table(sum(planes), 0) if annotated else table(0, sum(planes))
+    files = [f"file{k}.tif" for k, count in enumerate(planes) for _ in range(count)]
+    return images.assign(source=files)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 60), min_size=3, max_size=12), st.booleans(), st.integers(0, 5))
+@example([2, 2, 40], True, 0)
+@example([3, 20, 3, 3], True, 0)
+@example([50, 1, 1, 1, 1], True, 0)
+def test_whole_files_are_divided_and_each_subset_has_some(planes, annotated, seed):
+    split = manifest.split(stacks(planes, annotated), HOW | {"seed": seed}, 0)
+    assert (split.groupby("source")["subset"].nunique() == 1).all()
+    assert set(split["subset"]) == {"train", "val", "test"}
+    # As near to the fractions as whole files allow.
+    for subset, share in (("val", 0.15), ("test", 0.25)):
+        chosen = split[split["subset"] == subset]
+        excess = len(chosen) - share * len(split)
+        assert excess <= max(chosen["source"].value_counts().max(), 1)
+
+
+def test_the_largest_file_is_for_training():
+    split = manifest.split(stacks([2, 2, 40]), HOW, 0)
+    assert split["subset"].value_counts().to_dict() == {"train": 40, "val": 2, "test": 2}
+
+
+def test_files_too_few_for_all_subsets(caplog):
+    split = manifest.split(stacks([20, 20]), HOW, 0)
+    assert "fewer than 3 files" in caplog.text and "scores flatter" in caplog.text
+    assert set(split["subset"]) == {"train", "val", "test"}
+    caplog.clear()
+    split = manifest.split(stacks([20, 20]), {"val": 0, "test": 0.3, "seed": 0}, 0)
+    assert not caplog.text
+    assert (split.groupby("source")["subset"].nunique() == 1).all()
 
 
 def test_no_validation_or_test_may_be_asked_for():

@@ -196,7 +196,9 @@ def test_scale_invariant_psnr_is_psnr_after_polyfit(images):
 
 def test_undefined_image_metrics_are_nan(images):
     flat = np.full((8, 8), 3.0)
-    assert np.isnan(metrics.psnr(flat, flat + 1))
+    for prediction in (flat, flat + 1, images[0][:8, :8]):
+        assert np.isnan(metrics.psnr(flat, prediction))
+        assert np.isnan(metrics.psnr_scale_invariant(flat, prediction))
     assert np.isnan(metrics.ssim(flat, flat + 1))
     assert np.isnan(metrics.ssim(images[0][:6], images[1][:6]))
 
@@ -381,5 +383,7 @@ def test_scores_of_images_do_not_depend_on_units(pair, shift, scale):
     assert np.isnan(psnr) or best >= psnr - 1e-6
     error = metrics.mse(truth, prediction)
     assert error == metrics.mse(prediction, truth) >= 0
-    assert (error == 0) == np.array_equal(truth, prediction) == (psnr == np.inf)
+    assert (error == 0) == np.array_equal(truth, prediction)
+    assert np.isnan(psnr) == (np.ptp(truth) == 0)
+    assert np.isnan(psnr) or (psnr == np.inf) == (error == 0)
     assert np.isnan(metrics.ssim(truth, prediction)) or metrics.ssim(truth, prediction) <= 1 + 1e-9

@@ -789,6 +789,11 @@ def test_no_validation_images(run, make_recipe, files, method):
     assert "validation" in text and "'split: val'" in text
 
 
+def test_no_training_images(run, make_recipe, files):
+    text = refusal(run, N2V, make_recipe(), replace(files, train=[], train_masks=[]))
+    assert text.startswith("dataset 'blobs' has no training images; lower 'val' and 'test'")
+
+
 # Cross-validation
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from denoiseg_flow import configuration
+from denoiseg_flow import captions, configuration
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.datasets import check_intensities, check_sources, split_of
 from denoiseg_flow.errors import InputError
@@ -141,9 +141,9 @@ def input_images(wildcards):
 
 
 def table(name):
-    """The files of one table; snakemake --report shows the html one."""
-    stem, caption = f"<results>/tables/{name}", f"../report/{name}.rst"
-    html = report(f"{stem}.html", category="Tables", caption=caption)
+    """The files of one table; snakemake --report shows the html one, which has its caption."""
+    stem = f"<results>/tables/{name}"
+    html = report(f"{stem}.html", category="Tables")
     return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
 
 
@@ -159,10 +159,19 @@ PUBLISHED = {
 }
 
 
-def figure(path, caption):
-    """The png and svg file of a figure; snakemake --report shows the png."""
+def figure(path, caption="figure"):
+    """The png and svg file of a figure; snakemake --report shows the png.
+
+    The caption is that in ``params.caption`` of its rule, or where a rule makes several figures,
+    in ``params.captions``.
+    """
     caption = f"../report/{caption}.rst"
     return [report(f"{path}.png", category="Figures", caption=caption), f"{path}.svg"]
+
+
+def caption(figure):
+    """What stands below a kind of figure."""
+    return captions.FIGURES[figure][1]
 
 
 def figures(dataset):

@@ -10,7 +10,7 @@ rule plot:
             if run.dataset == wildcards.dataset
         ],
     output:
-        figure("<results>/figures/{dataset}/{figure}", "figure"),
+        figure("<results>/figures/{dataset}/{figure}"),
     log:
         "<logs>/{dataset}/plot/{figure}.log",
     wildcard_constraints:
@@ -24,6 +24,7 @@ rule plot:
         noises=GRID.noise_descriptions,
         denoisers=GRID.calibrated_denoisers,
         sizes=lambda wildcards: GRID.training_sizes(wildcards.dataset),
+        caption=lambda wildcards: caption(wildcards.figure),
     script:
         "../scripts/plot.py"
 
@@ -35,7 +36,7 @@ rule plot_panel:
         noisy="<results>/data/{dataset}/noisy/{noise}",
         predictions=example_predictions,
     output:
-        figure("<results>/figures/{dataset}/panel_{noise}", "panel"),
+        figure("<results>/figures/{dataset}/panel_{noise}"),
     log:
         "<logs>/{dataset}/plot_panel/{noise}.log",
     conda:
@@ -47,6 +48,7 @@ rule plot_panel:
             run.as_dict()
             for run in GRID.example_runs(wildcards.dataset, wildcards.noise)
         ],
+        caption=lambda wildcards: caption("panel"),
     script:
         "../scripts/plot_panel.py"
 

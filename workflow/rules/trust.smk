@@ -28,6 +28,9 @@ rule trust:
         runtime=minutes("trust", ESTIMATES.examination, shown_run),
     params:
         about=lambda wildcards: f"{wildcards.dataset}, noise {wildcards.noise}",
+        captions=lambda wildcards: {
+            name: caption(name) for name in ("residuals", "diagnostics")
+        },
         device=config["device"],
     script:
         "../scripts/trust.py"
@@ -41,7 +44,7 @@ rule suggest:
         model=shown("model.pt"),
     output:
         csv="<results>/suggestions/{dataset}_{noise}.csv",
-        figure=figure("<results>/figures/{dataset}/suggestions_{noise}", "suggestions"),
+        figure=figure("<results>/figures/{dataset}/suggestions_{noise}"),
     log:
         "<logs>/{dataset}/suggest/{noise}.log",
     conda:
@@ -52,6 +55,7 @@ rule suggest:
         mem_mb=memory("suggest", ESTIMATES.examination, shown_run),
         runtime=minutes("suggest", ESTIMATES.examination, shown_run),
     params:
+        caption=lambda wildcards: caption("suggestions"),
         device=config["device"],
     script:
         "../scripts/suggest.py"

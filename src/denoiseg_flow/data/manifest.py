@@ -92,8 +92,8 @@ def split(
     """Split a data set by source image, and rank its annotated training images.
 
     Validation and test images are drawn from the annotated images, the rest is for training.
-    Images of one file, such as the planes of a stack, are in one subset, if there are at least
-    three files.
+    Images of one file, such as the planes of a stack, are in one subset, if there are files enough
+    for all subsets: as many files as come nearest to the fractions, and one at least in each.
     With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
     and validation images are drawn from the others, as long as one of these is left for training.
     With fewer than three annotated images, all of those stay in training, and validation and test
@@ -253,32 +253,47 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
         )
     pool = own[annotated == sizes.annotated_only]
     places = dict.fromkeys(own.loc[annotated, "image"], CROSS) if sizes.cross else {}
-    groups = _shuffled_groups(pool, int(how["seed"]))
-    for subset, wanted in (("test", sizes.test), ("val", sizes.val)):
-        taken = 0
-        while taken < wanted and groups:
-            group = groups.pop(0)
+    wanted = {key: count for key, count in (("test", sizes.test), ("val", sizes.val)) if count}
+    kept = int(sizes.annotated_only or sizes.cross or not annotated.any())  # one for training
+    groups = _shuffled_groups(pool, int(how["seed"]), len(wanted) + kept) if wanted else []
+    for number, (subset, count) in enumerate(wanted.items(), start=1):
+        spare = len(groups) - (len(wanted) - number) - kept
+        for group in _about(groups, count, spare):
+            groups.remove(group)
             places |= dict.fromkeys(group, subset)
-            taken += len(group)
     return [places.get(image, "train") for image in manifest["image"]]
 
 
-def _shuffled_groups(pool: pd.DataFrame, seed: int) -> list[list[str]]:
-    """Return the images in random order, those of one file together where there are enough files.
+def _about(groups: list[list[str]], wanted: int, limit: int) -> list[list[str]]:
+    """Return some of the groups, in their order, that hold about as many images as wanted.
+
+    Each of them brings the sum nearer to that. One at least, the smallest if all are too large, and
+    ``limit`` at most.
+    """
+    taken: list[list[str]] = []
+    lacking = wanted
+    for group in groups:
+        if len(taken) < limit and abs(lacking - len(group)) < abs(lacking):
+            taken.append(group)
+            lacking -= len(group)
+    return taken or [min(groups, key=len)]
+
+
+def _shuffled_groups(pool: pd.DataFrame, seed: int, needed: int) -> list[list[str]]:
+    """Return the images in random order, those of one file together if that makes enough groups.
 
     Planes of a stack and frames of a movie are alike: scores on some of them would say little of
     new ones, if others were trained on.
     """
     files = dict(list(pool.groupby("source", sort=False)["image"]))
-    if len(files) == len(pool) or len(files) < len(SUBSETS):
-        if len(files) < len(pool):
-            logger.warning(
-                "there are fewer than %d files of several images each: images of one file are "
-                "used for training and testing alike, so that scores flatter",
-                len(SUBSETS),
-            )
-        return [[image] for image in _shuffled(pool["image"], seed, "split")]
-    return [list(files[source]) for source in _shuffled(files, seed, "split")]
+    if len(files) >= needed:
+        return [list(files[source]) for source in _shuffled(files, seed, "split")]
+    logger.warning(
+        "there are fewer than %d files, of several images each: images of one file are used for "
+        "training and testing alike, so that scores flatter",
+        needed,
+    )
+    return [[image] for image in _shuffled(pool["image"], seed, "split")]
 
 
 def _shuffled(images: Iterable[str], seed: int, purpose: str) -> list[str]:
