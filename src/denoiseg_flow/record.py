@@ -10,11 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
+FORMS = ("tif", "ome.zarr")  # of images
+AGAIN = "the same command, run again, makes it anew"
+INTERRUPTED = f"it was interrupted; {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,40 @@ class Entry:
     """SHA-256 checksum of the table of these objects."""
     failed: str = ""
     """Why it failed; empty if it did not."""
+    warned: str = ""
+    """What makes its results doubtful; empty if nothing does."""
+    results: str = ""
+    """What there may be of it, such as ``denoised.tif overlays.png``: folders and endings."""
 
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
         """Return the entry of an image that nothing has become of yet."""
-        return cls(image, str(source), *state(source), model)
+        return cls(image, os.path.abspath(source), *state(source), model)
 
     def is_of(self, other: "Entry") -> bool:
         """Whether both are of the same image file in the same state."""
-        mine, others = astuple(self), astuple(other)
-        return mine[1:4] == others[1:4]
+        same_state = (self.size, self.modified) == (other.size, other.modified)
+        return same_state and self.is_from(other.source)
+
+    def is_from(self, source: str | Path) -> bool:
+        """Whether this is the image file, from whatever folder its path is written."""
+        return os.path.abspath(self.source) == os.path.abspath(source)
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files that there may be of it in a folder of results."""
+        return files_of(self.image, self.results.split(), folder)
+
+
+def results_in(form: str, denoised: bool = True, segmented: bool = True) -> list[str]:
+    """Return what comes of an image as :attr:`Entry.results` has it, images of the given form."""
+    segments = [f"labels.{form}", "overlays.png", "objects.csv"]
+    return [f"denoised.{form}"] * denoised + segments * segmented
+
+
+def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files that results of an image, see :func:`results_in`, are in."""
+    parts = (each.partition(".") for each in results)
+    return [folder / kind / f"{image}.{ending}" for kind, _, ending in parts]
 
 
 def state(source: Path) -> tuple[int, int]:
@@ -65,6 +92,9 @@ def shard(image: str) -> int:
     return int.from_bytes(digest) % SHARDS
 
 
+_ALL = {each for form in FORMS for each in results_in(form)}
+
+
 class Record:
     """What became of the images of a folder of results, known from the moment it is added."""
 
@@ -82,8 +112,18 @@ class Record:
             the last :meth:`replace` may be missing.
         """
         shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
+        shards = shards if self.added.exists() else []
         paths = [self.path, *map(self._shard, shards)]
         return {entry.image: entry for path in paths for entry in _entries(path)}
+
+    def is_one(self) -> bool:
+        """Whether ``images.tsv`` is a record, and not another table of that name."""
+        with self.path.open("rb") as file:
+            return file.read(6) == b"image\t"
+
+    def has_tables(self) -> bool:
+        """Whether there are, or may be, tables of objects to be joined."""
+        return any("objects.csv" in entry.results for entry in self.read().values())
 
     def add(self, entry: Entry) -> None:
         """Add an entry, which counts from now on."""
@@ -109,6 +149,9 @@ def _entries(path: Path) -> Iterator[Entry]:
     """Yield the entries of a file, but for damaged ones, such as one that was cut off by a kill."""
     if not path.exists():
         return
+    columns = [field.name for field in fields(Entry)]
+    older = columns[: columns.index("warned")]
+    width = len(columns)
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter="\t")
         while True:
@@ -116,11 +159,23 @@ def _entries(path: Path) -> Iterator[Entry]:
             with suppress(csv.Error, ValueError):  # the image of such a row is done again
                 if (row := next(rows, None)) is None:
                     return
-                if len(row) == len(fields(Entry)) and Path(row[0]).name == row[0]:
+                if row == older:
+                    width = len(row)
+                if len(row) == width and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
-                    entry = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
+                    found = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
+                    found = _with_results(found) if width < len(columns) else found
+                    entry = found if set(found.results.split()) <= _ALL else None
             if entry:
                 yield entry
+
+
+def _with_results(entry: Entry) -> Entry:
+    """Return an entry of an older version with all that there may be of it."""
+    segmented = entry.objects != "" or entry.failed.endswith(AGAIN)
+    done = not entry.failed or segmented
+    found = [each for form in FORMS for each in results_in(form, True, segmented) if done]
+    return replace(entry, results=" ".join(dict.fromkeys(found)))
 
 
 def _table(file: TextIO) -> Any:

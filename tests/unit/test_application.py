@@ -1,6 +1,7 @@
 """A trained model on new images, one after the other."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.prediction import predict_any
-from denoiseg_flow.record import shard
+from denoiseg_flow.record import INTERRUPTED, Record, shard
 
 N2V = Method("n2v", target="blind_spot", alpha=1)
 SEGMENTER = Method("sequential", input="n2v")
@@ -229,12 +230,14 @@ def lose_labels(file, images, out):
 
 def kill_it(file, images, out):
     """As if a process had been killed while it added b to the record."""
+    Record(out).add(replace(Record(out).read()["b"], failed=INTERRUPTED))
+    begun = (out / f".record/{shard('b')}.tsv").read_text()
     _, *lines = (out / "images.tsv").read_text().splitlines(keepends=True)
     (out / "images.tsv").unlink()
     (out / "objects.csv").unlink()
-    (out / ".record").mkdir()
     for name, line in zip("abc", lines, strict=True):
-        (out / f".record/{shard(name)}.tsv").write_text(line[: 20 if name == "b" else None])
+        added = begun + line[:20] if name == "b" else line
+        (out / f".record/{shard(name)}.tsv").write_text(added)
     (out / ".unfinished_1").mkdir()
 
 
