@@ -26,6 +26,7 @@ class Entry:
 
     image: str
     source: str
+    """Path of the file; in the table relative to the folder of results, if it was relative."""
     size: int
     """Bytes of the file, or of all files of an OME-Zarr image."""
     modified: int
@@ -46,7 +47,7 @@ class Entry:
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
         """Return the entry of an image that nothing has become of yet."""
-        return cls(image, os.path.abspath(source), *state(source), model)
+        return cls(image, str(source), *state(source), model)
 
     def is_of(self, other: "Entry") -> bool:
         """Whether both are of the same image file in the same state."""
@@ -54,7 +55,7 @@ class Entry:
         return same_state and self.is_from(other.source)
 
     def is_from(self, source: str | Path) -> bool:
-        """Whether this is the image file, from whatever folder its path is written."""
+        """Whether this is the image file, however its path is written."""
         return os.path.abspath(self.source) == os.path.abspath(source)
 
     def files(self, folder: Path) -> list[Path]:
@@ -99,6 +100,7 @@ class Record:
     """What became of the images of a folder of results, known from the moment it is added."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / "images.tsv"
         self.added = folder / ".record"
 
@@ -114,7 +116,7 @@ class Record:
         shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
         shards = shards if self.added.exists() else []
         paths = [self.path, *map(self._shard, shards)]
-        return {entry.image: entry for path in paths for entry in _entries(path)}
+        return {entry.image: entry for path in paths for entry in _entries(path, self.folder)}
 
     def is_one(self) -> bool:
         """Whether ``images.tsv`` is a record, and not another table of that name."""
@@ -130,22 +132,28 @@ class Record:
         self.added.mkdir(exist_ok=True)
         with self._shard(shard(entry.image)).open("a", encoding="utf-8", newline="") as file:
             file.write("\n")  # ends an entry that was cut off, if there is one
-            _table(file).writerow(astuple(entry))
+            _table(file).writerow(self._row(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Make these all the entries; at every moment, a process that is killed loses none."""
         partial = self.path.with_name(f".{self.path.name}.partial")
         with partial.open("w", encoding="utf-8", newline="") as file:
             _table(file).writerow(field.name for field in fields(Entry))
-            _table(file).writerows(map(astuple, entries))
+            _table(file).writerows(map(self._row, entries))
         os.replace(partial, self.path)
         shutil.rmtree(self.added, ignore_errors=True)
+
+    def _row(self, entry: Entry) -> tuple[Any, ...]:
+        """Return the entry as it is written: a study that moves as a whole takes it along."""
+        if not os.path.isabs(entry.source):
+            entry = replace(entry, source=os.path.relpath(entry.source, self.folder))
+        return astuple(entry)
 
     def _shard(self, number: int) -> Path:
         return self.added / f"{number}.tsv"
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path, folder: Path) -> Iterator[Entry]:
     """Yield the entries of a file, but for damaged ones, such as one that was cut off by a kill."""
     if not path.exists():
         return
@@ -164,7 +172,7 @@ def _entries(path: Path) -> Iterator[Entry]:
                 if len(row) == width and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
                     found = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
-                    found = _with_results(found) if width < len(columns) else found
+                    found = _with_results(found) if width < len(columns) else _here(found, folder)
                     entry = found if set(found.results.split()) <= _ALL else None
             if entry:
                 yield entry
@@ -176,6 +184,13 @@ def _with_results(entry: Entry) -> Entry:
     done = not entry.failed or segmented
     found = [each for form in FORMS for each in results_in(form, True, segmented) if done]
     return replace(entry, results=" ".join(dict.fromkeys(found)))
+
+
+def _here(entry: Entry, folder: Path) -> Entry:
+    """Return an entry with the path of its file as seen from where this process works."""
+    if os.path.isabs(entry.source):
+        return entry
+    return replace(entry, source=os.path.relpath(folder / entry.source))
 
 
 def _table(file: TextIO) -> Any:
