@@ -22,7 +22,7 @@ from denoiseg_flow.applied_folder import at_work, check_targets
 from denoiseg_flow.applied_tables import join_results, table_of
 from denoiseg_flow.data import checksums
 from denoiseg_flow.data.stacks import Reading
-from denoiseg_flow.devices import OUT_OF_MEMORY
+from denoiseg_flow.devices import is_out_of_memory
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
 from denoiseg_flow.record import Entry, Record, files_of
@@ -106,12 +106,18 @@ def apply_model(
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
         # disable=None: no bar unless standard error is a terminal.
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
-            record.add(_apply(model, item, folder, reading, form, tile))
+            record.add(_apply(model, item, folder, torch.device(device), reading, form, tile))
         return {} if chunk else join_results(images, folder)
 
 
 def _apply(
-    model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
+    model: AnyModel,
+    item: Entry,
+    folder: Path,
+    device: torch.device,
+    reading: Reading,
+    form: str,
+    tile: int | None,
 ) -> Entry:
     """Predict one image; return what became of it."""
     try:
@@ -121,9 +127,10 @@ def _apply(
         table = "" if count == "" else checksums.digest(table_of(item.image, folder))
         return replace(item, objects=count, table=table, warned="; ".join(doubts))
     except Exception as error:
-        if _ends_all(error):
+        short_of_memory = is_out_of_memory(error, device)
+        if not short_of_memory and _ends_all(error):
             raise
-        reason = _reason(error, item.source)
+        reason = _reason(error, item.source, short_of_memory)
         logger.warning("%s", reason)
         for path in item.files(folder):  # those of an earlier state of the file
             remove(path)
@@ -134,15 +141,15 @@ def _ends_all(error: Exception) -> bool:
     """Whether no other image would fare better: the disk is full, or the GPU no longer answers."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    return isinstance(error, torch.AcceleratorError) and not OUT_OF_MEMORY.search(str(error))
+    return isinstance(error, torch.AcceleratorError)
 
 
-def _reason(error: Exception, source: str) -> str:
+def _reason(error: Exception, source: str, short_of_memory: bool) -> str:
     """Return on one line why an image failed."""
     if isinstance(error, InputError):
         text = " ".join(str(error).split())
         return text if source in text else f"{source}: {text}"
-    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+    if short_of_memory:
         return f"{source} needs more memory than is free: run fewer jobs at once"
     return f"{source} cannot be predicted ({type(error).__name__}: {plain(error)})"
 
