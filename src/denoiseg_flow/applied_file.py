@@ -1,6 +1,5 @@
 """One file of new images: read as a model needs it, predicted, and put together again."""
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from denoiseg_flow.applied_tables import UNFINISHED
+from denoiseg_flow.applied_folder import UNFINISHED
 from denoiseg_flow.data.image_files import ImageFile, open_image_file
 from denoiseg_flow.data.images import (
     BAND_ROWS,
@@ -20,6 +19,7 @@ from denoiseg_flow.data.images import (
     check_image,
     copy_image,
     create_image,
+    open_channels,
     open_image,
     write_bands,
 )
@@ -29,14 +29,13 @@ from denoiseg_flow.data.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.stacks import ALL, Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.figures.display import overlay
+from denoiseg_flow.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.instances import label_type
 from denoiseg_flow.models import AnyModel, ClassicalModel, chain, denoises
 from denoiseg_flow.objects import measure_objects
 from denoiseg_flow.prediction import predict_any
-from denoiseg_flow.record import Entry
+from denoiseg_flow.record import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.tiles import boxes, pieces
-
-logger = logging.getLogger(__name__)
 
 OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
 OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
@@ -44,8 +43,13 @@ OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
 
 def apply_to_file(
     model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
-) -> int | str:
-    """Write all results of one file, or none; return how many objects it shows."""
+) -> tuple[int | str, list[str]]:
+    """Write all results of one file, or none.
+
+    Returns
+    -------
+    How many objects it shows, and what makes its results doubtful.
+    """
     source = Path(item.source)
     with (
         TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
@@ -53,10 +57,15 @@ def apply_to_file(
     ):
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
-        _warn_of_other_size(model, regions[0])
+        # One for each channel that the model reads.
+        levels = [GreyLevels() for _ in range(_channels(regions[0]))]
         predicted = [
-            _predict(model, f"{item.image}{region.suffix}.tif", region, results / f"{number}", tile)
+            _predict(model, f"{item.image}.tif", region, results / f"{number}", tile, levels)
             for number, region in enumerate(regions)
+        ]
+        warnings = [
+            _other_size(model, regions[0]),
+            warning_of_other_levels(source, levels, trained_on(chain(model)[0])),
         ]
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
         if denoises(chain(model)):
@@ -69,14 +78,20 @@ def apply_to_file(
             labels = [each["labels"] for each in predicted]
             n_objects = _write_objects(item.image, regions, labels, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
-        for path in results_of(item.image, model, folder, form):
-            kind, source = path.parent.name, made[path.parent.name]
-            if path.name.endswith(".zarr"):
-                source = _as_zarr(source, kind == "labels")
+        kinds = results_of(model, form)
+        if form == "ome.zarr":
+            made |= {
+                kind: _as_zarr(path, kind == "labels")
+                for kind, path in made.items()
+                if f"{kind}.{form}" in kinds
+            }
+        # From here on these may be there.
+        Record(folder).add(replace(item, failed=INTERRUPTED))
+        for path in files_of(item.image, kinds, folder):
             path.parent.mkdir(exist_ok=True)
             remove(path)
-            os.replace(source, path)
-    return n_objects
+            os.replace(made[path.parent.name], path)
+    return n_objects, [warning for warning in warnings if warning]
 
 
 def _as_zarr(source: Path, labels: bool) -> Path:
@@ -93,28 +108,28 @@ def _as_zarr(source: Path, labels: bool) -> Path:
 
 def remove(path: Path) -> None:
     """Remove a file or the folder of an image, if there is one."""
-    if path.is_dir():
+    if os.path.isdir(path):
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
-def _warn_of_other_size(model: AnyModel, region: Region) -> None:
+def _channels(region: Region) -> int:
+    return region.shape[0] if "C" in region.metadata.axes else 1
+
+
+def _other_size(model: AnyModel, region: Region) -> str | None:
     """Say so where objects must look larger or smaller than in the training images."""
     known = model.origin.get("pixel_size", {})
     for axis, length in region.metadata.pixel_size.items():
         trained = known.get(axis, length)
         if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
-            logger.warning(
-                "%s has %.3g micrometres from pixel to pixel along %s, the images that the model "
-                "was trained on had %.3g: objects look larger or smaller to it; scale the image, "
-                "or train on such images",
-                region.file.path,
-                length,
-                axis,
-                trained,
+            return (
+                f"{region.file.path} has {length:.3g} micrometres from pixel to pixel along "
+                f"{axis}, the images that the model was trained on had {trained:.3g}: objects "
+                "look larger or smaller to it; scale the image, or train on such images"
             )
-            return
+    return None
 
 
 def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
@@ -155,12 +170,19 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
 
 
 def _predict(
-    model: AnyModel, name: str, region: Region, folder: Path, tile: int | None
+    model: AnyModel,
+    name: str,
+    region: Region,
+    folder: Path,
+    tile: int | None,
+    levels: Sequence[GreyLevels],
 ) -> dict[str, Path]:
-    """Predict one image of a file; return where the results are."""
+    """Predict one image of a file and measure its channels; return where the results are."""
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
+    for channel, each in zip(open_channels(read), levels, strict=True):
+        each.add(channel)
     for number, step in enumerate(chain(model)):
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
         if step.method.denoises:
@@ -218,12 +240,9 @@ def _join_labels(
     write_bands(path, bands(), shape, dtype, metadata)
 
 
-def results_of(name: str, model: AnyModel, folder: Path, form: str) -> list[Path]:
-    """The files that a model makes of an image."""
-    kinds = {"denoised": f".{form}"} if denoises(chain(model)) else {}
-    if model.method.segments:
-        kinds |= {"labels": f".{form}", "overlays": ".png", "objects": ".csv"}
-    return [folder / kind / f"{name}{ending}" for kind, ending in kinds.items()]
+def results_of(model: AnyModel, form: str) -> list[str]:
+    """What a model makes of an image, see :func:`record.results_in`."""
+    return results_in(form, denoises(chain(model)), model.method.segments)
 
 
 def _write_objects(

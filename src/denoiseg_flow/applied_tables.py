@@ -10,16 +10,16 @@ from pathlib import Path
 
 from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.record import Entry, Record
-
-UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
+from denoiseg_flow.record import AGAIN, Entry, Record
 
 
 def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
     """Join what is known of images after the last call of :func:`application.apply_model`.
 
     Writes ``images.tsv`` and, if the model segments, ``objects.csv``, the tables of all images in
-    one. Images of earlier calls with the same model stay in both.
+    one. Images of earlier calls with the same model stay in both, those of other models in the
+    former alone. No other process may write to the
+    folder meanwhile, see :func:`applied_folder.at_work`.
 
     Parameters
     ----------
@@ -34,24 +34,24 @@ def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
         Files of the images that failed, by name, for :func:`refuse_failures`. Those whose table was
         damaged or deleted since are among them.
     """
-    for unfinished in folder.glob(f"{UNFINISHED}*"):  # of a process that was killed
-        shutil.rmtree(unfinished)
     record = Record(folder)
     asked, known = set(images), record.read()
     models = {known[name].model for name in asked & known.keys()}
     kept = [
-        known[name]
+        _of_models(known[name], models)
         for name in sorted(known)
-        if name in asked or (known[name].model in models and not known[name].failed)
+        if name in asked or known[name].results
     ]
     joined = folder / "objects.csv"
     has_tables = any(entry.objects != "" for entry in kept)
-    if record.added.exists() or len(kept) < len(known) or joined.exists() != has_tables:
+    as_before = kept == [known[name] for name in sorted(known)]
+    if record.added.exists() or not as_before or joined.exists() != has_tables:
         kept = [_verified(entry, folder) for entry in kept]
-        kept = [entry for entry in kept if entry.image in asked or not entry.failed]
         _join([table_of(entry.image, folder) for entry in kept if entry.objects != ""], joined)
         record.replace(kept)
-    return {entry.image: Path(entry.source) for entry in kept if entry.failed}
+    return {
+        entry.image: Path(entry.source) for entry in kept if entry.failed and entry.image in asked
+    }
 
 
 def refuse_failures(failed: Mapping[str, Path], n_images: int, folder: Path) -> None:
@@ -72,12 +72,23 @@ def table_of(image: str, folder: Path) -> Path:
     return folder / "objects" / f"{image}.csv"
 
 
+def _of_models(entry: Entry, models: Collection[str]) -> Entry:
+    """Return the entry, or one that does not count if the image was predicted by another model.
+
+    Its results are there, and remain known.
+    """
+    if entry.failed or entry.model in models:
+        return entry
+    reason = f"it was predicted by another model than the last images; {AGAIN}"
+    return replace(entry, objects="", table="", failed=reason)
+
+
 def _verified(entry: Entry, folder: Path) -> Entry:
     """Return the entry, or one that failed if its table is no longer as it was written."""
     table = table_of(entry.image, folder)
     if entry.objects == "" or (table.is_file() and checksums.digest(table) == entry.table):
         return entry
-    reason = f"{table} was damaged or deleted; the same command, run again, makes it anew"
+    reason = f"{table} was damaged or deleted; {AGAIN}"
     return replace(entry, objects="", table="", failed=reason)
 
 

@@ -8,11 +8,13 @@ import signal
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from denoiseg_flow.job_lock import sole_process
 
 _DEEPEST = 100  # values within values
 
@@ -20,22 +22,30 @@ logger = logging.getLogger(__name__)
 
 
 def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """Write ``content`` (tensors and plain values) so that ``path`` is either old or complete."""
+    """Write ``content`` (tensors and plain values) so that ``path`` is either old or complete.
+
+    A process that writes the same file is waited for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    try:
-        # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
-        partial.write_bytes(buffer.getbuffer())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with _sole_writer(path):
+        try:
+            # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
+            partial.write_bytes(buffer.getbuffer())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
+
+
+def _sole_writer(path: Path) -> AbstractContextManager[object]:
+    return sole_process(path.with_name(path.name + ".lock"))
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -176,7 +186,8 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove both files, what a killed process left of a third, and those of the others."""
-        for path in (self.path, self.previous, _partial(self.path)):
-            path.unlink(missing_ok=True)
+        with _sole_writer(self.path):
+            for path in (self.path, self.previous, _partial(self.path)):
+                path.unlink(missing_ok=True)
         for other in self._others:
             other.remove()

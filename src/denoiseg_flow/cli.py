@@ -10,7 +10,7 @@ import yaml
 
 from denoiseg_flow import __version__
 from denoiseg_flow.application import apply_model
-from denoiseg_flow.applied_tables import join_results, refuse_failures
+from denoiseg_flow.applied_tables import refuse_failures
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.data.units import micrometres
@@ -18,6 +18,7 @@ from denoiseg_flow.devices import select_device, usable_cores
 from denoiseg_flow.export import export_model
 from denoiseg_flow.logs import sentence
 from denoiseg_flow.models import describe_model, existing_model
+from denoiseg_flow.record import FORMS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +37,10 @@ def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
-    apply_model(options.model, images, options.out, device, reading, options.format, options.tile)
-    refuse_failures(join_results(images, options.out), len(images), options.out)
+    failed = apply_model(
+        options.model, images, options.out, device, reading, options.format, options.tile
+    )
+    refuse_failures(failed, len(images), options.out)
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -126,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--format",
-        choices=["tif", "ome.zarr"],
+        choices=FORMS,
         default="tif",
         help="of denoised images and labels, tif being OME-TIFF (default: tif)",
     )

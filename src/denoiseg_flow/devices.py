@@ -184,7 +184,7 @@ def out_of_memory_advice(
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error, device):
+        if not is_out_of_memory(error, device):
             raise
         fewer = "run fewer jobs at once"
         if batch_size is None:
@@ -218,7 +218,8 @@ def _fitting_batch(
     return size
 
 
-def _is_out_of_memory(error: MemoryError | RuntimeError, device: torch.device) -> bool:
+def is_out_of_memory(error: Exception, device: torch.device) -> bool:
+    """Return whether an error says that main memory, or that of a device, is too small."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or OUT_OF_MEMORY.search(str(error)):
         return True
     if device.type == "cuda" and PERHAPS_OUT_OF_MEMORY.search(str(error)):

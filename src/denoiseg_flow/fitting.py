@@ -15,6 +15,7 @@ from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels, read_metadata
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
+from denoiseg_flow.grey_levels import measure
 from denoiseg_flow.methods import Method, Recipe
 from denoiseg_flow.models import AnyModel, ClassicalModel, load_model
 from denoiseg_flow.prediction import input_folder
@@ -121,6 +122,8 @@ def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]
         "axes": metadata.axes,
         "pixel_size": dict(metadata.pixel_size),
         "channels": list(metadata.channels),
+        # Mean and standard deviation of each channel.
+        "grey_levels": [[each.mean, each.std] for each in measure(map(open_channels, images))],
     }
 
 

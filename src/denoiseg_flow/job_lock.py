@@ -43,41 +43,47 @@ class JobLock:
 
 
 @contextmanager
-def sole_process(path: Path) -> Iterator[JobLock]:
+def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
     """Hold the lock of a job; wait, and say for whom, while another process holds it.
+
+    A process that holds it must not ask for it again: the kernel would release both.
 
     Parameters
     ----------
     path
         File of the lock. It is there while the job runs, and says who runs it; nothing is left of
         it afterwards, unless the process is killed.
+    shared
+        Whether other processes that share it may hold it at the same time.
     """
-    descriptor, predecessor = _acquire(path)
+    descriptor, predecessor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, _this_process().encode(), 0)
         yield JobLock(descriptor, predecessor)
     finally:
-        # Before the lock is gone: whoever waits for it finds that this is no longer the file.
+        # Before the lock is gone: whoever waits for it finds that this is no longer the file. Of
+        # those who share it, the last one removes it.
         with suppress(OSError):
-            path.unlink()
+            if not shared or _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                path.unlink()
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> tuple[int, str]:
+def _acquire(path: Path, how: int) -> tuple[int, str]:
     """Return the descriptor of the locked file, and for whom this process waited."""
     predecessor = ""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not _lock(descriptor, _AT_WORK, how | fcntl.LOCK_NB):
                 _lock(descriptor, _WAITING, fcntl.LOCK_SH)
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
                 predecessor = holder or "another process"
                 logger.warning(
-                    "%s does the same job already: waiting until it ends (%s)", predecessor, path
+                    "%s is at work on this already: waiting until it ends (%s)", predecessor, path
                 )
-                _lock(descriptor, _AT_WORK, fcntl.LOCK_EX)
+                _lock(descriptor, _AT_WORK, how)
                 _lock(descriptor, _WAITING, fcntl.LOCK_UN)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):

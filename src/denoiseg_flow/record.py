@@ -10,11 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
+FORMS = ("tif", "ome.zarr")  # of images
+AGAIN = "the same command, run again, makes it anew"
+INTERRUPTED = f"it was interrupted; {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Entry:
 
     image: str
     source: str
+    """Path of the file; in the table relative to the folder of results, if it was relative."""
     size: int
     """Bytes of the file, or of all files of an OME-Zarr image."""
     modified: int
@@ -35,6 +39,10 @@ class Entry:
     """SHA-256 checksum of the table of these objects."""
     failed: str = ""
     """Why it failed; empty if it did not."""
+    warned: str = ""
+    """What makes its results doubtful; empty if nothing does."""
+    results: str = ""
+    """What there may be of it, such as ``denoised.tif overlays.png``: folders and endings."""
 
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
@@ -43,8 +51,28 @@ class Entry:
 
     def is_of(self, other: "Entry") -> bool:
         """Whether both are of the same image file in the same state."""
-        mine, others = astuple(self), astuple(other)
-        return mine[1:4] == others[1:4]
+        same_state = (self.size, self.modified) == (other.size, other.modified)
+        return same_state and self.is_from(other.source)
+
+    def is_from(self, source: str | Path) -> bool:
+        """Whether this is the image file, however its path is written."""
+        return os.path.abspath(self.source) == os.path.abspath(source)
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files that there may be of it in a folder of results."""
+        return files_of(self.image, self.results.split(), folder)
+
+
+def results_in(form: str, denoised: bool = True, segmented: bool = True) -> list[str]:
+    """Return what comes of an image as :attr:`Entry.results` has it, images of the given form."""
+    segments = [f"labels.{form}", "overlays.png", "objects.csv"]
+    return [f"denoised.{form}"] * denoised + segments * segmented
+
+
+def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files that results of an image, see :func:`results_in`, are in."""
+    parts = (each.partition(".") for each in results)
+    return [folder / kind / f"{image}.{ending}" for kind, _, ending in parts]
 
 
 def state(source: Path) -> tuple[int, int]:
@@ -65,10 +93,14 @@ def shard(image: str) -> int:
     return int.from_bytes(digest) % SHARDS
 
 
+_ALL = {each for form in FORMS for each in results_in(form)}
+
+
 class Record:
     """What became of the images of a folder of results, known from the moment it is added."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.path = folder / "images.tsv"
         self.added = folder / ".record"
 
@@ -82,33 +114,52 @@ class Record:
             the last :meth:`replace` may be missing.
         """
         shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
+        shards = shards if self.added.exists() else []
         paths = [self.path, *map(self._shard, shards)]
-        return {entry.image: entry for path in paths for entry in _entries(path)}
+        return {entry.image: entry for path in paths for entry in _entries(path, self.folder)}
+
+    def is_one(self) -> bool:
+        """Whether ``images.tsv`` is a record, and not another table of that name."""
+        with self.path.open("rb") as file:
+            return file.read(6) == b"image\t"
+
+    def has_tables(self) -> bool:
+        """Whether there are, or may be, tables of objects to be joined."""
+        return any("objects.csv" in entry.results for entry in self.read().values())
 
     def add(self, entry: Entry) -> None:
         """Add an entry, which counts from now on."""
         self.added.mkdir(exist_ok=True)
         with self._shard(shard(entry.image)).open("a", encoding="utf-8", newline="") as file:
             file.write("\n")  # ends an entry that was cut off, if there is one
-            _table(file).writerow(astuple(entry))
+            _table(file).writerow(self._row(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Make these all the entries; at every moment, a process that is killed loses none."""
         partial = self.path.with_name(f".{self.path.name}.partial")
         with partial.open("w", encoding="utf-8", newline="") as file:
             _table(file).writerow(field.name for field in fields(Entry))
-            _table(file).writerows(map(astuple, entries))
+            _table(file).writerows(map(self._row, entries))
         os.replace(partial, self.path)
         shutil.rmtree(self.added, ignore_errors=True)
+
+    def _row(self, entry: Entry) -> tuple[Any, ...]:
+        """Return the entry as it is written: a study that moves as a whole takes it along."""
+        if not os.path.isabs(entry.source):
+            entry = replace(entry, source=os.path.relpath(entry.source, self.folder))
+        return astuple(entry)
 
     def _shard(self, number: int) -> Path:
         return self.added / f"{number}.tsv"
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path, folder: Path) -> Iterator[Entry]:
     """Yield the entries of a file, but for damaged ones, such as one that was cut off by a kill."""
     if not path.exists():
         return
+    columns = [field.name for field in fields(Entry)]
+    older = columns[: columns.index("warned")]
+    width = len(columns)
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter="\t")
         while True:
@@ -116,11 +167,30 @@ def _entries(path: Path) -> Iterator[Entry]:
             with suppress(csv.Error, ValueError):  # the image of such a row is done again
                 if (row := next(rows, None)) is None:
                     return
-                if len(row) == len(fields(Entry)) and Path(row[0]).name == row[0]:
+                if row == older:
+                    width = len(row)
+                if len(row) == width and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
-                    entry = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
+                    found = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
+                    found = _with_results(found) if width < len(columns) else _here(found, folder)
+                    entry = found if set(found.results.split()) <= _ALL else None
             if entry:
                 yield entry
+
+
+def _with_results(entry: Entry) -> Entry:
+    """Return an entry of an older version with all that there may be of it."""
+    segmented = entry.objects != "" or entry.failed.endswith(AGAIN)
+    done = not entry.failed or segmented
+    found = [each for form in FORMS for each in results_in(form, True, segmented) if done]
+    return replace(entry, results=" ".join(dict.fromkeys(found)))
+
+
+def _here(entry: Entry, folder: Path) -> Entry:
+    """Return an entry with the path of its file as seen from where this process works."""
+    if os.path.isabs(entry.source):
+        return entry
+    return replace(entry, source=os.path.relpath(folder / entry.source))
 
 
 def _table(file: TextIO) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.job_lock import sole_process
 
 FORMAT = 1
 """Raised when names or contents of files under the folder change so that they cannot be mixed."""
@@ -52,16 +53,16 @@ def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None
 
     Methods that other studies have left in the folder stay in the record.
     """
-    record = _read(folder)
-    content = {
-        "format": FORMAT,
-        "version": __version__,
-        "methods": record["methods"] | _plain(methods),
-    }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{_RECORD}.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / _RECORD)
+    with sole_process(folder / f".{_RECORD}.lock"):
+        content = {
+            "format": FORMAT,
+            "version": __version__,
+            "methods": _read(folder)["methods"] | _plain(methods),
+        }
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, folder / _RECORD)
 
 
 def _read(folder: Path) -> dict[str, Any]:

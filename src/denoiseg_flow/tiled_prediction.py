@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from denoiseg_flow.data.memory_maps import release
+from denoiseg_flow.devices import is_out_of_memory
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.masking import fill_grid, grid_mask
 from denoiseg_flow.models import TrainedModel
@@ -275,7 +276,9 @@ def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> lis
     """Compute tiles of one shape, in halves where the device has too little memory for all."""
     try:
         return [_compute_at_once(model, tiles, transfer)]
-    except torch.OutOfMemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error, transfer.device):
+            raise
         if len(tiles) == 1:
             size = "x".join(map(str, box_shape(tiles[0].computed)))
             raise InputError(

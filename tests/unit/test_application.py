@@ -1,6 +1,7 @@
 """A trained model on new images, one after the other."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,12 @@ from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.images import read_metadata, write_image
 from denoiseg_flow.data.metadata import Metadata
+from denoiseg_flow.data.ome_zarr import create_ome_zarr
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.prediction import predict_any
-from denoiseg_flow.record import shard
+from denoiseg_flow.record import INTERRUPTED, Record, shard
 
 N2V = Method("n2v", target="blind_spot", alpha=1)
 SEGMENTER = Method("sequential", input="n2v")
@@ -211,6 +213,113 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
     assert "b.tif does not exist" in record(tmp_path / "out").loc["b", "failed"]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
+        (OSError(36, "File name too long"), "(OSError: [Errno 36] File name too long)"),
+        (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
+        (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
+        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),
+        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free: run fewer"),
+        (InputError("a tile does not fit"), "b.tif: a tile does not fit"),
+    ],
+    ids=repr,
+)
+def test_whatever_goes_wrong_with_one_image(file, images, tmp_path, monkeypatch, error, reason):
+    def predict(model, source, *others, **options):
+        if source.stem == "b":
+            raise error
+        return predict_any(model, source, *others, **options)
+
+    out = tmp_path / "out"
+    apply(file, images, out)
+    os.utime(images / "b.tif", ns=(1, 1))
+    monkeypatch.setattr(applied_file, "predict_any", predict)
+    assert "1 of 3 images could not be predicted" in refusal(file, images, out)
+    assert reason in record(out).loc["b", "failed"]
+    assert str(images / "b.tif") in record(out).loc["b", "failed"]
+    assert set(pd.read_csv(out / "objects.csv")["image"]) == {"a", "c"}
+    assert not list(out.rglob("b.*")) and not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(KeyboardInterrupt(), OSError(28, "No space left on device"), OSError(30, "Read-only")),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    ],
+    ids=repr,
+)
+def test_what_no_other_image_would_survive_ends_all(file, images, tmp_path, monkeypatch, error):
+    asked = []
+
+    def predict(model, source, *_, **__):
+        asked.append(source.stem)
+        raise error
+
+    monkeypatch.setattr(applied_file, "predict_any", predict)
+    with pytest.raises(type(error)):
+        apply(file, images, tmp_path / "out")
+    assert asked == ["a"]
+
+
+def test_images_of_one_bit(file, images, tmp_path):
+    """The same as of the numbers 0 and 1, whatever the file."""
+    bits = np.indices((40, 40)).sum(axis=0) % 20 < 10
+    Image.fromarray(bits).save(images / "a.tif")
+    Image.fromarray(bits).save(images / "c.png")
+    with create_ome_zarr(images / "d.ome.zarr", bits.shape, bits.dtype, Metadata("YX")) as zarr:
+        zarr[0:40, 0:40] = bits
+    write_image(images / "b.tif", bits.astype(np.uint8))
+    out = tmp_path / "out"
+    apply(file, images, out)
+    for kind in ("labels", "denoised"):
+        found = [tifffile.imread(out / kind / f"{name}.tif") for name in "abcd"]
+        assert all(np.array_equal(each, found[1]) for each in found)
+    pictures = [np.asarray(Image.open(out / f"overlays/{name}.png")) for name in "abcd"]
+    assert all(np.array_equal(each, pictures[1]) for each in pictures)
+    assert pictures[1].max() == 255
+    tables = [pd.read_csv(out / f"objects/{name}.csv").drop(columns="image") for name in "abcd"]
+    assert len(tables[1])
+    for table in tables:
+        pd.testing.assert_frame_equal(table, tables[1])
+
+
+@pytest.mark.parametrize("name", ["n" * 251, "n" * 247, "é" * 125])
+def test_names_as_long_as_file_systems_take_them(file, images, tmp_path, name):
+    (images / "a.tif").rename(images / f"{name}.tif")
+    apply(file, images, tmp_path / "out")
+    assert name in set(pd.read_csv(tmp_path / "out/objects.csv")["image"])
+    apply(file, images, tmp_path / "out")
+
+
+def test_names_too_long_for_the_results(file, images, tmp_path):
+    name = "n" * 251
+    (images / "a.tif").rename(images / f"{name}.tif")
+    found, out = find_images([images]), tmp_path / "out"
+    assert list(apply_model(file, found, out, form="ome.zarr")) == [name]
+    assert "File name too long" in record(out).loc[name, "failed"]
+    assert (record(out).loc[["b", "c"], "failed"] == "").all()
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0), (1, 1e9), (257, 0)])
+def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, offset):
+    image = tifffile.imread(images / "b.tif") * np.float64(scale) + offset
+    write_image(images / "b.tif", image.astype(np.float32))
+    out = tmp_path / "out"
+    apply(file, images, out)
+    warned = record(out)["warned"]
+    assert (warned[["a", "c"]] == "").all()
+    assert warned["b"].startswith(
+        f"{images / 'b.tif'} has grey levels of mean {image.mean():.3g} and standard deviation "
+    )
+    assert "was trained on of mean 100 and standard deviation 25" in warned["b"]
+    assert [line for line in caplog.messages if "grey levels" in line] == [warned["b"]]
+    apply(file, images, out)
+    assert record(out)["warned"].equals(warned), "it is still known"
+
+
 def test_many_failures_are_counted(file, images, tmp_path):
     for name in "defg":
         (images / f"{name}.tif").write_bytes(b"damaged")
@@ -229,12 +338,14 @@ def lose_labels(file, images, out):
 
 def kill_it(file, images, out):
     """As if a process had been killed while it added b to the record."""
+    Record(out).add(replace(Record(out).read()["b"], failed=INTERRUPTED))
+    begun = (out / f".record/{shard('b')}.tsv").read_text()
     _, *lines = (out / "images.tsv").read_text().splitlines(keepends=True)
     (out / "images.tsv").unlink()
     (out / "objects.csv").unlink()
-    (out / ".record").mkdir()
     for name, line in zip("abc", lines, strict=True):
-        (out / f".record/{shard(name)}.tsv").write_text(line[: 20 if name == "b" else None])
+        added = begun + line[:20] if name == "b" else line
+        (out / f".record/{shard(name)}.tsv").write_text(added)
     (out / ".unfinished_1").mkdir()
 
 

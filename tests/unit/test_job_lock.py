@@ -116,7 +116,7 @@ def test_killed_waiter_is_not_waited_for(path, start):
     first, second = start(), None
     assert first.line() == "mine"
     second = start()
-    assert "does the same job" in second.line()
+    assert "is at work on this already" in second.line()
     second.process.kill()
     second.process.wait()
     first.go_on()

@@ -107,15 +107,25 @@ def test_images_are_asked_for_when_they_are_needed(make_model):
     assert asked == list(range(9))
 
 
-@pytest.mark.parametrize("most", [1, 2, 5])
-def test_batches_are_halved_where_memory_is_short(make_model, most):
+SHORT = [
+    torch.OutOfMemoryError("no memory left"),
+    MemoryError(),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+@pytest.mark.parametrize(
+    ("most", "error"), [(1, SHORT[0]), (2, SHORT[0]), *((5, error) for error in SHORT)]
+)
+def test_batches_are_halved_where_memory_is_short(make_model, most, error):
     model = make_model()
     images = draw(model.layout, *[(40, 40)] * 2)
     expected, _ = collected(model, images, tile=(16, 16), batch=1)
 
     def refuse(_, inputs):
         if len(inputs[0]) > most:
-            raise torch.OutOfMemoryError("no memory left")
+            raise error
 
     hook = model.predictor.register_forward_pre_hook(refuse)
     found, sizes = collected(model, images, tile=(16, 16), batch=8)
@@ -124,11 +134,23 @@ def test_batches_are_halved_where_memory_is_short(make_model, most):
     check_same(found, expected)
 
 
-def test_lack_of_memory_for_a_single_tile_is_an_error(make_model):
+def test_other_errors_are_not_for_want_of_memory(make_model):
+    model = make_model()
+
+    def fail(*_):
+        raise RuntimeError("sizes do not match")
+
+    model.predictor.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        list(predict_images(model, draw(model.layout, *MIXED), batch=8))
+
+
+@pytest.mark.parametrize("error", SHORT)
+def test_lack_of_memory_for_a_single_tile_is_an_error(make_model, error):
     model = make_model()
 
     def refuse(*_):
-        raise torch.OutOfMemoryError("no memory left")
+        raise error
 
     model.predictor.register_forward_pre_hook(refuse)
     with pytest.raises(InputError) as caught:

@@ -2,11 +2,16 @@
 
 from functools import cache
 
+from denoiseg_flow.applied_folder import check_source, check_targets
 from denoiseg_flow.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.record import results_in
 
 # The folder in <results>/applied that the results on new images are written to.
-APPLIED = Path(config["apply"]["images"] or "images").resolve().name
+APPLIED = (
+    config["apply"]["name"]
+    or Path(config["apply"]["images"] or "images").resolve().name
+)
 
 # What the job of a chunk leaves behind.
 CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.finished"
@@ -37,6 +42,16 @@ def new_images():
         raise WorkflowError(str(error)) from None
 
 
+def check_applied():
+    """Whether the results may be written where they belong, before any of them is made."""
+    folder = RESULTS / "applied" / APPLIED
+    try:
+        check_source(Path(applied_images(None)), folder)
+        check_targets(new_images(), folder, results_in(config["apply"]["format"]))
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
 @cache
 def chunks_of_new_images(count):
     """The new images by number of their chunk."""
@@ -45,6 +60,8 @@ def chunks_of_new_images(count):
 
 def finished_chunks(wildcards):
     """What the jobs of all chunks leave behind."""
+    if workflow.is_main_process:
+        check_applied()
     count = count_chunks(len(new_images()), config["apply"]["chunk"])
     return local(expand(CHUNK, chunks=count, chunk=chunks_of_new_images(count)))
 

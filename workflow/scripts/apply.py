@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from denoiseg_flow.applied_folder import at_work
 from denoiseg_flow.applied_tables import join_results, refuse_failures
 from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images
@@ -12,7 +13,8 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         finished = Path(snakemake.output.finished)
         images = find_images([snakemake.input.images])
-        failed = join_results(images, finished.parent)
+        with at_work(finished.parent):
+            failed = join_results(images, finished.parent)
         # Snakemake takes a chunk for done as long as its file is there: the next run is to try
         # again where an image failed.
         chunks = [Path(chunk) for chunk in snakemake.input.chunks]

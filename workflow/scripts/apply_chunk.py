@@ -26,6 +26,7 @@ def main(snakemake):
             reading,
             params.format,
             params.tile,
+            chunk=True,
         )
         finished.touch()
 

@@ -22,6 +22,8 @@ import requests
 
 from denoiseg_flow.data import checksums
 from denoiseg_flow.errors import InputError, plain, shown
+from denoiseg_flow.job_lock import sole_process
+from denoiseg_flow.new_folder import new_folder
 
 MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
 # Times its own size that an archive may take unpacked, from a size on that does no harm. Images
@@ -94,30 +96,32 @@ def download(
     if not stored and (parts.scheme not in ("http", "https") or not parts.netloc):
         raise InputError(f"{url} is not an http or https address: correct `url` in the config")
     record = target.with_name(target.name + ".sha256")
-    expected = (sha256 or _recorded(record) or "").lower()
-    if target.is_file() and expected and checksums.digest(target) == expected:
-        return
-    target.unlink(missing_ok=True)
-    unfinished = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        if stored:
-            fetched = Path(shutil.copy(stored, unfinished))
-        else:
-            fetched = _fetch(url, unfinished, retries)
-        found = checksums.digest(fetched)
-        if expected and found != expected:
-            origin = "the config" if sha256 else f"{record}, written at the first download"
-            raise InputError(
-                f"{url} has the sha256 checksum {found}, but {origin} says {expected}: the file "
-                "has changed or the checksum is wrong, so check both"
-            )
-        os.replace(fetched, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    if sha256 is None:
-        record.write_text(f"{found}  {target.name}\n")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with sole_process(target.with_name(f".{target.name}.lock")):
+        expected = (sha256 or _recorded(record) or "").lower()
+        if target.is_file() and expected and checksums.digest(target) == expected:
+            return
+        target.unlink(missing_ok=True)
+        unfinished = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        unfinished.mkdir()
+        try:
+            if stored:
+                fetched = Path(shutil.copy(stored, unfinished))
+            else:
+                fetched = _fetch(url, unfinished, retries)
+            found = checksums.digest(fetched)
+            if expected and found != expected:
+                origin = "the config" if sha256 else f"{record}, written at the first download"
+                raise InputError(
+                    f"{url} has the sha256 checksum {found}, but {origin} says {expected}: the "
+                    "file has changed or the checksum is wrong, so check both"
+                )
+            os.replace(fetched, target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        if sha256 is None:
+            record.write_text(f"{found}  {target.name}\n")
 
 
 def _recorded(record: Path) -> str | None:
@@ -184,20 +188,16 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
     """
     archive, folder = Path(archive), Path(folder)
     max_bytes = min(max_bytes, max(HARMLESS, MAX_EXPANSION * archive.stat().st_size))
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                _extract(_zip_members(opened), unfinished, archive, max_bytes)
-        else:
-            with _open_tar(archive) as opened:
-                _extract(_tar_members(opened), unfinished, archive, max_bytes)
-                while opened.fileobj.read(_CHUNK):
-                    pass  # up to the checksum at the very end of a compressed tar file
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
+        with new_folder(folder) as unfinished:
+            if zipfile.is_zipfile(archive):
+                with zipfile.ZipFile(archive) as opened:
+                    _extract(_zip_members(opened), unfinished, archive, max_bytes)
+            else:
+                with _open_tar(archive) as opened:
+                    _extract(_tar_members(opened), unfinished, archive, max_bytes)
+                    while opened.fileobj.read(_CHUNK):
+                        pass  # up to the checksum at the very end of a compressed tar file
     except (*_DAMAGED, OSError) as error:
         if not isinstance(error, _DAMAGED) and error.errno not in _IMPOSSIBLE:
             raise  # such as a full disk
@@ -205,8 +205,6 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
             f"archive {archive} cannot be unpacked ({plain(error)}): delete it and download it "
             "again"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 class _Header(tarfile.TarInfo):

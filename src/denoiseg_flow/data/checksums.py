@@ -4,6 +4,7 @@ An image that lost a bit on the disk, or on the way to another machine, is still
 a checksum tells. They lie in a file as ``sha256sum`` writes it, and ``sha256sum -c`` verifies them.
 """
 
+import errno
 import hashlib
 import os
 from functools import cache, lru_cache
@@ -83,7 +84,10 @@ def _version(path: Path) -> tuple[int, ...] | None:
     """Return what changes when a file is written again; None if it is not there."""
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        # Names of images may be so long that the one of their checksum would be too long.
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+            raise
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

@@ -6,8 +6,6 @@ where there is one) and ``manifest.tsv``. All are OME-TIFF.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +30,7 @@ from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
 from denoiseg_flow.data.stacks import Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.new_folder import new_folder
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +92,9 @@ def prepare(
         For the first image, mask or clean image that cannot be used; the message names it.
     """
     folder = Path(folder)
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
+    with new_folder(folder) as unfinished:
         for kind in FOLDER_KEYS:
-            (unfinished / kind).mkdir(parents=True)
+            (unfinished / kind).mkdir()
         if raw:
             checksums.verify_folder(raw)
         if spec["source"] == "combine":
@@ -107,10 +104,6 @@ def prepare(
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, unfinished / "manifest.tsv")
         checksums.write(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     logger.info("prepared %d images, %d of them annotated", len(table), table["annotated"].sum())
 
 

@@ -1,6 +1,5 @@
 """The comparison tables of a study of which only some runs are finished."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.new_folder import new_folder
 from denoiseg_flow.tables.comparison import write_comparison
 from denoiseg_flow.tables.layout import Table
 
@@ -39,21 +39,15 @@ def write_partial_tables(
     InputError
         If no run is finished, or a file cannot be read; tables of an earlier time are removed.
     """
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    for old in (folder, unfinished):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     if not metrics:
         raise InputError(
             f"none of the {n_runs:,} runs of this study is finished, so that there is nothing to "
             "tabulate: run `snakemake --cores all` for a while first"
         )
-    try:
-        unfinished.mkdir(parents=True)
-        mark = partial(_marked, share=f"{len(metrics):,} of {n_runs:,} runs")
+    mark = partial(_marked, share=f"{len(metrics):,} of {n_runs:,} runs")
+    with new_folder(folder) as unfinished:
         write_comparison(metrics, unfinished, study, published, published_denoisers, mark)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _marked(table: Table, share: str) -> Table:

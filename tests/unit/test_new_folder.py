@@ -1,0 +1,67 @@
+"""A folder is there once it is complete, whoever else makes it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from denoiseg_flow.new_folder import new_folder
+
+MAKER = """
+import sys
+from pathlib import Path
+from denoiseg_flow.new_folder import new_folder
+with new_folder(Path(sys.argv[1])) as unfinished:
+    (unfinished / "first").write_text("")
+    print("at work", flush=True)
+    sys.stdin.readline()
+    (unfinished / "last").write_text("")
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    started = []
+
+    def start():
+        command = [sys.executable, "-c", MAKER, str(tmp_path / "a/folder")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_two_processes_make_it_one_after_the_other(make, tmp_path):
+    first, second = make(), make()
+    working, waiting = (first, second) if first.stdout.readline() else (second, first)
+    working.communicate("\n")
+    assert waiting.communicate("\n")[0].endswith("at work\n")
+    assert first.returncode == second.returncode == 0
+    assert names(tmp_path / "a") == ["folder"]
+    assert names(tmp_path / "a/folder") == ["first", "last"]
+
+
+def test_what_a_killed_process_left_is_no_part_of_it(make, tmp_path):
+    killed = make()
+    killed.stdout.readline()
+    killed.kill()
+    killed.wait()
+    with new_folder(tmp_path / "a/folder") as unfinished:
+        assert names(unfinished) == []
+    assert names(tmp_path / "a") == ["folder"]
+
+
+def test_after_an_error_the_former_one_is_there(tmp_path):
+    with new_folder(tmp_path / "folder") as unfinished:
+        (unfinished / "former").touch()
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder") as unfinished:
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["former"]
