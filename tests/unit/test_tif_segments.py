@@ -218,23 +218,29 @@ def lzw_file(path, pixels, **options):
 
 
 OME = """<?xml version="1.0" encoding="UTF-8"?>
-<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}"><Image
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image
 ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="48" SizeY="40"
 SizeC="1" SizeZ="3" SizeT="1">{planes}</Pixels></Image></OME>"""
-PLANE = """<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}
-</UUID></TiffData>"""
+UUID = '<UUID FileName="{z}.ome.tif">{z}</UUID>'
+PLANE = f'<TiffData FirstZ="{{z}}" IFD="0" PlaneCount="1">{UUID}</TiffData>'
 
 
 def test_each_page_of_a_set_is_read_from_its_own_file(tmp_path):
+    """As it is compressed there, and without leaving that file open."""
     planes = "".join(PLANE.format(z=z) for z in range(3))
-    for z in range(3):
+    pixels = np.stack([NOISE // (z + 1) for z in range(3)])
+    for z, options in enumerate(({}, {"byteorder": ">", "compression": "zlib"}, {})):
         description = OME.format(own=z, planes=planes)
-        lzw_file(tmp_path / f"{z}.ome.tif", NOISE // (z + 1), tiffinfo={270: description})
-    n_open = len(os.listdir("/proc/self/fd"))
-    with open_image_file(tmp_path / "1.ome.tif") as file:
-        found = file.read([slice(None)] * 3)
-        assert len(os.listdir("/proc/self/fd")) == n_open + 1
-    np.testing.assert_array_equal(found, np.stack([NOISE // (z + 1) for z in range(3)]))
+        path = tmp_path / f"{z}.ome.tif"
+        if z:
+            tifffile.imwrite(path, pixels[z], description=description, metadata=None, **options)
+        else:
+            lzw_file(path, pixels[z], tiffinfo={270: description})
+    for z in range(3):
+        n_open = len(os.listdir("/proc/self/fd"))
+        with open_image_file(tmp_path / f"{z}.ome.tif") as file:
+            np.testing.assert_array_equal(file.read([slice(None)] * 3), pixels)
+            assert len(os.listdir("/proc/self/fd")) == n_open + 1
 
 
 def test_sizes_above_the_limit_of_pillow(tmp_path, monkeypatch):
