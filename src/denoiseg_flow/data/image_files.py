@@ -3,7 +3,6 @@
 Whatever the order of the dimensions in a file, its pixels come in that of ``metadata.ORDER``.
 """
 
-import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from denoiseg_flow.data.metadata import ORDER, Metadata
 from denoiseg_flow.data.ome_zarr import ZarrSource
+from denoiseg_flow.data.pillow_files import open_with_pillow
 from denoiseg_flow.data.tif_files import TifSource
 from denoiseg_flow.errors import InputError, plain
 
@@ -35,7 +34,6 @@ UNREADABLE = (
     SystemError,  # codecs written in C, for sizes that cannot be
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 _SINGLETONS = "TCZ"  # that are left out when they have length 1
@@ -106,7 +104,7 @@ class ImageFile:
         place
             An integer or a slice with step 1 for each axis, which mean what they mean for a NumPy
             array. Little more than what is asked for is read where the file allows it: not from
-            png, nor from tif whose compression only Pillow knows.
+            png.
 
         Returns
         -------
@@ -187,10 +185,8 @@ class _PngSource:
     """A png file, which is read as a whole."""
 
     def __init__(self, path: Path) -> None:
-        # Pillow would start other programs for other formats, whatever the name of the file.
-        # From a file, it would reserve what the lengths of chunks ask for, up to 4 GiB.
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        with open_with_pillow(content, "PNG") as image:
             n_bytes = image.width * image.height // 8  # with one bit per pixel, the least
             if n_bytes > _DEFLATE * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")

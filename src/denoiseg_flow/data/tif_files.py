@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
-from PIL import Image
 
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import ORDER, numbered
+from denoiseg_flow.data.tif_segments import MissingCodec, SegmentDecoder
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
@@ -24,8 +24,10 @@ from denoiseg_flow.errors import InputError
 _EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 _MOST_EXPANSION = 2**16
 _MOST_PLANES = 10**6
-_JPEG = {6, 7, 34892, 33007}
 _TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
+
+
+_FORMATS = {42: ("H", 12, "I"), 43: ("Q", 20, "Q")}  # number of tags, tag, offset
 
 
 class TifSource:
@@ -86,8 +88,6 @@ class TifSource:
         self.axes = "".join(letter for _, letter in dimensions)
         self.dtype = self._series.dtype.newbyteorder("=")
         self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
-        self._file_dtype = self._series.dtype.newbyteorder(self._tif.byteorder)
-        self._pillow_page: tuple[int, np.ndarray] | None = None
         self._map = None
         self._check_imagej()
         offset = self._series.dataoffset
@@ -95,9 +95,16 @@ class TifSource:
             # Of a contiguous stack of ImageJ, the first page tells of all the others.
             _check_end(offset + math.prod(self.shape) * self.dtype.itemsize, self._tif.filehandle)
             if math.prod(self.shape):
-                self._map = np.memmap(self.path, self._file_dtype, "r", offset, self.shape)
+                dtype = self.dtype.newbyteorder(self._tif.byteorder)
+                self._map = np.memmap(self.path, dtype, "r", offset, self.shape)
         else:
             self._check_pages()
+            # Each file of a set may be compressed in another way.
+            keyframes = {page.keyframe for page in self._series.pages if not page.is_final}
+            try:
+                self._decoders = {page: SegmentDecoder(page) for page in keyframes}
+            except MissingCodec as error:
+                raise InputError(f"{self.path} {error}") from error
         self.pixel_size, self.channels = _metadata(self._tif)
 
     def _check_imagej(self) -> None:
@@ -114,15 +121,16 @@ class TifSource:
         n_missing = sum(page is None for page in self._series.pages)
         if n_missing:
             raise ValueError(f"it lacks {n_missing} of its {len(self._series.pages)} planes")
-        keyframe = self._keyframe
-        n_segments = math.prod(keyframe.chunked)
-        n_bytes = keyframe.size * keyframe.bitspersample // 8
-        expansion = _EXPANSION.get(int(keyframe.compression), _MOST_EXPANSION)
         for page in self._series.pages:
-            file = page.parent.filehandle
+            file, keyframe = page.parent.filehandle, page.keyframe
+            if (keyframe.shaped, keyframe.dtype) != (self._keyframe.shaped, self._keyframe.dtype):
+                raise ValueError("its planes differ in size or type")
             if page.is_final:
                 _check_end(page.dataoffsets[0] + keyframe.nbytes, file)
                 continue
+            n_segments = math.prod(keyframe.chunked)
+            n_bytes = int(keyframe.size * np.mean(keyframe.bitspersample)) // 8
+            expansion = _EXPANSION.get(int(keyframe.compression), _MOST_EXPANSION)
             counts = page.databytecounts
             n_written = min(sum(count > 0 for count in counts), len(page.dataoffsets))
             if n_written < n_segments:
@@ -144,8 +152,10 @@ class TifSource:
             return values
         n_leading = self._leading()
         if n_leading is None:
-            whole = self._series.asarray().reshape(self.shape)
-            return np.array(whole[tuple(slices)], self.dtype)
+            whole = np.empty((len(self._series.pages), *self._keyframe.shaped), self.dtype)
+            for page, plane in zip(self._series.pages, whole, strict=True):
+                self._read_page(page, [slice(0, n) for n in plane.shape], plane)
+            return whole.reshape(self.shape)[tuple(slices)].copy()
         values = np.empty(shape, self.dtype)
         lengths = iter(
             part
@@ -174,60 +184,33 @@ class TifSource:
     def _read_page(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
         """Fill ``values`` with a region (sample plane, z, y, x, sample) of a page."""
         if page.is_final:
-            name = Path(page.parent.filehandle.path)
-            shape = self._keyframe.shaped
-            mapped = np.memmap(name, self._file_dtype, "r", page.dataoffsets[0], shape)
-            values[...] = mapped[tuple(region)]
+            name, shape = Path(page.parent.filehandle.path), self._keyframe.shaped
+            dtype = self.dtype.newbyteorder(page.parent.byteorder)
+            values[...] = np.memmap(name, dtype, "r", page.dataoffsets[0], shape)[tuple(region)]
             return
-        try:
-            self._read_segments(page, region, values)
-        except ValueError as error:
-            # LZW and JPEG need either the optional package imagecodecs or Pillow's libtiff.
-            if "imagecodecs" not in str(error):
-                raise
-            values[...] = self._read_with_pillow(page.index)[tuple(region)]
+        self._read_segments(page, region, values)
 
     def _read_segments(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
         """Decode those tiles or strips of a page that a region needs."""
-        keyframe = self._keyframe
-        _, depth, height, width, _ = keyframe.shaped
-        sides = (1, keyframe.rowsperstrip, width)
-        if keyframe.is_tiled:
-            sides = (keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth)
-        lengths = (depth, height, width)
-        grid = (
-            keyframe.shaped[0],
-            *(-(-n // side) for n, side in zip(lengths, sides, strict=True)),
-        )
-        needed = [range(region[0].start, region[0].stop)]
-        for part, side in zip(region[1:4], sides, strict=True):
-            needed.append(range(part.start // side, (part.stop - 1) // side + 1))
-        tables = {}
-        if int(keyframe.compression) in _JPEG:
-            tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-        file = page.parent.filehandle
-        if file.closed:  # another file of a set
-            file.open()
-        for place in itertools.product(*needed):
-            number = _flat_index(place, grid)
-            file.seek(page.dataoffsets[number])
-            data = file.read(page.databytecounts[number])
-            segment, (sample, *corner, _), _ = keyframe.decode(data, number, **tables)
+        decoder = self._decoders[page.keyframe]
+        lengths, sides = self._keyframe.shaped[:4], (1, *decoder.sides)
+        grid = [-(-n // side) for n, side in zip(lengths, sides, strict=True)]
+        needed = [
+            range(part.start // side, (part.stop - 1) // side + 1)
+            for part, side in zip(region[:4], sides, strict=True)
+        ]
+        places = {_flat_index(place, grid): place for place in itertools.product(*needed)}
+        segments = decoder.decode(page, list(places))
+        for (sample, *place), segment in zip(places.values(), segments, strict=True):
             source, target = [], [sample - region[0].start]
-            for part, first, length in zip(region[1:4], corner, segment.shape, strict=False):
+            for part, number, side, length in zip(
+                region[1:4], place, sides[1:], segment.shape, strict=False
+            ):
+                first = number * side
                 low, high = max(part.start, first), min(part.stop, first + length)
                 source.append(slice(low - first, high - first))
                 target.append(slice(low - part.start, high - part.start))
             values[tuple(target)] = segment[(*source, region[4])]
-
-    def _read_with_pillow(self, number: int) -> np.ndarray:
-        """Return a whole page (sample plane, z, y, x, sample), the last one from memory."""
-        if self._pillow_page is None or self._pillow_page[0] != number:
-            with Image.open(self.path, formats=["TIFF"]) as image:
-                image.seek(number)
-                page = np.asarray(image).reshape(self._keyframe.shaped)
-            self._pillow_page = number, page
-        return self._pillow_page[1]
 
     def close(self) -> None:
         """Close the file."""
@@ -300,6 +283,47 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
         for count in map(float, counts):
             if not abs(count) <= _MOST_PLANES:
                 raise ValueError(f"its metadata promise {count:.3g} planes")
+
+
+def other_files(path: Path) -> list[str]:
+    """Return the names of other files that an OME-TIFF names as parts of its image.
+
+    No more than its description is read. Files that cannot be read have none.
+    """
+    try:
+        root = ElementTree.fromstring(_description(path))
+    except (OSError, ValueError, KeyError, struct.error, ElementTree.ParseError):
+        return []
+    named = [
+        each for each in root.iter() if each.tag.endswith("UUID") and "FileName" in each.attrib
+    ]
+    # A file that was renamed still names the one it was, with an identity that is its own.
+    names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
+    return sorted(names - {path.name})
+
+
+def _description(path: Path) -> bytes:
+    """Return the OME metadata of a tif file as they are in it, without a look at anything else."""
+    with path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}[file.read(2)]
+        (version,) = struct.unpack(f"{order}H", file.read(2))
+        count, size, offset = _FORMATS[version]
+
+        def number(form: str) -> int:
+            (value,) = struct.unpack(order + form, file.read(struct.calcsize(order + form)))
+            return value
+
+        file.seek(4 if version == 42 else 8)
+        file.seek(number(offset))
+        for _ in range(number(count)):
+            entry = file.read(size)
+            code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
+            if code == 270:
+                file.seek(place)
+                text = file.read(length).rstrip(b"\0")
+                is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
+                return text if is_ome else b""
+    return b""
 
 
 def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
