@@ -192,7 +192,7 @@ def main() -> None:
         for n_methods in options.methods:
             for n_seeds in (1, *options.seeds[:2]):
                 found = claims(spread, n_methods, n_seeds, 12, options.studies)
-                told = "–" if np.isnan(found.luck_told) else f"{found.luck_told:.2f}"
+                told = "" if np.isnan(found.luck_told) else f"{found.luck_told:.2f}"
                 rows.append([
                     spread.name, str(n_methods), str(n_seeds), f"{100 * found.use:.1f} %",
                     f"{100 * found.better:.1f} %", f"{found.luck:.2f}", told,

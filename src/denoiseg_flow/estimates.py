@@ -5,7 +5,7 @@ are others. Nothing here needs torch, so that jobs can be planned without loadin
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -219,9 +219,16 @@ class Estimates:
         """Return what it costs to predict the images of a run."""
         return self._once("predict", run, self._prediction)
 
-    def examination(self, run: Run) -> Cost:
-        """Return what it costs to look at every image with a trained run, at most."""
-        return self._once("examine", run, self._examination)
+    def examination(self, runs: Sequence[Run]) -> Cost:
+        """Return what it costs to look at every image with one of some trained runs, at most."""
+        costs = [self._once("examine", run, self._examination) for run in runs]
+        on_gpu = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
+        return Cost(
+            max(cost.core_seconds for cost in costs),
+            max(on_gpu, default=None),
+            max(cost.memory_mb for cost in costs),
+            max(cost.output_bytes for cost in costs),
+        )
 
     def handling(self, dataset: str) -> Cost:
         """Return what it costs to go through all images of a data set, each as a whole."""

@@ -19,6 +19,12 @@ from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.method_checks import check_method, check_size, look_up, needed_methods
 from denoiseg_flow.methods import NOISY, Method, Recipe
 
+#: What methods are used for, and recommended for: instance labels, and denoised images.
+PURPOSES = LABELS, DENOISED = "labels", "denoised"
+
+#: Steps of trainings that are too short to judge methods by.
+SHORT = 400
+
 # Data sets of the DenoiSeg paper, whose tables have a form of their own.
 _DENOISEG = {"dsb", "flywing", "mouse"}
 
@@ -184,7 +190,22 @@ class Grid:
                 f"Pictures of {', '.join(volumes)} show the middle plane of a volume, and its "
                 "residuals and noise are examined there; objects and scores are those of the whole."
             )
-        return self.config["notes"] + notes
+        return [*self.config["notes"], *self._short_trainings(), *notes]
+
+    def _short_trainings(self) -> Iterator[str]:
+        """What to know of recipes that stop long before the networks are what they could be."""
+        trained = [self.methods[name] for name in self.method_names]
+        recipes = {
+            method.recipe or self.config["recipe"] for method in trained if not method.classical
+        }
+        for name in sorted(recipes):
+            steps = self.recipes[name].epochs * self.recipes[name].steps_per_epoch
+            if steps < SHORT:
+                yield (
+                    f"The recipe {name} trains networks for {steps} steps only: enough to see the "
+                    "workflow at work, and not enough to judge methods by, because AP moves by up "
+                    "to 0.05 with no more than the rounding of numbers."
+                )
 
     @property
     def n_labelled(self) -> dict[str, int]:
@@ -298,18 +319,32 @@ class Grid:
                 first.setdefault(run.method, run)
         return list(first.values())
 
-    def showcase_run(self, dataset: str, noise: str) -> Run:
-        """Return the run that the report shows, examines and advises from: the one to use.
+    def candidates(self, dataset: str, noise: str, purpose: str) -> list[Run]:
+        """Return the runs of which the report examines and shows the one that came out best.
 
-        That is the reference method, or else the last one, with the most annotated images and the
-        first seed.
+        Of every method that serves a purpose, one of :data:`PURPOSES`, the run with the most
+        annotated images and the first seed. The first of them is that of the reference method, or
+        else of the last one, for studies in which nothing can be scored. Where the denoised images
+        are read by methods that segment, and compared with no others, they are of those that make
+        them.
         """
-        names = [self.config["grid"]["reference"], *reversed(self.method_names)]
-        return next(run for name in names if (run := self._largest_run(dataset, noise, name)))
+        names = dict.fromkeys([self.config["grid"]["reference"], *reversed(self.method_names)])
+        largest = [run for name in names if (run := self._largest_run(dataset, noise, name))]
+        segmenting = [run for run in largest if self.methods[run.method].segments]
+        if purpose == LABELS:
+            return segmenting
+        denoising = [run for run in largest if self.methods[run.method].denoises]
+        inputs = [self.input_run(run) for run in segmenting]
+        return denoising or list(dict.fromkeys(run for run in inputs if run))
+
+    def examined(self, dataset: str, noise: str) -> list[Run]:
+        """Return the candidates for all purposes."""
+        runs = [run for purpose in PURPOSES for run in self.candidates(dataset, noise, purpose)]
+        return list(dict.fromkeys(runs))
 
     def segments(self, dataset: str, noise: str) -> bool:
-        """Whether the run that the report shows segments."""
-        return self.methods[self.showcase_run(dataset, noise).method].segments
+        """Whether any method segments the images of a data set."""
+        return bool(self.candidates(dataset, noise, LABELS))
 
     @property
     def applied_run(self) -> Run:

@@ -72,27 +72,33 @@ class ReportFigure:
 
 @dataclass(frozen=True)
 class ReportTrust:
-    """What speaks for and against the results of a run, and the data it is about."""
+    """What speaks for and against the best results, and the data that they are of."""
 
-    run: Run
+    dataset: str
+    noise: str
+    labels: Run | None
+    """The run whose labels were examined."""
+    denoised: Run | None
+    """The run whose denoised images were examined."""
     checks: list[Finding]
     """Of the data, before anything was trained."""
     findings: list[Finding]
-    """Of the results, from :func:`denoiseg_flow.trust.examine_run`, as are ``images``."""
+    """Of the results, from :func:`denoiseg_flow.trust.examine_results`, as are ``images``."""
     images: pd.DataFrame
     figures: list[ReportFigure] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         """Data set and noise."""
-        return f"{self.run.dataset}, noise {self.run.noise}"
+        return f"{self.dataset}, noise {self.noise}"
 
     @property
     def about(self) -> str:
         """What was examined."""
-        labelled = self.run.n_labelled
-        given = f" with {count(labelled, 'annotated image')}" if labelled else ""
-        return f"{self.run.method}{given}, seed {self.run.seed}"
+        if self.labels == self.denoised and self.labels:
+            return f"labels and denoised images of {_called(self.labels)}"
+        kinds = {"labels": self.labels, "denoised images": self.denoised}
+        return "; ".join(f"{kind} of {_called(run)}" for kind, run in kinds.items() if run)
 
     @property
     def doubts(self) -> int:
@@ -110,6 +116,12 @@ class ReportTrust:
         shown = self.images[self.columns].head(_WORST)
         cells = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
         return cells.where(shown.notna(), "").to_numpy().tolist()
+
+
+def _called(run: Run) -> str:
+    """Method, annotated images and seed of a run."""
+    given = f" with {count(run.n_labelled, 'annotated image')}" if run.n_labelled else ""
+    return f"{run.method}{given}, seed {run.seed}"
 
 
 @dataclass(frozen=True)

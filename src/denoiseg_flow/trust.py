@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from denoiseg_flow.data.images import open_image
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.findings import Finding, count, in_order
+from denoiseg_flow.grid import Run
 from denoiseg_flow.labels import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models import AnyModel
 from denoiseg_flow.noise_structure import NoiseStructure, noise_of_files
@@ -71,7 +72,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Trust:
-    """What was found out about the results of a run.
+    """What was found out about the results of a study for one data set and noise.
 
     Attributes
     ----------
@@ -97,16 +98,51 @@ class Trust:
     findings: list[Finding]
 
 
-def examine_run(
+@dataclass(frozen=True)
+class Segmented:
+    """The labels of a run.
+
+    Attributes
+    ----------
+    run, model
+        That made them.
+    images
+        What the model read: noisy images, or the predictions of another run.
+    predictions
+        Of the run.
+    """
+
+    run: Run
+    model: AnyModel
+    images: Path
+    predictions: Path
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """The denoised images of a run.
+
+    Attributes
+    ----------
+    run
+        That made them.
+    predictions
+        Of the run.
+    """
+
+    run: Run
+    predictions: Path
+
+
+def examine_results(
     split: pd.DataFrame,
     masks: Path,
     noisy: Path,
-    images: Path,
-    predictions: Path,
     metrics: pd.DataFrame,
-    model: AnyModel,
+    segmented: Segmented | None,
+    denoised: Denoised | None,
 ) -> Trust:
-    """Examine the predictions of a run, one image at a time in memory.
+    """Examine labels and denoised images, one image at a time in memory.
 
     Parameters
     ----------
@@ -114,21 +150,22 @@ def examine_run(
         Table of :func:`manifest.split`.
     masks, noisy
         Folders of the masks and of the noisy images, ``{image}.tif`` each.
-    images
-        What the model read: noisy images, or the predictions of another run.
-    predictions, metrics, model
-        Of the run.
+    metrics
+        Tidy metrics of the study.
+    segmented, denoised
+        What to examine: the same run, two of them, or one alone.
     """
-    denoised = find_denoised(images, predictions)
-    folders = [folder for folder in (denoised, predictions / "labels") if folder]
+    folders = [segmented.predictions / "labels"] if segmented else []
+    if denoised:
+        folders.append(denoised.predictions / "denoised")
     predicted = {path.stem for folder in folders for path in folder.glob("*.tif")}
     names = [name for name in split["image"] if name in predicted]
     noise = noise_of_files([noisy / f"{name}.tif" for name in names])
     rows, along = [], []
     for name in names:
         row: dict[str, object] = {"image": name}
-        if denoised is not None and (denoised / f"{name}.tif").exists():
-            residual = load_residual(name, noisy, denoised, noise)
+        if denoised and (folders[-1] / f"{name}.tif").exists():
+            residual = load_residual(name, noisy, folders[-1], noise)
             along.append((residual.along_x, residual.along_y))
             row |= {
                 "smoothed": residual.smoothed.mean(),
@@ -136,36 +173,32 @@ def examine_run(
                 "removed": residual.removed,
             }
         rows.append(row)
-    scored = metrics[metrics["metric"].isin(SCORES)]
-    scores = scored.pivot_table(index="image", columns="metric", values="value")
-    table = (
-        pd.DataFrame(rows, columns=["image", *MEASURED])
-        .merge(split[["image", "subset"]])
-        .join(scores, on="image")
-    )
-    table = table.reindex(columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=["image", *MEASURED]).merge(split[["image", "subset"]])
+    for score, results in (("AP", segmented), ("PSNR", denoised)):
+        table[score] = table["image"].map(_scores(metrics, results.run, score) if results else {})
+    table = table[COLUMNS].astype(dict.fromkeys(SCORES, float))
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
-
-    calibration = None
-    if model.method.segments:
-        source = input_folder(images)
-        annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
-        # Spread over the data set, for images of a kind often lie side by side.
-        compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
-        files = (source / f"{name}.tif" for name in compared)
-        truths = (open_image(masks / f"{name}.tif") for name in compared)
-        probabilities = predict_probabilities_of_files(model, files)
-        calibration = reliability(zip(probabilities, truths, strict=True))
+    calibration = _calibration(split, masks, segmented) if segmented else None
     x, y = np.nanmean(along, axis=0) if along else (None, None)
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration))
 
 
-def find_denoised(images: Path, predictions: Path) -> Path | None:
-    """Return the folder of what a run denoised, or of the denoised images that it segmented."""
-    for folder in (predictions / "denoised", images / "denoised"):
-        if folder.is_dir():
-            return folder
-    return None
+def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
+    """Return a score of the images of a run."""
+    rows = metrics[metrics["metric"] == metric].merge(pd.DataFrame([run.as_dict()]))
+    return dict(zip(rows["image"], rows["value"], strict=True))
+
+
+def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reliability | None:
+    """Return how right the probabilities are in annotated images that were not trained on."""
+    source = input_folder(segmented.images)
+    annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
+    # Spread over the data set, for images of a kind often lie side by side.
+    compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
+    files = (source / f"{name}.tif" for name in compared)
+    truths = (open_image(masks / f"{name}.tif") for name in compared)
+    probabilities = predict_probabilities_of_files(segmented.model, files)
+    return reliability(zip(probabilities, truths, strict=True))
 
 
 def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from denoiseg_flow import classical, configuration
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.grid import Grid, Run
+from denoiseg_flow.grid import PURPOSES, SHORT, Grid, Run
 
 
 def message(config):
@@ -308,7 +308,8 @@ def test_a_study_of_denoising_alone(config, schema, spec):
     assert grid.figures("lines") == ["denoising_levels", "training_curves", "calibration"]
     assert grid.n_labelled == {"lines": 0}
     assert grid.summary["annotated images"] == []
-    assert grid.showcase_run("lines", "n10").method == "n2v"
+    assert grid.candidates("lines", "n10", "denoised")[0].method == "n2v"
+    assert grid.candidates("lines", "n10", "labels") == []
 
 
 def test_masks_are_needed_if_all_methods_segment(config):
@@ -433,6 +434,7 @@ def test_published_numbers(config):
         "methods": ["denoiseg_warm", "denoiseg", "n2v"],
         "noises": {"n10": "gaussian, sigma 10", "n20": "gaussian, sigma 20"},
         "noise_sigmas": {},
+        "untrained": [],
         "reference": "denoiseg",
         "published_datasets": grid.published_datasets,
         "published_methods": grid.published_methods,
@@ -445,9 +447,40 @@ def test_examples_are_runs_of_the_study(config):
     assert [run.method for run in runs] == grid.method_names
     assert {run.n_labelled for run in runs} == {0, 4}
     assert set(runs) <= set(grid.runs)
-    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "denoiseg", 16, 1)
+
+
+def test_candidates_are_the_runs_with_the_most_annotated_images(config):
+    """The reference method first, which is taken where nothing is scored, or else the last one."""
+    grid = Grid(config)
+    found = {purpose: grid.candidates("nuclei", "n20", purpose) for purpose in PURPOSES}
+    assert found["labels"][0] == Run("nuclei", "n20", "denoiseg", 16, 1)
+    assert {run.n_labelled for run in found["labels"]} == {16}
+    segmenting = ["denoiseg", "denoiseg_warm", "sequential", "baseline"]
+    assert [run.method for run in found["labels"]] == segmenting
+    denoising = ["denoiseg", "denoiseg_warm", "n2v"]
+    assert [run.method for run in found["denoised"]] == denoising
+    assert Run("nuclei", "n20", "n2v", 0, 1) in found["denoised"]
+    assert [run.method for run in grid.examined("nuclei", "n20")] == [*segmenting, "n2v"]
     grid = select(config, methods=["n2v", "baseline"])
-    assert grid.showcase_run("nuclei", "n20") == Run("nuclei", "n20", "baseline", 16, 1)
+    assert [run.method for run in grid.candidates("nuclei", "n20", "labels")] == ["baseline"]
+    grid = select(config, methods=["baseline", "sequential"])
+    (read,) = grid.candidates("nuclei", "n20", "denoised")
+    assert read.method == "n2v"  # what sequential segments
+    grid = select(config, methods=["baseline"])
+    assert grid.candidates("nuclei", "n20", "denoised") == []
+
+
+def test_short_trainings_are_not_for_judging_methods(config):
+    """A kind of trainings, whatever the recipe is called; what is not trained has none."""
+    fast = config["recipes"]["fast"]
+    fast |= {"epochs": SHORT - 1, "steps_per_epoch": 1}
+    (note,) = Grid(config).notes
+    assert note.startswith(f"The recipe fast trains networks for {SHORT - 1} steps only")
+    fast["epochs"] = SHORT
+    assert Grid(config).notes == []
+    fast["epochs"] = 1
+    config["methods"]["median"] = {"classical": "median"}
+    assert select(config, methods=["median"], reference="median").notes == []
 
 
 def test_summary_names_every_axis(config):
@@ -553,6 +586,7 @@ def test_no_method_is_scored_on_what_it_was_trained_towards(few, target):
 
 def test_the_report_says_which_images_were_cross_validated(few):
     few["notes"] = ["Mine."]
+    few["recipes"]["fast"]["epochs"] = SHORT
     few["datasets"]["more"] = few["datasets"]["nuclei"] | {"annotated": 12}
     own, note = select(few, datasets=["nuclei", "more"]).notes
     assert own == "Mine."
@@ -574,6 +608,7 @@ def test_the_folders_are_left_alone_where_nothing_asks_for_numbers(config):
 
 def test_volumes_are_noted_for_the_reader(config):
     config["datasets"]["deep"] = {"source": "simulate", "depth": 8, "n_images": 48}
+    config["recipes"]["fast"]["epochs"] = SHORT
     assert select(config).notes == []
     config["datasets"]["deep"] |= {"split": config["datasets"]["nuclei"]["split"]}
     (note,) = select(config, datasets=["nuclei", "deep"]).notes

@@ -235,7 +235,10 @@ def test_gains_are_in_the_summary():
 
 def trust(name="simulated", **changes):
     values = {
-        "run": Run(name, "n10", "denoiseg", 4, 1),
+        "dataset": name,
+        "noise": "n10",
+        "labels": Run(name, "n10", "denoiseg", 4, 1),
+        "denoised": Run(name, "n10", "n2v", 0, 1),
         "checks": [Finding("warning", "saturation", f"Too bright: {name}.", ("a", "b"))],
         "findings": [Finding("problem", "x", "A problem."), Finding("note", "y", "All is well.")],
         "images": pd.DataFrame(
@@ -251,7 +254,8 @@ def test_what_speaks_against_the_results():
     text = "".join(page.text)
     assert text.count("2 reasons to be careful") == 2
     for words in ("Problem: x.", "A problem.", "Note: y.", "Too bright: simulated.", "a, b",
-                  "denoiseg with 4 annotated images, seed 1", "0.250"):  # fmt: skip
+                  "Examined: labels of denoiseg with 4 annotated images, seed 1; denoised images "
+                  "of n2v, seed 1.", "0.250"):  # fmt: skip
         assert words in text
     assert "PSNR" not in "".join(page.text).partition("worst predictions")[2].partition("Tables")[0]
     assert not page.misnested and not page.open

@@ -15,7 +15,7 @@ from denoiseg_flow import findings
 from denoiseg_flow.classical import candidates
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.checksums import NAME
-from denoiseg_flow.grid import Grid
+from denoiseg_flow.grid import PURPOSES, Grid
 from denoiseg_flow.methods import as_dict
 from denoiseg_flow.models import load_model
 
@@ -169,7 +169,6 @@ class Chain:
         self.call("measure_costs", output={"html": self.benchmarks / "costs.html"})
 
     def make_advice(self):
-        shown = self.grid.showcase_run("nuclei", "n10")
         read = {"split": self.split, "prepared": self.prepared, "noisy": self.noisy}
         wildcards = {"dataset": "nuclei", "noise": "n10"}
         self.call(
@@ -178,15 +177,23 @@ class Chain:
             output={end: self.checks / f"nuclei_n10.{end}" for end in ("html", "csv", "json")},
             wildcards=wildcards,
         )
-        read |= {"images": self.noisy, "model": self.of(shown, "model.pt")}
+        runs = {purpose: self.grid.candidates(**wildcards, purpose=purpose) for purpose in PURPOSES}
+        axes = {purpose: [run.as_dict() for run in each] for purpose, each in runs.items()}
+        predictions = {
+            purpose: [self.of(run, "predictions") for run in each] for purpose, each in runs.items()
+        }
+        sources = [self.grid.input_run(run) for run in runs["labels"]]
+        read |= {
+            "metrics": self.tables / "metrics.csv",
+            "images": [self.of(run, "predictions") if run else self.noisy for run in sources],
+            "models": [self.of(run, "model.pt") for run in runs["labels"]],
+        }
         self.call(
             "trust",
-            input=read
-            | {"predictions": self.of(shown, "predictions")}
-            | {"metrics": self.of(shown, "metrics.tsv")},
+            input=read | predictions,
             output={end: self.trust / f"nuclei_n10.{end}" for end in ("csv", "json")}
             | {name: self.drawing(f"{name}_n10") for name in ("residuals", "diagnostics")},
-            params={"about": "nuclei, noise n10", "device": "cpu"},
+            params={"about": "nuclei, noise n10", "device": "cpu"} | axes,
         )
         self.call(
             "suggest",
@@ -195,7 +202,7 @@ class Chain:
                 "csv": self.suggestions / "nuclei_n10.csv",
                 "figure": self.drawing("suggestions_n10"),
             },
-            params={"device": "cpu"},
+            params={"device": "cpu"} | axes,
         )
 
     def drawing(self, name):
@@ -228,7 +235,7 @@ class Chain:
             params={"runs": [run.as_dict() for run in runs]},
             wildcards={"dataset": "nuclei", "noise": "n10"},
         )
-        shown = self.grid.showcase_run("nuclei", "n10")
+        setting = {"dataset": "nuclei", "noise": "n10"}
         self.call(
             "report",
             input=metrics
@@ -241,7 +248,9 @@ class Chain:
                 ],
                 "prepared": [self.prepared],
                 "noisy": [self.noisy],
-                "predictions": [self.of(shown, "predictions")],
+                "predictions": [
+                    self.of(run, "predictions") for run in self.grid.examined(**setting)
+                ],
                 "checks": [self.checks / "nuclei_n10.json"],
                 "trust": [self.trust / "nuclei_n10.json"],
                 "images": [self.trust / "nuclei_n10.csv"],
@@ -255,8 +264,8 @@ class Chain:
                 "study": self.grid.comparison,
                 "title": self.config["title"],
                 "notes": ["A note for the reader."],
-                "runs": [shown.as_dict()],
-                "segmented": [{"dataset": "nuclei", "noise": "n10"}],
+                "settings": [setting],
+                "segmented": [setting],
             },
         )
 

@@ -129,6 +129,16 @@ def recipe(name):
     return None if method.classical else as_dict(GRID.recipe_of(method))
 
 
+def model_of(run):
+    """The model of a run."""
+    return run_path(run, "model.pt")
+
+
+def predictions_of(run):
+    """The predictions of a run."""
+    return run_path(run, "predictions")
+
+
 def images_read_by(run):
     """Noisy images, or the images that another method denoised."""
     noisy = f"<results>/data/{run.dataset}/noisy/{run.noise}"
@@ -186,13 +196,12 @@ def figures(dataset):
 FIGURES = [path for dataset in config["grid"]["datasets"] for path in figures(dataset)]
 
 
-# What is checked, shown and examined: a run for each of these.
+# What is checked, examined and shown.
 SETTINGS = [
     {"dataset": dataset, "noise": noise}
     for dataset in config["grid"]["datasets"]
     for noise in config["grid"]["noises"]
 ]
-SHOWN_RUNS = [GRID.showcase_run(**setting) for setting in SETTINGS]
 SEGMENTED = [setting for setting in SETTINGS if GRID.segments(**setting)]
 
 
@@ -201,23 +210,23 @@ def in_settings(path, settings=SETTINGS):
     return [path.format(**setting) for setting in settings]
 
 
-def shown_run(wildcards):
-    """The run that the report shows of a data set and noise level."""
-    return GRID.showcase_run(wildcards.dataset, wildcards.noise)
+def candidates(purpose):
+    """The runs of which one is examined: which one, only their scores can tell."""
+
+    def runs(wildcards):
+        return GRID.candidates(wildcards.dataset, wildcards.noise, purpose)
+
+    return runs
 
 
-def shown(name):
-    """A file or folder of the run that the report shows of a data set and noise level."""
-
-    def path(wildcards):
-        return run_path(shown_run(wildcards), name)
-
-    return path
+def of_candidates(purpose, what):
+    """What each of them has, such as a file, in the same order."""
+    return lambda wildcards: [what(run) for run in candidates(purpose)(wildcards)]
 
 
-def read_by_shown_run(wildcards):
-    """The images that this run reads."""
-    return images_read_by(shown_run(wildcards))
+def examined(wildcards):
+    """All of them."""
+    return GRID.examined(wildcards.dataset, wildcards.noise)
 
 
 # What is checked, and what the runs that the report shows were trained on.

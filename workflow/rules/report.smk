@@ -61,7 +61,11 @@ rule report:
         figures=FIGURES,
         prepared=in_settings("<results>/data/{dataset}/prepared"),
         noisy=in_settings("<results>/data/{dataset}/noisy/{noise}"),
-        predictions=[run_path(run, "predictions") for run in SHOWN_RUNS],
+        predictions=[
+            predictions_of(run)
+            for setting in SETTINGS
+            for run in GRID.examined(**setting)
+        ],
         checks=in_settings("<results>/checks/{dataset}_{noise}.json"),
         trust=in_settings("<results>/trust/{dataset}_{noise}.json"),
         images=in_settings("<results>/trust/{dataset}_{noise}.csv"),
@@ -86,7 +90,7 @@ rule report:
         study=lambda wildcards: GRID.comparison,
         title=lambda wildcards: config["title"],
         notes=lambda wildcards: GRID.notes,
-        runs=[run.as_dict() for run in SHOWN_RUNS],
+        settings=SETTINGS,
         segmented=SEGMENTED,
     script:
         "../scripts/report.py"

@@ -6,10 +6,11 @@ rule trust:
         split=FIRST_SPLIT,
         prepared="<results>/data/{dataset}/prepared",
         noisy="<results>/data/{dataset}/noisy/{noise}",
-        images=read_by_shown_run,
-        model=shown("model.pt"),
-        predictions=shown("predictions"),
-        metrics=shown("metrics.tsv"),
+        metrics="<results>/tables/metrics.csv",
+        images=of_candidates("labels", images_read_by),
+        models=of_candidates("labels", model_of),
+        labels=of_candidates("labels", predictions_of),
+        denoised=of_candidates("denoised", predictions_of),
     output:
         csv="<results>/trust/{dataset}_{noise}.csv",
         json="<results>/trust/{dataset}_{noise}.json",
@@ -24,14 +25,16 @@ rule trust:
     threads: 1
     resources:
         gpu=lambda wildcards: gpu(GRID.segments(**wildcards)),
-        mem_mb=memory("trust", ESTIMATES.examination, shown_run),
-        runtime=minutes("trust", ESTIMATES.examination, shown_run),
+        mem_mb=memory("trust", ESTIMATES.examination, examined),
+        runtime=minutes("trust", ESTIMATES.examination, examined),
     params:
         about=lambda wildcards: f"{wildcards.dataset}, noise {wildcards.noise}",
         captions=lambda wildcards: {
             name: caption(name) for name in ("residuals", "diagnostics")
         },
         device=config["device"],
+        labels=of_candidates("labels", Run.as_dict),
+        denoised=of_candidates("denoised", Run.as_dict),
     script:
         "../scripts/trust.py"
 
@@ -40,8 +43,9 @@ rule suggest:
     input:
         split=FIRST_SPLIT,
         noisy="<results>/data/{dataset}/noisy/{noise}",
-        images=read_by_shown_run,
-        model=shown("model.pt"),
+        metrics="<results>/tables/metrics.csv",
+        images=of_candidates("labels", images_read_by),
+        models=of_candidates("labels", model_of),
     output:
         csv="<results>/suggestions/{dataset}_{noise}.csv",
         figure=figure("<results>/figures/{dataset}/suggestions_{noise}"),
@@ -52,10 +56,11 @@ rule suggest:
     threads: 1
     resources:
         gpu=gpu(True),
-        mem_mb=memory("suggest", ESTIMATES.examination, shown_run),
-        runtime=minutes("suggest", ESTIMATES.examination, shown_run),
+        mem_mb=memory("suggest", ESTIMATES.examination, candidates("labels")),
+        runtime=minutes("suggest", ESTIMATES.examination, candidates("labels")),
     params:
         caption=lambda wildcards: caption("suggestions"),
         device=config["device"],
+        labels=of_candidates("labels", Run.as_dict),
     script:
         "../scripts/suggest.py"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.figures.examples import Example, rank_images
-from denoiseg_flow.grid import Grid, Run
+from denoiseg_flow.grid import PURPOSES, Grid
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.report import (
     ReportAdvice,
@@ -20,7 +20,7 @@ from denoiseg_flow.report import (
 from denoiseg_flow.tables.comparison import comparison_tables
 from denoiseg_flow.tables.costs import benchmark_records, costs_table
 from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_methods, label_gains, recommend
+from denoiseg_flow.tables.verdicts import best_methods, best_run, label_gains, recommend
 
 
 def main(snakemake):
@@ -31,7 +31,7 @@ def main(snakemake):
         published = inputs.get("published"), inputs.get("published_denoisers")
         tables = comparison_tables(metrics, params.study, *published)
         records = benchmark_records(grid.runs, Path(inputs.costs).parent)
-        runs = [Run(**axes) for axes in params.runs]
+        settings = examined(grid, metrics, params.settings, inputs.predictions)
         report = ReportData(
             title=params.title,
             study=grid.summary,
@@ -39,16 +39,14 @@ def main(snakemake):
             verdicts=best_methods(metrics, params.study["untrained"]),
             gains=label_gains(metrics),
             recommendations=recommend(metrics, params.study["untrained"]),
-            trust=trust(inputs, runs),
+            trust=trust(inputs, settings),
             advice=advice(inputs, params.segmented),
             tables=[ReportTable.of(table) for table in tables.values()],
             figures=[ReportFigure.of_file(Path(path)) for path in inputs.figures],
             comparisons=[
                 slider
-                for run, *folders in zip(
-                    runs, inputs.prepared, inputs.noisy, inputs.predictions, strict=True
-                )
-                for slider in sliders(metrics, run, *map(Path, folders))
+                for setting, *folders in zip(settings, inputs.prepared, inputs.noisy, strict=True)
+                for slider in sliders(metrics, setting, *map(Path, folders))
             ],
             run_times=ReportTable.of(costs_table(records)),
             software=software_versions(),
@@ -57,18 +55,35 @@ def main(snakemake):
         Path(snakemake.output[0]).write_text(build_report(report), encoding="utf-8")
 
 
-def trust(inputs, runs):
-    """What was found out about the data and about the results of the runs that are shown."""
+def examined(grid, metrics, settings, predictions):
+    """What was examined of each data set and noise level: a run for each purpose, or none."""
+    folders = iter(predictions)
+    found = []
+    for setting in settings:
+        place = {run: next(folders) for run in grid.examined(**setting)}
+        best = {
+            purpose: best_run(metrics, grid.candidates(**setting, purpose=purpose), purpose)
+            for purpose in PURPOSES
+        }
+        found.append((setting, best, place))
+    return found
+
+
+def trust(inputs, settings):
+    """What was found out about the data and about the results that came out best."""
     files = (inputs.checks, inputs.trust, inputs.images, inputs.residuals, inputs.diagnostics)
     return [
         ReportTrust(
-            run,
+            **setting,
+            **best,
             checks=findings.worst(findings.read(Path(checks))),
             findings=findings.read(Path(found)),
             images=pd.read_csv(images, dtype={"image": str}),
             figures=[ReportFigure.of_file(Path(path)) for path in figures],
         )
-        for run, checks, found, images, *figures in zip(runs, *files, strict=True)
+        for (setting, best, _), checks, found, images, *figures in zip(
+            settings, *files, strict=True
+        )
     ]
 
 
@@ -86,13 +101,16 @@ def advice(inputs, settings):
     ]
 
 
-def sliders(metrics, run, prepared, noisy, predictions):
-    """The worst, the median and the best test image of a run."""
-    ranked = rank_images(metrics, [run], predictions)
-    for word, place in [("worst", 0), ("median", len(ranked) // 2), ("best", -1)]:
-        image = ranked[place]
-        name = f"{run.dataset}, {run.noise}, {run.method}: {word} image, {image}"
-        yield Example.load(name, image, prepared, noisy, predictions)
+def sliders(metrics, examined, prepared, noisy):
+    """The worst, the median and the best test image of each run that was examined."""
+    _, best, place = examined
+    for run in dict.fromkeys(run for run in best.values() if run):
+        predictions = Path(place[run])
+        ranked = rank_images(metrics, [run], predictions)
+        for word, number in [("worst", 0), ("median", len(ranked) // 2), ("best", -1)]:
+            image = ranked[number]
+            name = f"{run.dataset}, {run.noise}, {run.method}: {word} image, {image}"
+            yield Example.load(name, image, prepared, noisy, predictions)
 
 
 if "snakemake" in globals():

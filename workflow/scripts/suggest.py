@@ -9,10 +9,13 @@ from denoiseg_flow.data.images import middle_plane, open_image, open_plane
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.suggestions import thumbnails
+from denoiseg_flow.grid import LABELS, Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.models import load_model
 from denoiseg_flow.prediction import input_folder, predict_probabilities
 from denoiseg_flow.suggestions import entropy, suggest
+from denoiseg_flow.tables.statistics import read_metrics_csv
+from denoiseg_flow.tables.verdicts import best_run
 
 N_SHOWN = 8
 
@@ -22,8 +25,10 @@ def main(snakemake):
         inputs, output = snakemake.input, snakemake.output
         params = snakemake.params
         device = select_device(params.device, snakemake.threads, snakemake.resources)
-        model = load_model(Path(inputs.model), device)
-        images, noisy = input_folder(Path(inputs.images)), Path(inputs.noisy)
+        runs = [Run(**axes) for axes in params.labels]
+        place = runs.index(best_run(read_metrics_csv(inputs.metrics), runs, LABELS))
+        model = load_model(Path(inputs.models[place]), device)
+        images, noisy = input_folder(Path(inputs.images[place])), Path(inputs.noisy)
         split = manifest.read(Path(inputs.split))
         annotated = split["annotated"] == 1
         table = suggest(

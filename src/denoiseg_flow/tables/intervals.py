@@ -24,9 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr
-from scipy.stats import chi2, qmc
+from scipy.special import gammaincinv, ndtr
 
 from denoiseg_flow.seeds import generator
 
@@ -36,7 +34,7 @@ MIN_SEEDS, MIN_SOURCES = 2, 3
 #: Of an interval, and of everything that is said to be shown.
 LEVEL = 0.95
 
-_DRAWS = 13  # power of two
+_DRAWS, _LATTICE = 8192, (1, 5063, 3393)
 _LUCK_DRAWS = 10_000
 
 
@@ -85,10 +83,11 @@ def estimate_mean(table: NDArray[np.float64], trained: bool = True) -> Estimate:
     if parts is None:
         return nothing
     freedom, squares, weights = parts
-    # Variances of the mean that would explain these sums of squares. That of the rest is taken off
-    # once, because both others hold it, so that neither can be larger than the sum.
-    terms = (weights * squares)[:, None] / _chi_squared(freedom)
-    deviations = np.sqrt(np.maximum(terms.sum(axis=0), terms[:2].min(axis=0)))
+    # Mean squares that would explain these sums of squares, and the variances of the mean that
+    # follow. Those of the effects hold the rest as well: at least, there is the rest alone.
+    seeds, sources, rest = squares[:, None] / _chi_squared(freedom)
+    variances = weights[0] * (seeds - rest) + weights[1] * (sources - rest) + weights[2] * rest
+    deviations = np.sqrt(np.maximum(variances, weights[2] * rest))
     p = _two_sided(abs(mean), deviations)
     share = _share_of_seeds(weights, squares / freedom)
     return Estimate(mean, *_interval(mean, deviations), p, share)
@@ -103,8 +102,9 @@ def _parts(
     -------
     tuple
         For seeds (adjusted for sources), sources (adjusted for seeds) and the rest: degrees of
-        freedom, sums of squares, and the weights that turn mean squares into the variance of the
-        mean. None if seeds and sources cannot be told apart. (Henderson's third method.)
+        freedom, sums of squares, and what the mean squares, those of the effects less that of the
+        rest, weigh in the variance of the mean. None if seeds and sources cannot be told apart.
+        (Henderson's third method.)
     """
     n, per_seed, per_source = known.sum(), known.sum(axis=1), known.sum(axis=0)
     values, n_seeds = np.where(known, deviations, 0.0), len(per_seed)
@@ -124,18 +124,21 @@ def _parts(
         return None
     # What the effects weigh in the mean over sources, then over seeds.
     share = known / (n_seeds * per_seed[:, None])
-    seeds, sources, rests = 1 / n_seeds, (share.sum(axis=0) ** 2).sum(), (share**2).sum()
-    seeds *= df_seeds / (n - len(per_source))
-    sources *= df_sources / (n - n_seeds)
-    weights = np.array([seeds, sources, rests - seeds - sources])
+    weights = np.array([
+        df_seeds / (n - len(per_source)) / n_seeds,
+        df_sources / (n - n_seeds) * (share.sum(axis=0) ** 2).sum(),
+        (share**2).sum(),
+    ])  # fmt: skip
     return (df_seeds, df_sources, df_rest), np.array([of_seeds, of_sources, rest]), weights
 
 
 @lru_cache(maxsize=256)
 def _chi_squared(freedom: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return draws (component, draw) of chi-squared; spread evenly, so that no seed decides."""
-    points = qmc.Sobol(len(freedom), scramble=False).random_base2(_DRAWS) + 0.5 / 2**_DRAWS
-    return np.array([chi2.ppf(u, df) for u, df in zip(points.T, freedom, strict=True)])
+    """Return draws (component, draw) of chi-squared, spread evenly, so that no seed decides."""
+    # A lattice: along every axis, each of the equal parts holds one point.
+    places = np.arange(_DRAWS) * np.array(_LATTICE)[: len(freedom), None] % _DRAWS
+    points = (places + 0.5) / _DRAWS
+    return 2 * gammaincinv(np.array(freedom)[:, None] / 2, points)
 
 
 def _two_sided(distance: float, deviations: NDArray[np.float64]) -> float:
@@ -148,15 +151,18 @@ def _two_sided(distance: float, deviations: NDArray[np.float64]) -> float:
 
 def _interval(mean: float, deviations: NDArray[np.float64]) -> tuple[float, float]:
     """Return the bounds beyond which a share of ``1 - LEVEL`` lies."""
-    upper = float(np.median(deviations))
-    if upper <= 1e-14 * abs(mean):  # the same everywhere, but for rounding
+    half = float(np.median(deviations))
+    if half <= 1e-14 * abs(mean):  # the same everywhere, but for rounding
         return mean, mean
-    while _two_sided(upper, deviations) > 1 - LEVEL:
-        upper *= 2
-    half = brentq(
-        lambda distance: _two_sided(distance, deviations) - (1 - LEVEL), 0, upper, xtol=1e-9 * upper
-    )
-    return mean - half, mean + half
+    while _two_sided(half, deviations) < 1 - LEVEL:
+        half /= 2
+    # The share falls ever more slowly, so that steps of Newton never lead too far.
+    while True:
+        excess = _two_sided(half, deviations) - (1 - LEVEL)
+        slope = (np.exp(-((half / deviations) ** 2) / 2) / deviations).mean() * np.sqrt(2 / np.pi)
+        half += excess / slope
+        if excess < 1e-9:
+            return mean - float(half), mean + float(half)
 
 
 def _share_of_seeds(weights: NDArray[np.float64], means: NDArray[np.float64]) -> float:

@@ -8,7 +8,7 @@ equal is said where the interval lies within a margin. All else is not known, an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from denoiseg_flow.findings import count
+from denoiseg_flow.grid import DENOISED, LABELS, PURPOSES, Run
 from denoiseg_flow.tables.intervals import LEVEL, MIN_SEEDS, MIN_SOURCES, holm, luck_of_the_best
 from denoiseg_flow.tables.layout import format_mean, format_number
 from denoiseg_flow.tables.statistics import paired_differences, summarise
 
-#: What methods are recommended for.
-PURPOSES = {"labels": "Labels", "denoised": "Denoised images"}
+_PURPOSES = {LABELS: "Labels", DENOISED: "Denoised images"}
 
 #: Differences that do not matter in practice: two trainings of a kind differ by as much.
 MARGINS = {"AP": 0.02, "PSNR": 0.2}
@@ -198,7 +198,9 @@ class Verdict:
         shown = format_number(self.luck, self.metric) if self.luck > 0 else ""
         if not shown.strip("0."):
             return ""
-        return f" Chosen and scored on the same images, it should be about {shown} worse on new ones."
+        return (
+            f" Chosen and scored on the same images, it should be about {shown} worse on new ones."
+        )
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class Recommendation:
     dataset: str
     noise: str
     purpose: str
-    """One of :data:`PURPOSES`."""
+    """One of :data:`denoiseg_flow.grid.PURPOSES`."""
     method: str
     """The one that came out best."""
     sentence: str
@@ -216,7 +218,7 @@ class Recommendation:
     @property
     def title(self) -> str:
         """The purpose in words."""
-        return PURPOSES[self.purpose]
+        return _PURPOSES[self.purpose]
 
 
 def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Recommendation]:
@@ -256,9 +258,28 @@ def best_method(metrics: pd.DataFrame, purpose: str) -> str | None:
     return str(_ranked(summarise(scores))["method"].iloc[0])
 
 
+def best_run(metrics: pd.DataFrame, runs: Sequence[Run], purpose: str) -> Run | None:
+    """Return the run of the method that came out best for a purpose.
+
+    Parameters
+    ----------
+    metrics
+        Tidy metrics of the whole study.
+    runs
+        See :meth:`denoiseg_flow.grid.Grid.candidates`: one for each method, of one data set with
+        its noise. The first one is taken where none of them was scored, and None if there is none.
+    """
+    if not runs:
+        return None
+    here = metrics["dataset"].eq(runs[0].dataset) & metrics["noise"].eq(runs[0].noise)
+    mine = {run.method: run for run in runs}
+    best = best_method(metrics[here & metrics["method"].isin(list(mine))], purpose)
+    return mine[best] if best else runs[0]
+
+
 def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
     """Return what methods are judged by, with the most annotated images."""
-    if purpose == "denoised":
+    if purpose == DENOISED:
         metrics = metrics[metrics["metric"] != "AP"]
         metric = ranking_metric(metrics)
     else:
@@ -424,7 +445,7 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
         if len(counts) < 2:
             continue
         *_, (fewer, more) = pairwise(counts)
-        best = best_method(here[here["n_labelled"] == more], "labels")
+        best = best_method(here[here["n_labelled"] == more], LABELS)
         # Numbers take the place of methods, and methods of noise levels, so that the same pairing
         # serves.
         ends = here[here["n_labelled"].isin([fewer, more])]
