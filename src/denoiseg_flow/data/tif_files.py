@@ -320,7 +320,7 @@ def _description(path: Path) -> bytes:
             code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
             if code == 270:
                 file.seek(place)
-                text = file.read(length).rstrip(b"\0")
+                text = file.read(min(length, path.stat().st_size)).rstrip(b"\0")
                 is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
                 return text if is_ome else b""
     return b""
