@@ -106,6 +106,17 @@ def test_png(tmp_path):
     np.testing.assert_array_equal(found, STACK[0])
 
 
+def test_pixels_of_one_bit_are_numbers(tmp_path):
+    """NumPy refuses to compute with booleans."""
+    bits = NOISE[0] > 2**15
+    tifffile.imwrite(tmp_path / "a.tif", bits, photometric="minisblack")
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    for name in ("a.tif", "a.png"):
+        found = whole(tmp_path / name)[1]
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, bits)
+
+
 def test_pyramid_is_its_full_resolution(tmp_path):
     path = tmp_path / "a.ome.tif"
     pixels = NOISE[:, :32, :32].repeat(4, 1).repeat(4, 2)

@@ -177,7 +177,7 @@ def _files(draw):
         339: [sample_format] * samples,
     }
     content = tif_bytes(segments, tags | cut, order)
-    return pixels.astype(bool) if bits == 1 else pixels, separate, content, tags
+    return pixels, separate, content, tags
 
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)

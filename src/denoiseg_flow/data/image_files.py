@@ -67,7 +67,7 @@ class ImageFile:
     shape
         Its length along these axes.
     dtype
-        The type of its pixels.
+        The type of its pixels; uint8 for those of one bit, with which nothing can be computed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ImageFile:
         )
         names = "".join(letters[number] for number in self._order)
         self.shape = tuple(source.shape[number] for number in self._order)
-        self.dtype = source.dtype
+        self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
         channels = source.channels if len(source.channels) == n_channels else ()
         self.metadata = Metadata(names, source.pixel_size, channels).only(names)
@@ -129,7 +129,7 @@ class ImageFile:
         others = [number for number in range(piece.ndim) if number not in self._order]
         piece = piece.transpose(self._order + others)
         kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
-        return np.asarray(piece[(*kept, *(0 for _ in others), ...)], order="C")
+        return np.asarray(piece[(*kept, *(0 for _ in others), ...)], self.dtype, order="C")
 
     def length(self, axis: str) -> int:
         """Return the length along an axis, which is 1 where the image has no such axis."""
