@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from denoiseg_flow import __version__
+from denoiseg_flow import __version__, findings
 from denoiseg_flow.application import apply_model
 from denoiseg_flow.applied_tables import refuse_failures
-from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.folders import find_images, left_out
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.devices import select_device, usable_cores
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
+    findings.log(left_out(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     failed = apply_model(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
+from datetime import date
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,6 +12,9 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from denoiseg_flow.errors import InputError, plain, shown
+
+# What names without quotes may be, such as 2024, on or 2024-01-31.
+_NO_TEXT = {int: "a number", float: "a number", bool: "yes or no", date: "a date"}
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -101,6 +105,12 @@ def _sentence(error: ValidationError) -> str:
             if isinstance(error.instance, str) and error.instance in refused:
                 return f"{where} is {value}, but {refused[error.instance]}"
             return f"{where} is {value}; available: {_listed(error.validator_value)}"
+        case "type" if error.validator_value == "string" and type(error.instance) in _NO_TEXT:
+            verb = "has the name" if "propertyNames" in error.absolute_schema_path else "is"
+            kind = _NO_TEXT[type(error.instance)]
+            return (
+                f"{where} {verb} {error.instance}, which YAML reads as {kind}: write it in quotes"
+            )
         case "type":
             wanted = error.validator_value
             wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)

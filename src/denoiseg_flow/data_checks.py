@@ -13,6 +13,7 @@ import skimage as ski
 
 from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.datasets import left_out
 from denoiseg_flow.data.images import centre_crop, middle_plane, open_channels, open_image
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.findings import Finding, count, in_order
@@ -58,7 +59,7 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
     Parameters
     ----------
     prepared
-        Folder of the prepared data set; of it, the manifest and the masks.
+        Folder of the prepared data set; of it, the manifest, the masks, and what was left out.
     noisy
         Folder of the images that methods read, ``{image}.tif`` each.
     split
@@ -83,6 +84,7 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([noisy / f"{name}.tif" for name in table["image"]])
     found = [
+        *left_out(prepared),
         *_about_images(table),
         *_about_masks(table),
         *_about_twins(table, contents, thumbnails),

@@ -53,6 +53,12 @@ def test_mistakes_end_in_a_sentence(folder, capsys, images, message):
     assert not (folder / "out").exists()
 
 
+def test_says_what_it_does_not_read(folder, caplog):
+    (folder / "images/c.czi").touch()
+    assert run(folder, folder / "images") == 0
+    assert "Not read: 1 file in" in caplog.text and "(c.czi)" in caplog.text
+
+
 def test_an_image_that_fails(folder, capsys):
     (folder / "images/2.tif").write_bytes(b"damaged")
     assert run(folder, folder / "images") == 1

@@ -136,7 +136,29 @@ def put(config, path, value):
             "config key 'methods': 'my/method' does not match '^[A-Za-z0-9][A-Za-z0-9_.-]*$'; "
             "names become folder names, so write letters, digits, '_', '-' and '.' only",
         ),
-        ("noises", {10: {}}, "config key 'noises' is 10, but must be of type string"),
+        (
+            "noises",
+            {10: {}},
+            "config key 'noises' has the name 10, which YAML reads as a number: write it in quotes",
+        ),
+        (
+            "datasets",
+            yaml.safe_load("on: {}"),
+            "config key 'datasets' has the name True, which YAML reads as yes or no: write it in "
+            "quotes",
+        ),
+        (
+            "datasets",
+            yaml.safe_load("2024-01-31: {}"),
+            "config key 'datasets' has the name 2024-01-31, which YAML reads as a date: write it "
+            "in quotes",
+        ),
+        (
+            "grid.datasets",
+            [2024],
+            "config key 'grid.datasets.0' is 2024, which YAML reads as a number: write it in "
+            "quotes",
+        ),
         (
             "datasets",
             {},

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from denoiseg_flow import data_checks
 from denoiseg_flow.checks_page import checks_page
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.images import write_image
 from denoiseg_flow.data_checks import check_dataset
-from denoiseg_flow.findings import worst
+from denoiseg_flow.findings import Finding, worst
 from denoiseg_flow.noise_structure import CENTRE
 
 SUBSETS = ["train", "train", "train", "val", "test", "test"]
@@ -62,6 +63,12 @@ def test_nothing_is_wrong_with_good_images(study):
     table = checks.images.set_index("image")
     assert table.loc["a", ["height", "width", "objects", "tiny"]].tolist() == [40, 48, 2, 0]
     assert table["noise_sigma"].to_numpy() == pytest.approx(10, rel=0.15)
+
+
+def test_files_that_were_left_out(study, monkeypatch):
+    finding = Finding("warning", "files left out", "Not read: 1 file")
+    monkeypatch.setattr(data_checks, "left_out", lambda prepared: [finding])
+    assert study.findings()["files left out"] == finding
 
 
 def pixel_types(study):

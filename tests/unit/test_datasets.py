@@ -68,6 +68,35 @@ def test_folder(user, tmp_path):
     assert tifffile.imread(prepared / "masks" / "sim_0002.tif").dtype == np.int32
 
 
+@pytest.mark.parametrize("how", [{"channel": "DAPI"}, {"channel": "all"}, {"axes": "CYX"}])
+def test_masks_have_no_channels(user, tmp_path, how):
+    """Whatever is said of those of the images, it is not about the masks."""
+    for kind in ("images", "masks"):
+        for path in (user / kind).iterdir():
+            pixels = read_image(path)
+            named = {"Channel": {"Name": ["DAPI", "GFP"]}} if "channel" in how else {}
+            options = {"photometric": "minisblack", "metadata": {"axes": "CYX"} | named}
+            path.unlink()
+            tifffile.imwrite(path.with_suffix(".ome.tif"), np.stack([pixels] * 2), **options)
+    spec = folder_spec(user, **{"channel": "all"} | how)
+    message = refusal(spec, None, tmp_path / "prepared")
+    assert "masks/sim_0000.ome.tif has" in message
+    assert "masks are labels of the pixels" in message or "masks have no channels" in message
+
+
+def test_what_is_left_out_is_remembered(user, tmp_path):
+    """For the checks of the data set, and of those that it is a part of."""
+    datasets.prepare(folder_spec(user), None, tmp_path / "one")
+    assert datasets.left_out(tmp_path / "one") == []
+    (user / "masks" / "sim_0003.jpg").touch()
+    datasets.prepare(folder_spec(user), None, tmp_path / "two")
+    (found,) = datasets.left_out(tmp_path / "two")
+    assert found.severity == "warning" and "sim_0003.jpg" in found.sentence
+    parts = [tmp_path / "one", tmp_path / "two"]
+    datasets.prepare({"source": "combine", "of": ["one", "two"]}, None, tmp_path / "all", parts)
+    assert datasets.left_out(tmp_path / "all") == [found]
+
+
 def test_images_as_their_own_clean_truth(user, tmp_path):
     spec = folder_spec(user, clean=str(user / "images"))
     assert prepared_table(spec, None, tmp_path / "prepared")["clean"].all()

@@ -1,6 +1,8 @@
 """Pairing files by name."""
 
+import numpy as np
 import pytest
+import tifffile
 
 from denoiseg_flow.data import folders
 from denoiseg_flow.errors import InputError
@@ -109,3 +111,113 @@ def test_names_that_cannot_be_printed(make, name):
 @pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+HYPERLINK(A1)", "-1+cmd|'c'!A0", "=é"])
 def test_names_that_a_spreadsheet_would_compute(make, name):
     assert "formula" in refusal(make(f"images/{name}.tif") / "images")
+
+
+# --- what is not read, or not by itself -----------------------------------------------------------
+
+OME = """<?xml version="1.0" encoding="UTF-8"?><OME
+xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image ID="Image:0"><Pixels
+ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeC="1" SizeZ="{count}"
+SizeT="1">{planes}</Pixels></Image></OME>"""
+BINARY_ONLY = '<OME UUID="{own}"><BinaryOnly MetadataFile="{first}" UUID="{first}"/></OME>'
+
+
+def write_plane(path, description):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), description=description, metadata=None)
+
+
+def write_set(folder, names, **options):
+    """Write an OME-TIFF in several files, all of which describe the whole image."""
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{name}</UUID>'
+        "</TiffData>"
+        for z, name in enumerate(names)
+    )
+    for name in names:
+        description = OME.format(own=name, planes=planes, count=len(names))
+        tifffile.imwrite(
+            folder / name, np.zeros((8, 8), np.uint8), description=description, metadata=None,
+            **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True, "byteorder": ">"}])
+def test_a_set_of_files_is_one_image(make, options):
+    root = make("i/b.png", "m/one_z0.png")
+    one, other = ([f"{name}_z{z}.ome.tif" for z in range(3)] for name in ("one", "two"))
+    write_set(root / "i", one, **options)
+    write_set(root / "i", [name.replace(".ome", "") for name in other], **options)
+    assert list(folders.find_images([root / "i"])) == ["b", "one_z0", "two_z0"]
+    assert [source.name for source in folders.find(root / "i", root / "m")] == [
+        "b", "one_z0", "two_z0",
+    ]  # fmt: skip
+    assert list(folders.find_images([root / "i" / name for name in one[1:]])) == ["one_z1"]
+    first, second = folders.left_out([root / "i"])
+    assert first.severity == "note" and first.sentence == (
+        f"Read together: {root}/i/one_z0.ome.tif and 2 files (one_z1.ome.tif, one_z2.ome.tif), an "
+        "OME-TIFF in several files."
+    )
+    assert "two_z0.tif" in second.sentence
+    make("m/one_z2.png")
+    message = refusal(root / "i", root / "m")
+    assert "one_z2.png is for a part" in message and "one_z0.ome.tif" in message
+
+
+def test_a_part_that_only_points_at_the_whole(make):
+    root = make("m/c.tif")
+    write_set(root / "m", ["c.tif", "a.tif", "b.tif"])
+    for name in ("a.tif", "b.tif"):
+        write_plane(root / "m" / name, BINARY_ONLY.format(own=name, first="c.tif"))
+    assert list(folders.find_images([root / "m"])) == ["c"]
+
+
+def test_a_file_that_was_renamed_is_no_part_of_its_namesake(make):
+    """Programs write the same name and another identity again and again."""
+    root = make("i/x.png")
+    for name in ("day1.ome.tif", "export.ome.tif"):
+        uuid = f'<UUID FileName="export.ome.tif">{name}</UUID>'
+        planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
+        write_plane(root / "i" / name, OME.format(own=name, planes=planes, count=1))
+    assert list(folders.find_images([root / "i"])) == ["day1", "export", "x"]
+    assert folders.left_out([root / "i"]) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0+" + b"\xff" * 40])
+def test_damaged_files_are_no_sets(make, content):
+    root = make("i/a.tif")
+    (root / "i/a.tif").write_bytes(content)
+    assert list(folders.find_images([root / "i"])) == ["a"]
+
+
+def test_other_files_beside_images_are_counted_and_named(make):
+    root = make("i/a.tif", "i/b.czi", "i/c.JPG", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
+    make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
+    given = [root / "i", root / "i/masks", root / "clean"]
+    images, masks, clean = folders.left_out(given)
+    assert images.severity == masks.severity == "warning" and clean.severity == "note"
+    assert images.sentence.startswith(
+        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.JPG, sub). Accepted endings are .ome"
+    )
+    assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
+    make(*(f"many/{n}.jpg" for n in range(5)), "many/a.tif")
+    (many,) = folders.left_out([root / "many"])
+    assert "(0.jpg, 1.jpg, 2.jpg and 2 more)" in many.sentence
+    assert folders.left_out([root / "i/a.tif"]) == []
+
+
+# --- plates --------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_plate(make):
+    """Each field may be given, and all of a well, in one folder."""
+    root = make("p.zarr/.zattrs", "p.zarr/A/1/.zattrs", "p.zarr/A/2/.zattrs", "m/0.tif")
+    for field in ("A/1/0", "A/1/1", "A/2/0"):
+        make(f"p.zarr/{field}/.zattrs")
+        (root / "p.zarr" / field / ".zattrs").write_text('{"multiscales": []}')
+    assert list(folders.find_images([root / "p.zarr/A/1", root / "p.zarr/A/2/0"])) == [
+        "p_A_1_0", "p_A_1_1", "p_A_2_0",
+    ]  # fmt: skip
+    first, second = folders.find(root / "p.zarr/A/1", root / "m")
+    assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
+    assert folders.left_out([root / "p.zarr/A/1"]) == []

@@ -58,6 +58,14 @@ def tif_bytes(**options):
     return buffer.getvalue()
 
 
+def lzw_bytes():
+    """As Pillow writes them, which reads them, too, where imagecodecs is missing."""
+    buffer = io.BytesIO()
+    first, *others = map(Image.fromarray, PIXELS)
+    first.save(buffer, "TIFF", save_all=True, append_images=others, compression="tiff_lzw")
+    return buffer.getvalue()
+
+
 def png_bytes():
     buffer = io.BytesIO()
     Image.fromarray(PIXELS[0]).save(buffer, "png")
@@ -67,6 +75,7 @@ def png_bytes():
 FILES = {
     "plain.tif": tif_bytes(photometric="minisblack"),
     "tiles.tif": tif_bytes(photometric="minisblack", tile=(16, 16), compression="zlib"),
+    "lzw.tif": lzw_bytes(),
     "a.ome.tif": tif_bytes(ome=True),
     "imagej.tif": tif_bytes(imagej=True),
     "a.png": png_bytes(),

@@ -106,6 +106,17 @@ def test_png(tmp_path):
     np.testing.assert_array_equal(found, STACK[0])
 
 
+def test_pixels_of_one_bit_are_numbers(tmp_path):
+    """NumPy refuses to compute with booleans."""
+    bits = NOISE[0] > 2**15
+    tifffile.imwrite(tmp_path / "a.tif", bits, photometric="minisblack")
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    for name in ("a.tif", "a.png"):
+        found = whole(tmp_path / name)[1]
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, bits)
+
+
 def test_pyramid_is_its_full_resolution(tmp_path):
     path = tmp_path / "a.ome.tif"
     pixels = NOISE[:, :32, :32].repeat(4, 1).repeat(4, 2)
@@ -182,6 +193,32 @@ def test_colours_are_channels_if_the_user_says_so(tmp_path):
         metadata, found = whole(tmp_path / name, "YXC")
         assert metadata == Metadata("CYX")
         np.testing.assert_array_equal(found, rgb.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("n_planes", [3, 4, 5])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_that_the_file_calls_colours(tmp_path, n_planes, compression):
+    """As tifffile writes a stack of three or four planes, unless it is told otherwise."""
+    path, stack = tmp_path / "a.tif", NOISE[:n_planes]
+    options = {"compression": compression, "planarconfig": "separate"}
+    tifffile.imwrite(path, stack, photometric="rgb" if n_planes < 5 else "minisblack", **options)
+    assert refusal(open_image_file, path) == (
+        f"{path} has {n_planes} planes that it calls colours: write `axes` in the dataset's config "
+        "(or --axes) to say what they are, such as TYX for a time series or ZYX for a z-stack, or "
+        "CYX if they are channels"
+    )
+    for axes in ("TYX", "ZYX", "CYX"):
+        metadata, found = whole(path, axes)
+        assert metadata == Metadata(axes)
+        np.testing.assert_array_equal(found, stack)
+
+
+def test_a_snapshot_in_colour_among_stacks(tmp_path):
+    """Its colours are no pixels, whatever is said of all files of the folder."""
+    rgb = NOISE[:3].astype(np.uint8).transpose(1, 2, 0)
+    tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb")
+    assert "is a colour image" in refusal(open_image_file, tmp_path / "a.tif", "TYX")
+    assert "is a mask in colour" in refusal(open_image_file, tmp_path / "a.tif", indexed=True)
 
 
 def test_palette_needs_indexed(tmp_path):

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from ome_zarr.format import FormatV04, FormatV05
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
-from ome_zarr.writer import write_image
+from ome_zarr.writer import write_image, write_plate_metadata, write_well_metadata
 from refusals import refusal
 
 from denoiseg_flow.data import ome_zarr
+from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.image_files import open_image_file, read_image
 from denoiseg_flow.data.images import read_metadata
 from denoiseg_flow.data.metadata import Metadata
@@ -110,7 +111,27 @@ def test_image_in_a_folder_of_bioformats2raw(tmp_path):
     zarr.open_group(str(tmp_path / "a.zarr" / "OME"), mode="w", zarr_format=2)
     np.testing.assert_array_equal(whole(tmp_path / "a.zarr")[1], PIXELS)
     write(tmp_path / "a.zarr" / "1")
-    assert "holds 2 images" in refusal(open_image_file, tmp_path / "a.zarr")
+    message = refusal(open_image_file, tmp_path / "a.zarr")
+    assert "holds 2 images: give one of them, such as" in message and "a.zarr/0" in message
+    np.testing.assert_array_equal(whole(tmp_path / "a.zarr" / "1")[1], PIXELS)
+
+
+@pytest.mark.parametrize("version", FORMATS)
+def test_field_of_a_plate(tmp_path, version):
+    form = FORMATS[version]
+    plate = zarr.open_group(str(tmp_path / "p.zarr"), mode="w", zarr_format=form.zarr_format)
+    write_plate_metadata(plate, ["A"], ["1", "2"], ["A/2"], fmt=form)
+    write_well_metadata(plate.require_group("A/2"), ["0", "1"], fmt=form)
+    well = tmp_path / "p.zarr" / "A" / "2"
+    for field in ("0", "1"):
+        write(well / field, version)
+    assert refusal(open_image_file, tmp_path / "p.zarr") == (
+        f"{tmp_path}/p.zarr is a plate: give one of its fields, such as {well}/0, or a well, such "
+        f"as {well}"
+    )
+    np.testing.assert_array_equal(whole(well / "0")[1], PIXELS)
+    assert list(find_images([well])) == ["p_A_2_0", "p_A_2_1"]
+    assert "not a file" in refusal(open_image_file, well)
 
 
 def test_pieces_are_read_by_chunk(tmp_path):

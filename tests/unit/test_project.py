@@ -8,7 +8,7 @@ import yaml
 from snakemake.profiles import ProfileConfigFileParser
 
 import denoiseg_flow
-from denoiseg_flow import gpu_slots
+from denoiseg_flow import gpu_slots, snakemake_cache
 
 
 def test_version_is_the_same_everywhere(root):
@@ -77,6 +77,13 @@ def test_slurm_profile_that_is_filled_in(read_profile, rules_with_gpu, old, new,
 
 def test_default_profile_without_a_gpu(read_profile):
     assert read_profile("default") == {"scheduler": "greedy"}
+
+
+def test_default_profile_provides_a_cache(read_profile, monkeypatch):
+    calls = []
+    monkeypatch.setattr(snakemake_cache, "provide_cache", lambda: calls.append(1))
+    read_profile("default")
+    assert calls == [1]
 
 
 @pytest.mark.parametrize("share", [1, 2])

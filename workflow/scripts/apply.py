@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from denoiseg_flow import findings
 from denoiseg_flow.applied_folder import at_work
 from denoiseg_flow.applied_tables import join_results, refuse_failures
 from denoiseg_flow.chunks import divide
-from denoiseg_flow.data.folders import find_images
+from denoiseg_flow.data.folders import find_images, left_out
 from denoiseg_flow.logs import job_log
 
 
@@ -13,6 +14,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         finished = Path(snakemake.output.finished)
         images = find_images([snakemake.input.images])
+        findings.log(left_out([snakemake.input.images]), "apply")
         with at_work(finished.parent):
             failed = join_results(images, finished.parent)
         # Snakemake takes a chunk for done as long as its file is there: the next run is to try

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow import findings
 from denoiseg_flow.data import checksums, folders, manifest, simulator
 from denoiseg_flow.data.combined import link_parts, parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
@@ -30,6 +31,7 @@ from denoiseg_flow.data.metadata import Metadata
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
 from denoiseg_flow.data.stacks import Reading, Region, find_regions
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.findings import Finding
 from denoiseg_flow.new_folder import new_folder
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ SIMULATOR_KEYS = (
     "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
 )  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
+_LEFT_OUT = "left_out.json"
 MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
 
@@ -99,12 +102,22 @@ def prepare(
             checksums.verify_folder(raw)
         if spec["source"] == "combine":
             table = link_parts(spec["of"], prepared_parts, unfinished)
+            unread = [each for part in prepared_parts for each in left_out(Path(part))]
         else:
+            unread = folders.left_out(_kinds(spec, raw).values())
             rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, unfinished / "manifest.tsv")
+        if unread:
+            findings.write(unread, unfinished / _LEFT_OUT)
         checksums.write(unfinished)
     logger.info("prepared %d images, %d of them annotated", len(table), table["annotated"].sum())
+
+
+def left_out(prepared: Path) -> list[Finding]:
+    """Return what :func:`prepare` found in the folders of a data set and did not read."""
+    path = prepared / _LEFT_OUT
+    return findings.read(path) if path.exists() else []
 
 
 def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> None:
@@ -326,17 +339,25 @@ def _holds_several(path: Path, spec: Spec) -> bool:
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
+    if spec.get("format") == "denoiseg_npz":
+        return _from_npz(raw, values)
+    reading = Reading.of(spec)
+    if spec["source"] == "simulate":
+        reading = Reading(dimensions=_dimensions(spec))
+    return _from_folders(_kinds(spec, raw), values, reading)
+
+
+def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
+    """Return the folders of images, masks and clean images of a source, those that it has."""
     if spec["source"] == "folder":
-        return _from_folders({key: spec.get(key) for key in FOLDER_KEYS}, values, Reading.of(spec))
+        return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
     if raw is None:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
-        kinds = {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-        return _from_folders(kinds, values, Reading(dimensions=_dimensions(spec)))
+        return {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
     if spec["format"] == "denoiseg_npz":
-        return _from_npz(raw, values)
-    kinds = {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
-    return _from_folders(kinds, values, Reading.of(spec))
+        return {}
+    return {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
 
 
 def _from_folders(

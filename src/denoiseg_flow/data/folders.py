@@ -1,12 +1,23 @@
-"""Pair the images, masks and clean images of a user's folders by name, from the listing alone."""
+"""Pair the images, masks and clean images of a user's folders by name.
+
+That takes their names only, and of tif files the description: several may be one image together.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from denoiseg_flow.data.images import ENDINGS, is_image, stem
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.data.ome_zarr import is_ome_zarr
+from denoiseg_flow.data.tif_files import other_files
+from denoiseg_flow.errors import InputError, plain
+from denoiseg_flow.findings import Finding, count
+
+# Files beside the images that nobody takes for images.
+_TEXTS = {".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".yml", ".xml", ".log", ".pdf", ".html"}
+_UNSEEN = {"thumbs.db", "desktop.ini", "zarr.json"}  # hidden on Windows, or part of a store
+_NAMED = 3  # files that a sentence names
 
 
 class Source(NamedTuple):
@@ -28,7 +39,8 @@ def find(
     Parameters
     ----------
     images
-        Folder of images.
+        Folder of images. Of files that are one image together (an OME-TIFF in several files), the
+        first stands for all.
     masks
         Folder of instance masks. An image without a mask is not annotated; a mask of zeros says
         that an image has no objects.
@@ -52,19 +64,32 @@ def find(
     for key, files in (("masks", mask_files), ("clean", clean_files)):
         orphans = sorted(files.keys() - image_files.keys())
         if orphans:
-            more = f" (and {len(orphans) - 1} more)" if len(orphans) > 1 else ""
-            raise InputError(
-                f"{files[orphans[0]]}{more} has no image of the same name in {images}: correct "
-                f"the folder under `{key}`, or rename or remove the file"
-            )
+            _refuse_orphans([files[name] for name in orphans], Path(images), key)
     return [
         Source(name, path, mask_files.get(name), clean_files.get(name))
         for name, path in sorted(image_files.items())
     ]
 
 
+def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
+    for whole, parts in _wholes(_images_in(images)).items():
+        if stem(files[0]) in map(stem, parts):
+            raise InputError(
+                f"{files[0]} is for a part of an image in several files, which is read as a whole "
+                f"from {whole}: give one file for all of it, of the same name as that one"
+            )
+    more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    raise InputError(
+        f"{files[0]}{more} has no image of the same name in {images}: correct the folder under "
+        f"`{key}`, or rename or remove the file"
+    )
+
+
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     """Return image files by name without ending, in the order given; folders stand for theirs.
+
+    Of files that are one image together, the first stands for all. An image inside of an OME-Zarr
+    store, such as a field of a plate, is called by its whole path in there: ``plate_A_1_0``.
 
     Raises
     ------
@@ -72,28 +97,105 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
         If a path does not exist or is no image, a folder holds none, or two have the same name.
     """
     files: dict[str, Path] = {}
+    found = _found(paths)
+    wholes = _wholes(found)
+    for path in (path for path in found if path in wholes):
+        name = stem(_name_in_store(path))
+        if name in files:
+            raise InputError(
+                f"{files[name]} and {path} have the same name but for folder and ending, so "
+                "that one result would overwrite the other: rename or leave out one of them"
+            )
+        files[name] = path
+    return files
+
+
+def left_out(paths: Iterable[str | Path]) -> list[Finding]:
+    """Return what users should know of files that are not read, or not by themselves.
+
+    Parameters
+    ----------
+    paths
+        Folders and files that :func:`find` or :func:`find_images` took.
+    """
+    given = {path.resolve(): path for path in map(Path, paths)}
+    findings = []
+    for folder in given.values():
+        others = [] if _is_there(folder) else _others_in(folder)
+        others = [path for path in others if path.resolve() not in given]
+        if others:
+            n_folders = sum(path.is_dir() for path in others)
+            counts = ((len(others) - n_folders, "file"), (n_folders, "folder"))
+            listed = " and ".join(count(number, noun) for number, noun in counts if number)
+            findings.append(
+                Finding(
+                    "note" if {path.suffix.lower() for path in others} <= _TEXTS else "warning",
+                    "files left out",
+                    f"Not read: {listed} in {folder} ({_named(others)}). Accepted endings are "
+                    f"{', '.join(ENDINGS)}.",
+                )
+            )
+    for whole, parts in _wholes(_found(given.values())).items():
+        if parts:
+            findings.append(
+                Finding(
+                    "note",
+                    "files of one image",
+                    f"Read together: {whole} and {count(len(parts), 'file')} ({_named(parts)}), an "
+                    "OME-TIFF in several files.",
+                )
+            )
+    return findings
+
+
+def _named(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return ", ".join(plain(path.name) for path in paths[:_NAMED]) + more
+
+
+def _found(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the image files that paths stand for."""
+    found = []
     for given in map(Path, paths):
         if not given.exists():
             raise InputError(f"{given} does not exist: correct its path")
         if _is_there(given):
-            found = [given]
-        elif given.is_dir():
-            found = _images_in(given)
-        else:
+            found.append(given)
+            continue
+        if not given.is_dir():
             raise InputError(f"{given} is no image: accepted endings are {', '.join(ENDINGS)}")
-        if not found:
+        inside = _images_in(given)
+        if not inside:
             raise InputError(
                 f"folder {given} holds no image: accepted endings are {', '.join(ENDINGS)}"
             )
-        for path in found:
-            name = stem(path)
-            if name in files:
-                raise InputError(
-                    f"{files[name]} and {path} have the same name but for folder and ending, so "
-                    "that one result would overwrite the other: rename or leave out one of them"
-                )
-            files[name] = path
-    return files
+        found += inside
+    return found
+
+
+def _wholes(paths: Sequence[Path]) -> dict[Path, list[Path]]:
+    """Return those files that stand for an image, each with the others of that image."""
+    wholes, taken, there = {}, set(), set(paths)
+    for path in paths:
+        if path not in taken:
+            others = other_files(path) if path.suffix.lower() in (".tif", ".tiff") else []
+            wholes[path] = [other for name in others if (other := path.with_name(name)) in there]
+            taken.update(wholes[path])
+    # The first may say nothing but that it is a part of another.
+    return {whole: parts for whole, parts in wholes.items() if whole not in taken}
+
+
+def _name_in_store(path: Path) -> Path:
+    """Return a path whose name tells where in an OME-Zarr store an image lies; others as is."""
+    if is_image(path):
+        return path
+    path = path.absolute()
+    inside = [path.name]
+    for parent in path.parents:
+        if is_image(parent) and parent.suffix.lower() == ".zarr":
+            return Path("_".join([stem(parent), *reversed(inside)]))
+        inside.append(parent.name)
+    return path
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -101,9 +203,23 @@ def _images_in(folder: Path) -> list[Path]:
         return [folder / name for name in sorted(each.name for each in entries if _is_there(each))]
 
 
+def _others_in(folder: Path) -> list[Path]:
+    """Return what else there is in a folder, but for hidden files."""
+    with os.scandir(folder) as entries:
+        names = sorted(
+            each.name
+            for each in entries
+            if not _is_there(each) and each.name[0] != "." and each.name.lower() not in _UNSEEN
+        )
+    return [folder / name for name in names]
+
+
 def _is_there(path: Path | os.DirEntry[str]) -> bool:
-    """Return whether a path is a file named like an image, or a folder named like a zarr store."""
-    return is_image(path.name) and path.is_dir() == path.name.lower().endswith(".zarr")
+    """Return whether a path is an image file, or the folder of an OME-Zarr image."""
+    if not path.is_dir():
+        return is_image(path.name) and not path.name.lower().endswith(".zarr")
+    named = is_image(path.name) and path.name.lower().endswith(".zarr")
+    return named or (not path.name.startswith(".") and is_ome_zarr(Path(path)))
 
 
 def _list(folder: str | Path, key: str) -> dict[str, Path]:
@@ -113,7 +229,7 @@ def _list(folder: str | Path, key: str) -> dict[str, Path]:
         what = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(f"folder {folder} (config key `{key}`) {what}: correct its path")
     files: dict[str, Path] = {}
-    for path in _images_in(folder):
+    for path in _wholes(_images_in(folder)):
         name = stem(path)
         if name in files:
             raise InputError(

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from denoiseg_flow.data.metadata import ORDER, Metadata
-from denoiseg_flow.data.ome_zarr import ZarrSource
+from denoiseg_flow.data.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.pillow_files import open_with_pillow
 from denoiseg_flow.data.tif_files import TifSource
 from denoiseg_flow.errors import InputError, plain
@@ -67,10 +67,12 @@ class ImageFile:
     shape
         Its length along these axes.
     dtype
-        The type of its pixels; uint8 if they are bool.
+        The type of its pixels; uint8 for those of one bit, with which nothing can be computed.
     """
 
-    def __init__(self, path: Path, source: _Source, axes: str | None) -> None:
+    def __init__(
+        self, path: Path, source: _Source, axes: str | None, indexed: bool = False
+    ) -> None:
         self.path = path
         self._source = source
         if source.dtype.kind not in "biuf" or 0 in source.shape:
@@ -78,7 +80,7 @@ class ImageFile:
                 f"{path} holds no image, but pixels of type {source.dtype} and shape "
                 f"{source.shape}: export it as uint8, uint16 or float32"
             )
-        letters = _letters(path, source, axes)
+        letters = _letters(path, source, axes, indexed)
         # Dimensions of the file in the order of the axes.
         self._order = sorted(
             (
@@ -90,7 +92,6 @@ class ImageFile:
         )
         names = "".join(letters[number] for number in self._order)
         self.shape = tuple(source.shape[number] for number in self._order)
-        # Of a bool image, the numbers 0 and 1: they can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
         channels = source.channels if len(source.channels) == n_channels else ()
@@ -152,7 +153,7 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
     Parameters
     ----------
     path
-        A png file, a folder whose name ends in ``.zarr``, or else a tif file.
+        A png file, the folder of an OME-Zarr image, or else a tif file.
     axes
         What the dimensions of the file are, such as ``ZYX``, instead of what it says itself: a
         letter of TCZYX for each dimension, of which those of length 1 may be left out.
@@ -169,7 +170,7 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
     path = Path(path)
     source = _open(path, indexed)
     try:
-        return ImageFile(path, source, axes)
+        return ImageFile(path, source, axes, indexed)
     except BaseException:
         source.close()
         raise
@@ -210,7 +211,8 @@ def _is_png(path: Path) -> bool:
 
 def _open(path: Path, indexed: bool) -> _Source:
     """Open a file by its ending; refuse palettes unless their indices count."""
-    kind = ZarrSource if path.name.lower().endswith(".zarr") else TifSource
+    is_zarr = path.name.lower().endswith(".zarr") or is_ome_zarr(path)
+    kind = ZarrSource if is_zarr else TifSource
     if kind is ZarrSource and not path.is_dir():
         raise InputError(f"{path} does not exist or is not a folder: correct its path")
     if kind is TifSource and not path.is_file():
@@ -246,7 +248,7 @@ def _not_single(source: _Source) -> list[int]:
     ]
 
 
-def _letters(path: Path, source: _Source, axes: str | None) -> dict[int, str]:
+def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[int, str]:
     """Return the axis letter of each dimension of a file, but for some of length 1.
 
     Raises
@@ -256,10 +258,10 @@ def _letters(path: Path, source: _Source, axes: str | None) -> dict[int, str]:
     """
     numbers = _not_single(source)
     own = "".join(source.axes[number] for number in numbers)
-    if "S" in own and "C" not in (axes or ""):
-        raise _colour(path)
     shape = tuple(source.shape[number] for number in numbers)
     if axes is None:
+        if "S" in own:
+            raise _colour(path, shape[0] if own.startswith("S") else 0, mask)
         names = own if len(numbers) != 2 or _are_axes(own) else "YX"
         if not _are_axes(names):
             raise InputError(
@@ -276,12 +278,19 @@ def _letters(path: Path, source: _Source, axes: str | None) -> dict[int, str]:
     if len(axes) == len(source.shape):
         numbers = list(range(len(axes)))
     if len(axes) != len(numbers):
+        compared = "more" if len(axes) > len(numbers) else "fewer"
+        advice = "write one letter for each, such as ZYX for a z-stack"
+        if mask and compared == "fewer":
+            advice = "masks have no channels: export the labels by themselves"
         raise InputError(
             f"{path} has {len(shape)} dimensions of shape {shape}, for which `axes: {axes}` has "
-            f"{'more' if len(axes) > len(shape) else 'fewer'} letters: write one letter for each, "
-            "such as ZYX for a z-stack"
+            f"{compared} letters: {advice}"
         )
-    return dict(zip(numbers, axes, strict=True))
+    letters = dict(zip(numbers, axes, strict=True))
+    # Whoever has stacks does not mean that a snapshot in colour is as wide as it has colours.
+    if any(source.axes[number] == "S" and letter in "YX" for number, letter in letters.items()):
+        raise _colour(path, mask=mask)
+    return letters
 
 
 def _are_axes(names: str) -> bool:
@@ -300,7 +309,19 @@ def _bounds(part: int | slice, length: int) -> slice:
     return slice(start, max(start, stop))
 
 
-def _colour(path: Path) -> InputError:
+def _colour(path: Path, planes: int = 0, mask: bool = False) -> InputError:
+    """Say what to do with a colour image, or with a file that calls its ``planes`` colours."""
+    if planes:
+        return InputError(
+            f"{path} has {planes} planes that it calls colours: write `axes` in the dataset's "
+            "config (or --axes) to say what they are, such as TYX for a time series or ZYX for a "
+            "z-stack, or CYX if they are channels"
+        )
+    if mask:
+        return InputError(
+            f"{path} is a mask in colour: export its labels instead, one channel with a number for "
+            "each object, as uint8 or uint16"
+        )
     return InputError(
         f"{path} is a colour image (or has transparency): convert it to grey, one channel per "
         "file, in ImageJ by Image > Type > 8-bit or 16-bit"

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from denoiseg_flow.data.metadata import ORDER, SPATIAL, Metadata, numbered
 from denoiseg_flow.data.units import micrometres
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.tiles import boxes
 
 if TYPE_CHECKING:
@@ -100,6 +100,16 @@ class ZarrSource:
         """Do nothing: no file of a store stays open."""
 
 
+def is_ome_zarr(folder: Path) -> bool:
+    """Return whether a folder is an OME-Zarr image, whatever its name."""
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            return b'"multiscales"' in (folder / name).read_bytes()
+        except OSError:
+            continue
+    return False
+
+
 def _open_array(folder: Path) -> "zarr.Array":
     """Open an array for reading, such that damaged chunks raise ValueError.
 
@@ -146,11 +156,19 @@ def _image_in(path: Path) -> Path:
             f"{path} has no zarr metadata (zarr.json or .zgroup), it seems incomplete: copy or "
             "export it again"
         )
-    if "bioformats2raw.layout" not in _attributes(path):
+    attributes = _attributes(path)
+    if "plate" in attributes:
+        well = path / plain(attributes["plate"]["wells"][0]["path"])
+        raise InputError(
+            f"{path} is a plate: give one of its fields, such as {well / '0'}, or a well, such as "
+            f"{well}"
+        )
+    if "bioformats2raw.layout" not in attributes:
         return path
-    images = [folder for folder in path.iterdir() if folder.name.isdecimal()]
+    images = sorted(folder for folder in path.iterdir() if folder.name.isdecimal())
     if len(images) != 1:
-        raise InputError(f"{path} holds {len(images)} images: export one grey image per file")
+        example = f", such as {images[0]}" if images else ""
+        raise InputError(f"{path} holds {len(images)} images: give one of them{example}")
     return images[0]
 
 

@@ -5,7 +5,7 @@ Every time point of a file is an image of its own, and so is every plane where p
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -33,12 +33,15 @@ class Reading:
         Number (from 0) or name of the only channel that is read, or "all"; None: there is but one.
     pixel_size
         Micrometres along ([z,] y, x), where files do not tell or tell wrong.
+    masks
+        Whether the files are masks, which have no channels.
     """
 
     axes: str | None = None
     dimensions: int | None = None
     channel: int | str | None = None
     pixel_size: tuple[float, ...] | None = None
+    masks: bool = field(default=False, repr=False)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Reading":
@@ -54,7 +57,7 @@ class Reading:
     def of_masks(self) -> "Reading":
         """Return how masks are read: like images, but that they have no channels."""
         axes = self.axes and self.axes.replace("C", "")
-        return replace(self, axes=axes, channel=None)
+        return replace(self, axes=axes, channel=None, masks=True)
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
             f"{path} is not a volume but has axes {axes} of shape {file.shape}: write "
             "'dimensions: 2' in the dataset's config, or 'axes' if its planes are called otherwise"
         )
-    channel = _find_channel(file, reading.channel)
+    channel = _find_channel(file, reading)
     kept = "CZYX" if reading.dimensions == 3 else "CYX"
     kept = kept.replace("C", "") if channel is not None else kept
     metadata = _sized(file, file.metadata.only(kept), reading.pixel_size)
@@ -156,9 +159,9 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
         yield Region(file, suffix, index, metadata)
 
 
-def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
+def _find_channel(file: ImageFile, reading: Reading) -> int | None:
     """Return the number of the only channel to read; None: there is no such axis, or all."""
-    metadata, path = file.metadata, file.path
+    metadata, path, wanted = file.metadata, file.path, reading.channel
     if "C" not in metadata.axes:
         if wanted in (None, 0, "0", ALL) or wanted in metadata.channels:
             return None
@@ -169,6 +172,11 @@ def _find_channel(file: ImageFile, wanted: int | str | None) -> int | None:
     count = file.length("C")
     names = metadata.channels or tuple(map(str, range(count)))
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names))
+    if reading.masks:
+        raise InputError(
+            f"mask {path} has {count} channels, {listed}: masks are labels of the pixels and have "
+            "none, whatever 'channel' is; export the one with the labels by itself"
+        )
     if wanted is None:
         raise InputError(
             f"{path} has {count} channels, {listed}: write 'channel' in the dataset's config (or "

@@ -15,14 +15,10 @@ import tifffile
 
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import ORDER, numbered
-from denoiseg_flow.data.tif_segments import MissingCodec, SegmentDecoder
+from denoiseg_flow.data.tif_segments import MissingCodec, SegmentDecoder, check_expansion
 from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
-# Into how many bytes a compressed one can grow at most: by definition of the algorithm for
-# deflate, LZW and PackBits, generously for others.
-_EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
-_MOST_EXPANSION = 2**16
 _MOST_PLANES = 10**6
 _TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
 
@@ -130,7 +126,6 @@ class TifSource:
                 continue
             n_segments = math.prod(keyframe.chunked)
             n_bytes = int(keyframe.size * np.mean(keyframe.bitspersample)) // 8
-            expansion = _EXPANSION.get(int(keyframe.compression), _MOST_EXPANSION)
             counts = page.databytecounts
             n_written = min(sum(count > 0 for count in counts), len(page.dataoffsets))
             if n_written < n_segments:
@@ -138,8 +133,7 @@ class TifSource:
                 raise ValueError(f"it lacks {n_missing} of the {n_segments} tiles of a plane")
             for start, count in zip(page.dataoffsets, counts, strict=False):
                 _check_end(start + count, file)
-            if sum(counts) * expansion < n_bytes:
-                raise ValueError(f"{sum(counts)} bytes cannot hold a plane of {n_bytes} bytes")
+            check_expansion(int(keyframe.compression), sum(counts), n_bytes)
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         """Return a copy of the pixels in a slice of each dimension, with start and stop."""
@@ -320,7 +314,7 @@ def _description(path: Path) -> bytes:
             code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
             if code == 270:
                 file.seek(place)
-                text = file.read(length).rstrip(b"\0")
+                text = file.read(min(length, path.stat().st_size)).rstrip(b"\0")
                 is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
                 return text if is_ome else b""
     return b""

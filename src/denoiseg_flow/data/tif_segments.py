@@ -30,11 +30,21 @@ _OF_BYTES = {
     50000: "zstd",
 }
 _OF_PIXELS = {2: "tiff_ccitt", 3: "group3", 4: "group4", 7: "jpeg"}
+# Into how many bytes a compressed one can grow at most: by definition of the algorithm for
+# deflate, LZW and PackBits, generously for others.
+_EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
+_MOST_EXPANSION = 2**16
 _JPEG = {6, 7, 34892, 33007}
 _SHORT = {258, 530}  # tags of several short numbers
 _GROUP = 2**22  # bytes of several segments that are decompressed together
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _Page = tifffile.TiffPage | tifffile.TiffFrame
+
+
+def check_expansion(compression: int, n_compressed: int, n_bytes: int) -> None:
+    """Raise ValueError if so many compressed bytes cannot hold so many others."""
+    if n_compressed * _EXPANSION.get(compression, _MOST_EXPANSION) < n_bytes:
+        raise ValueError(f"{n_compressed} bytes cannot hold {n_bytes} bytes of pixels")
 
 
 class MissingCodec(Exception):
@@ -123,11 +133,13 @@ class SegmentDecoder:
         page, width = self._page, self.sides[2]
         bits, samples, dtype = page.bitspersample, page.shaped[-1], page.dtype
         compression = int(page.compression)
+        row = -(-width * samples * bits // 8)  # bytes
+        for data in segments:
+            check_expansion(compression, len(data), rows * row)
         if page.fillorder == 2 and not self._is_jpeg:
             segments = [data.translate(_REVERSED) for data in segments]
         if compression in _OF_PIXELS:
             return _decompress(segments, rows, width, _tags_of_pixels(page, tables))
-        row = -(-width * samples * bits // 8)  # bytes
         if compression == 1:
             content = b"".join(data[: rows * row] for data in segments)
             stored = np.frombuffer(content, np.uint8).reshape(-1, row)
