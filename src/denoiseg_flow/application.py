@@ -91,9 +91,7 @@ def apply_model(
     checksum = hashlib.sha256(file.read_bytes() + asked).hexdigest()
     results = results_of(model, form)
     with at_work(folder, shared=chunk):
-        check_targets(images, folder, results)
-        record = Record(folder)
-        known = record.read(images)
+        known, record = check_targets(images, folder, results), Record(folder)
         todo = []
         for name, path in images.items():
             item, entry = Entry.of(name, path, checksum), known.get(name)

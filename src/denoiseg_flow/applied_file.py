@@ -19,7 +19,6 @@ from denoiseg_flow.data.images import (
     check_image,
     copy_image,
     create_image,
-    open_channels,
     open_image,
     write_bands,
 )
@@ -181,7 +180,8 @@ def _predict(
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
-    for channel, each in zip(open_channels(read), levels, strict=True):
+    image = open_image(read)
+    for each, channel in zip(levels, image if len(levels) > 1 else [image], strict=True):
         each.add(channel)
     for number, step in enumerate(chain(model)):
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)

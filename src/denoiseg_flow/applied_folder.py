@@ -8,7 +8,7 @@ from pathlib import Path
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.job_lock import sole_process
-from denoiseg_flow.record import Record, files_of
+from denoiseg_flow.record import Entry, Record, files_of
 
 UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
 
@@ -44,7 +44,9 @@ def at_work(folder: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
-def check_targets(images: Mapping[str, Path], folder: Path, results: Sequence[str]) -> None:
+def check_targets(
+    images: Mapping[str, Path], folder: Path, results: Sequence[str]
+) -> dict[str, Entry]:
     """Check that nothing would be written over but results of the same images.
 
     Parameters
@@ -55,6 +57,11 @@ def check_targets(images: Mapping[str, Path], folder: Path, results: Sequence[st
         Where to write.
     results
         What comes of each image, see :func:`record.results_in`.
+
+    Returns
+    -------
+    dict of str to Entry
+        What the record of the folder knows, at least of these images, by name.
 
     Raises
     ------
@@ -70,22 +77,24 @@ def check_targets(images: Mapping[str, Path], folder: Path, results: Sequence[st
             raise InputError(
                 f"{path} would be written over, but no earlier call made it: {_ELSEWHERE}"
             )
-    inputs = {os.path.abspath(path) for path in images.values()}
     known = record.read(images)
+    places = {os.path.abspath(folder / result.partition(".")[0]) for result in results}
     for name, source in images.items():
-        entry = known.get(name)
+        entry, given = known.get(name), os.path.abspath(source)
         listed = entry.results.split() if entry else []
-        for result, path in zip(results, files_of(name, results, folder), strict=True):
-            problem = None
-            if os.path.abspath(path) in inputs:
+        is_same = entry and entry.is_from(given) and os.path.dirname(given) not in places
+        # Others are looked for one by one: there may be a hundred thousand images.
+        others = [result for result in results if not (is_same and result in listed)]
+        for result, path in zip(others, files_of(name, others, folder), strict=True):
+            if not os.path.lexists(path):
+                continue
+            problem = f"is not among the results that {record.path} lists"
+            if os.path.abspath(path) == given:
                 problem = "is one of the images to predict"
             elif result in listed:
-                if not entry.is_from(source) and os.path.lexists(path):
-                    problem = f"is the result of {entry.source}, not of {source}"
-            elif os.path.lexists(path):
-                problem = f"is not among the results that {record.path} lists"
-            if problem:
-                raise InputError(f"{path} would be written over, but {problem}: {_ELSEWHERE}")
+                problem = f"is the result of {entry.source}, not of {source}"
+            raise InputError(f"{path} would be written over, but {problem}: {_ELSEWHERE}")
+    return known
 
 
 def check_source(images: Path, folder: Path) -> None:

@@ -10,7 +10,8 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -113,10 +114,7 @@ class Record:
             Whose entries are wanted for sure; None: those of all. Of others, what was added since
             the last :meth:`replace` may be missing.
         """
-        shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
-        shards = shards if self.added.exists() else []
-        paths = [self.path, *map(self._shard, shards)]
-        return {entry.image: entry for path in paths for entry in _entries(path, self.folder)}
+        return {entry.image: entry for entry in self._entries(images)}
 
     def is_one(self) -> bool:
         """Whether ``images.tsv`` is a record, and not another table of that name."""
@@ -125,7 +123,7 @@ class Record:
 
     def has_tables(self) -> bool:
         """Whether there are, or may be, tables of objects to be joined."""
-        return any("objects.csv" in entry.results for entry in self.read().values())
+        return any("objects.csv" in entry.results for entry in self._entries())
 
     def add(self, entry: Entry) -> None:
         """Add an entry, which counts from now on."""
@@ -143,11 +141,17 @@ class Record:
         os.replace(partial, self.path)
         shutil.rmtree(self.added, ignore_errors=True)
 
-    def _row(self, entry: Entry) -> tuple[Any, ...]:
+    def _row(self, entry: Entry) -> tuple[str | int, ...]:
         """Return the entry as it is written: a study that moves as a whole takes it along."""
-        if not os.path.isabs(entry.source):
-            entry = replace(entry, source=os.path.relpath(entry.source, self.folder))
-        return astuple(entry)
+        source = _moved(entry.source, start=str(self.folder))
+        return tuple(source if name == "source" else each for name, each in vars(entry).items())
+
+    def _entries(self, images: Iterable[str] | None = None) -> Iterator[Entry]:
+        """Yield entries as :meth:`read` returns them, earlier ones of an image first."""
+        shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
+        shards = shards if self.added.exists() else []
+        for path in (self.path, *map(self._shard, shards)):
+            yield from _entries(path, self.folder)
 
     def _shard(self, number: int) -> Path:
         return self.added / f"{number}.tsv"
@@ -171,8 +175,11 @@ def _entries(path: Path, folder: Path) -> Iterator[Entry]:
                     width = len(row)
                 if len(row) == width and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
-                    found = Entry(*row[:2], int(row[2]), int(row[3]), row[4], objects, *row[6:])
-                    found = _with_results(found) if width < len(columns) else _here(found, folder)
+                    # Older versions wrote paths as they were given.
+                    source = _moved(row[1], inside=str(folder)) if width == len(columns) else row[1]
+                    sizes = int(row[2]), int(row[3])
+                    found = Entry(row[0], source, *sizes, row[4], objects, *row[6:])
+                    found = _with_results(found) if width < len(columns) else found
                     entry = found if set(found.results.split()) <= _ALL else None
             if entry:
                 yield entry
@@ -186,11 +193,19 @@ def _with_results(entry: Entry) -> Entry:
     return replace(entry, results=" ".join(dict.fromkeys(found)))
 
 
-def _here(entry: Entry, folder: Path) -> Entry:
-    """Return an entry with the path of its file as seen from where this process works."""
-    if os.path.isabs(entry.source):
-        return entry
-    return replace(entry, source=os.path.relpath(folder / entry.source))
+def _moved(source: str, inside: str = "", start: str = "") -> str:
+    """Return a path that is relative to one folder as it is relative to another.
+
+    Without them, that is the one that this process works in. Absolute paths stay as they are.
+    """
+    folder, name = os.path.split(source)
+    return source if os.path.isabs(source) else os.path.join(_way(inside, folder, start), name)
+
+
+@lru_cache  # most images are in the same folder
+def _way(inside: str, folder: str, start: str) -> str:
+    way = os.path.relpath(os.path.join(inside, folder or "."), start or None)
+    return "" if way == "." else way
 
 
 def _table(file: TextIO) -> Any:

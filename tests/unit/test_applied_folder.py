@@ -320,10 +320,10 @@ def test_two_commands_at_once_make_what_they_make_one_after_the_other(images, mo
     )
     commands = [
         subprocess.Popen([sys.executable, "-c", code, f"day1/images/{name}"], stderr=-1, text=True)
-        for name in ("a.tif", "b.tif", "a.tif")
+        for name in ("a.tif", "b.tif")
     ]
     said = [command.communicate()[1] for command in commands]
-    assert [command.returncode for command in commands] == [0, 0, 0], said
+    assert [command.returncode for command in commands] == [0, 0], said
     apply(model, "day1/images", "expected")
     expected = {path.name: path for path in (images / "expected").rglob("*.*")}
     assert (images / "out/objects.csv").read_bytes() == expected["objects.csv"].read_bytes()

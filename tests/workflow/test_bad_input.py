@@ -18,6 +18,7 @@ from denoiseg_flow.classical import is_available
 from denoiseg_flow.data import manifest
 from denoiseg_flow.grid import Grid
 from denoiseg_flow.methods import as_dict
+from denoiseg_flow.record import Entry, Record
 
 SHAPE = (40, 48)
 
@@ -318,6 +319,33 @@ def test_apply_to_a_missing_folder(tmp_path, call_snakemake):
     call = call_snakemake(tmp_path, "--dry-run", "apply", "--config", "apply={images: nowhere}")
     assert call.status != 0
     assert "nowhere" in call.screen
+
+
+def test_apply_to_two_folders_of_one_name(tmp_path, call_snakemake):
+    """The second is refused before any job, unless it gets a name of its own."""
+    for day in ("day1", "day2"):
+        (tmp_path / day / "images").mkdir(parents=True)
+        (tmp_path / day / f"images/{day}.tif").write_bytes(b"")
+    (tmp_path / "model.pt").write_bytes(b"")
+    applied = tmp_path / "results/applied/images"
+    applied.mkdir(parents=True)
+    source = tmp_path / "day1/images/day1.tif"
+    Record(applied).add(Entry("day1", str(source), 0, 0, "", results="labels.tif"))
+
+    def call(day, **options):
+        asked = ", ".join(f"{key}: {value}" for key, value in options.items())
+        apply = f"apply={{images: {day}/images, model: model.pt, {asked}}}"
+        return call_snakemake(tmp_path, "--dry-run", "apply", "--config", apply)
+
+    refused = call("day2")
+    assert refused.status != 0
+    assert f"images from {tmp_path}/day1/images, such as day1, not from day2/images" in (
+        refused.screen
+    )
+    assert call("day2", name="second").jobs == {"apply_chunk": 1, "apply": 1}
+    (applied / "overlays").mkdir()
+    (applied / "overlays/day1.png").write_text("mine")
+    assert "overlays/day1.png would be written over, but" in call("day1").screen
 
 
 @pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")
