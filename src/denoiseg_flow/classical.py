@@ -217,7 +217,10 @@ def denoise_planes(
 
 
 def hidden_pixel_loss(
-    function: Callable[[NDArray], NDArray], image: ArrayLike, subgrids: int = 4
+    function: Callable[[NDArray], NDArray],
+    image: ArrayLike,
+    subgrids: int = 4,
+    hidden: Sequence[Any] | None = None,
 ) -> float:
     """Return how well a denoiser foretells pixels that it does not see.
 
@@ -231,6 +234,8 @@ def hidden_pixel_loss(
         ([z,] y, x).
     subgrids
         How many of the 16 sub-grids to use, always the same ones.
+    hidden
+        Masks or indices of the pixels to hide instead, together; no two of a mask may touch.
 
     Returns
     -------
@@ -238,11 +243,17 @@ def hidden_pixel_loss(
         Mean, in squared grey levels.
     """
     image = _as_float(image)
-    if image.ndim == 3 and len(image) == 1:  # mirrored along z, pixels would be their neighbours
-        return hidden_pixel_loss(lambda plane: function(plane[None])[0], image[0], subgrids)
-    grids = _subgrids(image.shape, subgrids)
-    denoised = ski.restoration.denoise_invariant(image, function, masks=grids)
-    return float(np.mean(np.concatenate([np.ravel(denoised[J] - image[J]) for J in grids]) ** 2))
+    beside = scipy.ndimage.generate_binary_structure(image.ndim, 1).astype(float)
+    beside[(1,) * image.ndim] = 0
+    # Mirrored along an axis of a single pixel, a pixel would be its own neighbour.
+    beside = beside[tuple(slice(size == 1, 2 + (size > 1)) for size in image.shape)]
+    means = scipy.ndimage.convolve(image, beside / max(beside.sum(), 1), mode="mirror")
+    errors = []
+    for place in _subgrids(image.shape, subgrids) if hidden is None else hidden:
+        shown = image.copy()
+        shown[place] = means[place]
+        errors.append(np.ravel(function(shown)[place] - image[place]))
+    return float(np.mean(np.concatenate(errors) ** 2))
 
 
 def calibrate(

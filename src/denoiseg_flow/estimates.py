@@ -256,8 +256,9 @@ class Estimates:
         n_networks = 1
         if method.each_image:
             n_networks = self._n_predicted(run)
-        elif images.cross and method.segments:
-            n_networks += min(N_FOLDS, run.n_labelled)
+        elif images.cross:
+            n_networks += min(N_FOLDS, run.n_labelled or images.n_test)
+            n_networks += 0 < run.n_labelled < images.n_test
         patch = self._patch(run)
         taught = recipe.steps - recipe.first_pseudo_step(method)
         # Patches that pass through the network forth and back, or forth alone.

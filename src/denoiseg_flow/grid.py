@@ -157,12 +157,17 @@ class Grid:
         return [*SUBSETS, CROSS] if everything else list(TESTED)
 
     def judged_subsets(self, dataset: str, method: str) -> list[str]:
-        """Return the subsets on which the self-supervised loss of a method stands for its PSNR."""
+        """Return the subsets on which the self-supervised loss of a method is measured by itself.
+
+        For methods that predict every pixel while it is hidden, and of which a clean image is
+        known, it is that of this prediction instead.
+        """
         return list(TESTED) if self._is_judged(dataset, self.methods[method]) else []
 
     def _is_judged(self, dataset: str, method: Method) -> bool:
         denoises = method.denoises and method.input == NOISY
-        return denoises and not self.has_clean_truth(dataset)
+        # A J-invariant prediction of what a network was trained on says nothing of its error.
+        return denoises and (method.each_image or not self.has_clean_truth(dataset))
 
     def has_clean_truth(self, dataset: str) -> bool:
         """Whether the clean images of a dataset are known, so that PSNR can be told."""
@@ -470,13 +475,6 @@ class Grid:
                     f"config key 'methods.{name}.target' is 'second_noisy', but noise level "
                     f"'{noise}' adds no noise, so that there is no second copy to draw; leave "
                     f"{name} out of grid.methods, or {noise} out of grid.noises"
-                )
-            if method.target in ("second_noisy", "clean") and self.is_cross_validated(dataset):
-                raise InputError(
-                    f"config key 'methods.{name}.target' is '{method.target}', but the annotated "
-                    f"images of dataset '{dataset}' are cross-validated, so that it would be "
-                    f"scored on images that it was trained on; leave {name} out of grid.methods, "
-                    "or set 'cross_validate_below: 0' in the split"
                 )
             if method.noise_sigma == "known" and standard_deviation(level) is None:
                 raise InputError(

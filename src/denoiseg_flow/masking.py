@@ -258,12 +258,18 @@ def grid_mask(place: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Ten
     return (y % grid) * grid + x % grid == subset.view(-1, *[1] * (y.dim() - 1))
 
 
+def last_subset(grid: int, count: int, device: torch.device | None = None) -> torch.Tensor:
+    """Return (count,), the number of the subset that training on a single image sets aside."""
+    return torch.full((count,), grid**2 - 1, device=device)
+
+
 def fill_grid(patches: torch.Tensor, mask: torch.Tensor, masking: str) -> torch.Tensor:
     """Return patches (batch, [z,] y, x) with interpolated pixels, or 0, where the mask is true.
 
     A pixel is interpolated from its eight neighbours, the near ones with twice the weight, as in
-    Noise2Self's own code, and in volumes from those right above and below it as well. None of them
-    belongs to the same subset. Beyond the border, the image is mirrored.
+    Noise2Self's own code, and in volumes from those right above and below it as well; 0 where it
+    has none. Neither what lies beyond the border counts nor what is hidden, as the mirrored copies
+    of a pixel are in a line of single pixels.
     """
     if masking == "grid_zero":
         return torch.where(mask, 0, patches)
@@ -273,15 +279,12 @@ def fill_grid(patches: torch.Tensor, mask: torch.Tensor, masking: str) -> torch.
     ring[..., 1, :].fill_(2.0)
     ring[..., 1].fill_(2.0)
     ring[..., 1, 1].zero_()
-    around = [1] * dimensions
-    if dimensions == 3 and patches.shape[1] > 1:
+    if dimensions == 3:
         above = torch.zeros_like(ring)
         above[..., 1, 1].fill_(2.0)
         ring = torch.stack([above, ring, above], dim=2)
-    elif dimensions == 3:
-        ring, around[0] = ring[:, :, None], 0
-    ring /= ring.sum()
-    padding = [reach for reach in reversed(around) for _ in range(2)]
-    padded = functional.pad(patches[:, None], padding, mode="reflect")
-    means = convolve(padded, ring)[:, 0]
-    return torch.where(mask, means, patches)
+    shown = (~mask).to(patches.dtype)
+    sums, weights = (
+        convolve(values[:, None], ring, padding=1)[:, 0] for values in (patches * shown, shown)
+    )
+    return torch.where(mask, sums / weights.clamp(min=1), patches)

@@ -95,5 +95,5 @@ class Objective:
         if not self.method.each_image:
             return torch.randint(n_subsets, (count,), generator=generator, device=device)
         if validating:
-            return torch.full((count,), n_subsets - 1, device=device)
+            return masking.last_subset(self.method.grid, count, device)
         return torch.randint(n_subsets - 1, (count,), generator=generator, device=device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from denoiseg_flow.classical import denoise, denoise_planes, hidden_pixel_loss, noise_level
 from denoiseg_flow.data.images import (
@@ -23,6 +24,7 @@ from denoiseg_flow.data.images import (
 from denoiseg_flow.data.memory_maps import release
 from denoiseg_flow.data.metadata import SPATIAL, Metadata
 from denoiseg_flow.labels import CLASSES
+from denoiseg_flow.masking import grid_mask, last_subset
 from denoiseg_flow.models import AnyModel, ClassicalModel, TrainedModel
 from denoiseg_flow.tiled_instances import TiledInstances
 from denoiseg_flow.tiled_prediction import (
@@ -250,14 +252,23 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     Returns
     -------
     pandas.DataFrame
-        Columns image and loss, see :func:`classical.hidden_pixel_loss`.
+        Columns image and loss, see :func:`classical.hidden_pixel_loss`. Of a network that was
+        trained on that image alone, it is that of the pixels which its training set aside.
     """
     source = input_folder(images)
     rows = []
     for name in names:
-        channels = np.asarray(centre_crop(open_channels(source / f"{name}.tif"), JUDGED))
+        whole = open_channels(source / f"{name}.tif")
+        channels = np.asarray(centre_crop(whole, JUDGED))
+        hidden = None
+        if model.method.each_image:
+            place = torch.from_numpy(np.indices(whole.shape[1:], np.int32))[None]
+            aside = grid_mask(place, model.method.grid, last_subset(model.method.grid, 1))
+            hidden = [centre_crop(aside[0].numpy(), JUDGED)]
         losses = [
-            hidden_pixel_loss(_denoiser(model.for_image(name), channels, number), channel)
+            hidden_pixel_loss(
+                _denoiser(model.for_image(name), channels, number), channel, hidden=hidden
+            )
             for number, channel in enumerate(channels)
         ]
         rows.append((name, float(np.mean(losses))))

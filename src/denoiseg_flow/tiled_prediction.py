@@ -378,10 +378,13 @@ def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor
     method = model.method
     several = model.layout.channels > 1
     denoised = torch.empty_like(x)
-    for subset in range(method.grid**2):
-        subsets = torch.full((len(x),), subset, device=x.device)
-        mask = grid_mask(place, method.grid, subsets)  # (batch, ...)
-        mask = mask[:, None].expand(x.shape) if several else mask
+    n_subsets, channels = method.grid**2, model.layout.channels
+    # As in training, a pixel is seen in other channels while it is hidden in one.
+    apart = torch.arange(channels, device=x.device) * n_subsets // channels
+    place = place.repeat_interleave(channels, dim=0)
+    for subset in range(n_subsets):
+        subsets = ((subset + apart) % n_subsets).repeat(len(x))
+        mask = grid_mask(place, method.grid, subsets).view(x.shape)
         shown = [values.flatten(0, 1) if several else values for values in (x, mask)]
         filled = fill_grid(*shown, method.masking).view(x.shape)
         denoised = torch.where(mask, _run(model, filled, mask)[0], denoised)

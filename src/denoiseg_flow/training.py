@@ -328,7 +328,8 @@ def train(
             model, _ = _train_on(
                 _load_banks(images.without(fold), recipe, layout, device),
                 layout, method, recipe, identity | {"fold": number},
-                checkpoints.beside(f"fold{number}"), device, init, f"{name} fold {number}",
+                checkpoints.beside(f"fold{number}"), device, init and init.for_image(fold[0]),
+                f"{name} fold {number}",
             )  # fmt: skip
             held_out |= dict.fromkeys(fold, model)
         model, history = _train_on(

@@ -113,7 +113,7 @@ class TrainingImages:
             val=[image(name) for name in val["image"]],
             val_masks=[mask(name) for name in val["image"]],
             target=target,
-            folds=folds(split, n_labelled) if segments else (),
+            folds=folds(split, n_labelled),
         )
 
 

@@ -267,13 +267,17 @@ def test_others_are_divided_as_ever(n_annotated):
     assert manifest.folds(divided, len(divided["rank"].dropna())) == []
 
 
-@pytest.mark.parametrize("n_labelled, sizes", [(2, [1, 1]), (3, [1, 1, 1]), (7, [3, 2, 2])])
+@pytest.mark.parametrize(
+    "n_labelled, sizes", [(0, [3, 2, 2]), (2, [1, 1, 5]), (3, [1, 1, 1, 4]), (7, [3, 2, 2])]
+)
 def test_each_cross_validated_image_is_left_out_once(n_labelled, sizes):
+    """Those whose masks are not used have a network with all the masks that are."""
     split = manifest.split(table(7, 5), FEW, 3)
     folds = manifest.folds(split, n_labelled)
     assert list(map(len, folds)) == sizes
     names = [name for fold in folds for name in fold]
-    assert sorted(names) == sorted(manifest.labelled_images(split, n_labelled))
+    assert sorted(names) == sorted(members(split, "cross"))
+    assert set(names[:n_labelled]) == set(manifest.labelled_images(split, n_labelled))
 
 
 def test_extra_images_with_masks_are_never_left_out():

@@ -338,12 +338,19 @@ ABOVE = np.array([[0, 0, 0], [0, 2, 0], [0, 0, 0]])
         ((6, 11, 13), np.stack([ABOVE, RING, ABOVE])),
         ((2, 5, 7), np.stack([ABOVE, RING, ABOVE])),
         ((1, 11, 13), RING[None]),  # there is nothing above and below
+        ((9, 1), RING),
+        ((1, 1), RING),
     ],
 )
 def test_interpolation_is_the_mean_of_the_ring(rng, shape, ring):
     patches = torch.randn(1, *shape, generator=rng)
     mask = grid_mask(where(*shape), 3, torch.tensor([4]))
-    means = scipy.ndimage.convolve(patches[0].numpy(), ring / ring.sum(), mode="mirror")
+    shown = (~mask[0]).numpy().astype(float)
+    sums, weights = (
+        scipy.ndimage.convolve(values, ring, mode="constant")
+        for values in (shown * patches[0].numpy(), shown)
+    )
+    means = sums / np.maximum(weights, 1)
     expected = np.where(mask[0], means, patches[0])
     assert np.allclose(fill_grid(patches, mask, "grid_interpolate")[0], expected, atol=1e-6)
     zeroed = fill_grid(patches, mask, "grid_zero")
@@ -367,7 +374,7 @@ def test_pixels_of_a_grid_do_not_reach_the_network(rng, name, grid):
 
 @pytest.mark.parametrize("name", ["grid_interpolate", "grid_zero"])
 @pytest.mark.parametrize("grid", [2, 3, 4, 5])
-@pytest.mark.parametrize("shape", [(5, 8, 12), (2, 6, 6), (1, 8, 12), (8, 12)])
+@pytest.mark.parametrize("shape", [(5, 8, 12), (2, 6, 6), (1, 8, 12), (8, 12), (9, 1), (1, 7)])
 def test_none_of_a_grid_reaches_any_output(rng, name, grid, shape):
     """Of all outputs at once, each with a random weight."""
     patches = torch.randn(1, *shape, generator=rng)

@@ -21,6 +21,7 @@ from denoiseg_flow.instances import Threshold, label_instances
 from denoiseg_flow.labels import FOREGROUND
 from denoiseg_flow.methods import Method, as_dict
 from denoiseg_flow.models import ClassicalModel, ImageModels, Normalisation
+from denoiseg_flow.networks.layout import Layout
 from denoiseg_flow.prediction import (
     input_folder,
     predict_file,
@@ -197,12 +198,15 @@ def untiled_j_invariant(model, image):
     missing = missing_in(image, model.network.stride)
     x = np.pad((image - np.float32(mean)) / np.float32(std), missing, mode="reflect")
     rows, columns = (np.pad(axis, missing, mode="reflect") for axis in np.indices(image.shape))
-    ring = np.array([[0.5, 1, 0.5], [1, 0, 1], [0.5, 1, 0.5]]) / 6
-    guess = scipy.ndimage.convolve(x, ring, mode="mirror")
-    guess = guess if method.masking == "grid_interpolate" else np.zeros_like(x)
+    ring = np.array([[1, 2, 1], [2, 0, 2], [1, 2, 1]], float)
     result = np.empty_like(x)
     for subset in range(method.grid**2):
         mask = (rows % method.grid) * method.grid + columns % method.grid == subset
+        sums, weights = (
+            scipy.ndimage.convolve(values, ring, mode="constant")
+            for values in (x * ~mask, 1.0 * ~mask)
+        )
+        guess = sums / weights if method.masking == "grid_interpolate" else np.zeros_like(x)
         channels = np.stack([np.where(mask, guess, x), mask][: 1 + method.mask_channel])
         with torch.inference_mode():
             output = model.network(torch.from_numpy(channels.astype(np.float32))[None])[0, 0]
@@ -246,6 +250,36 @@ def test_j_invariance(make_model, method):
         assert (single[hidden] != denoised[hidden]).any()
         others = np.where(hidden, image, image + 10)
         assert (stitched_j_invariant(model, others, tile=tile)[hidden] != before[hidden]).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (23, 1)])
+@pytest.mark.parametrize("method", GRIDS, ids=words)
+def test_j_invariance_of_lines_of_pixels(make_model, method, shape):
+    """Their mirrored copies are hidden with them."""
+    model, image = make_model(method), draw(shape)
+    before = stitched_j_invariant(model, image)
+    for place in np.ndindex(shape):
+        changed = image.copy()
+        changed[place] += 1e4
+        assert stitched_j_invariant(model, changed)[place] == before[place]
+
+
+def test_what_is_hidden_of_a_channel_is_seen_of_others(make_model, monkeypatch):
+    """In prediction as in training, for noise is independent from channel to channel."""
+    layout = Layout(2, channels=2)
+    model, masks = make_model(replace(N2S, mask_channel=True), layout=layout), []
+    model.normalisation = Normalisation((100.0, 80.0), (25.0, 50.0))
+    run = tiled_prediction._run
+    monkeypatch.setattr(
+        tiled_prediction, "_run",
+        lambda model, x, hidden=None: (masks.append(hidden), run(model, x, hidden))[1],
+    )  # fmt: skip
+    list(predict_tiles(model, np.stack([draw((12, 16))] * 2)))
+    masks = [mask for mask in masks if mask is not None]
+    assert len(masks) == 16
+    assert (sum(mask.int() for mask in masks) == 1).all()
+    for mask in masks:
+        assert mask[:, 0].any() and mask[:, 1].any() and not (mask[:, 0] & mask[:, 1]).any()
 
 
 @pytest.mark.parametrize("method", [m for m in GRIDS if m.grid == 4], ids=words)
@@ -633,6 +667,30 @@ def test_self_supervised_losses_are_those_of_the_calibration(make_blobs, tmp_pat
     (row,) = self_supervised_losses(model, tmp_path, ["a"]).itertuples()
     table = classical.calibrate("tv", [1.5], [image], noise_sigma)
     assert row.loss == pytest.approx(table["loss_self_supervised"][0])
+
+
+@pytest.mark.parametrize("grid", [3, 4])
+def test_networks_of_single_images_are_judged_where_they_learned_nothing(
+    make_model, tmp_path, monkeypatch, grid
+):
+    """On the subset that training sets aside, wherever the part that is judged begins."""
+    monkeypatch.setattr(prediction, "JUDGED", 32)
+    image = draw((43, 42))
+    images.write_image(tmp_path / "a.tif", image)
+    single = make_model(replace(N2S, grid=grid, each_image=True))
+    model = ImageModels(single.method, single.recipe, {}, {"a": single})
+    looked_at = []
+
+    def loss(function, image, hidden):
+        looked_at.append(hidden)
+        return 0.0
+
+    monkeypatch.setattr(prediction, "hidden_pixel_loss", loss)
+    self_supervised_losses(model, tmp_path, ["a"])
+    ((mask,),) = looked_at
+    y, x = np.indices(image.shape)
+    aside = (y % grid) * grid + x % grid == grid**2 - 1
+    assert np.array_equal(mask, aside[5:37, 5:37])
 
 
 def test_of_large_images_the_centre_is_judged(make_model, tmp_path, monkeypatch):

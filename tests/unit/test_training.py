@@ -881,10 +881,10 @@ def test_interrupted_cross_validation_goes_on(run, make_recipe, joint, cross, mo
     assert same(resumed, whole)
 
 
-def test_methods_that_only_denoise_are_trained_once(split, tmp_path):
+def test_methods_that_only_denoise_are_judged_on_other_images_as_well(split, tmp_path):
     split.loc[split["rank"].notna(), "subset"] = "cross"
     found = TrainingImages.of_split(split, tmp_path, tmp_path, 0, segments=False)
-    assert found.folds == ()
+    assert found.folds == [["d"], ["g"], ["a"]]
     assert [path.stem for path in found.train] == ["a", "b", "d", "g"]
 
 
@@ -895,7 +895,7 @@ def test_files_of_a_cross_validated_split(split, tmp_path):
     assert [mask and mask.stem for mask in found.train_masks] == [None, None, "d", "g"]
     assert [path.stem for path in found.val] == ["a", "c", "d", "f", "g"]
     assert [mask and mask.stem for mask in found.val_masks] == [None, "c", "d", None, "g"]
-    assert found.folds == [["d"], ["g"]]
+    assert found.folds == [["d"], ["g"], ["a"]]
 
 
 # Warm start
@@ -909,6 +909,18 @@ def test_warm_start_copies_the_weights(run, make_recipe, joint, files, monkeypat
     expected, found = init.network.state_dict(), warm.network.state_dict()
     assert all(torch.equal(expected[key], found[key]) for key in expected)
     assert not torch.equal(cold.network.head.weight, found["head.weight"])
+
+
+def test_parts_of_a_cross_validation_start_from_weights_without_their_images(
+    run, make_recipe, joint, cross, monkeypatch
+):
+    init, _ = run(N2V, make_recipe(), cross)
+    assert list(init.held_out) == ["0", "1", "2"] and init.threshold is None
+    monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
+    warm, _ = run(replace(joint, init="n2v"), make_recipe(), cross, init=init)
+    for name in ("0", "1", "2", "3"):
+        expected, found = (each.for_image(name).network.state_dict() for each in (init, warm))
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_warm_start_leaves_the_other_model_alone(run, make_recipe, joint, files):

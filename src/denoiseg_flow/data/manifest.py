@@ -178,22 +178,27 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
 
 
 def folds(split_table: pd.DataFrame, n_labelled: int) -> list[list[str]]:
-    """Return the images of the subset "cross" among the first ``n_labelled``, in parts.
+    """Return the images of the subset "cross" in parts; none, if there is no such image.
 
-    Each part is predicted by a network that was trained without its masks. There are
-    :data:`N_FOLDS` of them, or as many as there are images. None, if there is no such image.
+    Each part is predicted by a network that was trained without it. The first ``n_labelled``, whose
+    masks are used, are divided into :data:`N_FOLDS` parts, or as many as there are images. The
+    others are a part of their own; without any mask, it is they that are divided.
     """
-    cross = split_table[split_table["subset"] == CROSS].set_index("image")["source"]
-    names = [name for name in labelled_images(split_table, n_labelled) if name in cross.index]
-    # Images of one file stay together, where there are several files.
-    files = dict.fromkeys(cross[names])
-    keys = [cross[name] for name in names] if len(files) > 1 else names
-    order = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    n_folds = min(N_FOLDS, len(order))
-    return [
-        [name for name, key in zip(names, keys, strict=True) if order[key] % n_folds == fold]
-        for fold in range(n_folds)
-    ]
+    ranked = split_table[split_table["subset"] == CROSS].sort_values("rank")
+    revealed = set(labelled_images(split_table, n_labelled))
+    used = ranked["image"].isin(revealed)
+    if not used.any():
+        return _in_parts(ranked)
+    others = ranked.loc[~used, "image"].tolist()
+    return [*_in_parts(ranked[used]), *([others] if others else [])]
+
+
+def _in_parts(images: pd.DataFrame) -> list[list[str]]:
+    """Return images in parts, those of one file together where there are several files."""
+    keys = images["source"] if images["source"].nunique() > 1 else images["image"]
+    numbers = pd.factorize(keys)[0]
+    n_parts = min(N_FOLDS, keys.nunique())
+    return [images.loc[numbers % n_parts == part, "image"].tolist() for part in range(n_parts)]
 
 
 def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
