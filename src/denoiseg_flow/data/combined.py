@@ -96,8 +96,7 @@ def link_parts(
                 checksums.verify(source)
                 _link(source, target)
         if place:
-            names_here = {column: prefix + table[column] for column in ("image", "source")}
-            table = table.assign(**names_here, given_subset=manifest.EXTRA)
+            table = table.assign(image=prefix + table["image"], given_subset=manifest.EXTRA)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
