@@ -10,14 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from denoiseg_flow.findings import count
 from denoiseg_flow.grid import DENOISED, LABELS, PURPOSES, Run
-from denoiseg_flow.tables.intervals import LEVEL, MIN_SEEDS, MIN_SOURCES, holm, luck_of_the_best
+from denoiseg_flow.tables.intervals import (
+    LEVEL,
+    MIN_SEEDS,
+    MIN_SOURCES,
+    Estimate,
+    estimate_mean,
+    holm,
+    luck_of_the_best,
+)
 from denoiseg_flow.tables.layout import format_mean, format_number
 from denoiseg_flow.tables.statistics import paired_differences, summarise
 
@@ -321,16 +330,16 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
     parts = {cell: part for cell, part in scores.groupby(cells, observed=True)}
     verdicts = []
     for cell, group in summarise(scores).groupby(cells, observed=True):
-        ranked = _ranked(group)
-        best, here = ranked.iloc[0], parts[cell]
+        ranked, setting = _ranked(group), _Setting.of(parts[cell])
+        best = ranked.iloc[0]
         dataset, noise, n_labelled = cell
         verdicts.append(
             Verdict(
                 str(dataset), str(noise), int(n_labelled), str(best["method"]),
                 float(best["mean"]), float(best["sem"]), int(best["n_seeds"]),
                 int(best["n_sources"]), int(best["n_images"]),
-                _comparisons(here, ranked["method"].astype(str).tolist(), metric, untrained),
-                luck_of_the_best(_tables(here), metric in _LOW_IS_GOOD), metric,
+                _comparisons(setting, ranked["method"].astype(str).tolist(), metric, untrained),
+                luck_of_the_best(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
             )
         )  # fmt: skip
     return verdicts
@@ -342,47 +351,56 @@ def _ranked(summary: pd.DataFrame) -> pd.DataFrame:
     return summary.sort_values("mean", ascending=low_is_good, kind="stable")
 
 
+@dataclass(frozen=True)
+class _Setting:
+    """The scores of the methods of one setting, side by side."""
+
+    methods: list[str]
+    values: NDArray[np.float64]
+    """Of shape (method, seed, image); NaN where there is none."""
+    sources: NDArray[np.float64]
+    """Of shape (image, source): 1 where an image is of that source."""
+
+    @classmethod
+    def of(cls, scores: pd.DataFrame) -> _Setting:
+        """Arrange the rows of one setting and metric."""
+        wide = scores.pivot(index=["method", "seed"], columns=["source", "image"], values="value")
+        methods, seeds = (wide.index.unique(level) for level in ("method", "seed"))
+        full = wide.reindex(pd.MultiIndex.from_product([methods, seeds]))
+        codes, _ = pd.factorize(wide.columns.get_level_values("source"))
+        values = full.to_numpy(float).reshape(len(methods), len(seeds), -1)
+        return cls(list(map(str, methods)), values, np.eye(codes.max() + 1)[codes])
+
+    def by_source(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return means over the images of each source: of (..., image), (..., source)."""
+        known = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            return (np.where(known, values, 0.0) @ self.sources) / (known @ self.sources)
+
+    def difference(self, one: str, other: str, trained: bool) -> Estimate:
+        """Return the mean of one method minus another."""
+        first, second = (self.values[self.methods.index(name)] for name in (one, other))
+        with np.errstate(invalid="ignore"):
+            return estimate_mean(self.by_source(first - second), trained)
+
+
 def _comparisons(
-    scores: pd.DataFrame, methods: list[str], metric: str, untrained: Collection[str]
+    setting: _Setting, ranked: list[str], metric: str, untrained: Collection[str]
 ) -> list[Comparison]:
-    """Compare the first of the methods of a setting with each of the others."""
-    pairs = pd.concat(
-        [
-            paired_differences(
-                scores[scores["method"].isin(methods[place:])], method, (metric,), untrained
-            ).assign(reference=method)
-            for place, method in enumerate(methods[:-1])
-        ]
-        or [pd.DataFrame(columns=["reference"])]
-    )
-    if pairs.empty:
-        return [Comparison(method, metric, float("nan")) for method in methods[1:]]
-    pairs["p_adjusted"] = holm(pairs["p"].to_numpy(float))
-    own = pairs[pairs["reference"] == methods[0]].set_index("method")
+    """Compare the first of the methods, the best, with each of the others."""
+    pairs = [
+        setting.difference(one, other, not {one, other} <= set(untrained))
+        for one, other in combinations(ranked, 2)
+    ]
+    adjusted = holm([pair.p for pair in pairs])
     found = []
-    for method in methods[1:]:
-        if method not in own.index:
-            found.append(Comparison(method, metric, float("nan")))
-            continue
-        row = own.loc[method]
-        # Other minus best; here it is the other way round, unless low values are good.
-        margin = row["difference"], row["low"], row["high"]
-        if metric not in _LOW_IS_GOOD:
-            margin = -row["difference"], -row["high"], -row["low"]
-        found.append(
-            Comparison(method, metric, *map(float, margin), row["p_adjusted"], row["from_seeds"])
-        )
+    # The pairs of the first one come first.
+    for method, pair, p in zip(ranked[1:], pairs, adjusted, strict=False):
+        margin = pair.mean, pair.low, pair.high
+        if metric in _LOW_IS_GOOD:
+            margin = -pair.mean, -pair.high, -pair.low
+        found.append(Comparison(method, metric, *margin, float(p), pair.from_seeds))
     return found
-
-
-def _tables(scores: pd.DataFrame) -> np.ndarray:
-    """Return the scores of a setting as (method, seed, source)."""
-    wide = scores.pivot_table(
-        index=["method", "seed"], columns="source", values="value", observed=True
-    )
-    methods, seeds = (wide.index.unique(level) for level in ("method", "seed"))
-    full = wide.reindex(pd.MultiIndex.from_product([methods, seeds]))
-    return full.to_numpy(float).reshape(len(methods), len(seeds), -1)
 
 
 @dataclass(frozen=True)
