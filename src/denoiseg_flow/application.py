@@ -98,7 +98,7 @@ def apply_model(
             done = entry and entry.model == checksum and not entry.failed and entry.is_of(item)
             if not (done and all(map(os.path.exists, files_of(name, results, folder)))):
                 # Of an earlier model as well.
-                there = entry.results.split() if entry else []
+                there = _there(entry, folder) if entry else []
                 todo.append(replace(item, results=" ".join(dict.fromkeys([*there, *results]))))
         if len(todo) < len(images):
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
@@ -106,6 +106,13 @@ def apply_model(
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
             record.add(_apply(model, item, folder, torch.device(device), reading, form, tile))
         return {} if chunk else join_results(images, folder)
+
+
+def _there(entry: Entry, folder: Path) -> list[str]:
+    """Return the results of an image that are still there."""
+    listed = entry.results.split()
+    files = zip(listed, entry.files(folder), strict=True)
+    return [result for result, path in files if os.path.lexists(path)]
 
 
 def _apply(
