@@ -24,6 +24,7 @@ from denoiseg_flow.data import checksums
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.devices import is_out_of_memory
 from denoiseg_flow.errors import InputError, plain
+from denoiseg_flow.logs import advice
 from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
 from denoiseg_flow.record import Entry, Record, files_of
 from denoiseg_flow.tiled_prediction import check_tile
@@ -151,8 +152,8 @@ def _ends_all(error: Exception) -> bool:
 
 def _reason(error: Exception, source: str, short_of_memory: bool) -> str:
     """Return on one line why an image failed."""
-    if isinstance(error, InputError):
-        text = " ".join(str(error).split())
+    if found := advice(error):
+        text = " ".join(found.split())
         return text if source in text else f"{source}: {text}"
     if short_of_memory:
         return f"{source} needs more memory than is free: run fewer jobs at once"
