@@ -24,6 +24,7 @@ from denoiseg_flow.data import checksums
 from denoiseg_flow.data.stacks import Reading
 from denoiseg_flow.devices import is_out_of_memory
 from denoiseg_flow.errors import InputError, plain
+from denoiseg_flow.logs import advice
 from denoiseg_flow.models import AnyModel, TrainedModel, chain, existing_model, load_model
 from denoiseg_flow.record import Entry, Record, files_of
 from denoiseg_flow.tiled_prediction import check_tile
@@ -98,7 +99,7 @@ def apply_model(
             done = entry and entry.model == checksum and not entry.failed and entry.is_of(item)
             if not (done and all(map(os.path.exists, files_of(name, results, folder)))):
                 # Of an earlier model as well.
-                there = entry.results.split() if entry else []
+                there = _there(entry, folder) if entry else []
                 todo.append(replace(item, results=" ".join(dict.fromkeys([*there, *results]))))
         if len(todo) < len(images):
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
@@ -106,6 +107,13 @@ def apply_model(
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
             record.add(_apply(model, item, folder, torch.device(device), reading, form, tile))
         return {} if chunk else join_results(images, folder)
+
+
+def _there(entry: Entry, folder: Path) -> list[str]:
+    """Return the results of an image that are still there."""
+    listed = entry.results.split()
+    files = zip(listed, entry.files(folder), strict=True)
+    return [result for result, path in files if os.path.lexists(path)]
 
 
 def _apply(
@@ -144,8 +152,8 @@ def _ends_all(error: Exception) -> bool:
 
 def _reason(error: Exception, source: str, short_of_memory: bool) -> str:
     """Return on one line why an image failed."""
-    if isinstance(error, InputError):
-        text = " ".join(str(error).split())
+    if found := advice(error):
+        text = " ".join(found.split())
         return text if source in text else f"{source}: {text}"
     if short_of_memory:
         return f"{source} needs more memory than is free: run fewer jobs at once"

@@ -20,6 +20,7 @@ _ADVICE = {
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EACCES: "no permission to write or read there; change it or choose another folder",
     errno.EPERM: "no permission to write or read there; change it or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long, with what is added to it; rename the image",
     errno.EROFS: "the file system is read-only; choose another folder with 'pathvars: results'",
 }
 
@@ -77,8 +78,15 @@ def _log_file(path: str | Path) -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """Return what went wrong in a sentence where that is enough, with the traceback elsewhere."""
+    found = advice(error)
+    return f"Error: {found}" if found else "".join(traceback.format_exception(error))
+
+
+def advice(error: Exception) -> str | None:
+    """Return what went wrong and what to do, if it is a mistake of the user or of the disk."""
     if isinstance(error, InputError):
-        return f"Error: {error}"
+        return str(error)
     if isinstance(error, OSError) and error.errno in _ADVICE:
-        return f"Error: cannot use {error.filename or 'a file'}: {_ADVICE[error.errno]}"
-    return "".join(traceback.format_exception(error))
+        path = error.filename2 or error.filename or "a file"  # the second is where it should be
+        return f"cannot use {path}: {_ADVICE[error.errno]}"
+    return None

@@ -198,12 +198,14 @@ def _moved(source: str, inside: str = "", start: str = "") -> str:
 
     Without them, that is the one that this process works in. Absolute paths stay as they are.
     """
+    if os.path.isabs(source):
+        return source
     folder, name = os.path.split(source)
-    return source if os.path.isabs(source) else os.path.join(_way(inside, folder, start), name)
+    return os.path.join(_way(inside, folder, start, os.getcwd()), name)
 
 
 @lru_cache  # most images are in the same folder
-def _way(inside: str, folder: str, start: str) -> str:
+def _way(inside: str, folder: str, start: str, _: str) -> str:
     way = os.path.relpath(os.path.join(inside, folder or "."), start or None)
     return "" if way == "." else way
 

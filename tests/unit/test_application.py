@@ -217,7 +217,8 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
     ("error", "reason"),
     [
         (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
-        (OSError(36, "File name too long"), "(OSError: [Errno 36] File name too long)"),
+        (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
+        (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long, with what is added"),
         (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
         (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
         (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),
@@ -299,7 +300,8 @@ def test_names_too_long_for_the_results(file, images, tmp_path):
     (images / "a.tif").rename(images / f"{name}.tif")
     found, out = find_images([images]), tmp_path / "out"
     assert list(apply_model(file, found, out, form="ome.zarr")) == [name]
-    assert "File name too long" in record(out).loc[name, "failed"]
+    reason = record(out).loc[name, "failed"]
+    assert f"cannot use {out}/denoised/{name}.ome.zarr: the name is too long" in reason
     assert (record(out).loc[["b", "c"], "failed"] == "").all()
 
 

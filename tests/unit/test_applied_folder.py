@@ -4,12 +4,12 @@ import csv
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import tifffile
 
 from denoiseg_flow import applied_file
 from denoiseg_flow.application import apply_model
@@ -155,6 +155,14 @@ def test_labels_of_the_user_for_an_image_that_failed(images, model):
     (images / "out/labels/b.tif").write_text("painted by hand")
     assert "out/labels/b.tif would be written over" in refusal(model, "day1/images")
     assert (images / "out/labels/b.tif").read_text() == "painted by hand"
+
+
+def test_labels_of_the_user_in_the_place_of_those_that_were_deleted(images, model, denoiser):
+    apply(model, "day1/images")
+    (images / "out/labels/a.tif").unlink()
+    apply(denoiser, "day1/images")
+    (images / "out/labels/a.tif").write_text("painted by hand")
+    assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
 
 
 def test_the_other_form_of_images_counts_by_itself(images, model):
@@ -312,25 +320,16 @@ def test_what_a_killed_process_left_is_removed(here, work):
         assert [path.name for path in (here / "out").iterdir()] == [".lock"]
 
 
-def test_two_commands_at_once_make_what_they_make_one_after_the_other(images, model):
-    """Both write to one folder; the second one waits."""
-    code = (
-        "import sys; from denoiseg_flow.cli import main; "
-        "sys.exit(main(['predict', 'model.pt', sys.argv[1], '--out', 'out', '--device', 'cpu']))"
-    )
-    commands = [
-        subprocess.Popen([sys.executable, "-c", code, f"day1/images/{name}"], stderr=-1, text=True)
-        for name in ("a.tif", "b.tif")
-    ]
-    said = [command.communicate()[1] for command in commands]
-    assert [command.returncode for command in commands] == [0, 0], said
-    apply(model, "day1/images", "expected")
-    expected = {path.name: path for path in (images / "expected").rglob("*.*")}
-    assert (images / "out/objects.csv").read_bytes() == expected["objects.csv"].read_bytes()
+def test_predictions_wait_for_another_process(images, model, work):
+    other = work()
+    assert other.stdout.readline() == "at work\n"
+    predictions = threading.Thread(target=apply, args=[model, "day1/images"])
+    predictions.start()
+    predictions.join(2)
+    assert predictions.is_alive() and not (images / "out/denoised").exists()
+    other.communicate("\n")
+    predictions.join()
     assert list(Record(images / "out").read()) == ["a", "b"]
-    for name in ("denoised/b.tif", "labels/a.tif"):
-        found, wanted = (tifffile.imread(images / out / name) for out in ("out", "expected"))
-        assert np.array_equal(found, wanted)
 
 
 def test_tables_of_chunks_are_joined_by_whoever_comes_last(images, model):

@@ -13,6 +13,7 @@ from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data.images import open_image, write_image
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.fitting import LOSSES, fit
+from denoiseg_flow.grey_levels import trained_on
 from denoiseg_flow.methods import Method
 from denoiseg_flow.models import ClassicalModel, ImageModels, save_model
 from denoiseg_flow.networks.layout import PLANES
@@ -119,6 +120,23 @@ def test_a_parameter_that_is_given_is_kept(make, fields, value, sigma):
     assert replace(model, origin={}) == ClassicalModel(method, model.identity, value, sigma)
     assert model.identity["method"] == "m"
     assert (list(history.columns), len(history)) == (LOSSES, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "subsets"),
+    [
+        ({"classical": "nlm", "parameter": 0.8}, ["val"]),
+        ({"target": "blind_spot", "alpha": 1}, ["train"]),
+        ({"target": "clean", "alpha": 1, "network": "autoencoder"}, ["train"]),
+    ],
+)
+def test_a_model_knows_the_grey_levels_that_it_was_made_for(make, folder, split, fields, subsets):
+    model, _ = make(Method("m", **fields))
+    names = split.loc[split["subset"].isin(subsets), "image"]
+    pixels = np.concatenate([each.ravel() for each in planes(folder, "noisy", names)])
+    expected = [[pytest.approx(pixels.mean(), 1e-5), pytest.approx(pixels.std(), rel=1e-5)]]
+    assert model.origin["grey_levels"] == expected
+    assert [each.std for each in trained_on(model)] == [expected[0][1]]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from denoiseg_flow import job_lock
+from denoiseg_flow.checkpoints import Checkpoints, save_atomically
 from denoiseg_flow.job_lock import sole_process
+from denoiseg_flow.results_folder import record_study
 
 # Tells when it has the lock, and holds it until it is told to go on.
 HOLDER = """
@@ -135,6 +138,30 @@ def test_never_two_at_once(path, tmp_path):
     ]
     assert [counter.wait(timeout=120) for counter in counters] == [0, 0, 0, 0]
     assert number.read_text() == "400"
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("model.pt.lock", lambda folder: save_atomically({"step": 1}, folder / "model.pt")),
+        ("model.pt.lock", lambda folder: Checkpoints(folder / "model.pt", 1).remove()),
+        (".study.json.lock", lambda folder: record_study(folder, {})),
+    ],
+)
+def test_what_others_have_not_finished_is_not_touched(tmp_path, name, write):
+    """Neither written over nor removed while they are at it."""
+    holder = Holder(tmp_path / name)
+    assert holder.line() == "mine"
+    partial = tmp_path / name.replace(".lock", ".partial")
+    partial.write_text("half")
+    thread = threading.Thread(target=write, args=[tmp_path])
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and partial.read_text() == "half"
+    holder.go_on()
+    thread.join()
+    holder.process.communicate()
+    assert not partial.exists() and not (tmp_path / name).exists()
 
 
 def test_file_systems_without_locks(path, monkeypatch, caplog):

@@ -52,6 +52,7 @@ def test_mistakes_end_in_a_sentence(log, capsys):
             errno.EACCES,
             "no permission to write or read there; change it or choose another folder",
         ),
+        (errno.ENAMETOOLONG, "the name is too long, with what is added to it; rename the image"),
         (errno.EROFS, "the file system is read-only; choose another folder with "),
     ],
 )
