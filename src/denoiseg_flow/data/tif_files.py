@@ -6,6 +6,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -284,6 +285,15 @@ def other_files(path: Path) -> list[str]:
 
     No more than its description is read. Files that cannot be read have none.
     """
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return _other_files(path, status.st_mtime_ns, status.st_size)
+
+
+@cache  # folders are listed more than once
+def _other_files(path: Path, *_: int) -> list[str]:
     try:
         root = ElementTree.fromstring(_description(path))
     except (OSError, ValueError, KeyError, struct.error, ElementTree.ParseError):
