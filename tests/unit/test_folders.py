@@ -183,7 +183,16 @@ def test_a_file_that_was_renamed_is_no_part_of_its_namesake(make):
     assert folders.left_out([root / "i"]) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0+" + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"II",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0+" + b"\xff" * 40,
+        b"II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0" + b"\xff" * 8,
+    ],
+)
 def test_damaged_files_are_no_sets(make, content):
     root = make("i/a.tif")
     (root / "i/a.tif").write_bytes(content)

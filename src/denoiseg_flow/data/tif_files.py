@@ -21,6 +21,7 @@ from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
 _MOST_PLANES = 10**6
+_LONGEST = 2**26  # bytes of a description
 _TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
 
 
@@ -296,11 +297,9 @@ def other_files(path: Path) -> list[str]:
 def _other_files(path: Path, *_: int) -> list[str]:
     try:
         root = ElementTree.fromstring(_description(path))
-    except (OSError, ValueError, KeyError, struct.error, ElementTree.ParseError):
+    except (OSError, ValueError, KeyError, OverflowError, struct.error, ElementTree.ParseError):
         return []
-    named = [
-        each for each in root.iter() if each.tag.endswith("UUID") and "FileName" in each.attrib
-    ]
+    named = [each for each in root.iter() if "FileName" in each.attrib]
     # A file that was renamed still names the one it was, with an identity that is its own.
     names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
     return sorted(names - {path.name})
@@ -324,7 +323,7 @@ def _description(path: Path) -> bytes:
             code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
             if code == 270:
                 file.seek(place)
-                text = file.read(min(length, path.stat().st_size)).rstrip(b"\0")
+                text = file.read(min(length, _LONGEST)).rstrip(b"\0")
                 is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
                 return text if is_ome else b""
     return b""
