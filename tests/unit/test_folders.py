@@ -1,11 +1,14 @@
 """Pairing files by name."""
 
+import os
+
 import numpy as np
 import pytest
 import tifffile
 
 from denoiseg_flow.data import folders
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.record import state
 
 
 @pytest.fixture
@@ -162,6 +165,15 @@ def test_a_set_of_files_is_one_image(make, options):
     make("m/one_z2.png")
     message = refusal(root / "i", root / "m")
     assert "one_z2.png is for a part" in message and "one_z0.ome.tif" in message
+
+
+def test_a_set_has_changed_with_any_of_its_files(make):
+    root = make("i/b.png")
+    names = [f"{z}.ome.tif" for z in range(3)]
+    write_set(root / "i", names)
+    before = state(root / "i" / names[0])
+    os.utime(root / "i" / names[2], ns=(0, before[1] + 10**9))
+    assert state(root / "i" / names[0]) == (before[0], before[1] + 10**9)
 
 
 def test_a_part_that_only_points_at_the_whole(make):
