@@ -167,6 +167,17 @@ def test_a_set_of_files_is_one_image(make, options):
     assert "one_z2.png is for a part" in message and "one_z0.ome.tif" in message
 
 
+@pytest.mark.parametrize("name", ["../b.tif", "/etc/passwd", "..", ".", "", "a\\b.tif", "x" * 999])
+def test_names_that_lead_elsewhere(make, name):
+    """The file is refused when it is opened."""
+    root = make("i/b.png")
+    uuid = f'<UUID FileName="{name}">other</UUID>'
+    planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
+    write_plane(root / "i" / "a.ome.tif", OME.format(own="own", planes=planes, count=1))
+    assert list(folders.find_images([root / "i"])) == ["a", "b"]
+    state(root / "i" / "a.ome.tif")
+
+
 def test_a_set_has_changed_with_any_of_its_files(make):
     root = make("i/b.png")
     names = [f"{z}.ome.tif" for z in range(3)]

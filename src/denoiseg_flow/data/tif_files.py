@@ -268,7 +268,7 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
     for element in elements:
         told = element.attrib
         name = told.get("FileName", "image")
-        if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", ".."):
+        if not _is_plain(name):
             raise ValueError(f"its metadata lead to another folder, {name!r}")
         counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
         sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
@@ -302,7 +302,12 @@ def _other_files(path: Path, *_: int) -> list[str]:
     named = [each for each in root.iter() if "FileName" in each.attrib]
     # A file that was renamed still names the one it was, with an identity that is its own.
     names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
-    return sorted(names - {path.name})
+    return sorted(name for name in names - {path.name} if _is_plain(name))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file name leads to no other folder, on any system."""
+    return name == re.split(r"[/\\]", name)[-1] and name not in ("", ".", "..")
 
 
 def _description(path: Path) -> bytes:
