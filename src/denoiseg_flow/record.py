@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from denoiseg_flow.data.tif_files import other_files
+
 SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
 FORMS = ("tif", "ome.zarr")  # of images
 AGAIN = "the same command, run again, makes it anew"
@@ -78,10 +80,10 @@ def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
 
 def state(source: Path) -> tuple[int, int]:
     """Return bytes and time of change (ns) of an image file, 0 and 0 if it is not there."""
-    # An OME-Zarr image is a folder of many files.
-    files = [source, *(source.rglob("*") if source.is_dir() else ())]
+    # An OME-Zarr image is a folder of many files, and an OME-TIFF may be in several.
+    others = source.rglob("*") if source.is_dir() else map(source.with_name, other_files(source))
     try:
-        found = [path.stat() for path in files]
+        found = [path.stat() for path in (source, *others)]
     except OSError:  # such as a link to nowhere: whoever opens it says so
         return 0, 0
     return sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)

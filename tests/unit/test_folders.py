@@ -1,11 +1,14 @@
 """Pairing files by name."""
 
+import os
+
 import numpy as np
 import pytest
 import tifffile
 
 from denoiseg_flow.data import folders
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.record import state
 
 
 @pytest.fixture
@@ -164,6 +167,26 @@ def test_a_set_of_files_is_one_image(make, options):
     assert "one_z2.png is for a part" in message and "one_z0.ome.tif" in message
 
 
+@pytest.mark.parametrize("name", ["../b.tif", "/etc/passwd", "..", ".", "", "a\\b.tif", "x" * 999])
+def test_names_that_lead_elsewhere(make, name):
+    """The file is refused when it is opened."""
+    root = make("i/b.png")
+    uuid = f'<UUID FileName="{name}">other</UUID>'
+    planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
+    write_plane(root / "i" / "a.ome.tif", OME.format(own="own", planes=planes, count=1))
+    assert list(folders.find_images([root / "i"])) == ["a", "b"]
+    state(root / "i" / "a.ome.tif")
+
+
+def test_a_set_has_changed_with_any_of_its_files(make):
+    root = make("i/b.png")
+    names = [f"{z}.ome.tif" for z in range(3)]
+    write_set(root / "i", names)
+    before = state(root / "i" / names[0])
+    os.utime(root / "i" / names[2], ns=(0, before[1] + 10**9))
+    assert state(root / "i" / names[0]) == (before[0], before[1] + 10**9)
+
+
 def test_a_part_that_only_points_at_the_whole(make):
     root = make("m/c.tif")
     write_set(root / "m", ["c.tif", "a.tif", "b.tif"])
@@ -183,7 +206,16 @@ def test_a_file_that_was_renamed_is_no_part_of_its_namesake(make):
     assert folders.left_out([root / "i"]) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"II", b"II*\0\xff\xff\xff\xff", b"MM\0+" + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"II",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0+" + b"\xff" * 40,
+        b"II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0" + b"\xff" * 8,
+    ],
+)
 def test_damaged_files_are_no_sets(make, content):
     root = make("i/a.tif")
     (root / "i/a.tif").write_bytes(content)

@@ -284,6 +284,7 @@ def test_damaged_segment(tmp_path):
         ({259: [6]}, "is compressed by OJPEG"),
         ({259: [60000]}, "is compressed by method 60000"),
         ({259: [5], 317: [34892]}, "is compressed by LZW with predictor HORIZONTALX2"),
+        ({258: [24], 259: [5]}, "has pixels of 24 bits"),
         ({258: [24]}, "has pixels of 24 bits"),
     ],
 )

@@ -67,7 +67,7 @@ class ImageFile:
     shape
         Its length along these axes.
     dtype
-        The type of its pixels; uint8 for those of one bit, with which nothing can be computed.
+        The type of its pixels; uint8 if they are bool.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class ImageFile:
         )
         names = "".join(letters[number] for number in self._order)
         self.shape = tuple(source.shape[number] for number in self._order)
+        # Of a bool image, the numbers 0 and 1: they can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
         channels = source.channels if len(source.channels) == n_channels else ()

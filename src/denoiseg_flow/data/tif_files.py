@@ -6,6 +6,7 @@ import os
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from denoiseg_flow.data.units import micrometres
 from denoiseg_flow.errors import InputError
 
 _MOST_PLANES = 10**6
+_LONGEST = 2**26  # bytes of a description
 _TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
 
 
@@ -266,7 +268,7 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
     for element in elements:
         told = element.attrib
         name = told.get("FileName", "image")
-        if name != re.split(r"[/\\]", name)[-1] or name in ("", ".", ".."):
+        if not _is_plain(name):
             raise ValueError(f"its metadata lead to another folder, {name!r}")
         counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
         sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
@@ -285,15 +287,27 @@ def other_files(path: Path) -> list[str]:
     No more than its description is read. Files that cannot be read have none.
     """
     try:
-        root = ElementTree.fromstring(_description(path))
-    except (OSError, ValueError, KeyError, struct.error, ElementTree.ParseError):
+        status = path.stat()
+    except OSError:
         return []
-    named = [
-        each for each in root.iter() if each.tag.endswith("UUID") and "FileName" in each.attrib
-    ]
+    return _other_files(path, status.st_mtime_ns, status.st_size)
+
+
+@cache  # folders are listed more than once
+def _other_files(path: Path, *_: int) -> list[str]:
+    try:
+        root = ElementTree.fromstring(_description(path))
+    except (OSError, ValueError, KeyError, OverflowError, struct.error, ElementTree.ParseError):
+        return []
+    named = [each for each in root.iter() if "FileName" in each.attrib]
     # A file that was renamed still names the one it was, with an identity that is its own.
     names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
-    return sorted(names - {path.name})
+    return sorted(name for name in names - {path.name} if _is_plain(name))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file name leads to no other folder, on any system."""
+    return name == re.split(r"[/\\]", name)[-1] and name not in ("", ".", "..")
 
 
 def _description(path: Path) -> bytes:
@@ -314,7 +328,7 @@ def _description(path: Path) -> bytes:
             code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
             if code == 270:
                 file.seek(place)
-                text = file.read(min(length, path.stat().st_size)).rstrip(b"\0")
+                text = file.read(min(length, _LONGEST)).rstrip(b"\0")
                 is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
                 return text if is_ome else b""
     return b""

@@ -197,10 +197,10 @@ def _missing(page: tifffile.TiffPage) -> str:
     """Say what a page needs in order to be decoded."""
     compression = page.compression
     what = f"is compressed by {getattr(compression, 'name', f'method {compression}')}"
-    if compression == 1:
-        what = f"has pixels of {page.bitspersample} bits"
-    elif page.predictor != 1:
+    if page.predictor != 1:
         what += f" with predictor {getattr(page.predictor, 'name', page.predictor)}"
+    elif compression == 1 or _libtiff_knows(int(compression)):
+        what = f"has pixels of {page.bitspersample} bits"
     way_out = "export it with LZW, deflate or no compression"
     if find_spec("imagecodecs"):
         return f"{what}, which no installed package reads: {way_out}"
