@@ -23,7 +23,8 @@ bm3d: ``bm3d.bm3d(image, strength * noise_sigma)`` (Maekinen et al. 2020), image
 
 Calibration is that of Noise2Self (Batson & Royer 2019, arXiv:1901.11365): with noise of mean 0,
 independent from pixel to pixel, the J-invariant loss is the true error plus the noise's variance,
-so both are least together; the plain loss of a method that sees the pixel itself is not.
+so both are least together; the plain loss of a method that sees the pixel itself is not. Such a
+method is not what it is when pixels are hidden, either, see :func:`hidden_pixel_loss`.
 """
 
 import importlib.util
@@ -222,11 +223,15 @@ def hidden_pixel_loss(
     subgrids: int = 4,
     hidden: Sequence[Any] | None = None,
 ) -> float:
-    """Return how well a denoiser foretells pixels that it does not see.
+    """Return the error of a denoiser plus the variance of the noise, without a clean image.
 
     The pixels of a sub-grid (every fourth in y and x) are replaced by the mean of their nearest
-    neighbours, and the squared error of the denoised image against the noisy one is taken there:
-    the J-invariant loss of Noise2Self, of any ``function`` from noisy to denoised image.
+    neighbours, which tells what the denoiser takes them for when it does not see them, and then by
+    that. The squared error of the denoised image against the noisy one is taken there: the
+    J-invariant loss of Noise2Self, of any ``function`` from noisy to denoised image. A function
+    that is applied to all pixels does see them. What that changes is added, squared, for it is
+    noise as far as it is independent of the error: otherwise, another function would be judged than
+    is applied.
 
     Parameters
     ----------
@@ -248,12 +253,15 @@ def hidden_pixel_loss(
     # Mirrored along an axis of a single pixel, a pixel would be its own neighbour.
     beside = beside[tuple(slice(size == 1, 2 + (size > 1)) for size in image.shape)]
     means = scipy.ndimage.convolve(image, beside / max(beside.sum(), 1), mode="mirror")
-    errors = []
+    seeing = np.asarray(function(image), np.float64)
+    losses = []
     for place in _subgrids(image.shape, subgrids) if hidden is None else hidden:
-        shown = image.copy()
-        shown[place] = means[place]
-        errors.append(np.ravel(function(shown)[place] - image[place]))
-    return float(np.mean(np.concatenate(errors) ** 2))
+        shown, foretold = image.copy(), means[place]
+        for _ in range(2):
+            shown[place] = foretold
+            foretold = function(shown)[place]
+        losses.append(np.ravel((foretold - image[place]) ** 2 + (seeing[place] - foretold) ** 2))
+    return float(np.mean(np.concatenate(losses)))
 
 
 def calibrate(

@@ -316,11 +316,13 @@ def _named(pairs: list[tuple[str, str]]) -> str:
 def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding]:
     sigma = table["noise_sigma"]
     share = (sigma / table["range"].where(table["range"] > 0)).median()
+    alike = noise.kind in ("x", "y", "both")
     yield Finding(
         "note",
         "noise level",
         f"Standard deviation of the noise, estimated: {sigma.median():.3g} grey levels "
-        f"({sigma.min():.3g} to {sigma.max():.3g}), {share:.1%} of the range of an image.",
+        f"({sigma.min():.3g} to {sigma.max():.3g}), {share:.1%} of the range of an image"
+        + (", as if neighbouring pixels were independent, which they are not." if alike else "."),
     )
     nearest = f"{noise.along_x[0]:.2f} along x, {noise.along_y[0]:.2f} along y"
     match noise.kind:

@@ -34,8 +34,8 @@ CLASSICAL_SECONDS = {
     "raw": 0.0, "median": 0.8, "donut_median": 1.4, "gaussian": 0.02, "nlm": 2.4, "wavelet": 0.04,
     "tv": 0.6, "bm3d": 58.0,
 }  # fmt: skip
-# For each of at most nine candidates: once plainly, and at four subsets of hidden pixels.
-CALIBRATION_PASSES = 9 * 5
+# For each of at most nine candidates: twice plainly, and twice with each of four subsets hidden.
+CALIBRATION_PASSES = 9 * 10
 
 # No GPU was at hand: the time that the authors of DenoiSeg published for a step of their network
 # (depth 4, 32 filters, 128 patches of 64x64 pixels) is taken in proportion to the work of a step,
@@ -62,7 +62,7 @@ LEAST_MB, SNAKEMAKE_MB, CUDA_MB, MEMORY_FACTOR = 1000, 260, 3000, 1.3
 LEAST_MINUTES, CORE_FACTOR, GPU_FACTOR = 30, 2, 4
 
 # As in prediction, training and fitting, which need torch.
-TILE, TILE_VOXELS, SUBGRIDS, VALIDATION_BATCH = 704, 5 * 2**20, 4, 32
+TILE, TILE_VOXELS, JUDGEMENTS, VALIDATION_BATCH = 704, 5 * 2**20, 9, 32
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 8, 256
 
 
@@ -311,7 +311,7 @@ class Estimates:
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.hides_grid
         if self.grid.judged_subsets(run.dataset, run.method):
-            passes += SUBGRIDS
+            passes += JUDGEMENTS
         margin = 1 + 2 * self._halo(method, recipe) / TILE if max(images.shape) > TILE else 1.0
         pixels = 1e6 * megapixels * margin**2 * passes
         labels = LABEL_SECONDS * megapixels * method.segments

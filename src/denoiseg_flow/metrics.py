@@ -49,8 +49,8 @@ Without a truth, for methods that predict every pixel while it is hidden (J-inva
 Batson & Royer 2019): ``loss_self_supervised`` is the mean squared difference of that prediction
 from the noisy image, which noise that is independent from pixel to pixel makes larger than its
 true error, ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and
-``SSIM_j_invariant`` are PSNR and SSIM of that prediction. Where no clean image is known, that loss
-is measured for every denoiser, on a quarter of the pixels, see
+``SSIM_j_invariant`` are PSNR and SSIM of that prediction. Where no clean image is known, such a
+loss is measured for every denoiser as it is applied, on a quarter of the pixels, see
 :func:`~denoiseg_flow.classical.hidden_pixel_loss`.
 """
 

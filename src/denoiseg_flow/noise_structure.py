@@ -97,25 +97,33 @@ def _exceeds(values: NDArray, limit: float) -> bool:
 
 def _correlations(image: NDArray) -> Iterator[NDArray]:
     """Yield (2, REACH), along y and x, of the flattest patches of an image."""
-    residuals = [_without_surface(patch) for patch in _patches(image)]
-    variances = np.array([residual.var() for residual in residuals])
-    scale = np.finfo(np.float32).eps * float(np.abs(image).max())
-    varied = np.flatnonzero(variances > scale**2)
-    count = max(1, round(FLATTEST * len(residuals)))
-    for index in varied[np.argsort(variances[varied], kind="stable")][:count]:
-        residual = residuals[index] / np.sqrt(variances[index])
+    for place in flattest(image):
+        residual = without_surface(image[place])
+        residual /= residual.std()
         yield np.array([correlation_along(residual), correlation_along(residual.T)])
 
 
-def _patches(image: NDArray) -> Iterator[NDArray]:
-    """Yield squares of an image, or what it is where it is smaller."""
-    for top in range(0, max(1, image.shape[0] - PATCH + 1), PATCH):
-        for left in range(0, max(1, image.shape[1] - PATCH + 1), PATCH):
-            yield image[top : top + PATCH, left : left + PATCH].astype(np.float64)
+def flattest(image: NDArray) -> list[tuple[slice, slice]]:
+    """Return where the flattest patches of an image (y, x) lie; none where nothing varies."""
+    places = list(_patches(image.shape))
+    variances = np.array([without_surface(image[place]).var() for place in places])
+    scale = np.finfo(np.float32).eps * float(np.abs(image).max())
+    varied = np.flatnonzero(variances > scale**2)
+    count = max(1, round(FLATTEST * len(places)))
+    order = varied[np.argsort(variances[varied], kind="stable")][:count]
+    return [places[index] for index in order]
 
 
-def _without_surface(patch: NDArray) -> NDArray:
-    """Return a patch minus the polynomial of second degree that fits it best."""
+def _patches(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Yield the places of squares of an image, or the whole of it where it is smaller."""
+    for top in range(0, max(1, shape[0] - PATCH + 1), PATCH):
+        for left in range(0, max(1, shape[1] - PATCH + 1), PATCH):
+            yield slice(top, top + PATCH), slice(left, left + PATCH)
+
+
+def without_surface(patch: NDArray) -> NDArray[np.float64]:
+    """Return a patch (y, x) minus the polynomial of second degree that fits it best."""
+    patch = patch.astype(np.float64)
     y, x = (np.linspace(-1, 1, size) for size in patch.shape)
     y, x = np.meshgrid(y, x, indexing="ij")
     basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).reshape(6, -1)

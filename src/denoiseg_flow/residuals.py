@@ -19,15 +19,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from denoiseg_flow.classical import noise_level
 from denoiseg_flow.data.images import open_plane
-from denoiseg_flow.noise_structure import NoiseStructure, correlation_along
+from denoiseg_flow.noise_structure import (
+    NoiseStructure,
+    correlation_along,
+    flattest,
+    without_surface,
+)
 
 WINDOW = 32  # pixels a side
 
 # By how many standard deviations of chance a window must differ from a good one: less than one in
 # 100,000 good ones does.
 CHANCE = 4.5
+# Of Gaussian noise, less than one in a hundred residuals is more than so many times as large as the
+# median. The same holds for what is beyond: it is taken for that large.
+FEW_BEYOND = 4.0
 # What was invented: at least this share of the structure of the denoised image there.
 ABSENT = 0.5
 # What counts: structure of this root mean square, as a share of the range of grey levels.
@@ -46,8 +53,10 @@ class Residual:
         (rows, columns) of windows, bool: where the residual holds structure of the image, and
         where the denoised image shows what the noisy one does not.
     removed
-        Standard deviation of the residual over that of the noise, as estimated from the noisy
-        image; NaN if it has none.
+        Standard deviation of the residual over that of the noisy image, both in its flattest parts,
+        where all that varies is noise, of whatever distribution and correlation. NaN if nothing
+        varies there, or if what varies may be structure as well, for it is correlated in both
+        directions.
     along_x, along_y
         Correlation of the residual with itself at distances of 1, 2, ... ``REACH`` pixels, NaN
         beyond the size of the image.
@@ -79,6 +88,10 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     """
     residual = noisy.astype(np.float64) - denoised
     rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))
+    # A pixel that the noise replaced tells the mean there, but nothing of what is beside it.
+    limit = FEW_BEYOND * np.median(np.abs(rest), axis=(2, 3), keepdims=True)
+    usual = np.clip(rest, -limit, limit)
+    usual -= usual.mean(axis=(2, 3), keepdims=True)
     floor = np.finfo(np.float64).tiny  # of what does not vary at all
     variance = (rest**2).mean(axis=(2, 3)) + floor  # of the residual in each window
     structure = (shown**2).mean(axis=(2, 3)) + floor
@@ -89,21 +102,33 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     along = np.nan_to_num([noise.along_x, noise.along_y])
     # Pixels of correlated noise say less than as many independent ones (Bartlett's formula).
     n_independent = rest.shape[2] * rest.shape[3] / (1 + 2 * (along**2).sum())
-    neighbours = (_beside(rest, axis=3) + _beside(rest, axis=2)) / 2 / variance
+    usual_variance = (usual**2).mean(axis=(2, 3)) + floor
+    neighbours = (_beside(usual, axis=3) + _beside(usual, axis=2)) / 2 / usual_variance
     beyond_noise = neighbours - max(along[:, 0].mean(), 0)
     by_chance = CHANCE / np.sqrt(2 * n_independent)
     absent = -covariance / structure
     unlikely = -covariance / (np.sqrt(variance / n_independent) * np.sqrt(structure))
-    sigma, spread = noise_level(noisy), residual.std()
+    spread = residual.std()
     unit = (residual - residual.mean()) / (spread if spread > 0 else np.nan)
     return Residual(
         residual,
-        smoothed=(beyond_noise > by_chance) & (beyond_noise * variance > relevant),
+        smoothed=(beyond_noise > by_chance) & (beyond_noise * usual_variance > relevant),
         invented=(absent > ABSENT) & (unlikely > CHANCE) & (structure > relevant),
-        removed=float(spread / sigma) if sigma > 0 else float("nan"),
+        removed=_removed(noisy, residual, noise),
         along_x=correlation_along(unit.T),
         along_y=correlation_along(unit),
     )
+
+
+def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
+    """Return how much of the noise was removed, see :class:`Residual`."""
+    if noise.kind not in ("independent", "x", "y"):
+        return float("nan")
+    before, taken = (
+        sum((without_surface(image[place]) ** 2).sum() for place in flattest(noisy))
+        for image in (noisy, residual)
+    )
+    return float(np.sqrt(taken / before)) if before else float("nan")
 
 
 def _windows(image: NDArray) -> NDArray:

@@ -266,12 +266,19 @@ def _about_residuals(images: pd.DataFrame) -> Iterator[Finding]:
             "one does not have. Do not interpret detail there.",
             _most(images, "invented"),
         )
+    if np.isnan(removed):
+        yield Finding(
+            "note",
+            "noise left",
+            "How much of the noise was removed cannot be told: in the flat parts of the images "
+            "nothing varies, or neighbouring pixels are alike, so that noise does not stand apart.",
+        )
     if removed < TOO_LITTLE:
         yield Finding(
             "warning",
             "noise left",
-            f"Only {removed:.0%} of the standard deviation of the noise was removed: the rest is "
-            "still there.",
+            f"Only {removed:.0%} of the standard deviation of the noise was removed, as seen in "
+            "the flat parts of the images: the rest is still there.",
         )
     if not (smoothed > MANY_SMOOTHED or invented > MANY_INVENTED or removed < TOO_LITTLE):
         yield Finding(

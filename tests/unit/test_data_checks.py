@@ -159,6 +159,19 @@ def test_what_is_wrong_is_found(study, spoil):
     assert words in found[topic].sentence
 
 
+@pytest.mark.parametrize("spoil", [stripes, blur])
+def test_the_level_of_noise_that_is_not_independent(study, spoil):
+    """It is estimated as if it were, and said so."""
+
+    def level():
+        (found,) = (each for each in study.check().findings if each.topic == "noise level")
+        return found.sentence
+
+    assert level().endswith("of the range of an image.")
+    spoil(study)
+    assert level().endswith("as if neighbouring pixels were independent, which they are not.")
+
+
 def test_problems_come_first(study):
     saturation(study)
     copy_across_subsets(study)

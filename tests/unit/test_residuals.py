@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from denoiseg_flow.data import simulator
+from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.noise_structure import REACH, NoiseStructure, noise_structure
 from denoiseg_flow.residuals import WINDOW, judge_residual
 
@@ -39,6 +40,39 @@ def test_the_truth_is_never_accused(clean):
         assert not judged.smoothed.any() and not judged.invented.any()
         assert judged.removed == pytest.approx(1, abs=0.1)
         assert np.abs(judged.along_x).max() < 0.05 and np.abs(judged.along_y).max() < 0.05
+
+
+LEVELS = [
+    {"kind": "gaussian", "sigma": 20},
+    {"kind": "poisson", "photons": 0.5},
+    {"kind": "bernoulli", "dropped": 0.1},
+    {"kind": "salt_and_pepper", "flipped": 0.1},
+    {"kind": "poisson_gaussian_bernoulli", "photons": 0.5, "sigma": 10, "dropped": 0.1},
+    {"kind": "structured", "sigma": 20, "length": 11, "axis": "x"},
+    {"kind": "structured", "sigma": 20, "length": 11, "axis": "y"},
+]
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: "-".join(map(str, level.values())))
+def test_noise_of_any_kind_is_known_where_it_is_left(clean, level):
+    """And the truth, which leaves none, is not accused of anything."""
+    noisy = [noisy_copy(x, level | {"seed": 0}, "n", str(k)) for k, x in enumerate(clean)]
+    structure = noise_structure(noisy)
+    for kept in (0.0, 0.8):
+        judged = [
+            judge_residual(image, truth + kept * (image - truth), structure)
+            for image, truth in zip(noisy, clean, strict=True)
+        ]
+        assert np.median([each.removed for each in judged]) == pytest.approx(1 - kept, abs=0.05)
+        assert np.mean([each.smoothed.mean() for each in judged]) < 0.01
+        assert np.mean([each.invented.mean() for each in judged]) < 0.01
+
+
+def test_where_noise_cannot_be_told_from_structure(clean):
+    blurred = ndimage.gaussian_filter(noise(0), 1) + clean[0]
+    structure = noise_structure([blurred])
+    assert structure.kind == "both"
+    assert np.isnan(judge_residual(blurred, clean[0], structure).removed)
 
 
 def test_blur_is_found(clean):

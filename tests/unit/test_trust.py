@@ -59,7 +59,8 @@ def test_doubts(columns, topic, named):
 def test_nothing_to_doubt():
     (found,) = find_doubts(images(), None)
     assert (found.severity, found.topic) == ("note", "residual")
-    (noise_free,) = find_doubts(images(removed=np.nan), None)
+    unknown, noise_free = find_doubts(images(removed=np.nan), None)
+    assert unknown.topic == "noise left" and "cannot be told" in unknown.sentence
     assert noise_free == found
     assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
 
