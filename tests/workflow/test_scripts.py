@@ -426,6 +426,21 @@ def test_trust(chain):
     assert {"scores", "probabilities"} <= set(topics)
 
 
+def test_the_best_results_are_examined_and_shown(chain):
+    """Of all methods, not of the reference: that with the highest AP, and the least loss."""
+    metrics = pd.read_csv(chain.tables / "metrics.csv", dtype={"image": str})
+    table = pd.read_csv(chain.trust / "nuclei_n10.csv", dtype={"image": str}).set_index("image")
+    best = {}
+    for metric, pick in (("AP", "idxmax"), ("loss_self_supervised", "idxmin")):
+        scores = metrics[metrics["metric"] == metric]
+        method = getattr(scores.groupby("method")["value"].mean(), pick)()
+        best[metric] = scores[scores["method"] == method].set_index("image")["value"]
+        assert f"nuclei, n10, {method}: worst image" in chain.report.read_text()
+    np.testing.assert_allclose(table["AP"].dropna().sort_index(), best["AP"].sort_index())
+    judged = table["smoothed"].dropna().index
+    assert set(judged) == set(best["loss_self_supervised"].index)
+
+
 def test_suggest_without_unannotated_images(chain):
     assert (chain.suggestions / "nuclei_n10.csv").read_text() == "rank,image,uncertainty,source\n"
 
