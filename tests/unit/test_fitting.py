@@ -55,6 +55,7 @@ def folder(tmp_path_factory, make_blobs):
 def split():
     rows = [(name, subset) for subset, names in SUBSETS.items() for name in names]
     table = pd.DataFrame(rows, columns=["image", "subset"]).assign(annotated=1, clean=1)
+    table["source"] = table["image"] + ".tif"
     return table.assign(rank=pd.array([1, 2, 3, 4, 5, *[None] * 4], dtype="Int64"))
 
 

@@ -374,7 +374,7 @@ def test_pixels_of_a_grid_do_not_reach_the_network(rng, name, grid):
 
 @pytest.mark.parametrize("name", ["grid_interpolate", "grid_zero"])
 @pytest.mark.parametrize("grid", [2, 3, 4, 5])
-@pytest.mark.parametrize("shape", [(5, 8, 12), (2, 6, 6), (1, 8, 12), (8, 12), (9, 1), (1, 7)])
+@pytest.mark.parametrize("shape", [(5, 8, 12), (2, 6, 6), (1, 8, 12), (8, 12)])
 def test_none_of_a_grid_reaches_any_output(rng, name, grid, shape):
     """Of all outputs at once, each with a random weight."""
     patches = torch.randn(1, *shape, generator=rng)
