@@ -7,14 +7,15 @@ what images and the rest add is drawn from what was found, with its tails and it
 """
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import record
 from numpy.typing import NDArray
+from systems import parser
 
 from denoiseg_flow.seeds import generator
 from denoiseg_flow.tables.intervals import estimate_mean, luck_of_the_best
@@ -26,13 +27,13 @@ CELL = ["noise", "n_labelled", "method"]
 
 def read_options() -> argparse.Namespace:
     """Read the command line."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = parser(__doc__)
     options.add_argument("metrics", type=Path, nargs="+", help="metrics.csv of studies")
     options.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 5, 10])
     options.add_argument("--images", type=int, nargs="+", default=[3, 5, 12, 50, 200])
     options.add_argument("--methods", type=int, nargs="+", default=[2, 4, 10])
-    options.add_argument("--draws", type=int, default=2000, help="of each coverage")
-    options.add_argument("--studies", type=int, default=400, help="of each share of false winners")
+    options.add_argument("--draws", type=int, default=1000, help="of each coverage")
+    options.add_argument("--studies", type=int, default=300, help="of each share of false winners")
     return options.parse_args()
 
 
@@ -155,49 +156,76 @@ def claims(spread: Spread, n_methods: int, n_seeds: int, n_sources: int, studies
     return Claims(*(float(np.mean(values)) for values in (used, better, luck, told)))
 
 
-def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Print a table in Markdown."""
-    print("| " + " | ".join(head) + " |")
-    print("| :-- " + "| --: " * (len(head) - 1) + "|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print(flush=True)
+def measure_coverage(spreads: list[Spread], options: argparse.Namespace) -> pd.DataFrame:
+    """Return one row for each study, number of seeds and number of images."""
+    rows = []
+    for spread in spreads:
+        for n_seeds in options.seeds:
+            for n_images in options.images:
+                share = covered(spread, n_seeds, n_images, options.draws)
+                rows.append((spread.name, n_seeds, n_images, share))
+                print(*rows[-1], flush=True)
+    return pd.DataFrame(rows, columns=["study", "seeds", "images", "covered"])
 
 
-def grid_of(
-    spreads: list[Spread], options: argparse.Namespace, cell: Callable[[Spread, int, int], str]
-) -> None:
-    """Print one row for each study, metric and number of seeds, one column a number of images."""
-    rows = [
-        [spread.name, str(n_seeds), *(cell(spread, n_seeds, n) for n in options.images)]
-        for spread in spreads
-        for n_seeds in options.seeds
-    ]
-    print_table(["study", "seeds", *(f"{n} images" for n in options.images)], rows)
-
-
-def main() -> None:
-    """Print three tables: of the spread, of coverage, and of false claims."""
-    options = read_options()
-    spreads = [spread for path in options.metrics for spread in spreads_of(path)]
-    print_table(
-        ["study", "seeds", "images", "rest"],
-        [[s.name, *(f"{value:.3f}" for value in (s.seeds, s.sources, s.rest))] for s in spreads],
-    )
-    grid_of(
-        spreads, options, lambda s, seeds, n: f"{100 * covered(s, seeds, n, options.draws):.1f} %"
-    )
+def measure_claims(spreads: list[Spread], options: argparse.Namespace) -> pd.DataFrame:
+    """Return one row for each study, number of methods and number of seeds, on 12 images."""
     rows = []
     for spread in spreads:
         for n_methods in options.methods:
             for n_seeds in (1, *options.seeds[:2]):
                 found = claims(spread, n_methods, n_seeds, 12, options.studies)
-                told = "" if np.isnan(found.luck_told) else f"{found.luck_told:.2f}"
-                rows.append([
-                    spread.name, str(n_methods), str(n_seeds), f"{100 * found.use:.1f} %",
-                    f"{100 * found.better:.1f} %", f"{found.luck:.2f}", told,
-                ])  # fmt: skip
-    print_table(["study", "methods", "seeds", "“Use”", "“better than”", "luck", "luck told"], rows)
+                rows.append({"study": spread.name, "methods": n_methods, "seeds": n_seeds})
+                rows[-1] |= asdict(found)
+                print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def body_of(spreads: list[Spread], coverage: pd.DataFrame, told: pd.DataFrame) -> str:
+    """Return the three tables of the spread, of coverage, and of false claims."""
+    wide = coverage.pivot(index=["study", "seeds"], columns="images", values="covered")
+    tables = [
+        record.markdown_table(
+            ["study", "seeds", "images", "rest"],
+            [
+                (s.name, f"{s.seeds:.3f}", f"{s.sources:.3f}", f"{s.rest:.3f}") for s in spreads
+            ],
+        ),
+        record.markdown_table(
+            ["study", "seeds", *(f"{n} images" for n in wide.columns)],
+            [
+                (*place, *(f"{100 * share:.1f} %" for share in row))
+                for place, row in zip(wide.index, wide.to_numpy(), strict=True)
+            ],
+        ),
+        record.markdown_table(
+            ["study", "methods", "seeds", "“Use”", "“better than”", "luck", "luck told"],
+            [
+                (
+                    row.study, row.methods, row.seeds, f"{100 * row.use:.1f} %",
+                    f"{100 * row.better:.1f} %", f"{row.luck:.2f}",
+                    "" if np.isnan(row.luck_told) else f"{row.luck_told:.2f}",
+                )
+                for row in told.itertuples()
+            ],
+        ),
+    ]  # fmt: skip
+    return "\n\n".join(tables)
+
+
+def main() -> None:
+    """Simulate, and write the tables."""
+    options = read_options()
+    notes = record.machine(options.threads)
+    spreads = [spread for path in options.metrics for spread in spreads_of(path)]
+    coverage = measure_coverage(spreads, options)
+    told = measure_claims(spreads, options)
+    notes.append(
+        f"{options.draws} draws of each coverage, {options.studies} studies of 12 images of each "
+        "share of false claims; luck in standard deviations of the rest."
+    )
+    body = body_of(spreads, coverage, told)
+    record.write(options.out / "coverage", "Coverage", pd.concat([coverage, told]), body, notes)
 
 
 if __name__ == "__main__":
