@@ -184,8 +184,9 @@ class Grid:
         notes = [
             f"The annotated images of {dataset} are few, and so were cross-validated: each was "
             "predicted and scored by a network that was trained without it, and together they "
-            "chose the threshold, so that none was annotated for that alone. Images that are not "
-            "annotated were predicted by the network that was trained on all of these."
+            "chose the threshold, so that none was annotated for that alone; this flatters their "
+            "scores a little. Images that are not annotated were predicted by the network that was "
+            "trained on all of these."
             for dataset in datasets
             if self.is_cross_validated(dataset)
         ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from denoiseg_flow import findings
-from denoiseg_flow.figures.examples import Example, rank_images
+from denoiseg_flow.figures.examples import Example, rank_images, scores_of_images
 from denoiseg_flow.grid import PURPOSES, Grid
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.report import (
@@ -102,14 +102,20 @@ def advice(inputs, settings):
 
 
 def sliders(metrics, examined, prepared, noisy):
-    """The worst, the median and the best test image of each run that was examined."""
+    """The worst, the median and the best test image of each run that was examined.
+
+    Where nothing can be scored, three of them, none of which is called better than another.
+    """
     _, best, place = examined
     for run in dict.fromkeys(run for run in best.values() if run):
         predictions = Path(place[run])
         ranked = rank_images(metrics, [run], predictions)
-        for word, number in [("worst", 0), ("median", len(ranked) // 2), ("best", -1)]:
+        words = ["worst image", "median image", "best image"]
+        if scores_of_images(metrics, [run]).empty:
+            words = ["image"] * 3
+        for word, number in zip(words, (0, len(ranked) // 2, -1), strict=True):
             image = ranked[number]
-            name = f"{run.dataset}, {run.noise}, {run.method}: {word} image, {image}"
+            name = f"{run.dataset}, {run.noise}, {run.method}: {word} {image}"
             yield Example.load(name, image, prepared, noisy, predictions)
 
 

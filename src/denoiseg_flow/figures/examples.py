@@ -12,6 +12,17 @@ from denoiseg_flow.grid import Run
 from denoiseg_flow.overlap import Matching, match_objects
 
 
+def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
+    """Return the mean score of each test image over some runs, by its name.
+
+    That is average precision, or PSNR if none of them segments; empty where there is neither.
+    """
+    keys = pd.DataFrame([run.as_dict() for run in runs])
+    shown = metrics.merge(keys, on=list(keys.columns))
+    metric = "AP" if (shown["metric"] == "AP").any() else "PSNR"
+    return shown[shown["metric"] == metric].groupby("image")["value"].mean()
+
+
 def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -> list[str]:
     """Return test images from the worst to the best predicted.
 
@@ -20,15 +31,12 @@ def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -
     metrics
         Tidy metrics.
     runs
-        The runs whose mean counts: average precision, or PSNR if none of them segments.
+        The runs whose mean counts, see :func:`scores_of_images`.
     predictions
         Folder of the predictions of one of them. Where nothing can be scored, because there are
         neither masks nor clean images, its images are returned in the order of their names.
     """
-    keys = pd.DataFrame([run.as_dict() for run in runs])
-    shown = metrics.merge(keys, on=list(keys.columns))
-    metric = "AP" if (shown["metric"] == "AP").any() else "PSNR"
-    means = shown[shown["metric"] == metric].groupby("image")["value"].mean()
+    means = scores_of_images(metrics, runs)
     if means.empty:
         return sorted({path.stem for path in predictions.glob("*/*.tif")})
     return means.sort_values(kind="stable").index.astype(str).tolist()
