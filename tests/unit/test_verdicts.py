@@ -148,8 +148,8 @@ def test_one_seed_names_no_winner_but_what_it_takes():
 
 
 @pytest.mark.parametrize("images, planes, few", [
-    (1, 1, "there is only 1 test image (annotate images, 3 at least)"),
-    (2, 20, "there are only 40 test images of 2 files (annotate images of more files, 3 at least)"),
+    (1, 1, "there is only 1 test image (annotate more: at least 3)"),
+    (2, 20, "there are only 40 test images of 2 files (annotate images of more files: at least 3)"),
 ])  # fmt: skip
 def test_too_few_images_name_no_winner(images, planes, few):
     metrics = scores({"other": (0.2, 0.01)}, images=images, planes=planes)

@@ -187,8 +187,8 @@ class Verdict:
             if self.n_sources < self.n_images:
                 few += f" of {count(self.n_sources, 'file')}"
             verb = "is" if self.n_images == 1 else "are"
-            what = "images" if self.n_sources == self.n_images else "images of more files"
-            reasons.append(f"there {verb} only {few} (annotate {what}, {MIN_SOURCES} at least)")
+            what = "more" if self.n_sources == self.n_images else "images of more files"
+            reasons.append(f"there {verb} only {few} (annotate {what}: at least {MIN_SOURCES})")
         return ", and ".join(reasons) or "the methods have too few seeds and test images in common"
 
     @property
