@@ -172,6 +172,13 @@ def test_one_seed_has_no_error_bar(metrics):
     assert "a single seed, so no error bar" in table.caption
 
 
+def test_planes_of_one_file_are_said_to_count_once(metrics):
+    assert "Mean over the images of a run, then" in segmentation_table(metrics, *ORDER).caption
+    planes = metrics.assign(source="stack.tif")
+    caption = segmentation_table(planes, *ORDER).caption
+    assert "Mean over the images of each file, then over the files of a run, then" in caption
+
+
 def test_paired_table(metrics):
     table = paired_table(metrics, "denoiseg", [], *ORDER)
     panels = {panel.heading: grid(panel) for panel in table.panels}

@@ -120,11 +120,13 @@ def noise_levels(noises: Mapping[str, str]) -> str:
 
 
 def error_bar(data: pd.DataFrame) -> str:
-    """Return the sentence that says what ± is, from the numbers of seeds in ``data``."""
+    """Return the sentence that says what ± is, from the numbers of seeds and files in ``data``."""
+    alike = (data["n_images"] > data["n_sources"]).any()
+    images = "the images of each file, then over the files" if alike else "the images"
     if data["n_seeds"].max() < 2:
-        return "Mean over the images of one run: a single seed, so no error bar."
+        return f"Mean over {images} of one run: a single seed, so no error bar."
     return (
-        "Mean over the images of a run, then over seeds, ± standard error of the mean over seeds "
+        f"Mean over {images} of a run, then over seeds, ± standard error of the mean over seeds "
         f"({seed_range(data)}; no ± where there is one seed)."
     )
 
