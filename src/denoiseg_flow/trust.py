@@ -27,6 +27,8 @@ from denoiseg_flow.residuals import load_residual
 # What is worth a word: shares of the windows of all images, and of the noise.
 MANY_SMOOTHED, MANY_INVENTED = 0.05, 0.01
 TOO_LITTLE = 0.7
+# By so much may the correlation of neighbours in what was removed exceed that in the noise.
+TOO_ALIKE = 0.2
 
 BINS = 10  # of probability
 OFF = 0.05  # difference of probability and frequency
@@ -180,7 +182,11 @@ def examine_results(
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
     calibration = _calibration(split, masks, segmented) if segmented else None
     x, y = np.nanmean(along, axis=0) if along else (None, None)
-    return Trust(table, x, y, noise, calibration, find_doubts(table, calibration))
+    nearest = None
+    if along:  # the axis on which they differ more
+        pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
+        nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
+    return Trust(table, x, y, noise, calibration, find_doubts(table, calibration, nearest))
 
 
 def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
@@ -228,7 +234,11 @@ def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:
         return Reliability(sums / counts, hits / counts, counts, n_images)
 
 
-def find_doubts(images: pd.DataFrame, calibration: Reliability | None) -> list[Finding]:
+def find_doubts(
+    images: pd.DataFrame,
+    calibration: Reliability | None,
+    nearest: tuple[float, float] | None = None,
+) -> list[Finding]:
     """Say in sentences what speaks for and against a result.
 
     Parameters
@@ -238,15 +248,19 @@ def find_doubts(images: pd.DataFrame, calibration: Reliability | None) -> list[F
         (shares of its windows) and removed, NaN where nothing was denoised.
     calibration
         Of the segmentation, if there is one.
+    nearest
+        Correlation of neighbouring pixels in what was removed, and in the noise.
     """
     found = [*_about_segmentation(images), *_about_probabilities(calibration)]
     denoised = images[images["smoothed"].notna()]
     if len(denoised):
-        found += _about_residuals(denoised)
+        found += _about_residuals(denoised, nearest)
     return in_order(found)
 
 
-def _about_residuals(images: pd.DataFrame) -> Iterator[Finding]:
+def _about_residuals(
+    images: pd.DataFrame, nearest: tuple[float, float] | None
+) -> Iterator[Finding]:
     smoothed, invented = images["smoothed"].mean(), images["invented"].mean()
     removed = images["removed"].median()
     if smoothed > MANY_SMOOTHED:
@@ -280,12 +294,23 @@ def _about_residuals(images: pd.DataFrame) -> Iterator[Finding]:
             f"Only {removed:.0%} of the standard deviation of the noise was removed, as seen in "
             "the flat parts of the images: the rest is still there.",
         )
-    if not (smoothed > MANY_SMOOTHED or invented > MANY_INVENTED or removed < TOO_LITTLE):
+    alike = nearest is not None and nearest[0] - nearest[1] > TOO_ALIKE
+    if alike:
+        yield Finding(
+            "warning",
+            "residual",
+            f"Neighbouring pixels of what was removed are alike (correlation {nearest[0]:.2f}, in "
+            f"the noise {nearest[1]:.2f}): edges or texture were removed with the noise, mostly "
+            "where they are strong.",
+        )
+    doubted = smoothed > MANY_SMOOTHED or invented > MANY_INVENTED or removed < TOO_LITTLE
+    if not (alike or doubted):
         yield Finding(
             "note",
             "residual",
-            f"What was removed looks like noise: there is structure of the image in {smoothed:.1%} "
-            f"of all windows, and invented structure in {invented:.1%}.",
+            f"In {1 - smoothed - invented:.1%} of all windows, what was removed looks like noise; "
+            f"in {smoothed:.1%} it holds structure of the image, in {invented:.1%} structure was "
+            "invented.",
         )
 
 

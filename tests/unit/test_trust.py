@@ -59,10 +59,21 @@ def test_doubts(columns, topic, named):
 def test_nothing_to_doubt():
     (found,) = find_doubts(images(), None)
     assert (found.severity, found.topic) == ("note", "residual")
+    assert "In 100.0% of all windows, what was removed looks like noise" in found.sentence
     unknown, noise_free = find_doubts(images(removed=np.nan), None)
     assert unknown.topic == "noise left" and "cannot be told" in unknown.sentence
     assert noise_free == found
     assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
+
+
+def test_what_was_removed_is_no_noise_if_its_pixels_are_alike():
+    """Edges fill few windows, and hold most of what was removed."""
+    (found,) = find_doubts(images(), None, (0.47, 0.02))
+    assert (found.severity, found.topic) == ("warning", "residual")
+    assert "correlation 0.47, in the noise 0.02" in found.sentence
+    (rows,) = find_doubts(images(), None, (0.9, 0.8))  # noise along rows
+    (unknown,) = find_doubts(images(), None, (float("nan"), 0.0))
+    assert rows.severity == unknown.severity == "note"
 
 
 def test_probabilities_in_words():
