@@ -29,10 +29,11 @@ def test_where_only_images_differ_it_is_a_t_test_of_the_images():
     assert estimate_mean(np.tile(values, (4, 1))).from_seeds == 0
 
 
-@pytest.mark.parametrize("n_seeds", [2, 3, 6])
-def test_where_only_trainings_differ_it_is_a_t_test_of_the_trainings(n_seeds):
+@pytest.mark.parametrize("n_seeds", [2, 3, 6, 7, 10])
+@pytest.mark.parametrize("n_sources", [3, 12, 50, 115, 200])
+def test_where_only_trainings_differ_it_is_a_t_test_of_the_trainings(n_seeds, n_sources):
     values = np.random.default_rng(0).normal(0.5, 1, n_seeds)
-    found = estimate_mean(np.tile(values[:, None], (1, 12)))
+    found = estimate_mean(np.tile(values[:, None], (1, n_sources)))
     assert found[:4] == pytest.approx(t_test(values), rel=1e-3)
     assert found.from_seeds == pytest.approx(1)
 

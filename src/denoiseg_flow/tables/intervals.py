@@ -113,11 +113,14 @@ def _parts(
     within_seeds = np.where(known, values - (values.sum(axis=1) / per_seed)[:, None], 0.0)
     # Indicators of the seeds, of which the means over each source are taken out, times each other.
     gram = np.diag(per_seed.astype(float)) - (seen / per_source) @ seen.T
-    loading = within_sources.sum(axis=1)
-    of_seeds = float(loading @ np.linalg.pinv(gram, hermitian=True) @ loading)
+    # Its rank is one less than there are seeds: what is left of zero is rounding.
+    strengths, vectors = np.linalg.eigh(gram)
+    real = strengths > 1e-9 * n
+    loading = within_sources.sum(axis=1) @ vectors[:, real]
+    of_seeds = float((loading**2 / strengths[real]).sum())
     rest = max(float((within_sources**2).sum()) - of_seeds, 0.0)
     of_sources = max(float((within_seeds**2).sum()) - rest, 0.0)
-    df_seeds = int(np.linalg.matrix_rank(gram, hermitian=True))
+    df_seeds = int(real.sum())
     df_rest = int(n - len(per_source) - df_seeds)
     df_sources = int(n - n_seeds - df_rest)
     if df_seeds < n_seeds - 1 or min(df_rest, df_sources) < 1:
