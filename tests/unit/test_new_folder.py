@@ -8,9 +8,11 @@ import pytest
 from denoiseg_flow.new_folder import new_folder
 
 MAKER = """
-import sys
+import logging, sys
 from pathlib import Path
 from denoiseg_flow.new_folder import new_folder
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+sys.stdout.reconfigure(line_buffering=True)
 with new_folder(Path(sys.argv[1])) as unfinished:
     (unfinished / "first").write_text("")
     print("at work", flush=True)
@@ -40,10 +42,12 @@ def names(folder):
 
 
 def test_two_processes_make_it_one_after_the_other(make, tmp_path):
-    first, second = make(), make()
-    working, waiting = (first, second) if first.stdout.readline() else (second, first)
-    working.communicate("\n")
-    assert waiting.communicate("\n")[0].endswith("at work\n")
+    first = make()
+    assert first.stdout.readline() == "at work\n"
+    second = make()
+    assert "is at work on this already" in second.stdout.readline()
+    first.communicate("\n")
+    assert second.communicate("\n")[0] == "at work\n"
     assert first.returncode == second.returncode == 0
     assert names(tmp_path / "a") == ["folder"]
     assert names(tmp_path / "a/folder") == ["first", "last"]
