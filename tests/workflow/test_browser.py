@@ -146,7 +146,7 @@ def test_layers_and_images_are_chosen(show):
         ]
         assert over.get_attribute("data-layer") == radio.get_attribute("value")
     choices = browser.find_elements(By.CSS_SELECTOR, "#choose-image option")
-    assert len(choices) == 3
+    assert len(choices) in (3, 6)  # of the best labels and denoised images, maybe of one run
     for choice in choices:
         choice.click()
         assert shown_comparison(browser).get_attribute("id") == choice.get_attribute("value")
