@@ -23,9 +23,7 @@ def tidy(values, dataset="data", noise="n20"):
     frame = pd.DataFrame(
         values, columns=["method", "n_labelled", "seed", "image", "metric", "value"]
     )
-    frame.insert(0, "dataset", dataset)
-    frame.insert(1, "noise", noise)
-    return frame
+    return frame.assign(dataset=dataset, noise=noise, source=frame["image"] + ".tif")
 
 
 def grid(counts=(2, 8), seeds=(0, 1)):
