@@ -1,6 +1,8 @@
 """Small pieces that several test files share."""
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from snakemake.utils import update_config
 from denoiseg_flow import configuration, grid
 from denoiseg_flow.instances import Threshold
 from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation, TrainedModel
+from denoiseg_flow.models import Normalisation, TrainedModel, save_model
 from denoiseg_flow.networks import build_network
 from denoiseg_flow.networks.layout import Layout
 
@@ -193,3 +195,29 @@ def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
         )
 
     return make
+
+
+@pytest.fixture
+def model_file(tmp_path, make_model) -> Path:
+    """The file of a joint model that finds objects: the threshold is low."""
+    model = make_model()
+    model.threshold = Threshold(0.2, 0.5, 1)
+    save_model(model, tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+@pytest.fixture
+def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start processes that run a program text; they are killed in the end."""
+    started = []
+
+    def start(program: str, *arguments: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()

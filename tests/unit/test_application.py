@@ -42,12 +42,8 @@ def images(tmp_path, make_blobs):
 
 
 @pytest.fixture
-def file(tmp_path, make_model):
-    """A joint model that finds objects: the threshold is low."""
-    model = make_model()
-    model.threshold = type(model.threshold)(0.2, 0.5, 1)
-    save_model(model, tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+def file(model_file):
+    return model_file
 
 
 @pytest.fixture

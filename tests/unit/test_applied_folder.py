@@ -2,8 +2,6 @@
 
 import csv
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -55,11 +53,8 @@ def images(here, make_blobs):
 
 
 @pytest.fixture
-def model(here, make_model):
-    model = make_model()
-    model.threshold = type(model.threshold)(0.2, 0.5, 1)
-    save_model(model, here / "model.pt")
-    return here / "model.pt"
+def model(model_file):
+    return model_file
 
 
 @pytest.fixture
@@ -70,19 +65,8 @@ def denoiser(here):
 
 
 @pytest.fixture
-def work(here):
-    started = []
-
-    def start(how="alone"):
-        command = [sys.executable, "-c", WORKER, str(here / "out"), how]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+def work(here, start_python):
+    return lambda how="alone": start_python(WORKER, here / "out", how)
 
 
 def apply(file, images, out="out", **options):

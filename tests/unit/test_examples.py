@@ -21,7 +21,9 @@ def rank_images(tmp_path):
     for name in ("labels/c.tif", "denoised/c.tif", "labels/b.tif", "labels/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    return lambda table, runs: examples.rank_images(table, runs, tmp_path)
+    return lambda table, runs: examples.rank_images(
+        examples.scores_of_images(table, runs), tmp_path
+    )
 
 
 def metrics(*rows):

@@ -1,8 +1,5 @@
 """A folder is there once it is complete, whoever else makes it."""
 
-import subprocess
-import sys
-
 import pytest
 
 from denoiseg_flow.new_folder import new_folder
@@ -22,19 +19,8 @@ with new_folder(Path(sys.argv[1])) as unfinished:
 
 
 @pytest.fixture
-def make(tmp_path):
-    started = []
-
-    def start():
-        command = [sys.executable, "-c", MAKER, str(tmp_path / "a/folder")]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, **pipes))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+def make(tmp_path, start_python):
+    return lambda: start_python(MAKER, tmp_path / "a/folder")
 
 
 def names(folder):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from denoiseg_flow.figures import curves
-from denoiseg_flow.figures.examples import Example, rank_images
+from denoiseg_flow.figures.examples import Example, rank_images, scores_of_images
 from denoiseg_flow.figures.panels import qualitative_panel
 from denoiseg_flow.grid import Run
 from denoiseg_flow.logs import job_log
@@ -15,7 +15,7 @@ def main(snakemake):
         runs = [Run(**axes) for axes in snakemake.params.runs]
         predictions = [Path(folder) for folder in snakemake.input.predictions]
         metrics = read_metrics_csv(snakemake.input.metrics)
-        ranked = rank_images(metrics, runs, predictions[0])
+        ranked = rank_images(scores_of_images(metrics, runs), predictions[0])
         image = ranked[len(ranked) // 2]
         truth, noisy = Path(snakemake.input.prepared), Path(snakemake.input.noisy)
         rows = [

@@ -109,10 +109,9 @@ def sliders(metrics, examined, prepared, noisy):
     _, best, place = examined
     for run in dict.fromkeys(run for run in best.values() if run):
         predictions = Path(place[run])
-        ranked = rank_images(metrics, [run], predictions)
-        words = ["worst image", "median image", "best image"]
-        if scores_of_images(metrics, [run]).empty:
-            words = ["image"] * 3
+        scores = scores_of_images(metrics, [run])
+        ranked = rank_images(scores, predictions)
+        words = ["worst image", "median image", "best image"] if len(scores) else ["image"] * 3
         for word, number in zip(words, (0, len(ranked) // 2, -1), strict=True):
             image = ranked[number]
             name = f"{run.dataset}, {run.noise}, {run.method}: {word} {image}"

@@ -10,7 +10,7 @@ from denoiseg_flow.data.images import open_plane
 from denoiseg_flow.devices import select_device
 from denoiseg_flow.figures.style import save
 from denoiseg_flow.figures.trust import ResidualExample, diagnostics, residual_panel
-from denoiseg_flow.grid import DENOISED, LABELS, Run
+from denoiseg_flow.grid import DENOISED, LABELS, PURPOSES, Run
 from denoiseg_flow.logs import job_log
 from denoiseg_flow.models import load_model
 from denoiseg_flow.residuals import load_residual
@@ -25,9 +25,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         inputs, output, params = snakemake.input, snakemake.output, snakemake.params
         metrics, noisy = read_metrics_csv(inputs.metrics), Path(inputs.noisy)
-        runs = {
-            purpose: [Run(**axes) for axes in params[purpose]] for purpose in (LABELS, DENOISED)
-        }
+        runs = {purpose: [Run(**axes) for axes in params[purpose]] for purpose in PURPOSES}
         segmented = denoised = None
         if run := best_run(metrics, runs[LABELS], LABELS):
             place = runs[LABELS].index(run)

@@ -23,23 +23,20 @@ def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     return shown[shown["metric"] == metric].groupby("image")["value"].mean()
 
 
-def rank_images(metrics: pd.DataFrame, runs: Sequence[Run], predictions: Path) -> list[str]:
+def rank_images(scores: pd.Series, predictions: Path) -> list[str]:
     """Return test images from the worst to the best predicted.
 
     Parameters
     ----------
-    metrics
-        Tidy metrics.
-    runs
-        The runs whose mean counts, see :func:`scores_of_images`.
+    scores
+        Of some runs, see :func:`scores_of_images`.
     predictions
         Folder of the predictions of one of them. Where nothing can be scored, because there are
         neither masks nor clean images, its images are returned in the order of their names.
     """
-    means = scores_of_images(metrics, runs)
-    if means.empty:
+    if scores.empty:
         return sorted({path.stem for path in predictions.glob("*/*.tif")})
-    return means.sort_values(kind="stable").index.astype(str).tolist()
+    return scores.sort_values(kind="stable").index.astype(str).tolist()
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def estimate_mean(table: NDArray[np.float64], trained: bool = True) -> Estimate:
     nothing = Estimate(mean, *[float("nan")] * 3)
     if n_sources < MIN_SOURCES or (trained and n_seeds < MIN_SEEDS):
         return nothing
-    if n_seeds < MIN_SEEDS:
+    if n_seeds < MIN_SEEDS:  # what another seed would give
         table, known = np.repeat(table, MIN_SEEDS, axis=0), np.repeat(known, MIN_SEEDS, axis=0)
     parts = _parts(table - mean, known)
     if parts is None:
@@ -136,10 +136,10 @@ def _parts(
 
 
 @lru_cache(maxsize=256)
-def _chi_squared(freedom: tuple[int, ...]) -> NDArray[np.float64]:
+def _chi_squared(freedom: tuple[int, int, int]) -> NDArray[np.float64]:
     """Return draws (component, draw) of chi-squared, spread evenly, so that no seed decides."""
     # A lattice: along every axis, each of the equal parts holds one point.
-    places = np.arange(_DRAWS) * np.array(_LATTICE)[: len(freedom), None] % _DRAWS
+    places = np.arange(_DRAWS) * np.array(_LATTICE)[:, None] % _DRAWS
     points = (places + 0.5) / _DRAWS
     return 2 * gammaincinv(np.array(freedom)[:, None] / 2, points)
 

@@ -113,10 +113,7 @@ class Verdict:
     @property
     def extent(self) -> str:
         """Numbers of trainings and of what they were scored on."""
-        images = count(self.n_images, "test image")
-        if self.n_sources < self.n_images:
-            images += f" of {count(self.n_sources, 'file')}"
-        return f"{count(self.n_seeds, 'seed')}, {images}"
+        return f"{count(self.n_seeds, 'seed')}, {self._images}"
 
     def among(self, outcome: str) -> list[Comparison]:
         """The comparisons with that outcome."""
@@ -183,13 +180,18 @@ class Verdict:
                 f"training (set grid.seeds to {_ADVISED_SEEDS})"
             )
         if self.n_sources < MIN_SOURCES:
-            few = count(self.n_images, "test image")
-            if self.n_sources < self.n_images:
-                few += f" of {count(self.n_sources, 'file')}"
             verb = "is" if self.n_images == 1 else "are"
             what = "more" if self.n_sources == self.n_images else "images of more files"
-            reasons.append(f"there {verb} only {few} (annotate {what}: at least {MIN_SOURCES})")
+            reasons.append(
+                f"there {verb} only {self._images} (annotate {what}: at least {MIN_SOURCES})"
+            )
         return ", and ".join(reasons) or "the methods have too few seeds and test images in common"
+
+    @property
+    def _images(self) -> str:
+        images = count(self.n_images, "test image")
+        files = f" of {count(self.n_sources, 'file')}" if self.n_sources < self.n_images else ""
+        return images + files
 
     @property
     def _within(self) -> str:
