@@ -10,8 +10,8 @@ PAGE = Path(__file__).with_suffix(".md")
 HEAD = """\
 # Command line
 
-`denoiseg-flow` uses trained models without the workflow. This page is written from its help texts by
-`python docs/reference/command_line.py`. The commands of the workflow are those of Snakemake; see
+`denoiseg-flow` uses trained models without the workflow. `python docs/reference/command_line.py`
+writes this page from its help texts. The commands of the workflow are those of Snakemake; see
 [how to run a study](../how-to/run_a_study.md).
 """
 
