@@ -129,7 +129,9 @@ def test_outputs_are_counted_in_bytes(grid, estimates):
     pixels = 12 * 128**2
     assert estimates.prediction(run_of(grid, "baseline")).output_bytes == 14 * pixels
     assert estimates.prediction(run_of(grid, "denoiseg")).output_bytes == 18 * pixels
-    assert estimates.prediction(run_of(grid, "n2v")).output_bytes == 4 * 48 * 128**2  # read by others
+    assert (
+        estimates.prediction(run_of(grid, "n2v")).output_bytes == 4 * 48 * 128**2
+    )  # read by others
 
 
 def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
