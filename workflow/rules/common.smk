@@ -67,10 +67,20 @@ def run_path(run, name):
     return f"{RUN}/{name}".format(**run.as_dict()) if run else []
 
 
+def model_of(run):
+    """The model of a run; nothing for no run."""
+    return run_path(run, "model.pt")
+
+
+def predictions_of(run):
+    """The predictions of a run; nothing for no run."""
+    return run_path(run, "predictions")
+
+
 def images_read_by(run):
     """Noisy images, or the images that another method denoised."""
     noisy = f"<results>/data/{run.dataset}/noisy/{run.noise}"
-    return run_path(GRID.input_run(run), "predictions") or noisy
+    return predictions_of(GRID.input_run(run)) or noisy
 
 
 def input_images(wildcards):

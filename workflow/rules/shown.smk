@@ -30,16 +30,6 @@ def examined(wildcards):
     return GRID.examined(wildcards.dataset, wildcards.noise)
 
 
-def model_of(run):
-    """The model of a run."""
-    return run_path(run, "model.pt")
-
-
-def predictions_of(run):
-    """The predictions of a run."""
-    return run_path(run, "predictions")
-
-
 def example_runs(wildcards):
     """One run of every method."""
     return GRID.example_runs(wildcards.dataset, wildcards.noise)

@@ -7,10 +7,8 @@ rule train:
         prepared="<results>/data/{dataset}/prepared",
         images=input_images,
         # Kept with the model, so that its file is all that new images need.
-        input_model=lambda wildcards: run_path(
-            GRID.input_run(Run.of(wildcards)), "model.pt"
-        ),
-        init=lambda wildcards: run_path(GRID.init_run(Run.of(wildcards)), "model.pt"),
+        input_model=lambda wildcards: model_of(GRID.input_run(Run.of(wildcards))),
+        init=lambda wildcards: model_of(GRID.init_run(Run.of(wildcards))),
     output:
         model="<run>/model.pt",
         history="<run>/history.tsv",

@@ -54,7 +54,7 @@ def _short_trainings(grid: Grid) -> Iterator[str]:
     """What to know of recipes that stop long before the networks are what they could be."""
     trained = [method for method in grid.shown_methods if not method.classical]
     for recipe in sorted({grid.recipe_name(method) for method in trained}):
-        steps = grid.recipes[recipe].epochs * grid.recipes[recipe].steps_per_epoch
+        steps = grid.recipes[recipe].steps
         if steps < SHORT:
             yield (
                 f"The recipe {recipe} trains networks for {steps} steps only: enough to see the "
