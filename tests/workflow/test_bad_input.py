@@ -770,5 +770,5 @@ def test_no_permission(forbidden, run_script, capsys):
         )
     screen = capsys.readouterr().err
     assert f"cannot use {forbidden}" in screen and screen.count("\n") == 1
-    assert "no permission to write or read there" in screen
+    assert "permission denied; check the permissions" in screen
     assert list(forbidden.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Folders that are there only once they are complete."""
+"""Folders that appear only once they are complete."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ from denoiseg_flow.jobs.lock import sole_process
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, which takes the place of ``folder`` unless there is an error.
+    """Yield a temporary folder that replaces ``folder`` at the end, unless there is an error.
 
-    A process that makes the same one is waited for: what lies there unfinished after that was
-    left by one that was killed, and is removed.
+    It waits for another process that makes the same folder. Whatever is unfinished after that was
+    left behind by a killed process, and is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.partial")
