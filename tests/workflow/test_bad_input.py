@@ -385,7 +385,7 @@ def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
     "partitions, sentence",
     [
         ("cpu (null)\ngpu gpu:2", "the cluster has no default partition, and rule "),
-        ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' asks for 1 GPU in partition 'cpu'"),
+        ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' requests 1 GPU in partition 'cpu'"),
     ],
 )
 def test_profile_that_does_not_fit_the_cluster(

@@ -86,7 +86,7 @@ rule report:
     resources:
         mem_mb=memory_for_scores,
     params:
-        # Of functions, because Snakemake would look for wildcards in text.
+        # As functions, because Snakemake would look for wildcards in plain text.
         study=lambda wildcards: GRID.comparison,
         title=lambda wildcards: config["title"],
         notes=lambda wildcards: GRID.notes,

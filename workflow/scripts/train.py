@@ -1,4 +1,4 @@
-"""Train one model, or calibrate a classical denoiser."""
+"""Train one network, or calibrate one classical denoiser."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def main(snakemake):
         identity = Run.of(snakemake.wildcards).as_dict()
         init = inputs.get("init")
         output = Path(snakemake.output.model)
-        # Beside the declared outputs, which Snakemake deletes before it repeats a job.
+        # Not among the declared outputs, which Snakemake deletes before it repeats a job.
         checkpoints = Checkpoints(
             output.with_name("checkpoint.pt"), snakemake.config["checkpoint_seconds"]
         )
@@ -41,7 +41,7 @@ def main(snakemake):
         history.assign(**identity).to_csv(snakemake.output.history, sep="\t", index=False)
         checksums.write(snakemake.output.history)
         save_model(model, output)
-        # Whoever waits to do the same training again finds it finished.
+        # A process that waits to repeat the training reads from the checkpoint that it is finished.
         if not lock.awaited():
             checkpoints.remove()
 
