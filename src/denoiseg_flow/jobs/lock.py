@@ -62,8 +62,8 @@ def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
         os.pwrite(descriptor, _this_process().encode(), 0)
         yield JobLock(descriptor, predecessor)
     finally:
-        # Remove the file before the lock is released: a waiting process then notices that its
-        # file is gone. If the lock is shared, the last process removes the file.
+        # Remove the file before the lock is released: a waiting process then notices that its file
+        # is gone. If the lock is shared, the last process removes the file.
         with suppress(OSError):
             if not shared or _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 path.unlink()

@@ -12,7 +12,8 @@ about them. Intervals that treat the estimated variances as exact are then too n
 with Satterthwaite's degrees of freedom covers 87 % instead of 95 % with two seeds. The generalized
 confidence interval takes this uncertainty into account, because the three mean squares are scaled
 chi-squared variables (Weerahandi, Journal of the American Statistical Association 88, 1993; for
-mixed models Hannig, Statistica Sinica 19, 2009). Its simulated coverage is in docs/methods.md.
+mixed models Hannig, Statistica Sinica 19, 2009). Its simulated coverage is in
+docs/explanation/statistics.md.
 """
 
 from __future__ import annotations
