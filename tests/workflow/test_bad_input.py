@@ -385,7 +385,7 @@ def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
     "partitions, sentence",
     [
         ("cpu (null)\ngpu gpu:2", "the cluster has no default partition, and rule "),
-        ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' asks for 1 GPU in partition 'cpu'"),
+        ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' requests 1 GPU in partition 'cpu'"),
     ],
 )
 def test_profile_that_does_not_fit_the_cluster(
@@ -770,5 +770,5 @@ def test_no_permission(forbidden, run_script, capsys):
         )
     screen = capsys.readouterr().err
     assert f"cannot use {forbidden}" in screen and screen.count("\n") == 1
-    assert "no permission to write or read there" in screen
+    assert "permission denied; check the permissions" in screen
     assert list(forbidden.iterdir()) == []

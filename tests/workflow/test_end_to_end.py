@@ -214,7 +214,7 @@ def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monk
             assert "waiting" not in log
             # PyTorch is a build for the CPU, or does not find what is invented.
             for text in (log, call.screen):
-                assert "not computing on the GPU: PyTorch" in text
+                assert "not using the GPU: PyTorch" in text
         other.communicate(b"\n")
 
 

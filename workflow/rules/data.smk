@@ -1,4 +1,4 @@
-"""From any source to canonical images, their split, the noisy images of every level, and checks."""
+"""Data: from any source to canonical images, splits, noisy images and quality checks."""
 
 
 rule fetch:
@@ -110,7 +110,7 @@ rule check:
         "<logs>/{dataset}/check/{noise}.log",
     benchmark:
         "<benchmarks>/{dataset}/check/{noise}.tsv"
-    # Before the trainings, which take longer, so that its warnings are seen in time.
+    # Before the trainings, which take longer: the warnings should appear in time.
     priority: 1
     conda:
         "../../envs/denoiseg_flow.yaml"

@@ -1,4 +1,4 @@
-"""Prediction: denoised images, class probabilities and instance labels."""
+"""Prediction of a study's images: denoised images, class probabilities and instance labels."""
 
 
 rule predict_run:

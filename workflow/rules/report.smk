@@ -91,7 +91,7 @@ rule report:
     resources:
         mem_mb=memory_for_scores,
     params:
-        # Of functions, because Snakemake would look for wildcards in text.
+        # As functions, because Snakemake would look for wildcards in plain text.
         study=lambda wildcards: contents.comparison(GRID),
         title=lambda wildcards: config["title"],
         notes=lambda wildcards: contents.notes(GRID),

@@ -1,4 +1,4 @@
-"""Scores of one run: one row per test image and metric."""
+"""Scores of every run: one row per test image and metric."""
 
 
 rule score:

@@ -1,4 +1,4 @@
-"""Comparison tables of the whole grid."""
+"""Comparison tables of the whole study."""
 
 
 rule aggregate:

@@ -1,4 +1,4 @@
-"""How far the results can be trusted, and which images to annotate next."""
+"""Reliability of the results, and images to annotate next."""
 
 
 rule trust:

@@ -1,9 +1,10 @@
-"""Which images to annotate next: uncertain ones that stand for many others.
+"""Suggest which images to annotate next: uncertain images that represent many others.
 
-The most uncertain images by themselves are often odd, and alike. So of the more uncertain ones,
-those are taken, one by one, that are most like the images which have none like them yet, annotated
-or suggested (Suggestive Annotation: Yang, Zhang, Chen, Zhang & Chen, MICCAI 2017; here with the
-entropy of one network, and the greedy solution of the facility location problem).
+The most uncertain images alone are often outliers, or similar to each other. So among the more
+uncertain images, the method picks one by one the image that is most similar to the images without
+a similar annotated or suggested image so far (Suggestive Annotation: Yang, Zhang, Chen, Zhang &
+Chen, MICCAI 2017; here with the entropy of one network, and the greedy solution of the facility
+location problem).
 """
 
 import math
@@ -23,33 +24,33 @@ from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 
-MANY = 2000  # images: of more, so many are looked at
-LISTED = 50  # images, at most
-UNCERTAIN = 1 / 3  # share of the images that is suggested from
+MANY = 2000  # images to examine at most; of more, a random sample
+LISTED = 50  # suggestions at most
+UNCERTAIN = 1 / 3  # share of the images, the most uncertain ones, to pick suggestions from
 COLUMNS = ["rank", "image", "uncertainty"]
-FEWEST = 8  # images are suggested from, if there are so many
+FEWEST = 8  # images to pick suggestions from at least
 
 
 def suggest(
     model: TrainedModel, images: Path, annotated: Sequence[str], others: Sequence[str]
 ) -> pd.DataFrame:
-    """Order images by how much their annotation should help.
+    """Rank images by the expected benefit of their annotation.
 
     Parameters
     ----------
     model
-        That segments.
+        A model that segments.
     images
-        Folder of the images it reads, ``{image}.tif`` each.
+        Folder with the input images of the model, one ``{image}.tif`` each.
     annotated, others
-        Names of the images that have a mask, and of those that have none; of more than
-        :data:`MANY` others, so many are drawn.
+        Names of the images with and without a mask. If there are more than :data:`MANY` others, a
+        random sample of that size is used.
 
     Returns
     -------
     pandas.DataFrame
-        Of :data:`LISTED` images at most: rank (1 is the first to annotate), image, and
-        uncertainty, see :func:`look_at`.
+        At most :data:`LISTED` images: rank (1 is the first to annotate), image, and uncertainty,
+        see :func:`look_at`.
     """
     if not others:
         return pd.DataFrame(columns=COLUMNS)
@@ -68,10 +69,10 @@ def suggest(
 
 
 def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:
-    """Return what a network thinks of an image: its uncertainty, and a description.
+    """Return the uncertainty of a network about an image, and a feature vector of the image.
 
-    The uncertainty is the mean entropy of the class probabilities in bits. The description are
-    mean and standard deviation of the features that the last convolution reads.
+    The uncertainty is the mean entropy of the class probabilities in bits. The feature vector
+    consists of mean and standard deviation of the input features of the last convolution.
     """
     total, count = 0.0, 0
     with _features(model.predictor) as noted:
@@ -93,7 +94,7 @@ def entropy(probabilities: NDArray) -> NDArray:
 
 @contextmanager
 def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]]:
-    """Note size, means and mean squares of what the last convolution reads, at every call."""
+    """Record size, means and mean squares of the input of the last convolution at every call."""
     noted: list[tuple[int, NDArray, NDArray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -114,18 +115,18 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]
 def coverage_order(
     features: NDArray, covered: NDArray, candidates: NDArray, count: int
 ) -> NDArray[np.int64]:
-    """Return which images to take, one after the other, to have one like each of them soonest.
+    """Return the order in which to pick images so that every image soon has a similar picked one.
 
     Parameters
     ----------
     features
-        (image, feature) of the images that want one like them.
+        (image, feature) of the images to cover.
     covered
-        (image, feature) of those that are taken already, one at least.
+        (image, feature) of the images that are already picked, at least one.
     candidates
-        Which of the images may be taken.
+        Indices of the images that may be picked.
     count
-        How many to take, at most.
+        How many images to pick at most.
     """
     scale = np.concatenate([covered, features]).std(axis=0)
     scale[scale == 0] = 1

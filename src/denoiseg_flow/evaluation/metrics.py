@@ -1,4 +1,4 @@
-r"""Segmentation and denoising metrics: what each number means and where it comes from.
+r"""Segmentation and denoising metrics, with their definitions and sources.
 
 Segmentation (per image; truth and prediction are label images, 0 is background):
 
@@ -15,9 +15,9 @@ SEG
     object's pixels, 0 where there is none. False positives do not lower it.
 
 Objects are defined by label value, connected or not, as in the reference. Pixels with a negative
-truth label are ignored: they are taken out of both images before anything is counted, so that
-predicted objects that lie wholly in ignored pixels vanish. Without any object on either side AP
-is undefined (NaN); with predicted objects only it is 0; SEG without truth objects is NaN.
+truth label are ignored: they are removed from both images before anything is counted, so predicted
+objects that lie entirely in ignored pixels vanish. Without any object in either image, AP is
+undefined (NaN); with predicted objects only it is 0; SEG without truth objects is NaN.
 
 Denoising (per image, against the clean truth; all in float64):
 
@@ -37,20 +37,19 @@ SSIM
 MSE
     Mean squared error, in squared grey levels.
 checkerboard
-    Share of the residual (prediction - truth) that alternates from pixel to pixel: the mean power
-    of its spatial frequencies at which a row or column of pixels alternates (Nyquist frequency,
-    1/2 per pixel, to within a sixteenth, along y or x), over the mean power at all frequencies. 1
-    for white noise; the checkerboard patterns of Noise2Void (Hoeck et al. 2022) raise it above
-    that of the same network without them. NaN for a residual of zero.
+    Strength of alternating pixels in the residual (prediction - truth): its mean power near the
+    Nyquist frequency (1/2 per pixel, to within a sixteenth, along y or x) divided by its mean power
+    at all frequencies. 1 for white noise; checkerboard artefacts of Noise2Void (Hoeck et al. 2022)
+    increase it compared with the same network without them. NaN for a residual of zero.
 
 ``PSNR_noisy`` and ``SSIM_noisy`` are PSNR and SSIM of the noisy input instead of a prediction.
 
-Without a truth, for methods that predict every pixel while it is hidden (J-invariant inference,
-Batson & Royer 2019): ``loss_self_supervised`` is the mean squared difference of that prediction
-from the noisy image, which noise that is independent from pixel to pixel makes larger than its
-true error, ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and
-``SSIM_j_invariant`` are PSNR and SSIM of that prediction. Where no clean image is known, such a
-loss is measured for every denoiser as it is applied, on a quarter of the pixels, see
+J-invariant inference (Batson & Royer 2019) predicts every pixel while it is masked. Its metric
+``loss_self_supervised`` is the mean squared difference between that prediction and the noisy image,
+and needs no truth: if the noise is independent between pixels, it exceeds the true error,
+``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and ``SSIM_j_invariant`` are
+PSNR and SSIM of that prediction. Without clean images, such a loss is measured for every denoiser
+in its usual form, at a quarter of the pixels, see
 :func:`~denoiseg_flow.methods.classical.hidden_pixel_loss`.
 """
 
@@ -75,21 +74,21 @@ DEFINITIONS = {
         if iou > 0.5
     },
     "AP_mean": "AP_mean is the mean of AP over the IoU thresholds 0.5, 0.6, 0.7, 0.8, 0.9",
-    "SEG": "SEG is the mean IoU of the true objects with the predicted object that covers more "
-    "than half of them, 0 where there is none",
+    "SEG": "SEG is the mean over annotated objects of the IoU with the predicted object that "
+    "covers more than half of the annotated one, 0 if there is none",
     "PSNR": "PSNR (dB) uses the range (max - min) of the clean image",
     "PSNR_255": "PSNR_255 (dB) uses the range 255",
-    "PSNR_scale_invariant": "PSNR_scale_invariant (dB) maps the prediction onto the clean image by "
-    "the best affine fit first, and uses the range of the clean image",
+    "PSNR_scale_invariant": "PSNR_scale_invariant (dB) is PSNR after the best affine fit of the "
+    "prediction to the clean image",
     "SSIM": "SSIM uses a uniform 7 x 7 window and the range of the clean image",
-    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR where each pixel is predicted while hidden",
-    "SSIM_j_invariant": "SSIM_j_invariant is SSIM where each pixel is predicted while hidden",
+    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR with each pixel predicted while masked",
+    "SSIM_j_invariant": "SSIM_j_invariant is SSIM with each pixel predicted while masked",
     "MSE": "MSE is the mean squared error",
-    "MSE_j_invariant": "MSE_j_invariant is MSE where each pixel is predicted while hidden",
-    "loss_self_supervised": "loss_self_supervised is the mean squared difference of such a "
-    "prediction from the noisy image: the error and the variance of the noise",
-    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency over its "
-    "mean power: 1 for white noise, more where pixels alternate",
+    "MSE_j_invariant": "MSE_j_invariant is MSE with each pixel predicted while masked",
+    "loss_self_supervised": "loss_self_supervised is the mean squared difference between such a "
+    "prediction and the noisy image: true error plus variance of the noise",
+    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency divided by "
+    "its mean power: 1 for white noise, larger for checkerboard artefacts",
 }
 
 _SSIM_WINDOW = 7
@@ -108,7 +107,7 @@ def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> 
 def average_precisions(
     truth: NDArray, prediction: NDArray, ious: tuple[float, ...] = AP_THRESHOLDS
 ) -> list[float]:
-    """Return :func:`average_precision` at each of ``ious``, counting the overlap once."""
+    """Return :func:`average_precision` at each of ``ious``; the overlap is counted only once."""
     overlap = object_overlap(truth, prediction)
     return [overlap.counts(iou).average_precision for iou in ious]
 
@@ -126,12 +125,12 @@ def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -
     truth, prediction
         Images of the same shape and intensity scale.
     data_range
-        The peak; by default the truth's own max - min.
+        The peak; by default max - min of the truth.
 
     Returns
     -------
     float
-        inf for identical images; NaN if the peak is 0, as of a constant truth.
+        inf for identical images; NaN if the peak is 0, e.g. for a constant truth.
     """
     truth, prediction = _as_float(truth, prediction)
     if data_range is None:
@@ -148,7 +147,7 @@ def psnr_255(truth: NDArray, prediction: NDArray) -> float:
 
 
 def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
-    """Return :func:`psnr` in dB after the least-squares affine fit of the prediction onto truth.
+    """Return :func:`psnr` in dB after the least-squares affine fit of the prediction to the truth.
 
     A constant prediction is mapped to the mean of the truth. Source: CARE, N2V2 (see above).
     """
@@ -182,10 +181,10 @@ def mse(truth: NDArray, prediction: NDArray) -> float:
 
 
 def checkerboard(truth: NDArray, prediction: NDArray) -> float:
-    """Return how much of the residual alternates from pixel to pixel; see above.
+    """Return the strength of checkerboard artefacts in the residual; see above.
 
-    The residual is windowed (Hann) first, so that its jump from one border to the other does not
-    count as a high frequency.
+    A Hann window is applied to the residual first: the jump from one border to the opposite one
+    must not count as a high frequency.
     """
     truth, prediction = _as_float(truth, prediction)
     height, width = truth.shape[-2:]

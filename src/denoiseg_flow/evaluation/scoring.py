@@ -1,4 +1,4 @@
-"""Score the predictions of one run on its test images: tidy rows, one per image and metric."""
+"""Score the predictions of one run on its test images, with one tidy row per image and metric."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.study.grid import Run
 
-#: The columns that say which run a row belongs to, in the order of metrics.tsv.
+#: Columns of metrics.tsv that identify a run.
 RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 
 
-#: Columns of metrics.tsv. Images of one source, such as the planes of a stack, are alike.
+#: Columns of metrics.tsv. Images of one source, such as the z-slices of a stack, are similar.
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
@@ -47,7 +47,7 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
 
 
 def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
-    """Return every measure of the denoised image, and PSNR and SSIM of the noisy input."""
+    """Return all denoising metrics of a denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
         "PSNR_255": metrics.psnr_255(truth, prediction),
@@ -63,7 +63,7 @@ def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dic
 def j_invariant_scores(
     truth: NDArray | None, prediction: NDArray, noisy: NDArray
 ) -> dict[str, float]:
-    """Return the measures of a J-invariant prediction: without a truth, the loss on itself."""
+    """Return the metrics of a J-invariant prediction: only the loss if there is no truth."""
     scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
     if truth is not None:
         scores["PSNR_j_invariant"] = metrics.psnr(truth, prediction)
@@ -92,13 +92,15 @@ def score_run(
     Returns
     -------
     pandas.DataFrame
-        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split. Without
-        rows if there is nothing to compare with. Images without true objects have no AP and SEG.
+        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split; empty if
+        there are neither masks nor clean images. Images without annotated objects have no AP and
+        SEG.
 
     Raises
     ------
     InputError
-        If a file is missing, or a prediction does not fit the truth.
+        If a file is missing, or the shape of a prediction differs from that of the mask or clean
+        image.
     """
     rows = []
     kinds = predictions.kinds()
@@ -140,7 +142,7 @@ def score_run(
 def _over_channels(
     scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
 ) -> dict[str, float]:
-    """Return the scores of images, means over their channels if the file of one has several."""
+    """Return the scores of images, averaged over channels if the file has a channel axis."""
     if "C" not in read_metadata(path).axes:
         return scores(*images)
     count = next(len(image) for image in images if image is not None)
@@ -149,16 +151,16 @@ def _over_channels(
 
 
 def write_metrics(frame: pd.DataFrame, path: Path) -> None:
-    """Write rows of :func:`score_run` as tab-separated text that reads back to the same floats."""
+    """Write rows of :func:`score_run` as tab-separated text, with floats in full precision."""
     frame.to_csv(path, sep="\t", index=False, na_rep="nan", lineterminator="\n")
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn the ValueError of a metric into an InputError that names the predicted file."""
+    """Turn a ValueError of a metric into an InputError that names the prediction."""
     try:
         yield
     except ValueError as error:
         raise InputError(
-            f"cannot score {path}: {error}; remove the file and predict again"
+            f"cannot score {path}: {error}; delete the file and predict again"
         ) from error

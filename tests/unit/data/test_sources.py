@@ -316,7 +316,7 @@ def test_damaged_images_are_not_linked(tmp_path, prepared_parts):
     with (part / "images" / "sim_0001.tif").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    with pytest.raises(InputError, match=f"is damaged, by its checksum: delete {part} and"):
+    with pytest.raises(InputError, match=f"is damaged \\(wrong checksum\\): delete {part} and"):
         combine(tmp_path / "both" / "prepared", prepared_parts)
     assert not list((tmp_path / "both").iterdir())
 

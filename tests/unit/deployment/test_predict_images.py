@@ -215,7 +215,7 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
     [
         (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
         (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
-        (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long, with what is added"),
+        (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long with the suffixes"),
         (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
         (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
         (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),

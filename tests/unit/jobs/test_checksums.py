@@ -47,7 +47,7 @@ def test_one_bit(folder, place):
     for read in (open_image, read_metadata):
         message = refusal(read, path)
         assert message == (
-            f"{path} is damaged, by its checksum: delete {folder} and run the workflow again"
+            f"{path} is damaged (wrong checksum): delete {folder} and run the workflow again"
         )
     assert np.array_equal(open_image(folder / "images/a.tif"), IMAGE), "the others are good"
 
@@ -70,7 +70,7 @@ def test_a_whole_folder(folder, damage):
     checksums.verify_folder(folder / "images")  # has none of its own
     damage(folder / OTHERS[0])
     message = refusal(checksums.verify_folder, folder)
-    assert message.startswith(f"{folder / OTHERS[0]} is damaged, by its checksum: delete {folder} ")
+    assert message.startswith(f"{folder / OTHERS[0]} is damaged (wrong checksum): delete {folder} ")
 
 
 def test_files_without_a_checksum_are_not_read(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_damage_after_the_first_look(folder):
 
 def test_lost_file(folder):
     (folder / "images/a.tif").unlink()
-    assert "images/a.tif is damaged, by its checksum" in refusal(
+    assert "images/a.tif is damaged (wrong checksum)" in refusal(
         open_image, folder / "images/a.tif"
     )
 
@@ -104,7 +104,7 @@ def test_file_by_itself(tmp_path):
     checksums.verify(path)
     path.write_text("image\n")
     assert refusal(manifest.read, path) == (
-        f"{path} is damaged, by its checksum: delete it and run the workflow again"
+        f"{path} is damaged (wrong checksum): delete it and run the workflow again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures for the question how far a result can be trusted."""
+"""Figures about the reliability of predictions: residuals and calibration."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from denoiseg_flow.data.painting import grey, intensity_window
 from denoiseg_flow.data.store import open_plane
 from denoiseg_flow.evaluation.residuals import WINDOW, Residual, load_residual
 from denoiseg_flow.evaluation.trust import Reliability, Trust
+from denoiseg_flow.findings import count
 from denoiseg_flow.reporting.figures.panels import FALSE, MISSED, show, titled_axes
 from denoiseg_flow.reporting.figures.style import GREY, OKABE_ITO, STYLE, notice
 
-_TITLES = ("noisy input", "denoised", "what was removed")
+_TITLES = ("noisy input", "denoised", "residual")
 _X, _Y = OKABE_ITO[:2]
 _N_SHOWN = 4  # images, at most
 
 
 @dataclass(frozen=True)
 class ResidualExample:
-    """An image, what it became, and what was taken away."""
+    """A noisy image, its denoised image and the residual."""
 
     name: str
     noisy: np.ndarray
@@ -56,13 +57,13 @@ def suspicious_examples(trust: Trust, noisy: Path, denoised: Path) -> list[Resid
 
 
 def residual_panel(rows: list[ResidualExample]) -> Figure:
-    """Draw one row per image: noisy, denoised, and the residual with its suspicious windows.
+    """Draw one row per image: noisy, denoised, and the residual with frames around bad windows.
 
-    The residual is shown on the scale of the image, middle grey is none. Images larger than 256
-    pixels are shown by their centre.
+    The residual is shown on the scale of the image; middle grey is 0. Images larger than 256
+    pixels are cropped to their centre.
     """
     if not rows:
-        return notice("This run did not denoise.")
+        return notice("This run has no denoised images.")
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = titled_axes([row.noisy for row in rows], _TITLES, margin=0.75)
         for row, line in zip(rows, axes, strict=True):
@@ -74,8 +75,8 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
             _mark(line[2], row)
         figure.legend(
             handles=[
-                Patch(facecolor="none", edgecolor=MISSED, linewidth=1.5, label="smoothed away"),
-                Patch(facecolor="none", edgecolor=FALSE, linewidth=1.5, label="invented"),
+                Patch(facecolor="none", edgecolor=MISSED, linewidth=1.5, label="oversmoothed"),
+                Patch(facecolor="none", edgecolor=FALSE, linewidth=1.5, label="hallucinated"),
             ],
             loc="outside lower right", ncols=2,
         )  # fmt: skip
@@ -83,7 +84,7 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
 
 
 def _mark(axis: Axes, row: ResidualExample) -> None:
-    """Frame the windows that are suspicious, in the cut-out that is shown."""
+    """Draw frames around oversmoothed and hallucinated windows of the visible crop."""
     shown = axis.images[0].get_size()
     top, left = ((size - part) // 2 for size, part in zip(row.noisy.shape, shown, strict=True))
     height, width = (min(WINDOW, size) for size in row.noisy.shape)
@@ -99,20 +100,20 @@ def _mark(axis: Axes, row: ResidualExample) -> None:
 
 
 def diagnostics(trust: Trust) -> Figure:
-    """Draw the correlation of the residuals, and how right the probabilities are."""
+    """Draw the autocorrelation of the residuals and the calibration of the probabilities."""
     if trust.along_x is None and trust.calibration is None:
-        return notice("This run neither denoised nor segmented what could be compared.")
+        return notice("This run has no denoised images and no annotated test images.")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         if trust.along_x is None:
-            _empty(left, "nothing was denoised")
+            _empty(left, "no denoised images")
         elif np.isnan([trust.along_x, trust.along_y]).all():
-            _empty(left, "nothing was removed")
+            _empty(left, "the residual is zero")
         else:
             _draw_correlation(left, trust)
         if trust.calibration is None:
-            _empty(right, "no annotated image to compare with")
+            _empty(right, "no annotated test images")
         else:
             _draw_reliability(right, trust.calibration)
     return figure
@@ -129,7 +130,7 @@ def _draw_correlation(axis: Axes, trust: Trust) -> None:
         axis.plot(distances, values, color=colour, marker=marker)
     low = min(-0.1, np.nanmin([trust.along_x, trust.along_y]) - 0.05)
     axis.set(
-        xlabel="distance (pixels)", ylabel="correlation", title="what was removed",
+        xlabel="distance (pixels)", ylabel="correlation", title="residual",
         ylim=(low, max(0.5, np.nanmax([trust.along_x, trust.along_y]) + 0.05)),
     )  # fmt: skip
     axis.legend(handles=[
@@ -144,8 +145,8 @@ def _draw_reliability(axis: Axes, calibration: Reliability) -> None:
     axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     axis.plot(calibration.probability[known], calibration.frequency[known], color=_X, marker="o")
     axis.set(
-        xlabel="probability of foreground", ylabel="share that is foreground",
-        title=f"probabilities, {calibration.n_images} images", xlim=(0, 1), ylim=(0, 1),
+        xlabel="predicted foreground probability", ylabel="fraction of foreground pixels",
+        title=f"calibration, {count(calibration.n_images, 'image')}", xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
 
 
