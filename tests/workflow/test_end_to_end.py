@@ -1,5 +1,6 @@
 """config/test.yaml from its beginning to its end, again, changed, killed and imported."""
 
+import html
 import json
 import os
 import shutil
@@ -270,6 +271,19 @@ def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
     assert "Every combination of dataset, noise level, method" in text
     for figure in FIGURES:
         assert caption_of(figure) in text
+
+
+def test_captions_are_in_the_report_and_in_the_tables_that_snakemake_shows(finished):
+    page = (finished / "results/report.html").read_text()
+    for figure in FIGURES:
+        title, caption = captions.FIGURES[figure.removesuffix("_n10")]
+        assert title in page and html.escape(caption) in page
+    for table in TABLES:
+        title, caption = captions.TABLES[table]
+        shown = (finished / f"results/tables/{table}.html").read_text()
+        for text in (title, caption):
+            beginning = html.escape(text.partition("{")[0])
+            assert beginning in page and beginning in shown
 
 
 def test_snakemake_report_of_a_paper(tmp_path, call_snakemake):

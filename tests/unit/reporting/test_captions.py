@@ -3,6 +3,8 @@
 import re
 
 from denoiseg_flow.reporting import captions
+from denoiseg_flow.study import contents
+from denoiseg_flow.study.grid import Grid
 
 
 def test_every_figure_that_a_rule_makes_has_its_caption(root):
@@ -12,3 +14,14 @@ def test_every_figure_that_a_rule_makes_has_its_caption(root):
     kinds = re.findall(r'figure\(\s*"<results>/figures/\{dataset\}/(\w+)_\{noise\}"', text)
     assert len(kinds) == 4
     assert {*curves.split("|"), *kinds} == captions.FIGURES.keys()
+
+
+def test_every_table_of_a_study_has_its_caption(config):
+    """And, beside that of the costs, no caption is left over."""
+    config["datasets"]["nuclei"]["published"] = "dsb"
+    config["methods"]["n2s"] = {
+        "target": "blind_spot", "masking": "grid_interpolate", "alpha": 1,
+    }  # fmt: skip
+    config["grid"]["methods"].append("n2s")
+    tables = contents.tables(Grid(config | {"paper": "noise2self"}))
+    assert {*tables, "costs"} == captions.TABLES.keys()
