@@ -1,4 +1,4 @@
-"""The config, checked, and where the files of runs are."""
+"""The checked config, and the files of runs."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ try:
     check_sources(config, GRID.n_annotated)
     RESULTS = Path(workflow.pathvars.apply("<results>"))
     DEFINITIONS = {run.method: as_dict(GRID.methods[run.method]) for run in GRID.runs}
-    if workflow.is_main_process:  # not once more in every job: it may read all images
+    if workflow.is_main_process:  # not again in every job: it may read all images
         check_results(RESULTS, DEFINITIONS)
         check_intensities(config)
         if workflow.nodes is None:  # all jobs run on this machine
@@ -42,7 +42,7 @@ except InputError as error:
 
 
 def either(names):
-    """Regular expression of the given values; it matches nothing if there are none."""
+    """Return a regular expression for the given values; without values, it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -54,41 +54,41 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-# A run among others of its kind, and its folder; rules write <run>.
+# What identifies a run, and its folder; rules write <run>.
 AXES = "{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}"
 RUN = f"<results>/runs/{AXES}"
 
-# What is checked, and what the runs that the report shows were trained on.
+# The split that is checked, and that the runs in the report were trained on.
 FIRST_SPLIT = f"<results>/data/{{dataset}}/split/seed{config['grid']['seeds'][0]}.tsv"
 
 
 def run_path(run, name):
-    """The file or folder of that name that a run makes; nothing for no run."""
+    """Return a file or folder of a run; an empty list for no run."""
     return f"{RUN}/{name}".format(**run.as_dict()) if run else []
 
 
 def model_of(run):
-    """The model of a run; nothing for no run."""
+    """Return the model file of a run; an empty list for no run."""
     return run_path(run, "model.pt")
 
 
 def predictions_of(run):
-    """The predictions of a run; nothing for no run."""
+    """Return the folder of predictions of a run; an empty list for no run."""
     return run_path(run, "predictions")
 
 
 def images_read_by(run):
-    """Noisy images, or the images that another method denoised."""
+    """Return the folder with the input images of a run: noisy, or denoised by another method."""
     noisy = f"<results>/data/{run.dataset}/noisy/{run.noise}"
     return predictions_of(GRID.input_run(run)) or noisy
 
 
 def input_images(wildcards):
-    """The images that the run of a job reads."""
+    """Return the folder with the input images of a job."""
     return images_read_by(Run.of(wildcards))
 
 
 def recipe(name):
-    """The recipe that a method is trained by; nothing for one that is not trained."""
+    """Return the recipe of a method; None for methods without training."""
     method = GRID.methods[name]
     return None if method.classical else as_dict(GRID.recipe_of(method))

@@ -1,10 +1,10 @@
-"""What the report shows: tables, figures, and the runs of which one is examined."""
+"""What the report shows: tables, figures and examined runs."""
 
 from denoiseg_flow.reporting import captions
 
 
 def in_settings(path, settings=GRID.settings):
-    """The file of every dataset and noise level."""
+    """Return the file of every combination of dataset and noise level."""
     return [path.format(**setting) for setting in settings]
 
 
@@ -12,7 +12,7 @@ SEGMENTED = [setting for setting in GRID.settings if GRID.segments(**setting)]
 
 
 def candidates(purpose):
-    """The runs of which one is examined: which one, only their scores can tell."""
+    """Return a function for the runs among which the scores decide which one is examined."""
 
     def runs(wildcards):
         return GRID.candidates(wildcards.dataset, wildcards.noise, purpose)
@@ -21,29 +21,29 @@ def candidates(purpose):
 
 
 def of_candidates(purpose, what):
-    """What each of them has, such as a file, in the same order."""
+    """Return a function for a property of each candidate, e.g. a file, in the same order."""
     return lambda wildcards: [what(run) for run in candidates(purpose)(wildcards)]
 
 
 def examined(wildcards):
-    """All of them."""
+    """Return the candidates for any purpose."""
     return GRID.examined(wildcards.dataset, wildcards.noise)
 
 
 def example_runs(wildcards):
-    """One run of every method."""
+    """Return one run per method."""
     return GRID.example_runs(wildcards.dataset, wildcards.noise)
 
 
 def table(name):
-    """The files of one table; snakemake --report shows the html one, which has its caption."""
+    """Return the files of a table; snakemake --report shows the html file with its caption."""
     stem = f"<results>/tables/{name}"
     html = report(f"{stem}.html", category="Tables")
     return [html, f"{stem}.csv", f"{stem}.md", f"{stem}.tex"]
 
 
 def published(table, name):
-    """The numbers of the papers that a table needs, if the study makes that table."""
+    """Return the file of published numbers for a table, if the study has that table."""
     file = f"../../config/published/{name}.csv"
     return workflow.source_path(file) if table in contents.tables(GRID) else []
 
@@ -55,22 +55,22 @@ PUBLISHED = {
 
 
 def figure(path, caption="figure"):
-    """The png and svg file of a figure; snakemake --report shows the png.
+    """Return the png and svg file of a figure; snakemake --report shows the png.
 
-    The caption is that in ``params.caption`` of its rule, or where a rule makes several figures,
-    in ``params.captions``.
+    Its caption is in ``params.caption`` of the rule, or in ``params.captions`` of a rule with
+    several figures.
     """
     caption = f"../report/{caption}.rst"
     return [report(f"{path}.png", category="Figures", caption=caption), f"{path}.svg"]
 
 
 def caption(figure):
-    """What stands below a kind of figure."""
+    """Return the caption of a kind of figure."""
     return captions.FIGURES[figure][1]
 
 
 def figures(dataset):
-    """All figures of a dataset. Noise does not compress: panels are pictures, not drawings."""
+    """Return all figures of a dataset: svg, but png for panels, as noise makes large svg files."""
     folder = f"<results>/figures/{dataset}"
     curves = [f"{folder}/{name}.svg" for name in contents.figures(GRID, dataset)]
     return curves + [

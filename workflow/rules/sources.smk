@@ -1,23 +1,23 @@
-"""What datasets are made from."""
+"""Sources of datasets: folders, archives, and other datasets."""
 
 from denoiseg_flow.data.combined import parts
 
 
 def from_source(source):
-    """Names of the datasets that come from the given kind of source."""
+    """Return the names of the datasets from the given kind of source."""
     return [
         name for name, spec in config["datasets"].items() if spec["source"] == source
     ]
 
 
 def archive_in_storage(wildcards):
-    """An archive that a storage plugin of Snakemake brings; the script downloads others itself."""
+    """Return an archive that a storage plugin retrieves; the script downloads all others."""
     url = config["datasets"][wildcards.dataset]["url"]
     return {} if url.startswith("http") else {"stored": storage.s3(url)}
 
 
 def source_folders(wildcards):
-    """What a dataset is prepared from: the user's folders, or what another job made."""
+    """Return what a dataset is prepared from: folders of the user, or outputs of other jobs."""
     spec = config["datasets"][wildcards.dataset]
     if spec["source"] == "combine":
         names = parts(config["datasets"], wildcards.dataset)

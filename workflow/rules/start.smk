@@ -1,4 +1,4 @@
-"""What is done before the first job."""
+"""Before the first job: check the cluster, and record what the results are made from."""
 
 from collections import defaultdict
 
@@ -15,10 +15,10 @@ onstart:
 
 
 def lift_default_rate():
-    """Start jobs as soon as they can, instead of up to 100 a second, Snakemake's default.
+    """Remove Snakemake's default limit of 100 started jobs per second.
 
-    To keep that limit, which no study comes near, each job that ends adds a timer that looks every
-    second for jobs to start, as long as some wait: after 100 jobs, a hundred times a second.
+    No study comes near it, but it is costly: every finished job adds a timer that selects jobs
+    once per second while any are waiting. After 100 jobs, that is a hundred times per second.
     """
     limit = getattr(workflow.scheduler, "job_rate_limiter", None)
     if limit and (limit.max_jobs, limit.timespan) == (100, 1):
@@ -26,7 +26,7 @@ def lift_default_rate():
 
 
 def check_cluster():
-    """Whether the cluster has what the jobs ask for, if they are given to one."""
+    """Raise WorkflowError if jobs request resources that the SLURM cluster does not have."""
     if workflow.executor_plugin.name != "slurm":
         return
     requests = defaultdict(list)
@@ -40,7 +40,7 @@ def check_cluster():
 
 
 def record_start():
-    """Write down what the results come of; or say, before any job, why nothing can be written."""
+    """Record the study in its results; raise WorkflowError if they cannot be written."""
     try:
         record_study(RESULTS, DEFINITIONS)
     except OSError as error:

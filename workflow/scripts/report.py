@@ -28,7 +28,7 @@ def main(snakemake):
 
 
 def settings(grid, inputs):
-    """The files of every dataset and noise level."""
+    """Return the files of every combination of dataset and noise level."""
     names = ("prepared", "noisy", "checks", "findings", "images", "residuals", "diagnostics")
     predictions = map(Path, inputs.predictions)
     return [
@@ -42,7 +42,7 @@ def settings(grid, inputs):
 
 
 def suggestions(grid, inputs):
-    """Those of the ones in which anything was segmented."""
+    """Return the files of suggestions, for datasets with a segmentation."""
     segmented = (setting for setting in grid.settings if grid.segments(**setting))
     return [
         SuggestionFiles(**setting, images=Path(table), figure=Path(figure))

@@ -1,4 +1,4 @@
-"""From the files of a finished study to what its report shows."""
+"""Collect the contents of the report from the files of a study."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ from denoiseg_flow.study.grid import PURPOSES, Grid, Run
 
 @dataclass(frozen=True)
 class SettingFiles:
-    """What the workflow made of one dataset with one noise level.
+    """The files of one dataset with one noise level.
 
     Attributes
     ----------
     prepared, noisy
         Folders of the dataset, and of its noisy images.
     predictions
-        Folders of all runs that may be shown, see :meth:`Grid.examined`.
+        Folders of the runs that the report may show, see :meth:`Grid.examined`.
     checks, findings
-        What was found out about the data, and about the results (json).
+        Findings in the data, and in the results (json).
     images
         Measures of each predicted image (csv).
     residuals, diagnostics
@@ -57,7 +57,7 @@ class SettingFiles:
 
 @dataclass(frozen=True)
 class SuggestionFiles:
-    """Which images to annotate next: their table (csv), and their figure."""
+    """The table (csv) and the figure of images to annotate next."""
 
     dataset: str
     noise: str
@@ -77,7 +77,7 @@ def gather_report(
     settings: Sequence[SettingFiles],
     suggestions: Sequence[SuggestionFiles],
 ) -> ReportData:
-    """Read everything that the report of a study shows.
+    """Read the contents of the report of a study.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def gather_report(
 
 
 def _best_runs(grid: Grid, scores: pd.DataFrame, files: SettingFiles) -> dict[str, Run | None]:
-    """The run that came out best for each purpose, which is the one that was examined."""
+    """Return the best run for each purpose, which is the one that was examined."""
     return {
         purpose: best_run(scores, grid.candidates(files.dataset, files.noise, purpose), purpose)
         for purpose in PURPOSES
@@ -150,7 +150,7 @@ def examples_of_runs(
 ) -> Iterator[Example]:
     """Yield the worst, the median and the best test image of each run.
 
-    Where nothing can be scored, three of them, none of which is called better than another.
+    Without scores, these are three images, none of them called better than another.
     """
     for run in runs:
         of_images = scores_of_images(scores, [run])

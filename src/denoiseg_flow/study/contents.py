@@ -1,4 +1,4 @@
-"""What a study shows: its tables and figures, and what its report says before any score."""
+"""The contents of a report: names of tables and figures, notes, and the axes of the study."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from denoiseg_flow.data.sources import dimensions
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.study.grid import Grid
 
-#: Steps of trainings that are too short to judge methods by.
+#: Trainings with fewer steps are too short to compare methods.
 SHORT = 400
 
 # Datasets of the DenoiSeg paper, whose tables have a form of their own.
@@ -16,7 +16,7 @@ _DENOISEG = {"dsb", "flywing", "mouse"}
 
 
 def summary(grid: Grid) -> dict[str, list[str]]:
-    """Return the axes of a study in words, for the head of the report."""
+    """Return the axes of a study as text, for the head of the report."""
     axes = grid.config["grid"]
     return {
         "datasets": list(axes["datasets"]),
@@ -29,14 +29,13 @@ def summary(grid: Grid) -> dict[str, list[str]]:
 
 
 def notes(grid: Grid) -> list[str]:
-    """Return what a reader of the report must know first."""
+    """Return notes on the data and trainings, for the top of the report."""
     datasets = grid.config["grid"]["datasets"]
     cross_validated = [
-        f"The annotated images of {dataset} are few, and so were cross-validated: each was "
-        "predicted and scored by a network that was trained without it, and together they "
-        "chose the threshold, so that none was annotated for that alone; this flatters their "
-        "scores a little. Images that are not annotated were predicted by the network that was "
-        "trained on all of these."
+        f"The few annotated images of {dataset} were cross-validated: each was predicted and "
+        "scored by a network that was trained without it. The threshold was chosen on all of them, "
+        "which makes their scores slightly optimistic. Images without annotation were predicted by "
+        "the network that was trained on all annotated images."
         for dataset in datasets
         if grid.is_cross_validated(dataset)
     ]
@@ -44,27 +43,27 @@ def notes(grid: Grid) -> list[str]:
     volumes = [name for name in datasets if dimensions(grid.config["datasets"], name) == 3]
     if volumes:
         found.append(
-            f"Pictures of {', '.join(volumes)} show the middle plane of a volume, and its "
-            "residuals and noise are examined there; objects and scores are those of the whole."
+            f"{', '.join(volumes)}: figures show the middle z-slice of each volume, and residuals "
+            "and noise are examined there. Objects and scores are those of the whole volume."
         )
     return found
 
 
 def _short_trainings(grid: Grid) -> Iterator[str]:
-    """What to know of recipes that stop long before the networks are what they could be."""
+    """Yield a note for each recipe with fewer than :data:`SHORT` steps."""
     trained = [method for method in grid.shown_methods if not method.classical]
     for recipe in sorted({grid.recipe_name(method) for method in trained}):
         steps = grid.recipes[recipe].steps
         if steps < SHORT:
             yield (
-                f"The recipe {recipe} trains networks for {steps} steps only: enough to see the "
-                "workflow at work, and not enough to judge methods by, because AP moves by up "
-                "to 0.05 with no more than the rounding of numbers."
+                f"The recipe {recipe} trains networks for only {steps} steps. That is enough to "
+                "try the workflow, but too few to compare methods: rounding errors alone change AP "
+                "by up to 0.05."
             )
 
 
 def tables(grid: Grid) -> list[str]:
-    """Return the names of the tables that a study can fill."""
+    """Return the names of the tables of a study."""
     scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
     possible = {
         "segmentation": any(method.segments for _, method in scored),
@@ -103,18 +102,18 @@ def comparison(grid: Grid) -> dict[str, Any]:
 
 
 def _published(grid: Grid, axis: str) -> dict[str, str]:
-    """Return what papers call those datasets or methods of the grid that they have numbers for."""
+    """Return the published names of datasets or methods, for those with published numbers."""
     specs = {name: grid.config[axis][name] for name in grid.config["grid"][axis]}
     return {name: spec["published"] for name, spec in specs.items() if "published" in spec}
 
 
 def noise_descriptions(grid: Grid) -> dict[str, str]:
-    """Return the noise levels of a study, each with its kind and parameters in words."""
+    """Return the noise levels of a study with their kinds and parameters as text."""
     return {name: describe(grid.config["noises"][name]) for name in grid.config["grid"]["noises"]}
 
 
 def figures(grid: Grid, dataset: str) -> list[str]:
-    """Return the names of the figures of curves that a study can draw for a dataset."""
+    """Return the names of the curves and diagrams of a dataset."""
     names = dict.fromkeys(run.method for run in grid.scored_runs if run.dataset == dataset)
     methods = [grid.methods[name] for name in names]
     possible = {
@@ -130,9 +129,9 @@ def figures(grid: Grid, dataset: str) -> list[str]:
 
 
 def training_sizes(grid: Grid, dataset: str) -> dict[str, int]:
-    """Return the datasets of a study that differ in the number of training images only.
+    """Return the datasets that differ from a dataset only in their number of training images.
 
-    ``dataset`` is one of them; the values are these numbers. Empty if there are no others.
+    The dataset itself is included. The values are the numbers; empty if there are no others.
     """
     datasets = grid.config["datasets"]
     family = {
@@ -144,5 +143,5 @@ def training_sizes(grid: Grid, dataset: str) -> dict[str, int]:
 
 
 def calibrated_denoisers(grid: Grid) -> dict[str, str]:
-    """Return the methods of a study whose parameter is chosen, and the denoiser of each."""
+    """Return the denoisers of the methods whose parameter the workflow chooses, by method."""
     return {method.name: method.classical for method in grid.shown_methods if method.calibrated}

@@ -1,4 +1,4 @@
-"""Whether a study can be done: recipes, datasets and noise levels have what its methods need."""
+"""Check that recipes, datasets and noise levels have what the methods of a study need."""
 
 from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.data.sources import dimensions, has_masks
@@ -10,7 +10,7 @@ from denoiseg_flow.study.grid import Grid
 
 
 def check_feasible(grid: Grid) -> None:
-    """Raise InputError for the first thing that a method of a study needs and does not get."""
+    """Raise InputError if a method of a study cannot be used with its data, noise or recipe."""
     _check_recipes(grid)
     _check_masks(grid)
     _check_cross_validation(grid)
@@ -38,7 +38,7 @@ def _check_masks(grid: Grid) -> None:
         if masks and learning and not axes["n_annotated"]:
             raise InputError(
                 f"config key 'grid.n_annotated' is missing, but method '{learning[0]}' learns "
-                "from annotated images; say how many, such as [4]"
+                "from annotated images; set their number, e.g. [4]"
             )
         if not masks and learning == axes["methods"]:
             raise InputError(
@@ -51,9 +51,9 @@ def _check_cross_validation(grid: Grid) -> None:
     for run in grid.runs:
         if run.n_annotated == 1 and grid.is_cross_validated(run.dataset):
             raise InputError(
-                f"grid.n_annotated asks for 1 annotated image, but the annotated images of "
-                f"dataset {run.dataset} are cross-validated, each by a network that was "
-                "trained on others: ask for 2 at least"
+                "config key 'grid.n_annotated' contains 1, but the annotated images of dataset "
+                f"'{run.dataset}' are cross-validated: each is predicted by a network that was "
+                "trained on the others; use at least 2"
             )
 
 
@@ -61,15 +61,15 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
     if method.target == "clean" and not grid.has_clean_truth(dataset):
         raise InputError(
             f"config key 'methods.{method.name}.target' is 'clean', but dataset '{dataset}' has "
-            f"no clean images; set 'datasets.{dataset}.clean', or leave {method.name} out of "
+            f"no clean images; set 'datasets.{dataset}.clean', or remove {method.name} from "
             "grid.methods"
         )
     volumes = dimensions(grid.config["datasets"], dataset) == 3
     if method.classical == "bm3d" and volumes and not method.planes:
         raise InputError(
             f"config key 'methods.{method.name}.classical' is 'bm3d', which is defined for planes "
-            f"only, but dataset '{dataset}' is made of volumes; write 'planes: true' to "
-            f"denoise each plane by itself, or leave {method.name} out of grid.methods"
+            f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
+            f"separately, or remove {method.name} from grid.methods"
         )
 
 
@@ -78,13 +78,13 @@ def _check_noise(grid: Grid, method: Method, noise: str) -> None:
     if method.target == "second_noisy" and not draws_noise(level):
         raise InputError(
             f"config key 'methods.{method.name}.target' is 'second_noisy', but noise level "
-            f"'{noise}' adds no noise, so that there is no second copy to draw; leave "
-            f"{method.name} out of grid.methods, or {noise} out of grid.noises"
+            f"'{noise}' adds no noise, so there is no second noisy copy; remove {method.name} from "
+            f"grid.methods, or {noise} from grid.noises"
         )
     if method.noise_sigma == "known" and standard_deviation(level) is None:
         raise InputError(
             f"config key 'methods.{method.name}.noise_sigma' is 'known', but noise level "
-            f"'{noise}' ({describe(level)}) has no single standard deviation; write "
+            f"'{noise}' ({describe(level)}) has no single standard deviation; set "
             "'noise_sigma: estimated'"
         )
 

@@ -1,4 +1,4 @@
-"""From the config to the runs of the grid: pure functions of plain values, without torch."""
+"""The grid of a study: from the config to its runs, and questions about them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +24,8 @@ PURPOSES = LABELS, DENOISED = "labels", "denoised"
 class Run:
     """One training: the values of its five axes.
 
-    ``n_annotated`` is 0 for methods that do not depend on annotated images, so that one such run
-    serves every label count.
+    ``n_annotated`` is 0 for methods that do not depend on annotated images: one such run serves
+    all numbers of annotated images.
     """
 
     dataset: str
@@ -100,7 +100,7 @@ class Grid:
 
     @property
     def shown_methods(self) -> list[Method]:
-        """These methods themselves."""
+        """These methods, with their fields."""
         return [self.methods[name] for name in self.method_names]
 
     @cached_property
@@ -110,7 +110,7 @@ class Grid:
 
     @property
     def settings(self) -> list[dict[str, str]]:
-        """Every dataset with every noise level: what is checked, examined and shown."""
+        """Every combination of dataset and noise level."""
         axes = self.config["grid"]
         return [
             {"dataset": dataset, "noise": noise}
@@ -120,7 +120,7 @@ class Grid:
 
     @cached_property
     def read_methods(self) -> set[str]:
-        """Names of the methods whose denoised images other runs read."""
+        """Names of the methods whose denoised images are the input of other runs."""
         return {self.methods[run.method].input for run in self.runs} - {NOISY}
 
     def recipe_of(self, method: Method) -> Recipe:
@@ -129,13 +129,13 @@ class Grid:
         return look_up(self.recipes, self.recipe_name(method), "recipe", key)
 
     def recipe_name(self, method: Method) -> str:
-        """Return the name of that recipe: the method's own, or that of the study."""
+        """Return the name of that recipe: the method's own, or the default of the study."""
         return method.recipe or self.config["recipe"]
 
     def noise_level(self, method: str, noise: str) -> dict[str, Any] | None:
-        """Return a noise level for a method that may know it, None for the others.
+        """Return a noise level for a method that uses it, and None for other methods.
 
-        It may know it to draw a second noisy copy, or to be told how strong the noise is.
+        It is used to draw a second noisy copy, or as the known standard deviation of the noise.
         """
         chosen = self.methods[method]
         told = chosen.target == "second_noisy" or chosen.noise_sigma == "known"
@@ -154,49 +154,49 @@ class Grid:
         return self._run_beside(run, self.methods[run.method].init)
 
     def own_subsets(self, method: str) -> list[str]:
-        """Return the subsets on whose images a method trains one network each: mostly none."""
+        """Return the subsets with one network per image; empty for most methods."""
         return self.predicted_subsets(method) if self.methods[method].each_image else []
 
     def predicted_subsets(self, method: str) -> list[str]:
-        """Return which subsets a method predicts: all, where another method trains on them."""
+        """Return the subsets that a method predicts: all, if another method reads them."""
         everything = method in self.read_methods or self.config["predicted_images"] == "all"
         return [*SUBSETS, CROSS] if everything else list(TESTED)
 
     def judged_subsets(self, dataset: str, method: str) -> list[str]:
-        """Return the subsets on which the self-supervised loss of a method is measured by itself.
+        """Return the subsets with a separate measurement of a method's self-supervised loss.
 
-        For methods that predict every pixel while it is hidden, and of which a clean image is
-        known, it is that of this prediction instead.
+        If clean images are known, the loss is that of the J-invariant prediction of methods that
+        mask the pixels of a grid, which needs no separate measurement.
         """
         chosen = self.methods[method]
         denoises = chosen.denoises and chosen.input == NOISY
-        # A J-invariant prediction of what a network was trained on says nothing of its error.
+        # The J-invariant prediction of a network's own training image does not show its error.
         unknown = chosen.each_image or not self.has_clean_truth(dataset)
         return list(TESTED) if denoises and unknown else []
 
     def has_clean_truth(self, dataset: str) -> bool:
-        """Whether the clean images of a dataset are known, so that PSNR can be told."""
+        """Return whether the clean images of a dataset are known, as PSNR needs them."""
         return has_clean_truth(self.config["datasets"], dataset)
 
     def is_cross_validated(self, dataset: str) -> bool:
-        """Whether the annotated images of a dataset are trained on and scored, in turns."""
+        """Return whether the annotated images of a dataset are cross-validated."""
         return is_cross_validated(self.config["datasets"], dataset)
 
     def uses_masks(self, name: str) -> bool:
-        """Whether a method learns from annotated images, or reads what such a method denoised."""
+        """Return whether a method, or one that it builds on, learns from annotated images."""
         method = self.methods[name]
         return method.segments or any(map(self.uses_masks, needed_methods(method, self.methods)))
 
     @property
     def n_annotated(self) -> dict[str, int]:
-        """How many annotated training images the runs of each dataset need."""
+        """Number of annotated training images that the runs of each dataset need."""
         return {
             dataset: max(run.n_annotated for run in self.runs if run.dataset == dataset)
             for dataset in self.config["grid"]["datasets"]
         }
 
     def example_runs(self, dataset: str, noise: str) -> list[Run]:
-        """Return one run of every method: first label count and first seed of the config."""
+        """Return one run per method: the first n_annotated and the first seed of the config."""
         first = {}
         for run in self.scored_runs:
             if (run.dataset, run.noise) == (dataset, noise):
@@ -204,13 +204,12 @@ class Grid:
         return list(first.values())
 
     def candidates(self, dataset: str, noise: str, purpose: str) -> list[Run]:
-        """Return the runs of which the report examines and shows the one that came out best.
+        """Return the runs among which the report examines and shows the best.
 
-        Of every method that serves a purpose, one of :data:`PURPOSES`, the run with the most
-        annotated images and the first seed. The first of them is that of the reference method, or
-        else of the last one, for studies in which nothing can be scored. Where the denoised images
-        are read by methods that segment, and compared with no others, they are of those that make
-        them.
+        That is one run per method for a purpose, one of :data:`PURPOSES`: the one with the most
+        annotated images and the first seed. The reference method comes first, then the others from
+        last to first: without scores, the first run is taken. If denoising methods are only the
+        input of segmentation methods, their runs are the candidates for denoised images.
         """
         names = dict.fromkeys([self.config["grid"]["reference"], *reversed(self.method_names)])
         largest = [run for name in names if (run := self._largest_run(dataset, noise, name))]
@@ -222,17 +221,17 @@ class Grid:
         return denoising or list(dict.fromkeys(run for run in inputs if run))
 
     def examined(self, dataset: str, noise: str) -> list[Run]:
-        """Return the candidates for all purposes."""
+        """Return the candidates for any purpose."""
         runs = [run for purpose in PURPOSES for run in self.candidates(dataset, noise, purpose)]
         return list(dict.fromkeys(runs))
 
     def segments(self, dataset: str, noise: str) -> bool:
-        """Whether any method segments the images of a dataset."""
+        """Return whether any method segments the images of a dataset."""
         return bool(self.candidates(dataset, noise, LABELS))
 
     @property
     def new_images_run(self) -> Run:
-        """The run whose model is used on new images."""
+        """The run whose model predicts new images."""
         axes, names = self.config["grid"], self.method_names
         known = axes["reference"] if axes["reference"] in names else names[-1]
         method = self.config["predict"]["method"] or known
@@ -243,7 +242,7 @@ class Grid:
         )
 
     def _largest_run(self, dataset: str, noise: str, method: str) -> Run | None:
-        """The run of a method with the most annotated images, and of these the first, if any."""
+        """Return the first of the runs of a method with the most annotated images, if any."""
         runs = [
             run
             for run in self.scored_runs
@@ -265,21 +264,21 @@ class Grid:
                             yield from self._with_upstream(run)
 
     def _counts(self, dataset: str) -> list[int]:
-        """The numbers of annotated images that a dataset is studied with."""
+        """Return the numbers of annotated images for a dataset."""
         counts: list[Any] = self.config["grid"]["n_annotated"]
         if "all" not in counts or not has_masks(self.config["datasets"], dataset):
             return counts
         available = annotated_for_training(self.config["datasets"], dataset)
         if available is None:
             raise InputError(
-                f"config key 'grid.n_annotated' has 'all', but how many masks dataset '{dataset}' "
-                "has is not known before it is prepared; write numbers, such as [4]"
+                "config key 'grid.n_annotated' contains 'all', but the number of masks of dataset "
+                f"'{dataset}' is unknown until it is prepared; use numbers, e.g. [4]"
             )
         if not available:
             raise InputError(
-                f"config key 'grid.n_annotated' has 'all', but dataset '{dataset}' has no "
-                "annotated images left for training; annotate more, or lower 'val' and 'test' "
-                "of its split"
+                f"config key 'grid.n_annotated' contains 'all', but dataset '{dataset}' has no "
+                "annotated images left for training; annotate more images, or reduce 'val' and "
+                "'test' of its split"
             )
         return list(dict.fromkeys(available if count == "all" else count for count in counts))
 
@@ -292,7 +291,7 @@ class Grid:
         return Run(dataset, noise, method, n_annotated if self.uses_masks(method) else 0, seed)
 
     def _run_beside(self, run: Run, method: str | None) -> Run | None:
-        """The run of another method in the same place of the grid; None for no method."""
+        """Return the run of another method with the same other axes; None for no method."""
         if method in (None, NOISY):
             return None
         return self._run(run.dataset, run.noise, method, run.n_annotated, run.seed)

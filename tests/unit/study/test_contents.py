@@ -137,7 +137,7 @@ def test_short_trainings_are_not_for_judging_methods(config):
     fast = config["recipes"]["fast"]
     fast |= {"epochs": SHORT - 1, "steps_per_epoch": 1}
     (note,) = contents.notes(Grid(config))
-    assert note.startswith(f"The recipe fast trains networks for {SHORT - 1} steps only")
+    assert note.startswith(f"The recipe fast trains networks for only {SHORT - 1} steps.")
     fast["epochs"] = SHORT
     assert contents.notes(Grid(config)) == []
     fast["epochs"] = 1
@@ -165,7 +165,7 @@ def test_the_report_says_which_images_were_cross_validated(config):
     config["datasets"]["more"] = few | {"annotated": 12}
     own, note = contents.notes(select(config, datasets=["nuclei", "more"]))
     assert own == "Mine."
-    assert note.startswith("The annotated images of nuclei are few, and so were cross-validated")
+    assert note.startswith("The few annotated images of nuclei were cross-validated")
     assert config["notes"] == ["Mine."]
 
 
@@ -175,4 +175,4 @@ def test_volumes_are_noted_for_the_reader(config):
     assert contents.notes(select(config)) == []
     config["datasets"]["deep"] |= {"split": config["datasets"]["nuclei"]["split"]}
     (note,) = contents.notes(select(config, datasets=["nuclei", "deep"]))
-    assert note.startswith("Pictures of deep show the middle plane of a volume")
+    assert note.startswith("deep: figures show the middle z-slice of each volume")

@@ -38,7 +38,7 @@ def test_clean_targets_need_clean_images(config):
     config["datasets"]["own"] = FOLDER
     assert message(with_method(config, SUPERVISED, datasets=["nuclei", "own"])) == (
         "config key 'methods.new.target' is 'clean', but dataset 'own' has no clean images; set "
-        "'datasets.own.clean', or leave new out of grid.methods"
+        "'datasets.own.clean', or remove new from grid.methods"
     )
     config["datasets"]["own"] = FOLDER | {"clean": "clean"}
     accept(config)
@@ -47,8 +47,7 @@ def test_clean_targets_need_clean_images(config):
 def test_a_second_copy_needs_noise(config):
     assert message(with_method(config, N2N, noises=["n10", "n0"])) == (
         "config key 'methods.new.target' is 'second_noisy', but noise level 'n0' adds no noise, so "
-        "that there is no second copy to draw; leave new out of grid.methods, or n0 out of "
-        "grid.noises"
+        "there is no second noisy copy; remove new from grid.methods, or n0 from grid.noises"
     )
     accept(config, noises=["n10"])
 
@@ -66,7 +65,7 @@ def test_known_noise_needs_a_standard_deviation(config, level, words):
     fields = {"classical": "nlm", "noise_sigma": "known"}
     assert message(with_method(config, fields, noises=["n10", "odd"])) == (
         f"config key 'methods.new.noise_sigma' is 'known', but noise level 'odd' ({words}) has no "
-        "single standard deviation; write 'noise_sigma: estimated'"
+        "single standard deviation; set 'noise_sigma: estimated'"
     )
     accept(config, noises=["n10"])
 
@@ -107,7 +106,7 @@ def test_label_counts_are_needed_by_methods_that_segment(config, methods):
     config["grid"] |= {"n_annotated": [], "methods": methods}
     assert message(config) == (
         "config key 'grid.n_annotated' is missing, but method 'baseline' learns from annotated "
-        "images; say how many, such as [4]"
+        "images; set their number, e.g. [4]"
     )
     config["grid"]["methods"] = ["baseline"]
     assert len(accept(config, n_annotated=[4, 16]).runs) == 2 * 2 * 2
@@ -118,8 +117,9 @@ def test_cross_validation_needs_two_images(config):
     config["datasets"]["nuclei"]["split"] |= {"cross_validate_below": 8}
     config["grid"]["n_annotated"] = [1]
     assert message(config) == (
-        "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset nuclei "
-        "are cross-validated, each by a network that was trained on others: ask for 2 at least"
+        "config key 'grid.n_annotated' contains 1, but the annotated images of dataset 'nuclei' "
+        "are cross-validated: each is predicted by a network that was trained on the others; use "
+        "at least 2"
     )
 
 
@@ -130,7 +130,7 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
     config["grid"]["methods"] = ["bm3d"]
     assert message(config).startswith(
         "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
-        "dataset 'nuclei' is made of volumes; write 'planes: true'"
+        "dataset 'nuclei' is 3D; set 'planes: true'"
     )
     config["methods"]["bm3d"]["planes"] = True
     accept(config)

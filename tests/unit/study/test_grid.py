@@ -328,8 +328,8 @@ def test_all_annotated_images_of_an_archive_are_not_known_yet(few):
     }  # fmt: skip
     few["grid"] |= {"datasets": ["far"], "n_annotated": ["all"]}
     assert message(few) == (
-        "config key 'grid.n_annotated' has 'all', but how many masks dataset 'far' has is not "
-        "known before it is prepared; write numbers, such as [4]"
+        "config key 'grid.n_annotated' contains 'all', but the number of masks of dataset 'far' is "
+        "unknown until it is prepared; use numbers, e.g. [4]"
     )
 
 

@@ -36,7 +36,7 @@ class ResidualExample:
 
 
 def suspicious_examples(trust: Trust, noisy: Path, denoised: Path) -> list[ResidualExample]:
-    """Return what was removed from the images that are most suspicious.
+    """Return the images with the most oversmoothed or hallucinated windows.
 
     Parameters
     ----------
