@@ -343,8 +343,8 @@ def test_check(chain):
     assert len(table) == 12
     assert table["noise_sigma"].median() == pytest.approx(10, abs=2)
     page = (chain.checks / "nuclei_n10.html").read_text()
-    assert "Checks of nuclei, noise n10" in page
-    assert "independent from pixel to pixel" in page
+    assert "Quality checks: nuclei, noise n10" in page
+    assert "independent between pixels" in page
 
 
 def test_predict_new_images(chain):

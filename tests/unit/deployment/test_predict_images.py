@@ -311,9 +311,9 @@ def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, 
     warned = record(out)["warned"]
     assert (warned[["a", "c"]] == "").all()
     assert warned["b"].startswith(
-        f"{images / 'b.tif'} has grey levels of mean {image.mean():.3g} and standard deviation "
+        f"grey levels of {images / 'b.tif'} (mean {image.mean():.3g}, standard deviation "
     )
-    assert "was trained on of mean 100 and standard deviation 25" in warned["b"]
+    assert "training images (mean 100, standard deviation 25)" in warned["b"]
     assert [line for line in caplog.messages if "grey levels" in line] == [warned["b"]]
     predict_all(file, images, out)
     assert record(out)["warned"].equals(warned), "it is still known"
