@@ -99,9 +99,7 @@ def test_tables_tell_the_parameters_of_the_noise(metrics):
         self_supervision_table(masked_grid(), *ORDER),
         paper_table(metrics, "noise2void", pd.read_csv(DENOISERS), {}, {}, *ORDER),
     ):
-        assert (
-            "Noise levels: n20 is gaussian, sigma 20; n10 is gaussian, sigma 10" in table.caption
-        )
+        assert "Noise levels: n20 is gaussian, sigma 20; n10 is gaussian, sigma 10" in table.caption
         told = table.data.groupby("noise", observed=True)["noise_parameters"].unique()
         assert {noise: list(texts) for noise, texts in told.items()} == {
             noise: [text] for noise, text in NOISES.items()
