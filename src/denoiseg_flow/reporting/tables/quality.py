@@ -107,7 +107,7 @@ def denoising_table(
     return Table(
         "Denoising",
         "Denoising quality by method and noise level (columns), compared with clean images. "
-        f"{definitions(shown)} {noise_levels(noises)} {_told(noise_sigmas)}"
+        f"{definitions(shown)} {noise_levels(noises)} {_noise_sources(noise_sigmas)}"
         f"{error_bar(data)} Bold: best in each "
         "column, except for the noisy input (which is the same for all seeds).",
         data,
@@ -120,7 +120,7 @@ def denoising_table(
     )
 
 
-def _told(noise_sigmas: Mapping[str, str]) -> str:
+def _noise_sources(noise_sigmas: Mapping[str, str]) -> str:
     """Return sentences that say how methods know the standard deviation of the noise."""
     names = {source: [] for source in noise_sigmas.values()}
     for name, source in noise_sigmas.items():
@@ -130,15 +130,15 @@ def _told(noise_sigmas: Mapping[str, str]) -> str:
         "estimated": "estimated from each image",
     }
     return "".join(
-        f"The standard deviation of the noise was {meanings[source]} for {', '.join(told)}. "
-        for source, told in names.items()
+        f"The standard deviation of the noise was {meanings[source]} for {', '.join(users)}. "
+        for source, users in names.items()
     )
 
 
 def self_supervision_table(
     metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
 ) -> Table:
-    """Return the self-supervised loss at masked pixels, beside the true error if it is known.
+    """Return the self-supervised loss at masked pixels, and the true error if it is known.
 
     Parameters are those of :func:`segmentation_table`.
 
