@@ -50,14 +50,17 @@ def suggest(
     -------
     pandas.DataFrame
         At most :data:`LISTED` images: rank (1 is the first to annotate), image, and uncertainty,
-        see :func:`look_at`.
+        see :func:`uncertainty_and_features`.
     """
     if not others:
         return pd.DataFrame(columns=COLUMNS)
     if len(others) > MANY:
         order = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
         others = sorted(order[:MANY])
-    looked = [look_at(model, open_image(images / f"{name}.tif")) for name in (*annotated, *others)]
+    looked = [
+        uncertainty_and_features(model, open_image(images / f"{name}.tif"))
+        for name in (*annotated, *others)
+    ]
     uncertainty = np.array([entropy for entropy, _ in looked[len(annotated) :]])
     features = np.array([each for _, each in looked])
     known, new = np.split(features, [len(annotated)])
@@ -68,7 +71,9 @@ def suggest(
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
-def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:
+def uncertainty_and_features(
+    model: TrainedModel, image: NDArray
+) -> tuple[float, NDArray[np.float64]]:
     """Return the uncertainty of a network about an image, and a feature vector of the image.
 
     The uncertainty is the mean entropy of the class probabilities in bits. The feature vector

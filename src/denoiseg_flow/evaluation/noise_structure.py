@@ -53,8 +53,8 @@ class NoiseStructure:
         own, other = self.along_x, self.along_y
         if self.kind == "y":
             own, other = other, own
-        foreseen = own - np.maximum(other, 0) > NEGLIGIBLE
-        reach = REACH if foreseen.all() else int(np.argmin(foreseen))
+        correlated = own - np.maximum(other, 0) > NEGLIGIBLE
+        reach = REACH if correlated.all() else int(np.argmin(correlated))
         mask = [1] * (2 * reach + 1)
         return [mask] if self.kind == "x" else [[value] for value in mask]
 

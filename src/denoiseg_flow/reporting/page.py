@@ -102,7 +102,7 @@ class ReportTrust:
         return "; ".join(f"{kind} of {_called(run)}" for kind, run in kinds.items() if run)
 
     @property
-    def doubts(self) -> int:
+    def n_warnings(self) -> int:
         """Number of problems and warnings."""
         return len(self.checks) + len(worst(self.findings))
 

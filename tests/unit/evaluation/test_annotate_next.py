@@ -12,8 +12,8 @@ from denoiseg_flow.evaluation.annotate_next import (
     LISTED,
     coverage_order,
     entropy,
-    look_at,
     suggest,
+    uncertainty_and_features,
 )
 
 
@@ -61,7 +61,7 @@ def looks(monkeypatch, tmp_path):
             value = float(image[0, 0])
             return told[value], np.array([value])
 
-        monkeypatch.setattr(annotate_next, "look_at", look)
+        monkeypatch.setattr(annotate_next, "uncertainty_and_features", look)
         return tmp_path
 
     return make
@@ -94,11 +94,11 @@ def test_few_images_are_all_listed_and_many_are_not(looks, monkeypatch):
 def test_what_a_network_thinks(make_model, make_blobs):
     model = make_model()
     image, _ = make_blobs(64, 0)
-    uncertainty, features = look_at(model, image)
+    uncertainty, features = uncertainty_and_features(model, image)
     assert 0 < uncertainty < math.log2(3)
     assert features.shape == (2 * 2,)  # mean and spread of two filters
-    again = look_at(model, image)
+    again = uncertainty_and_features(model, image)
     assert again[0] == uncertainty and np.array_equal(again[1], features)
     assert not any(layer._forward_pre_hooks for layer in model.network.modules())
-    other = look_at(model, image + 50)
+    other = uncertainty_and_features(model, image + 50)
     assert not np.allclose(other[1], features)

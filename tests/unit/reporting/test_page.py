@@ -264,7 +264,7 @@ def test_warnings_lead_to_what_they_are_about():
     assert "#trust-2" in links and "#trust-1" not in links
 
 
-def test_no_doubts_no_warning():
+def test_notes_cause_no_warning_in_the_summary():
     page = build_report(data(trust=[trust(checks=[], findings=[Finding("note", "y", "Well.")])]))
     assert "see <a href" not in page and "Well." in page
 

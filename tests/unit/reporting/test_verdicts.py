@@ -188,7 +188,7 @@ def test_the_best_of_several_was_lucky():
     metrics = scores({name: (0.0, 0.3) for name in "abcdef"}, seeds=5, images=30)
     metrics["value"] += random.normal(0, 0.05, len(metrics))
     (verdict,) = best_methods(metrics)
-    assert 0.002 < verdict.luck < 0.05
+    assert 0.002 < verdict.selection_bias < 0.05
 
 
 def test_equal_methods_seldom_get_a_winner():

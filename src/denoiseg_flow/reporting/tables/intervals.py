@@ -35,7 +35,7 @@ MIN_SEEDS, MIN_SOURCES = 2, 3
 LEVEL = 0.95
 
 _DRAWS, _LATTICE = 8192, (1, 5063, 3393)
-_LUCK_DRAWS = 10_000
+_BIAS_DRAWS = 10_000
 
 
 class Estimate(NamedTuple):
@@ -174,12 +174,12 @@ def _share_of_seeds(weights: NDArray[np.float64], means: NDArray[np.float64]) ->
     return float(seeds / (seeds + sources)) if seeds + sources > 0 else 0.5
 
 
-def luck_of_the_best(tables: NDArray[np.float64], low_is_good: bool = False) -> float:
+def selection_bias(tables: NDArray[np.float64], low_is_good: bool = False) -> float:
     """Return the expected selection bias of the best of several means.
 
     The method with the best mean is likely to have been lucky, so its mean is too good on average.
     The bias is estimated from random draws around the observed means, shrunk towards each other
-    because luck alone drives them apart.
+    because random errors alone drive them apart.
 
     Parameters
     ----------
@@ -209,14 +209,14 @@ def luck_of_the_best(tables: NDArray[np.float64], low_is_good: bool = False) -> 
     covariance -= rest @ rest.T / freedom / (n_seeds * n_sources)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0))
-    # The variance of the observed means is that of the true means plus that of the luck.
-    by_luck = (np.trace(covariance) - covariance.mean() * n_methods) / (n_methods - 1)
+    # The variance of the observed means is that of the true means plus that of their errors.
+    by_error = (np.trace(covariance) - covariance.mean() * n_methods) / (n_methods - 1)
     found = means.var(ddof=1)
-    share = max(1 - by_luck / found, 0.0) if found > 0 else 0.0
-    luck = generator(0, "luck").standard_normal((_LUCK_DRAWS, n_methods)) @ root.T
-    drawn = means.mean() + share * (means - means.mean()) + luck
+    share = max(1 - by_error / found, 0.0) if found > 0 else 0.0
+    errors = generator(0, "luck").standard_normal((_BIAS_DRAWS, n_methods)) @ root.T
+    drawn = means.mean() + share * (means - means.mean()) + errors
     best = drawn.argmin(axis=1) if low_is_good else drawn.argmax(axis=1)
-    gained = luck[np.arange(_LUCK_DRAWS), best].mean()
+    gained = errors[np.arange(_BIAS_DRAWS), best].mean()
     return max(float(-gained if low_is_good else gained), 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Published numbers beside ours, for the same dataset, noise, method and annotated images."""
+"""Comparison of our numbers with published ones, for the same data, noise and method."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def published_table(
     methods: list[str],
     noises: Mapping[str, str],
 ) -> Table:
-    """Return published means beside ours, for the same dataset, noise, method and n_annotated.
+    """Return our means and published means for the same dataset, noise, method and n_annotated.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def published_table(
         Columns dataset, noise, method, n_annotated, metric, mean, sem (may be empty), source, as in
         ``config/published/denoiseg.csv``.
     dataset_names, method_names
-        Published names by our names. DenoiSeg with a fixed alpha is also shown beside the published
-        "oracle", whose alpha was chosen on the test set, without a difference.
+        Published names by our names. DenoiSeg with a fixed alpha is also compared, without a
+        difference, with the published "oracle", whose alpha was chosen on the test set.
     """
     ours = summarise(metrics)
     ours = ours[ours["method"].isin(list(method_names)) & ours["dataset"].isin(list(dataset_names))]

@@ -114,7 +114,7 @@ def denoising_table(
         caption.format(
             metrics=definitions(shown),
             noise_levels=noise_levels(noises),
-            noise_sigmas=_told(noise_sigmas),
+            noise_sigmas=_noise_sources(noise_sigmas),
             error_bar=error_bar(data),
         ),
         data,
@@ -127,7 +127,7 @@ def denoising_table(
     )
 
 
-def _told(noise_sigmas: Mapping[str, str]) -> str:
+def _noise_sources(noise_sigmas: Mapping[str, str]) -> str:
     """Return sentences that say how methods know the standard deviation of the noise."""
     names = {source: [] for source in noise_sigmas.values()}
     for name, source in noise_sigmas.items():
@@ -137,15 +137,15 @@ def _told(noise_sigmas: Mapping[str, str]) -> str:
         "estimated": "estimated from each image",
     }
     return "".join(
-        f"The standard deviation of the noise was {meanings[source]} for {', '.join(told)}. "
-        for source, told in names.items()
+        f"The standard deviation of the noise was {meanings[source]} for {', '.join(users)}. "
+        for source, users in names.items()
     )
 
 
 def self_supervision_table(
     metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
 ) -> Table:
-    """Return the self-supervised loss at masked pixels, beside the true error if it is known.
+    """Return the self-supervised loss at masked pixels, and the true error if it is known.
 
     Parameters are those of :func:`segmentation_table`.
 

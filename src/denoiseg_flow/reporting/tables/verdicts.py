@@ -25,7 +25,7 @@ from denoiseg_flow.reporting.tables.intervals import (
     Estimate,
     estimate_mean,
     holm,
-    luck_of_the_best,
+    selection_bias,
 )
 from denoiseg_flow.reporting.tables.layout import format_mean, format_number
 from denoiseg_flow.reporting.tables.statistics import paired_differences, summarise
@@ -97,7 +97,7 @@ class Verdict:
     n_images: int
     comparisons: list[Comparison] = field(default_factory=list)
     """Comparisons with all other methods, the second best first."""
-    luck: float = float("nan")
+    selection_bias: float = float("nan")
     """By how much the mean overestimates the method, because it is the best of several."""
     metric: str = "AP"
 
@@ -209,7 +209,8 @@ class Verdict:
     @property
     def _caveat(self) -> str:
         """A warning of selection bias, if it is visible in the digits shown."""
-        shown = format_number(self.luck, self.metric) if self.luck > 0 else ""
+        bias = self.selection_bias
+        shown = format_number(bias, self.metric) if bias > 0 else ""
         if not shown.strip("0."):
             return ""
         return (
@@ -342,7 +343,7 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
                 float(best["mean"]), float(best["sem"]), int(best["n_seeds"]),
                 int(best["n_sources"]), int(best["n_images"]),
                 _comparisons(setting, ranked["method"].astype(str).tolist(), metric, untrained),
-                luck_of_the_best(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
+                selection_bias(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
             )
         )  # fmt: skip
     return verdicts
