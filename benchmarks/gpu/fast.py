@@ -14,7 +14,7 @@ from flops import training_flops, training_numbers
 from material import Material, tf32
 from phase import Phase, Row
 
-from denoiseg_flow.data.store import create_image
+from denoiseg_flow.data.store import create_array
 from denoiseg_flow.methods import networks
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.networks import build_network
@@ -249,7 +249,7 @@ def random_model(material: Material, method: Method, recipe: Recipe) -> TrainedM
     torch.manual_seed(0)
     network = new_network(method, recipe).to(material.device).eval()
     identity = {"method": method.name}
-    normalisation = Normalisation(128.0, 30.0)
+    normalisation = Normalisation((128.0,), (30.0,))
     threshold = Threshold(0.5, 0.0, 1) if method.segments else None
     return TrainedModel(
         method, recipe, identity, normalisation, network, threshold=threshold
@@ -297,7 +297,7 @@ def to_tif(material: Material, side: int) -> Row:
     folder = material.scratch / "tif"
     source = folder / f"{side}.tif"
     image = noise(side)
-    create_image(source, image.shape, dtype=np.uint8)[:] = image
+    create_array(source, image.shape, dtype=np.uint8)[:] = image
     depth, filters = material.scale.networks[0]
     recipe = material.recipe(depth=depth, filters=filters)
     row = {}

@@ -151,7 +151,7 @@ def random_model(job: dict[str, Any]) -> TrainedModel:
         method=method,
         recipe=recipe,
         identity=identity(job),
-        normalisation=Normalisation(128.0, 30.0),
+        normalisation=Normalisation((128.0,), (30.0,)),
         network=new_network(method, recipe, layout).to(device).eval(),
         layout=layout,
         threshold=Threshold(0.5, 0.0, 1),

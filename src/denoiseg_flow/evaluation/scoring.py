@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image, read_metadata
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -123,20 +123,20 @@ def score_run(
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
             path = predictions / "labels" / file
-            labels = open_image(path)
+            labels = open_labels(path)
             with _naming(path):
-                scores |= segmentation_scores(open_image(masks / file), labels)
+                scores |= segmentation_scores(open_labels(masks / file), labels)
         truth = open_image(clean / file) if int(row.clean) else None
         if "denoised" in kinds and truth is not None:
             path = predictions / "denoised" / file
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
-                scores |= _over_channels(denoising_scores, path, truth, denoised, noisy_image)
+                scores |= _over_channels(denoising_scores, truth, denoised, noisy_image)
         if "j_invariant" in kinds:
             path = predictions / "j_invariant" / file
             denoised, noisy_image = open_image(path), open_image(noisy / file)
             with _naming(path):
-                scores |= _over_channels(j_invariant_scores, path, truth, denoised, noisy_image)
+                scores |= _over_channels(j_invariant_scores, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
@@ -147,13 +147,10 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+    scores: Callable[..., dict[str, float]], truth: NDArray | None, *images: NDArray
 ) -> dict[str, float]:
-    """Return the scores of images, means over their channels if the file of one has several."""
-    if "C" not in read_metadata(path).axes:
-        return scores(*images)
-    count = next(len(image) for image in images if image is not None)
-    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    """Return the scores of images (channel, [z,] y, x), means over their channels."""
+    each = zip([None] * len(images[0]) if truth is None else truth, *images, strict=True)
     return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
 
 

@@ -89,7 +89,11 @@ class TrainedModel:
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
         return {
-            "normalisation": asdict(self.normalisation),
+            # One number for a single channel, as in the first files of this format.
+            "normalisation": {
+                key: values if len(values) > 1 else values[0]
+                for key, values in asdict(self.normalisation).items()
+            },
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
             "layout": asdict(self.layout),
         }

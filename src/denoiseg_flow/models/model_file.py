@@ -171,7 +171,11 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         _check_sizes(weights, method, recipe, layout)
         network = new_network(method, recipe, layout)
         network.load_state_dict(weights)
-        normalisation = Normalisation(**part["normalisation"])
+        scale = {
+            key: values if isinstance(values, tuple | list) else (values,)
+            for key, values in part["normalisation"].items()
+        }
+        normalisation = Normalisation(**scale)
         network = network.to(device).eval()
         return TrainedModel(method, recipe, identity, normalisation, network, layout)
 

@@ -65,7 +65,7 @@ def test_is_no_image(name):
 )
 def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, compress):
     path = tmp_path_factory.mktemp("images") / "sub" / "a.tif"
-    store.write_image(path, plane, compress=compress)
+    store.write_array(path, plane, compress=compress)
     back = accepted(path)
     assert back.dtype == plane.dtype
     np.testing.assert_array_equal(back, plane)
@@ -73,9 +73,9 @@ def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, compress):
 
 
 def test_uncompressed_is_memory_mapped(tmp_path):
-    store.write_image(tmp_path / "a.tif", PLANE)
+    store.write_array(tmp_path / "a.tif", PLANE)
     assert isinstance(store.open_image(tmp_path / "a.tif"), np.memmap)
-    store.write_image(tmp_path / "z.tif", PLANE, compress=True)
+    store.write_labels(tmp_path / "z.tif", PLANE)
     assert (tmp_path / "z.tif").stat().st_size < (tmp_path / "a.tif").stat().st_size
     np.testing.assert_array_equal(store.open_image(tmp_path / "z.tif"), PLANE)
 
@@ -158,9 +158,9 @@ def test_refuses_damaged_files(tmp_path, keep, name):
     path = tmp_path / name
     noise = np.random.default_rng(0).integers(0, 255, (60, 50), np.uint8)
     if name == "uncompressed.tif":
-        store.write_image(path, noise)
+        store.write_array(path, noise)
     elif name == "deflated.tif":
-        store.write_image(path, noise, compress=True)
+        store.write_labels(path, noise)
     else:
         Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if "lzw" in name else {}))
     path.write_bytes(path.read_bytes()[:keep])
@@ -255,9 +255,9 @@ def test_pair_of_different_shapes():
 
 def test_pixel_size(tmp_path):
     path = tmp_path / "a.tif"
-    store.write_image(path, PLANE, Metadata("YX", {"Y": 0.5, "X": 0.25}))
+    store.write_array(path, PLANE, Metadata("YX", {"Y": 0.5, "X": 0.25}))
     assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
-    store.write_image(path, PLANE)
+    store.write_array(path, PLANE)
     assert read_metadata(path).spacing() is None
     tifffile.imwrite(path, PLANE, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
     assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))

@@ -191,7 +191,7 @@ def test_no_step_is_bound_to_a_device(model_of, tmp_path, network, kind):
 
 def test_a_difference_is_noticed(make_model, tmp_path, monkeypatch):
     model = make_model()
-    wrong = replace(model, normalisation=Normalisation(100.0, 26.0))
+    wrong = replace(model, normalisation=Normalisation((100.0,), (26.0,)))
     monkeypatch.setattr(torchscript, "predict_tiles", lambda _, image: predict_tiles(wrong, image))
     with pytest.raises(RuntimeError, match="yields other denoised than the model"):
         record_network([model], draw([model]), tmp_path / "weights.pt")
@@ -199,7 +199,7 @@ def test_a_difference_is_noticed(make_model, tmp_path, monkeypatch):
 
 def test_large_intensities_that_vary_little(make_model, tmp_path):
     model = make_model()
-    model.normalisation = Normalisation(60000.0, 1.0)
+    model.normalisation = Normalisation((60000.0,), (1.0,))
     noisy = 60000 + draw([model]) / 100
     record_network([model], noisy, tmp_path / "weights.pt")
 

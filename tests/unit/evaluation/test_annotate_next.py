@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import annotate_next
 from denoiseg_flow.evaluation.annotate_next import (
     FEWEST,
@@ -54,7 +54,7 @@ def looks(monkeypatch, tmp_path):
 
     def make(values, uncertainty):
         for name, value in values.items():
-            write_image(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
+            write_array(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
         told = {value: uncertainty.get(name, 0.0) for name, value in values.items()}
 
         def look(_, image):

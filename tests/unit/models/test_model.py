@@ -149,7 +149,7 @@ SINGLE = Method("single", target="blind_spot", masking="grid_interpolate", alpha
 def singles(make_model):
     """Two networks of one method, for two images."""
     models = {name: make_model(SINGLE) for name in ("a.1", "b")}
-    models["b"].normalisation = Normalisation(7.0, 3.0)
+    models["b"].normalisation = Normalisation((7.0,), (3.0,))
     with torch.no_grad():
         models["b"].network.head.weight.mul_(2)
     first = models["a.1"]
@@ -234,7 +234,7 @@ def test_round_trip_with_the_model_whose_images_it_reads(make_model, tmp_path, k
 def test_round_trip_with_models_that_were_trained_without_some_images(make_model, tmp_path):
     model, first, second = make_model(), make_model(), make_model()
     for number, other in enumerate((first, second), start=2):
-        other.normalisation = Normalisation(7.0, number)
+        other.normalisation = Normalisation((7.0,), (number,))
         with torch.no_grad():
             other.network.head.weight.mul_(number)
     model.held_out = {"a": first, "b": second, "c": first}
@@ -390,7 +390,7 @@ def test_every_channel_is_normalised_by_itself(dtype, shape):
 def test_a_single_channel_is_normalised_as_a_whole(shape):
     """Planes of a volume are no channels."""
     image = np.random.default_rng(0).normal(30, 20, shape).astype(np.float32)
-    normalised = Normalisation(30.0, 20.0).apply(image)
+    normalised = Normalisation((30.0,), (20.0,)).apply(image)
     assert np.array_equal(normalised, (image - np.float32(30)) / np.float32(20))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from denoiseg_flow.data.noise import noisy_copy
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_image, write_array
 from denoiseg_flow.evaluation.grey_levels import trained_on
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.definition import Method
@@ -49,7 +49,7 @@ def folder(tmp_path_factory, make_blobs):
             "noisy": noisy_copy(clean, LEVEL, "n20", name),
         }
         for kind, plane in planes.items():
-            write_image(folder / kind / f"{name}.tif", plane)
+            write_array(folder / kind / f"{name}.tif", plane)
     return folder
 
 
@@ -202,7 +202,7 @@ def test_a_parameter_is_chosen_without_clean_images(make, tmp_path):
 def test_denoised_images_of_a_run_are_calibrated_on(make, folder, tmp_path):
     images = [2 * image for image in planes(folder, "noisy", SUBSETS["val"])]
     for name, image in zip(SUBSETS["val"], images, strict=True):
-        write_image(tmp_path / "denoised" / f"{name}.tif", image)
+        write_array(tmp_path / "denoised" / f"{name}.tif", image)
     method = Method("m", input="n2v", classical="median", parameter=[1, 2])
     _, history = make(method, images=tmp_path)
     expected = classical.calibrate("median", [1, 2], images)
@@ -342,7 +342,7 @@ def test_the_clean_images_decide(make, folder, make_recipe, tmp_path):
     """Taught negatives, it yields negatives, of training and validation images alike."""
     for name in SUBSETS["train"] + SUBSETS["val"]:
         (clean,) = planes(folder, "prepared/clean", name)
-        write_image(tmp_path / "clean" / f"{name}.tif", 280 - clean)
+        write_array(tmp_path / "clean" / f"{name}.tif", 280 - clean)
     model, history = make(SUPERVISED, make_recipe(**LEARNING), prepared=tmp_path)
     (noisy,), (clean,) = (planes(folder, kind, "h") for kind in ("noisy", "prepared/clean"))
     assert np.corrcoef(denoise(model, noisy).ravel(), clean.ravel())[0, 1] < -0.8

@@ -14,7 +14,7 @@ import tifffile
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_image, write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods import masking
@@ -54,7 +54,7 @@ def files(tmp_path_factory, make_blobs):
         image, labels = make_blobs(48, seed=number, sigma=20.0)
         for kind, plane in (("image", image), ("mask", labels)):
             paths[kind].append(folder / kind / f"{number}.tif")
-            write_image(paths[kind][-1], plane)
+            write_array(paths[kind][-1], plane)
     return TrainingImages(
         train=paths["image"][:5],
         train_masks=[*paths["mask"][:3], None, None],
@@ -692,7 +692,7 @@ def refusal(run, *arguments, **options):
 @pytest.mark.parametrize("subset", ["train", "val"])
 def test_image_smaller_than_a_patch(run, make_recipe, files, tmp_path, subset):
     small = tmp_path / "small.tif"
-    write_image(small, np.ones((15, 40), np.float32))
+    write_array(small, np.ones((15, 40), np.float32))
     images = replace(without_masks(files), **{subset: [small, *getattr(files, subset)[1:]]})
     assert refusal(run, N2V, make_recipe(), images) == (
         f"image {small} has shape 15x40, smaller than the training patch; set 'patch_size' of the "
@@ -754,12 +754,12 @@ def no_masks(files, tmp_path):
 
 
 def no_objects(files, tmp_path):
-    write_image(tmp_path / "empty.tif", np.zeros((48, 48), np.int32))
+    write_array(tmp_path / "empty.tif", np.zeros((48, 48), np.int32))
     return replace(files, val_masks=[tmp_path / "empty.tif", None])
 
 
 def only_ignored(files, tmp_path):
-    write_image(tmp_path / "ignored.tif", np.full((48, 48), -1, np.int32))
+    write_array(tmp_path / "ignored.tif", np.full((48, 48), -1, np.int32))
     return replace(files, val_masks=[tmp_path / "ignored.tif", None])
 
 
@@ -958,8 +958,8 @@ def test_constant_images_do_not_divide_by_zero(tmp_path, make_recipe):
 def test_masks_come_as_read_only_maps(make_recipe, tmp_path, dtype):
     labels = np.zeros((48, 48), dtype)
     labels[20, 20] = 300
-    write_image(tmp_path / "mask.tif", labels)
-    write_image(tmp_path / "image.tif", np.ones((48, 48), np.float32))
+    write_array(tmp_path / "mask.tif", labels)
+    write_array(tmp_path / "image.tif", np.ones((48, 48), np.float32))
     bank = load_bank([tmp_path / "image.tif"], [tmp_path / "mask.tif"], make_recipe(), PLANES, CPU)
     classes = bank.classes.reshape(48, 48)
     assert int((classes == FOREGROUND).sum()) == 1

@@ -105,8 +105,13 @@ class Region:
         return replace(self, index=tuple(index), metadata=self.metadata.only("TZYX"))
 
     @property
+    def channels(self) -> int:
+        """How many channels the image has."""
+        return self.shape[0] if "C" in self.metadata.axes else 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the image."""
+        """Shape of the image along the axes that the metadata name."""
         lengths = zip(self.index, self.file.shape, strict=True)
         return tuple(length for index, length in lengths if isinstance(index, slice))
 
