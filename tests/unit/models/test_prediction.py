@@ -554,13 +554,12 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
-from denoiseg_flow.models import (
-    predict_run, tiled_components, tiled_instances, tiled_prediction
-)
+from denoiseg_flow.models import predict_run, tiled_components, tiled_instances, tiled_prediction
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.methods.definition import Method, Recipe
-from denoiseg_flow.models.model import Normalisation, TrainedModel
+from denoiseg_flow.models.model import TrainedModel
+from denoiseg_flow.models.normalisation import Normalisation
 
 class Bright(nn.Module):
     stride, halo = (4, 4), (3, 3)
