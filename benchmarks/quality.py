@@ -34,7 +34,7 @@ from systems import (
 )
 
 from denoiseg_flow.data import manifest, splitting
-from denoiseg_flow.data.store import open_labels, write_array
+from denoiseg_flow.data.store import open_labels, write_array, write_labels
 from denoiseg_flow.evaluation.scoring import score_run
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.training.threshold import choose_threshold
@@ -238,7 +238,7 @@ def judge(data: Data, draw: int, names: dict[str, list[str]], outputs: Path) -> 
         result = output(name)
         write_array(predictions / "denoised" / f"{name}.tif", result["denoised"])
         labels = next(label_instances(result["probabilities"], [threshold.value], INSTANCES))
-        write_array(predictions / "labels" / f"{name}.tif", labels)
+        write_labels(predictions / "labels" / f"{name}.tif", labels)
     scores = data.score(draw, predictions)
     shutil.rmtree(outputs)
     return scores

@@ -17,7 +17,7 @@ from systems import parser, run_workflow
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.folders import find
-from denoiseg_flow.data.store import write_array
+from denoiseg_flow.data.store import write_labels
 from denoiseg_flow.data.validation import check_mask
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv, summarise

@@ -17,7 +17,7 @@ import yaml
 from systems import parser, run_workflow
 
 from denoiseg_flow.data.simulated import simulator
-from denoiseg_flow.data.store import open_labels, write_array
+from denoiseg_flow.data.store import open_labels, write_array, write_labels
 from denoiseg_flow.evaluation.scoring import segmentation_scores
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.models.model_file import load_model

@@ -20,7 +20,7 @@ from material import NO_CHECKPOINTS, TWO_CHANNELS, VOLUME, Material, tf32
 from phase import Phase, Row
 from torch import nn
 
-from denoiseg_flow.data.store import open_labels
+from denoiseg_flow.data.store import open_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.jobs import gpu_slots
@@ -239,7 +239,7 @@ def predictions(material: Material) -> Row:
     values = {}
     for kind in ("float32", "tf32"):
         pairs = [
-            [np.asarray(open_labels(folders[each] / part / f"{name}.tif")) for each in ("cpu", kind)]
+            [np.asarray(open_image(folders[each] / part / f"{name}.tif")) for each in ("cpu", kind)]
             for part in ("denoised", "labels")
             for name in names
         ]

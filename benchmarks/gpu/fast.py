@@ -116,7 +116,7 @@ def copy_rate(material: Material) -> Row:
 def random_bank(material: Material) -> ImageBank:
     """Return noise on the device, the first ten images annotated with random classes."""
     rng, shape = np.random.default_rng(0), (BANK_SIDE, BANK_SIDE)
-    images = [rng.standard_normal(shape, np.float32) for _ in range(BANK_IMAGES)]
+    images = [rng.standard_normal((1, *shape), np.float32) for _ in range(BANK_IMAGES)]
     classes = [[torch.from_numpy(rng.integers(0, 3, shape, np.int8))] for _ in range(10)]
     return ImageBank.load(
         images, [*classes, *[None] * (BANK_IMAGES - 10)], [shape] * BANK_IMAGES, material.device
@@ -271,17 +271,17 @@ def peak_of(material: Material, row: Row) -> Row:
 
 def to_array(material: Material, side: int) -> Row:
     """Predict denoised image and probabilities into memory."""
-    image = noise(side)
+    image = noise(side)[None]
     row = {}
     for depth, filters in material.scale.networks:
         recipe = material.recipe(depth=depth, filters=filters)
         model = random_model(material, material.method("denoiseg"), recipe)
         denoised = np.empty(image.shape, np.float32)
-        probabilities = np.empty((3, *image.shape), np.float32)
+        probabilities = np.empty((3, side, side), np.float32)
 
         def predict() -> None:
             for tile in predict_tiles(model, image):  # noqa: B023
-                denoised[tile.place] = tile.denoised  # noqa: B023
+                denoised[:, *tile.place] = tile.denoised  # noqa: B023
                 probabilities[:, *tile.place] = tile.probabilities  # noqa: B023
 
         predict()

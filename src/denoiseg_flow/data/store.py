@@ -1,7 +1,6 @@
 """The canonical images and masks of the workflow: written and opened.
 
-In memory, images are (channel, [z,] y, x), masks and other labels ([z,] y, x). Files of a single
-channel have no channel axis: it is added and taken off here.
+Images of a single channel get their channel axis here, and lose it in the file.
 """
 
 import errno
@@ -135,7 +134,8 @@ def open_plane(path: str | Path) -> np.ndarray:
 
 def middle_plane(image: np.ndarray) -> np.ndarray:
     """Return the middle plane (y, x) of a volume (z, y, x), or the plane itself."""
-    return image[len(image) // 2] if image.ndim == 3 else image
+    planes = planes_of(image)
+    return planes[len(planes) // 2]
 
 
 def planes_of(image: np.ndarray) -> np.ndarray:

@@ -89,11 +89,7 @@ class TrainedModel:
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
         return {
-            # One number for a single channel, as in the first files of this format.
-            "normalisation": {
-                key: values if len(values) > 1 else values[0]
-                for key, values in asdict(self.normalisation).items()
-            },
+            "normalisation": self.normalisation.plain(),
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
             "layout": asdict(self.layout),
         }

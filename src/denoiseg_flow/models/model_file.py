@@ -171,11 +171,7 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         _check_sizes(weights, method, recipe, layout)
         network = new_network(method, recipe, layout)
         network.load_state_dict(weights)
-        scale = {
-            key: values if isinstance(values, tuple | list) else (values,)
-            for key, values in part["normalisation"].items()
-        }
-        normalisation = Normalisation(**scale)
+        normalisation = Normalisation.from_plain(**part["normalisation"])
         network = network.to(device).eval()
         return TrainedModel(method, recipe, identity, normalisation, network, layout)
 

@@ -24,6 +24,20 @@ class Normalisation:
         """Return the normalisation of channels with these means and standard deviations."""
         return cls(*zip(*values, strict=True))
 
+    @classmethod
+    def from_plain(
+        cls, mean: float | Sequence[float], std: float | Sequence[float]
+    ) -> "Normalisation":
+        """Return the normalisation that :meth:`plain` returned the values of."""
+        return cls(
+            *(tuple(each) if isinstance(each, Sequence) else (each,) for each in (mean, std))
+        )
+
+    def plain(self) -> dict[str, float | tuple[float, ...]]:
+        """Return mean and standard deviation as files hold them: numbers for a single channel."""
+        values = {"mean": self.mean, "std": self.std}
+        return {key: each if len(each) > 1 else each[0] for key, each in values.items()}
+
     def channels(self) -> list[tuple[float, float]]:
         """Return mean and standard deviation of each channel."""
         return list(zip(self.mean, self.std, strict=True))

@@ -78,16 +78,11 @@ def recorded(models, path):
     return torch.jit.load(path)
 
 
-def squeezed(image):
-    """The image as the models read it: without an axis for a single channel."""
-    return image if len(image) > 1 else image[0]
-
-
 def run(network, models, image):
     """The outputs (channel, [z,] y, x) of a recorded network, by name."""
-    x = models[0].normalisation.apply(squeezed(image)).reshape(1, *image.shape)
+    mean, std = models[0].normalisation.scale(models[0].layout.dimensions)
     with torch.no_grad():
-        results = network(torch.from_numpy(x))
+        results = network((torch.from_numpy(image)[None] - mean) / std)
     results = results if isinstance(results, tuple) else (results,)
     return dict(zip(outputs_of(models), (one[0].numpy() for one in results), strict=True))
 
@@ -98,7 +93,7 @@ def tiled(models, image):
         denoised = np.empty(image.shape)
         probabilities = np.empty((3, *image.shape[1:]))
         tile = [40] * model.layout.dimensions
-        for one in predict_tiles(model, squeezed(image), tile=tile):
+        for one in predict_tiles(model, image, tile=tile):
             denoised[:, *one.place] = one.denoised
             probabilities[:, *one.place] = one.probabilities
         image = denoised

@@ -58,7 +58,7 @@ def looks(monkeypatch, tmp_path):
         told = {value: uncertainty.get(name, 0.0) for name, value in values.items()}
 
         def look(_, image):
-            value = float(image[0, 0])
+            value = float(image[0, 0, 0])
             return told[value], np.array([value])
 
         monkeypatch.setattr(annotate_next, "look_at", look)
@@ -93,7 +93,7 @@ def test_few_images_are_all_listed_and_many_are_not(looks, monkeypatch):
 
 def test_what_a_network_thinks(make_model, make_blobs):
     model = make_model()
-    image, _ = make_blobs(64, 0)
+    image = make_blobs(64, 0)[0][None]
     uncertainty, features = look_at(model, image)
     assert 0 < uncertainty < math.log2(3)
     assert features.shape == (2 * 2,)  # mean and spread of two filters

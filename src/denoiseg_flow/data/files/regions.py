@@ -1,7 +1,8 @@
 """From files with time points, channels and planes to the single images that a network sees.
 
-An image is a plane (y, x) or a volume (z, y, x), with its channels in front if there are several.
-Every time point of a file is an image of its own, and so is every plane where planes are wanted.
+Here an image has the axes of its file: it is a plane (y, x) or a volume (z, y, x), with its
+channels in front if there are several. Every time point of a file is an image of its own, and so is
+every plane where planes are wanted.
 """
 
 from collections.abc import Iterator, Mapping
