@@ -308,7 +308,7 @@ def test_model_of_format_3():
     model = load_model(folder / "model_format3.pt")
     assert describe_model(folder / "model_format3.pt")["format"] == 3
     with np.load(folder / "model_format3.npz") as kept:
-        tile = predictions(model, kept["image"])
+        tile = predictions(model, kept["image"][None])
         assert np.abs(tile.denoised - kept["denoised"]).max() < 1e-3
         assert np.abs(tile.probabilities - kept["probabilities"]).max() < 1e-4
     assert (model.threshold.value, model.input.method.name) == (0.35, "median")
@@ -472,7 +472,7 @@ def test_folded_network_is_made_once_and_anew_after_a_change(model, make_model):
 
 def test_only_the_network_itself_is_stored(model, tmp_path):
     save_model(model, tmp_path / "before.pt")
-    predictions(model, np.zeros((8, 8), np.float32))
+    predictions(model, np.zeros((1, 8, 8), np.float32))
     save_model(model, tmp_path / "after.pt")
     stored = [tensor_file.load(tmp_path / name)["weights"] for name in ("before.pt", "after.pt")]
     assert stored[0].keys() == stored[1].keys()
