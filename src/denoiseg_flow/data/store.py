@@ -102,7 +102,7 @@ def open_labels(path: str | Path) -> np.ndarray:
 
 
 def _open(path: str | Path) -> tuple[np.ndarray, str]:
-    """Open a file as it is, and tell its axes."""
+    """Open a file as it is; return its axes, too."""
     checksums.verify(path)
     try:
         with tifffile.TiffFile(path) as tif:
@@ -199,20 +199,13 @@ def write_array(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
-def create_image(
-    path: str | Path,
-    shape: tuple[int, ...],
-    metadata: Metadata | None = None,
-    dtype: DTypeLike = np.float32,
-) -> np.ndarray:
-    """Create the OME-TIFF of an image (channel, [z,] y, x) and map it for writing.
+def create_image(path: str | Path, shape: tuple[int, ...], metadata: Metadata) -> np.ndarray:
+    """Create the OME-TIFF of an image (channel, [z,] y, x), float32, and map it for writing.
 
     The array is backed by the file, so that an image can be written piece by piece.
     """
-    if metadata is None or "C" not in metadata.axes:
-        _, *sides = shape
-        return create_array(path, tuple(sides), metadata, dtype)[None]
-    return create_array(path, shape, metadata, dtype)
+    in_file = shape if "C" in metadata.axes else shape[1:]
+    return create_array(path, in_file, metadata).reshape(shape)
 
 
 def create_array(

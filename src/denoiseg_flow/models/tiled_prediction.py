@@ -296,15 +296,13 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
     x = transfer.empty((len(tiles), len(first.image), *box_shape(first.computed)))
     for target, tile in zip(x.numpy(), tiles, strict=True):
         _read(tile, target)
-    scale = model.normalisation.scale(model.layout.dimensions)
-    mean, std = map(transfer.to_device, scale)
+    mean, std = map(transfer.to_device, model.normalisation.scale(model.layout.dimensions))
     x = transfer.to_device(x).sub_(mean).div_(std)
-    network = _predictor(model)
-    denoised, probabilities = apply_network(model, network, x)
+    denoised, probabilities = apply_network(model, _predictor(model), x)
     found = {"denoised": denoised, "probabilities": probabilities}
     if model.method.hides_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
-        found["j_invariant"] = _apply_j_invariant(model, network, x, torch.stack(places))
+        found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
     for kind in found.keys() - {"probabilities"}:
         found[kind] = found[kind] * std + mean
     return _Results(tiles, found, transfer)
@@ -372,22 +370,18 @@ def _run(
     x: torch.Tensor,
     masked: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the network makes of images with masked pixels, as :func:`apply_network`."""
     output = network(as_input(x, masked, model.method.mask_channel))
     denoised, logits = split_output(output, model.layout.channels)
     return denoised, logits.softmax(dim=1)
 
 
-def _apply_j_invariant(
-    model: TrainedModel,
-    network: Callable[[torch.Tensor], torch.Tensor],
-    x: torch.Tensor,
-    place: torch.Tensor,
-) -> torch.Tensor:
+def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """Return denoised images (batch, channel, ...), one subset of the grid after the other.
 
     ``place`` (batch, axis, ...) is where each pixel comes from, see :func:`_places`.
     """
-    method = model.method
+    method, network = model.method, _predictor(model)
     denoised = torch.empty_like(x)
     n_subsets, channels = method.grid**2, model.layout.channels
     # As in training, a pixel is seen in other channels while it is hidden in one.
