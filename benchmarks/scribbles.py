@@ -17,7 +17,7 @@ from systems import parser, run_workflow
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.folders import find
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_labels
 from denoiseg_flow.data.validation import check_mask
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv, summarise
@@ -79,7 +79,7 @@ def paint(options: argparse.Namespace, training: set[str]) -> dict[str, Path]:
                 mask = np.where(draw(labels.shape, options.share, rng), labels, -1)
             if (mask >= 0).any():
                 path = folders[kind] / f"{source.name}.tif"
-                write_image(path, mask.astype(np.int32), compress=True)
+                write_labels(path, mask.astype(np.int32))
     return folders
 
 

@@ -18,7 +18,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.data.manifest import SPLIT_COLUMNS
 from denoiseg_flow.data.splitting import split
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.deployment.ledger import Entry
 from denoiseg_flow.deployment.predict_file import predict_file
@@ -145,7 +145,7 @@ def predict(
     with TemporaryDirectory() as temporary:
         source, folder = Path(temporary, f"{_NAME}.tif"), Path(temporary, "predicted")
         folder.mkdir()
-        write_image(source, array, metadata)
+        write_array(source, array, metadata)
         predict_file(model, Entry.of(_NAME, source, model=""), folder, reading, "tif", tile)
         found = Predictions(folder)
         denoised, labels = (
@@ -251,12 +251,12 @@ def _write(
         raise InputError("train takes no time series: give each time point as an image of its own")
     label = f"{int(name)} (from 0)"
     array = array.astype(check_image(array, label))
-    write_image(prepared.image(name), array, metadata)
+    write_array(prepared.image(name), array, metadata)
     n_objects = 0
     if mask is not None:
         labels = check_mask(np.asarray(mask), label)
         check_pair(array, labels, label, label, "mask")
-        write_image(prepared.mask(name), labels, compress=True)
+        write_labels(prepared.mask(name), labels)
         n_objects = len(np.unique(labels[labels > 0]))
     return {
         "image": name,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from denoiseg_flow import __version__, cli
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.models.model_file import save_model
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path, make_model, make_blobs, monkeypatch):
     monkeypatch.setattr(cli, "usable_cores", lambda: 1)
     save_model(make_model(), tmp_path / "model.pt")
     for number in range(2):
-        write_image(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
+        write_array(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
     return tmp_path
 
 
@@ -29,7 +29,7 @@ def run(folder, *images, device="cpu"):
 
 
 def test_predicts_files_and_folders(folder, capsys):
-    write_image(folder / "more.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    write_array(folder / "more.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
     assert run(folder, folder / "images", folder / "more.tif") == 0
     assert {path.stem for path in (folder / "out/labels").iterdir()} == {"0", "1", "more"}
     assert "Error" not in capsys.readouterr().err

@@ -24,7 +24,7 @@ from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.sources import FOLDER_KEYS, Spec, _dimensions
-from denoiseg_flow.data.store import copy_image, write_image
+from denoiseg_flow.data.store import copy_image, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding
@@ -209,7 +209,7 @@ def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
     copy_image(sample.image, prepared.image(name), metadata, dtype)
     if sample.mask is not None:
         spatial = metadata.only(metadata.spatial_axes)
-        write_image(prepared.mask(name), sample.mask, spatial, compress=True)
+        write_labels(prepared.mask(name), sample.mask, spatial)
     if sample.clean is not None:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)

@@ -1,4 +1,7 @@
-"""The canonical images and masks of the workflow: written and opened."""
+"""The canonical images and masks of the workflow: written and opened.
+
+Images of a single channel get their channel axis here, and lose it in the file.
+"""
 
 import errno
 import math
@@ -17,7 +20,7 @@ from numpy.typing import DTypeLike
 
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file, read_image
+from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
@@ -62,8 +65,8 @@ def stem(path: str | Path) -> str:
 
 
 def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
-    """Write an image as :func:`write_image` does, piece by piece."""
-    copy = create_image(path, image.shape, metadata, dtype)
+    """Write an image of a file, which has the axes that its metadata name, piece by piece."""
+    copy = create_array(path, image.shape, metadata, dtype)
     for place in pieces(image.shape, PIECE):
         copy[place] = image[place]
         release(image)
@@ -81,19 +84,37 @@ def open_image(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (y, x) or (z, y, x), with channels in front if there are several; a read-only memory
-        map for an uncompressed tif, an array in memory otherwise.
+        (channel, [z,] y, x); a read-only memory map for an uncompressed tif, an array in memory
+        otherwise.
 
     Raises
     ------
     InputError
         If the file is missing or damaged; see :func:`~denoiseg_flow.jobs.checksums.verify`.
     """
+    image, axes = _open(path)
+    return image if "C" in axes else image[None]
+
+
+def open_labels(path: str | Path) -> np.ndarray:
+    """Open a mask or other labels, ([z,] y, x); otherwise as :func:`open_image`."""
+    return _open(path)[0]
+
+
+def _open(path: str | Path) -> tuple[np.ndarray, str]:
+    """Open a file as it is; return its axes, too."""
     checksums.verify(path)
     try:
-        return tifffile.memmap(path, mode="r")
+        with tifffile.TiffFile(path) as tif:
+            series = tif.series[0]
+            if series.dataoffset is not None:
+                dtype = np.dtype(tif.byteorder + series.dtype.char)
+                mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                return mapped, series.axes
     except UNREADABLE:
-        return read_image(path)
+        pass  # the reader below says what is wrong
+    with open_image_file(path) as file:
+        return file.read([slice(None)] * len(file.shape)), file.metadata.axes
 
 
 def read_metadata(path: str | Path) -> Metadata:
@@ -103,23 +124,18 @@ def read_metadata(path: str | Path) -> Metadata:
         return file.metadata
 
 
-def open_channels(path: str | Path) -> np.ndarray:
-    """Open an image as (channel, [z,] y, x), however many channels it has."""
-    image = open_image(path)
-    return image if "C" in read_metadata(path).axes else image[None]
-
-
 def open_plane(path: str | Path) -> np.ndarray:
     """Open the plane (y, x) that stands for an image in pictures and in checks of its noise.
 
     That is the middle one of a volume, and the first of several channels.
     """
-    return middle_plane(open_channels(path)[0])
+    return middle_plane(open_image(path)[0])
 
 
 def middle_plane(image: np.ndarray) -> np.ndarray:
     """Return the middle plane (y, x) of a volume (z, y, x), or the plane itself."""
-    return image[len(image) // 2] if image.ndim == 3 else image
+    planes = planes_of(image)
+    return planes[len(planes) // 2]
 
 
 def planes_of(image: np.ndarray) -> np.ndarray:
@@ -136,33 +152,45 @@ def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) 
     return image[tuple(place)]
 
 
-def write_image(
-    path: str | Path,
-    image: np.ndarray,
-    metadata: Metadata | None = None,
-    compress: bool = False,
-) -> None:
-    """Write an image as OME-TIFF, creating its folder.
+def write_image(path: str | Path, image: np.ndarray, metadata: Metadata | None = None) -> None:
+    """Write an image as uncompressed OME-TIFF, which can be memory-mapped, creating its folder.
 
     Parameters
     ----------
     path
         Where to write.
     image
-        Any shape; written with its own pixel type.
+        (channel, [z,] y, x); written with its own pixel type.
     metadata
-        Of the image; None: it is a plane (y, x) or a volume (z, y, x) of which nothing is known.
-    compress
-        Compress with zlib; right for labels. Images stay uncompressed, so that they can be
-        memory-mapped.
+        Of the image; None: it has one channel, and nothing else is known of it.
     """
+    if metadata is None or "C" not in metadata.axes:
+        (image,) = image
+    write_array(path, image, metadata)
+
+
+def write_labels(path: str | Path, labels: np.ndarray, metadata: Metadata | None = None) -> None:
+    """Write a mask or other labels ([z,] y, x) as OME-TIFF compressed with zlib.
+
+    Otherwise as :func:`write_image`.
+    """
+    write_array(path, labels, metadata, compression="zlib")
+
+
+def write_array(
+    path: str | Path,
+    array: np.ndarray,
+    metadata: Metadata | None = None,
+    compression: str | None = None,
+) -> None:
+    """Write an array with the axes that the metadata name, or ([z,] y, x), as OME-TIFF."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
         tifffile.imwrite(
             path,
-            image,
-            compression="zlib" if compress else None,
-            **_ome(Path(path), image.shape, image.dtype, metadata),
+            array,
+            compression=compression,
+            **_ome(Path(path), array.shape, array.dtype, metadata),
         )
     except OSError as error:
         if error.errno is not None:
@@ -171,16 +199,22 @@ def write_image(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
-def create_image(
+def create_image(path: str | Path, shape: tuple[int, ...], metadata: Metadata) -> np.ndarray:
+    """Create the OME-TIFF of an image (channel, [z,] y, x), float32, and map it for writing.
+
+    The array is backed by the file, so that an image can be written piece by piece.
+    """
+    in_file = shape if "C" in metadata.axes else shape[1:]
+    return create_array(path, in_file, metadata).reshape(shape)
+
+
+def create_array(
     path: str | Path,
     shape: tuple[int, ...],
     metadata: Metadata | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
-    """Create an OME-TIFF of the given shape and map it for writing.
-
-    The array is backed by the file, so that an image can be written piece by piece.
-    """
+    """Create the OME-TIFF of an array as :func:`write_array` does, and map it for writing."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
     array = tifffile.memmap(

@@ -199,7 +199,7 @@ def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
     if layout.channels > 1 and reading.channel is None:
         reading = replace(reading, channel=ALL)
     region = next(find_regions(file, replace(reading, dimensions=layout.dimensions)))
-    count = region.shape[0] if "C" in region.metadata.axes else 1
+    count = region.channels
     if count != layout.channels:
         way = "choose one by --channel" if layout.channels == 1 else "leave --channel out"
         raise InputError(

@@ -70,7 +70,7 @@ def plain_record(models: Sequence[TrainedModel]) -> dict[str, Any]:
                 "identity": model.identity,
                 "method": as_dict(model.method),
                 "recipe": as_dict(model.recipe),
-                "normalisation": asdict(model.normalisation),
+                "normalisation": model.normalisation.plain(),
                 "threshold": asdict(model.threshold) if model.threshold else None,
             }
             for model in models

@@ -17,7 +17,7 @@ from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import PIECE, Readable, boxes, pieces
 from denoiseg_flow.data.painting import overlay
-from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_image, open_image, write_bands
+from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_array, open_image, write_bands
 from denoiseg_flow.data.validation import check_image
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
@@ -49,7 +49,7 @@ def predict_file(
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
         # One for each channel that the model reads.
-        levels = [GreyLevels() for _ in range(_channels(regions[0]))]
+        levels = [GreyLevels() for _ in range(regions[0].channels)]
         predicted = [
             _predict(model, f"{item.image}.tif", region, results / f"{number}", tile, levels)
             for number, region in enumerate(regions)
@@ -103,10 +103,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()
-
-
-def _channels(region: Region) -> int:
-    return region.shape[0] if "C" in region.metadata.axes else 1
 
 
 def _other_size(model: AnyModel, region: Region) -> str | None:
@@ -172,8 +168,7 @@ def _predict(
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
-    image = open_image(read)
-    for each, channel in zip(levels, image if len(levels) > 1 else [image], strict=True):
+    for each, channel in zip(levels, open_image(read), strict=True):
         each.add(channel)
     for number, step in enumerate(chain(model)):
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
@@ -190,13 +185,13 @@ def _join_denoised(
     if len(regions) == 1 and regions[0].shape == file.shape:
         os.replace(denoised[0], path)
         return
-    joined = create_image(path, file.shape, file.metadata)
+    joined = create_array(path, file.shape, file.metadata)
     if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
         for place in pieces(file.shape, PIECE):
             joined[place] = file.read(place)
             release(joined)
     for region, source in zip(regions, denoised, strict=True):
-        image = open_image(source)
+        image = open_image(source).reshape(region.shape)
         for place in pieces(region.shape, PIECE):
             joined[region.within_file(place)] = image[place]
             release(image)

@@ -6,7 +6,6 @@ PyTorch calls the format deprecated, but it is the one that programs outside of 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from math import lcm
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from denoiseg_flow.data.files.metadata import SPATIAL
 from denoiseg_flow.models.model import TrainedModel, denoises
-from denoiseg_flow.models.tiled_prediction import predict_tiles
+from denoiseg_flow.models.tiled_prediction import apply_network, predict_tiles
 
 # Shortest sides of the test image, by the number of spatial axes. Test volumes would soon be huge:
 # they are deep enough for the network, and wide enough for a picture on the cover.
@@ -75,8 +74,9 @@ class PackagedNetwork(nn.Module):
         self.networks = nn.ModuleList(model.network for model in models)  # weights to save
         for number, model in enumerate(models):
             # Buffers follow the network to another device; constants of a recording would not.
-            for name, values in zip(("mean", "std"), _by_channel(model), strict=True):
-                self.register_buffer(f"{name}{number}", torch.from_numpy(values))
+            scale = model.normalisation.scale(model.layout.dimensions)
+            for name, values in zip(("mean", "std"), scale, strict=True):
+                self.register_buffer(f"{name}{number}", values)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...] | torch.Tensor:
         """Map images (batch, channel, [z,] y, x) to what :func:`outputs_of` names, in that order.
@@ -90,39 +90,12 @@ class PackagedNetwork(nn.Module):
             mean, std = self.get_buffer(f"mean{number}"), self.get_buffer(f"std{number}")
             if image is not None:
                 x = (image - mean) / std
-            denoised, found["probabilities"] = _apply(model, x)
+            denoised, found["probabilities"] = apply_network(model, model.network, x)
             image = denoised * std + mean
             if model.method.denoises:
                 found["denoised"] = image
         outputs = tuple(found[name] for name in outputs_of(self.models))
         return outputs if len(outputs) > 1 else outputs[0]
-
-
-def _by_channel(model: TrainedModel) -> list[np.ndarray]:
-    """Return means and standard deviations, float32, each of shape (channel, [1,] 1, 1)."""
-    along = (-1, *[1] * model.layout.dimensions)
-    values = np.array(model.normalisation.channels(), np.float32)
-    return [column.copy().reshape(along) for column in values.T]
-
-
-def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a model makes of images (batch, channel, [z,] y, x) of its scale.
-
-    The denoised images, of the same shape, and the probabilities (batch, 3, [z,] y, x), as
-    :mod:`tiled_prediction` does it, means over eight orientations included.
-    """
-    symmetries, channels = model.recipe.test_time_augmentation, model.layout.channels
-    denoised, probabilities = [], []
-    for mirrored, turns in product((False, True), range(4)) if symmetries else [(False, 0)]:
-        view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-        if model.method.mask_channel:  # no pixel is hidden
-            view = torch.cat([view, torch.zeros_like(view)], dim=1)
-        # (batch, channels + 3, [z,] y, x)
-        output = torch.rot90(model.network(view), -turns, (-2, -1))
-        output = output.flip(-1) if mirrored else output
-        denoised.append(output[:, :channels])
-        probabilities.append(output[:, channels:].softmax(dim=1))
-    return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
 
 
 def outputs_of(models: Sequence[TrainedModel]) -> list[str]:
@@ -159,7 +132,9 @@ def record_network(
         (channel, [z,] y, x).
     """
     axes = axes_of(models)
-    mean, std = _by_channel(models[0])
+    mean, std = (
+        values.numpy() for values in models[0].normalisation.scale(models[0].layout.dimensions)
+    )
     example = torch.zeros(1, len(noisy), *(axis.smallest for axis in axes))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -185,7 +160,7 @@ def _predict(models: Sequence[TrainedModel], image: np.ndarray) -> dict[str, np.
     for model in models:
         denoised = np.empty(image.shape, np.float32)
         found["probabilities"] = np.empty((3, *image.shape[1:]), np.float32)
-        for tile in predict_tiles(model, image if len(image) > 1 else image[0]):
+        for tile in predict_tiles(model, image):
             denoised[:, *tile.place] = tile.denoised
             found["probabilities"][:, *tile.place] = tile.probabilities
         image = denoised

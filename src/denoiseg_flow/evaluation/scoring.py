@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image, read_metadata
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -113,9 +113,9 @@ def score_run(
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
             path = predictions.file("labels", row.image)
-            labels = open_image(path)
+            labels = open_labels(path)
             with _naming(path):
-                scores |= segmentation_scores(open_image(prepared.mask(row.image)), labels)
+                scores |= segmentation_scores(open_labels(prepared.mask(row.image)), labels)
         truth = open_image(prepared.clean(row.image)) if int(row.clean) else None
         for kind, measure in (("denoised", denoising_scores), ("j_invariant", j_invariant_scores)):
             if kind not in kinds or (kind == "denoised" and truth is None):
@@ -123,7 +123,7 @@ def score_run(
             path = predictions.file(kind, row.image)
             denoised, noisy_image = open_image(path), open_image(image_file(noisy, row.image))
             with _naming(path):
-                scores |= _over_channels(measure, path, truth, denoised, noisy_image)
+                scores |= _over_channels(measure, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
@@ -140,13 +140,10 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+    scores: Callable[..., dict[str, float]], truth: NDArray | None, *images: NDArray
 ) -> dict[str, float]:
-    """Return the scores of images, averaged over channels if the file has a channel axis."""
-    if "C" not in read_metadata(path).axes:
-        return scores(*images)
-    count = next(len(image) for image in images if image is not None)
-    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    """Return the scores of images (channel, [z,] y, x), averaged over their channels."""
+    each = zip([None] * len(images[0]) if truth is None else truth, *images, strict=True)
     return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
 
 

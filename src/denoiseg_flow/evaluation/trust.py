@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
@@ -203,7 +203,7 @@ def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reli
     # Spread over the dataset, because similar images are often side by side.
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
     files = (source / f"{name}.tif" for name in compared)
-    truths = (open_image(masks / f"{name}.tif") for name in compared)
+    truths = (open_labels(masks / f"{name}.tif") for name in compared)
     probabilities = predict_probabilities_of_files(segmented.model, files)
     return reliability(zip(probabilities, truths, strict=True))
 

@@ -214,7 +214,7 @@ def denoise_planes(
     """Return a volume (z, y, x) of which each plane was denoised by itself, see :func:`denoise`."""
     image = _as_float(image)
     denoised = [denoise(name, plane, parameter, noise_sigma) for plane in planes_of(image)]
-    return np.stack(denoised) if image.ndim == 3 else denoised[0]
+    return np.reshape(denoised, image.shape)
 
 
 def hidden_pixel_loss(

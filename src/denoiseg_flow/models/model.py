@@ -89,7 +89,7 @@ class TrainedModel:
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
         return {
-            "normalisation": asdict(self.normalisation),
+            "normalisation": self.normalisation.plain(),
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
             "layout": asdict(self.layout),
         }

@@ -14,7 +14,7 @@ import torch
 from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
-from denoiseg_flow.data.store import centre_crop, middle_plane, open_channels, read_metadata
+from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, read_metadata
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
 from denoiseg_flow.models.model import AnyModel, ClassicalModel
@@ -122,7 +122,7 @@ def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]
         "pixel_size": dict(metadata.pixel_size),
         "channels": list(metadata.channels),
         # Mean and standard deviation of each channel.
-        "grey_levels": [[each.mean, each.std] for each in measure(map(open_channels, images))],
+        "grey_levels": [[each.mean, each.std] for each in measure(map(open_image, images))],
     }
 
 
@@ -156,7 +156,7 @@ def _calibrate(
 def _centres(paths: Sequence[Path], planes: bool) -> Iterator[np.ndarray]:
     """Yield the centres of images, channel by channel, all with as many pixels at most."""
     for path in paths:
-        for channel in open_channels(path):
+        for channel in open_image(path):
             image = middle_plane(channel) if planes else channel
             depth = len(image) if image.ndim == 3 else 1
             yield centre_crop(image, math.isqrt(CALIBRATION_SIDE**2 // depth))

@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Patches of images."""
 
     patches: torch.Tensor
-    """(batch, [channel,] [z,] y, x), float32, normalised."""
+    """(batch, channel, [z,] y, x), float32, normalised."""
     classes: torch.Tensor | None
     """(batch, [z,] y, x), int64, or None where no image is annotated."""
     targets: torch.Tensor | None
@@ -84,7 +84,7 @@ class ImageBank:
         Parameters
         ----------
         images
-            Arrays ([channel,] [z,] y, x) of any real pixel type, which may be memory-mapped.
+            Arrays (channel, [z,] y, x) of any real pixel type, which may be memory-mapped.
         classes
             For each image its class codes, in parts that follow each other in memory, or None if
             it is not annotated.
@@ -170,10 +170,8 @@ class ImageBank:
 
 
 def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | None:
-    """Return (batch, [channel,] ...), what lies at the places (batch, ...) of each channel."""
-    if values is None:
-        return None
-    return values[0][flat] if len(values) == 1 else values[:, flat].transpose(0, 1)
+    """Return (batch, channel, ...), what lies at the places (batch, ...) of each channel."""
+    return None if values is None else values[:, flat].transpose(0, 1)
 
 
 def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
@@ -195,10 +193,9 @@ def _fill(
     total = int(offsets[-1])
     values = _allocate(channels * total, torch.float32, device).view(channels, total)
     for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-        parts = image if channels > 1 else image[None]
-        if parts.size != channels * (stop - start):
+        if image.size != channels * (stop - start):
             raise ValueError(f"image of shape {image.shape} does not fit {channels} channels")
-        for channel, part in zip(values, parts, strict=True):
+        for channel, part in zip(values, image, strict=True):
             begin = int(start)
             for place in pieces(part.shape, PIECE):
                 pixels = torch.from_numpy(np.ravel(part[place]).astype(np.float32))

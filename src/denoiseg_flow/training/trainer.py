@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
@@ -344,7 +344,7 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
     """
     annotated = [pair for pair in zip(images.val, images.val_masks, strict=True) if pair[1]]
     probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
-    truths = (open_image(mask) for _, mask in annotated)
+    truths = (open_labels(mask) for _, mask in annotated)
     model.threshold = choose_threshold(
         zip(probabilities, truths, strict=True), model.recipe.instances
     )

@@ -16,7 +16,7 @@ from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes
@@ -191,7 +191,7 @@ def load_bank(
     InputError
         If an image is smaller than a training patch.
     """
-    shapes = [open_image(path).shape[-layout.dimensions :] for path in images]
+    shapes = [open_image(path).shape[1:] for path in images]
     for path, shape in zip(images, shapes, strict=True):
         if min(shape[-2:]) < recipe.patch_size:
             raise InputError(
@@ -211,7 +211,7 @@ def load_bank(
 
 def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the class codes of a mask, one part after the other."""
-    mask = open_image(path)
+    mask = open_labels(path)
     for kept in pieces(mask.shape, PIECE):
         # A class depends on the pixels beside.
         seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)
@@ -230,7 +230,7 @@ def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
         )
     if not images.val:
         raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
-    masks = (open_image(mask) for mask in images.val_masks if mask)
+    masks = (open_labels(mask) for mask in images.val_masks if mask)
     if method.segments and not any((mask > 0).any() for mask in masks):
         raise InputError(
             f"no validation image of dataset '{dataset}' has an annotated object to choose the "

@@ -15,7 +15,7 @@ from PIL import Image
 from denoiseg_flow import __version__, cli
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.regions import Reading
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import torchscript
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.model_card import citations, readme, tags
@@ -38,7 +38,7 @@ def folder(tmp_path, make_model, make_blobs, monkeypatch):
     """A model and an image, which is smaller than the test image along one axis."""
     monkeypatch.setattr(torchscript, "TEST_SIDES", {2: (40, 40), 3: (1, 40, 40)})
     save_model(make_model(), tmp_path / "model.pt")
-    write_image(tmp_path / "image.tif", make_blobs(64, 0)[0][:, :32])
+    write_array(tmp_path / "image.tif", make_blobs(64, 0)[0][:, :32])
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def stack(folder):
         image = np.random.default_rng(0).integers(50, 500, shape).astype(np.uint16)
         known = {axis: length for axis, length in size.items() if axis in axes}
         metadata = Metadata(axes, known, channels if "C" in axes else ())
-        write_image(folder / "image.tif", image, metadata)
+        write_array(folder / "image.tif", image, metadata)
         return image
 
     return write
@@ -371,7 +371,7 @@ def test_models_without_one_network_are_refused(folder, make_model, sequential, 
 
 def test_intensities_that_hardly_vary_are_refused(folder, make_model, capsys):
     model = make_model()
-    model.normalisation = Normalisation(1e-4, 2e-5)
+    model.normalisation = Normalisation((1e-4,), (2e-5,))
     save_model(model, folder / "model.pt")
     message = refusal(folder, capsys)
     assert "vary by 2.0e-05 only" in message and "multiply the images by 100000 and" in message
@@ -383,7 +383,7 @@ def test_missing_extra(folder, capsys, monkeypatch):
 
 
 def test_a_wrong_network_is_never_written(folder, make_model, monkeypatch):
-    wrong = replace(make_model(), normalisation=Normalisation(100.0, 26.0))
+    wrong = replace(make_model(), normalisation=Normalisation((100.0,), (26.0,)))
     predict_tiles = torchscript.predict_tiles
     monkeypatch.setattr(torchscript, "predict_tiles", lambda _, image: predict_tiles(wrong, image))
     (folder / "package.zip").write_bytes(b"the one before")

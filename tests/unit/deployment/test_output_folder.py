@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
@@ -49,7 +49,7 @@ def images(here, make_blobs):
     for day in (1, 2):
         for number, name in enumerate("ab"):
             image = make_blobs(32, 10 * day + number)[0].clip(0, 255).astype(np.uint8)
-            write_image(here / f"day{day}/images/{name}.tif", image)
+            write_array(here / f"day{day}/images/{name}.tif", image)
     return here
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import read_metadata, write_image
+from denoiseg_flow.data.store import read_metadata, write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Record, shard
@@ -37,7 +37,7 @@ def images(tmp_path, make_blobs):
     for number, name in enumerate(("a", "b")):
         image = make_blobs(48, number)[0].clip(0, 255).astype(np.uint8)
         metadata = Metadata("YX", {"Y": 0.5, "X": 0.25} if name == "b" else {})
-        write_image(folder / f"{name}.tif", image, metadata)
+        write_array(folder / f"{name}.tif", image, metadata)
     Image.fromarray(make_blobs(32, 2)[0].clip(0, 255).astype(np.uint8)).save(folder / "c.png")
     return folder
 
@@ -269,7 +269,7 @@ def test_images_of_one_bit(file, images, tmp_path):
     Image.fromarray(bits).save(images / "c.png")
     with create_ome_zarr(images / "d.ome.zarr", bits.shape, bits.dtype, Metadata("YX")) as zarr:
         zarr[0:40, 0:40] = bits
-    write_image(images / "b.tif", bits.astype(np.uint8))
+    write_array(images / "b.tif", bits.astype(np.uint8))
     out = tmp_path / "out"
     predict_all(file, images, out)
     for kind in ("labels", "denoised"):
@@ -305,7 +305,7 @@ def test_names_too_long_for_the_results(file, images, tmp_path):
 @pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0), (1, 1e9), (257, 0)])
 def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, offset):
     image = tifffile.imread(images / "b.tif") * np.float64(scale) + offset
-    write_image(images / "b.tif", image.astype(np.float32))
+    write_array(images / "b.tif", image.astype(np.float32))
     out = tmp_path / "out"
     predict_all(file, images, out)
     warned = record(out)["warned"]
@@ -400,7 +400,7 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     assert len(chunks) == 3
     for chunk in chunks[:2]:
         predict_images(file, chunk, out)
-    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    write_array(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predicted.clear()
     chunks = divide(find_images([images]), 4)
     assert len(chunks) == 2
@@ -424,7 +424,7 @@ def test_constant_and_empty_images_have_no_objects(images, tmp_path, make_model)
     model = make_model()
     model.threshold = type(model.threshold)(1.0, 0.5, 1)
     save_model(model, tmp_path / "model.pt")
-    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    write_array(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     assert set(record(tmp_path / "out")["objects"]) == {0}
     assert len(pd.read_csv(tmp_path / "out/objects.csv")) == 0

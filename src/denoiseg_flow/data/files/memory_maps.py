@@ -27,12 +27,14 @@ def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
 def release(array: np.ndarray | None) -> None:
     """Give back the memory that a memory-mapped array takes; its values stay in the file.
 
-    Every page that was read or written counts as memory of the process until then. Does nothing
-    to other arrays.
+    Every page that was read or written counts as memory of the process until then. Of a view, that
+    is the memory of the whole array. Does nothing to other arrays.
     """
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if mapped and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    base = array if isinstance(array, np.memmap) else None
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def reserve(path: str | Path, size: int) -> None:

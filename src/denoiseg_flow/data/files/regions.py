@@ -1,7 +1,8 @@
 """From files with time points, channels and planes to the single images that a network sees.
 
-An image is a plane (y, x) or a volume (z, y, x), with its channels in front if there are several.
-Every time point of a file is an image of its own, and so is every plane where planes are wanted.
+Here an image has the axes of its file: it is a plane (y, x) or a volume (z, y, x), with its
+channels in front if there are several. Every time point of a file is an image of its own, and so is
+every plane where planes are wanted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -105,8 +106,13 @@ class Region:
         return replace(self, index=tuple(index), metadata=self.metadata.only("TZYX"))
 
     @property
+    def channels(self) -> int:
+        """How many channels the image has."""
+        return self.shape[0] if "C" in self.metadata.axes else 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the image."""
+        """Shape of the image along the axes that the metadata name."""
         lengths = zip(self.index, self.file.shape, strict=True)
         return tuple(length for index, length in lengths if isinstance(index, slice))
 

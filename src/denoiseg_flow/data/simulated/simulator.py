@@ -18,7 +18,7 @@ import scipy
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.simulated import filaments, nuclei
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_image, write_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
 
@@ -181,11 +181,11 @@ def write(folder: str | Path, **spec) -> None:
         metadata = Metadata("ZYX", {"Z": step, "Y": PIXEL_SIZE, "X": PIXEL_SIZE})
     for simulated in simulate(**spec):
         name = f"{simulated.name}.tif"
-        write_image(Path(folder, "images", name), simulated.image, metadata=metadata)
-        write_image(Path(folder, "clean", name), simulated.clean, metadata=metadata)
+        write_image(Path(folder, "images", name), simulated.image[None], metadata)
+        write_image(Path(folder, "clean", name), simulated.clean[None], metadata)
         if simulated.annotated:
             mask = simulated.mask.astype(np.uint16)
-            write_image(Path(folder, "masks", name), mask, metadata=metadata, compress=True)
+            write_labels(Path(folder, "masks", name), mask, metadata)
 
 
 def _expose(light: np.ndarray, spacing: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:

@@ -52,26 +52,30 @@ def build_network(
 
 
 def as_input(
-    patches: torch.Tensor, hidden: torch.Tensor | None, mask_channel: bool, dimensions: int = 2
+    patches: torch.Tensor, masked: torch.Tensor | None, mask_channel: bool
 ) -> torch.Tensor:
-    """Return patches as a network reads them: (batch, channel, ...), channels last in memory.
+    """Return patches as a network reads them: (batch, channel, [z,] y, x).
 
     Parameters
     ----------
     patches
-        (batch, [channel,] [z,] y, x).
-    hidden
-        The mask of hidden pixels, of the same shape, which becomes further channels where the
-        network reads it; None stands for no hidden pixel.
-    dimensions
-        How many axes are spatial: 2 or 3.
+        (batch, channel, [z,] y, x).
+    masked
+        The mask of masked pixels, of the same shape, which becomes further channels where the
+        network reads it; None stands for no masked pixel.
     """
-    single = patches.dim() == dimensions + 1
-    images = patches[:, None] if single else patches
-    if mask_channel:
-        mask = torch.zeros_like(patches) if hidden is None else hidden.to(patches.dtype)
-        images = torch.cat([images, mask[:, None] if single else mask], dim=1)
-    return images.to(memory_format=memory_format(dimensions))
+    if not mask_channel:
+        return patches
+    mask = torch.zeros_like(patches) if masked is None else masked.to(patches.dtype)
+    return torch.cat([patches, mask], dim=1)
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Return (batch, channel, [z,] y, x) in the format in which convolutions are fastest.
+
+    Recordings do without: TorchScript would fix the device with the format.
+    """
+    return x.to(memory_format=memory_format(x.dim() - 2))
 
 
 def memory_format(dimensions: int) -> torch.memory_format:
@@ -80,6 +84,5 @@ def memory_format(dimensions: int) -> torch.memory_format:
 
 
 def split_output(output: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the denoised images (batch, [channel,] ...) and the logits (batch, 3, ...)."""
-    denoised = output[:, 0] if channels == 1 else output[:, :channels]
-    return denoised, output[:, channels:]
+    """Return the denoised images (batch, channel, ...) and the logits (batch, 3, ...)."""
+    return output[:, :channels], output[:, channels:]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.store import open_image, open_plane
+from denoiseg_flow.data.store import open_labels, open_plane
 from denoiseg_flow.evaluation.overlap import Matching, match_objects
 from denoiseg_flow.study.grid import Run
 
@@ -84,5 +84,5 @@ class Example:
             labels=read(labels),
             truth=read(masks),
             clean=read(prepared / "clean"),
-            whole=tuple(map(open_image, volumes)) if both else None,
+            whole=tuple(map(open_labels, volumes)) if both else None,
         )
