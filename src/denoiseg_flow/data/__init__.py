@@ -1,1 +1,1 @@
-"""From any source of images to the prepared, split and noisy images that later steps read."""
+"""Find, read and check images of any source, prepare and split them, and add noise."""
