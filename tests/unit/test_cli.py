@@ -38,10 +38,10 @@ def test_predicts_files_and_folders(folder, capsys):
 @pytest.mark.parametrize(
     "images, message",
     [
-        (["nothing"], "nothing does not exist: correct its path"),
-        (["model.pt"], "model.pt is no image: accepted endings are .ome.tif, .ome.tiff, .tif"),
-        (["empty"], "empty holds no image: accepted endings are"),
-        (["images", "images/0.tif"], "0.tif have the same name but for folder and ending"),
+        (["nothing"], "nothing does not exist; correct its path"),
+        (["model.pt"], "model.pt is not an image; accepted endings: .ome.tif, .ome.tiff, .tif"),
+        (["empty"], "empty has no images; accepted endings:"),
+        (["images", "images/0.tif"], "0.tif differ only in folder or ending"),
     ],
 )
 def test_mistakes_end_in_a_sentence(folder, capsys, images, message):

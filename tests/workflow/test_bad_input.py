@@ -157,7 +157,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["noises={n30: {kind: poisson, photons: 2, sigma: 5}}", "grid={noises: [n30]}"],
-            "sigma is no parameter of poisson noise, which takes photons (config key noises.n30)",
+            "sigma is not a parameter of poisson noise, which takes photons (config key noises.n30)",
         ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
         (
@@ -194,7 +194,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             negative,
             [*OWN, "noises={p: {kind: poisson, photons: 1}}", "grid={noises: [p], methods: [n2v]}"],
-            "image images/b.tif holds negative values, down to -3",
+            "image images/b.tif holds negative values (minimum -3)",
         ),
         (
             one_mask,
@@ -210,7 +210,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset "
             "nuclei are cross-validated",
         ),
-        (no_masks, OWN_MASKS, "folder masks (config key `masks`) holds no image"),
+        (no_masks, OWN_MASKS, "folder masks (config key 'masks') has no images"),
         (
             None,
             ["grid={n_annotated: [0]}"],
@@ -220,7 +220,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             stacks("ZYX"),
             OWN,
-            "a.ome.tif is a stack of 5 planes: write 'dimensions: 3' in the dataset's config to "
+            "a.ome.tif is a stack of 5 planes; write 'dimensions: 3' in the dataset's config to "
             "treat stacks as volumes, or 'dimensions: 2' to treat each plane as an image",
         ),
         (
@@ -282,9 +282,9 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key 'device' is 'mps', but GPUs of Apple lack the float64 numbers that "
             "training computes with; write 'cpu', or 'auto', which takes the CPU there",
         ),
-        (empty, OWN, "folder images (config key `images`) holds no image"),
-        (None, OWN, "folder images (config key `images`) does not exist"),
-        (twins, OWN, "a.png and a.tif have the same name but for the ending"),
+        (empty, OWN, "folder images (config key 'images') has no images"),
+        (None, OWN, "folder images (config key 'images') does not exist"),
+        (twins, OWN, "a.png and a.tif differ only in their ending"),
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
@@ -520,7 +520,7 @@ def test_binary_mask_is_a_warning(user, run_script, tmp_path):
     run_script("prepare", log, output={"prepared": prepared}, params={"dataset": spec})
     warnings = [line for line in log.read_text().splitlines() if "WARNING" in line]
     assert len(warnings) == 1
-    assert "cell_3.tif" in warnings[0] and "`binary_masks: connected_components`" in warnings[0]
+    assert "cell_3.tif" in warnings[0] and "'binary_masks: connected_components'" in warnings[0]
     assert len(manifest.read(prepared / "manifest.tsv")) == 5
 
 
@@ -631,7 +631,7 @@ def test_fetch(server, run_script, tmp_path):
     [
         ("good.zip", "0" * 64, ["sha256", "0" * 64, "check both"]),
         ("short/good.zip", None, ["was interrupted", "run the workflow again"]),
-        ("missing.zip", None, ["404", "correct `url`"]),
+        ("missing.zip", None, ["404", "correct 'url'"]),
     ],
     ids=["wrong_checksum", "interrupted", "missing"],
 )

@@ -92,7 +92,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (_is_positive, "a number above 0"),
     "factor": (_is_positive, "a number above 0"),
     "photons": (_is_positive, "a number above 0"),
-    "dropped": (lambda value: _is_number(value) and 0 < value < 1, "a fraction between 0 and 1"),
+    "dropped": (
+        lambda value: _is_number(value) and 0 < value < 1,
+        "a fraction above 0 and below 1",
+    ),
     "flipped": (
         lambda value: _is_number(value) and 0 < value <= 1,
         "a fraction above 0 and at most 1",

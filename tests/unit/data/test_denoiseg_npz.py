@@ -177,7 +177,7 @@ def test_opcodes_that_ask_for_memory(tmp_path):
     write_npz(tmp_path / "a.npz", "X", objects(0), payload=payload)
     resource.setrlimit(resource.RLIMIT_AS, (taken + 2**28, limits[1]))
     try:
-        assert "no array of images" in refusal(tmp_path / "a.npz")
+        assert "not an array of images" in refusal(tmp_path / "a.npz")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 

@@ -51,7 +51,7 @@ def test_folders_named_like_zarr_stores_are_images(make):
     assert found[0].image == root / "i/a.ome.zarr"
     given = [root / "i/b.ZARR", root / "i/e.tif", root / "i/c.tif"]
     assert list(folders.find_images(given)) == ["b", "x", "c"]
-    with pytest.raises(InputError, match=r"d\.zarr is no image: .*\.ome\.zarr.*\.zarr"):
+    with pytest.raises(InputError, match=r"d\.zarr is not an image; .*\.ome\.zarr.*\.zarr"):
         folders.find_images([root / "i/d.zarr"])
 
 
@@ -66,7 +66,7 @@ def test_refuses_missing_empty_and_unusable_folders(make):
     assert "does not exist" in refusal(root / "none")
     assert "is not a folder" in refusal(root / "i" / "a.tif")
     message = refusal(root / "empty")
-    assert "holds no image" in message and ".ome.tif" in message and "`images`" in message
+    assert "has no images" in message and ".ome.tif" in message and "`images`" in message
     assert ".jpg" in refusal(root / "jpg")
     message = refusal(root / "i", root / "jpg")
     assert "`masks`" in message and str(root / "jpg") in message

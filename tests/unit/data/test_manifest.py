@@ -312,11 +312,11 @@ def test_tables_changed_by_hand(tmp_path, old, new):
     assert old in content
     path.write_text(content.replace(old, new, 1))
     message = refusal(manifest.read, path)
-    assert str(path) in message and "changed by hand" in message
+    assert str(path) in message and "edited by hand" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\0", b"image\n", b'"', b"\x89PNG\r\n"])
 def test_tables_that_are_none(tmp_path, content):
     path = tmp_path / "manifest.tsv"
     path.write_bytes(content)
-    assert "changed by hand" in refusal(manifest.read, path)
+    assert "edited by hand" in refusal(manifest.read, path)

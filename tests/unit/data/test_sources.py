@@ -82,7 +82,7 @@ def test_masks_have_no_channels(user, tmp_path, how):
     spec = folder_spec(user, **{"channel": "all"} | how)
     message = refusal(spec, None, tmp_path / "prepared")
     assert "masks/sim_0000.ome.tif has" in message
-    assert "masks are labels of the pixels" in message or "masks have no channels" in message
+    assert "masks must have none" in message or "masks have no channels" in message
 
 
 def test_what_is_left_out_is_remembered(user, tmp_path):
@@ -228,16 +228,16 @@ def test_annotated_for_training(user):
     assert available(simulated) == 24
     assert available(simulated | {"structure": "filaments"}) == 0
     assert available(remote | {"images": "images"}) is None
-    with pytest.raises(InputError, match="lacks `images`"):
+    with pytest.raises(InputError, match="lacks 'images'"):
         available(remote)
     with pytest.raises(InputError, match="split: given"):
         available(simulated | {"split": "given"})
     with pytest.raises(InputError, match="annotated"):
         available(simulated | {"structure": "filaments", "annotated": 2})
     assert available(simulated | {"depth": 8, "z_step": 3.0}) == 24
-    with pytest.raises(InputError, match="only nuclei are simulated in volumes"):
+    with pytest.raises(InputError, match="only nuclei can be simulated in 3D"):
         available(simulated | {"structure": "filaments", "depth": 8})
-    with pytest.raises(InputError, match="without `depth`"):
+    with pytest.raises(InputError, match="without 'depth'"):
         available(simulated | {"z_step": 3.0})
 
 
@@ -371,8 +371,8 @@ def test_has_clean_truth_and_has_masks(defined, user):
 @pytest.mark.parametrize(
     ("of", "sentence"),
     [
-        ([], "at least two others, or one and `n_train`, not 0"),
-        (["mine"], "at least two others, or one and `n_train`, not 1"),
+        ([], "at least two others, or one and 'n_train', not 0"),
+        (["mine"], "at least two others, or one and 'n_train', not 1"),
         (["mine", "cels"], "unknown dataset 'cels'; available: mine, cells, lines, far"),
         (["mine", "cells", "mine"], "dataset mine is named more than once"),
         (["mine", "again"], "dataset again is combined itself"),
