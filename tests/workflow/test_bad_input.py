@@ -157,7 +157,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["noises={n30: {kind: poisson, photons: 2, sigma: 5}}", "grid={noises: [n30]}"],
-            "sigma is not a parameter of poisson noise, which takes photons (config key noises.n30)",
+            "sigma is not a parameter of poisson noise, which takes photons (config key "
+            "noises.n30)",
         ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
         (
@@ -221,7 +222,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             stacks("ZYX"),
             OWN,
             "a.ome.tif is a stack of 5 planes; write 'dimensions: 3' in the dataset's config to "
-            "treat stacks as volumes, or 'dimensions: 2' to treat each plane as an image",
+            "read stacks as volumes, or 'dimensions: 2' to read each z-slice as an image",
         ),
         (
             stacks("ZYX"),
@@ -236,23 +237,23 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             stacks("CYX", Channel={"Name": list("vwxyz")}),
             OWN,
-            "a.ome.tif has 5 channels, 0 (v), 1 (w), 2 (x), 3 (y), 4 (z): write 'channel'",
+            "a.ome.tif has 5 channels, 0 (v), 1 (w), 2 (x), 3 (y), 4 (z); choose one",
         ),
         (
             stacks("CYX"),
             [*OWN, "datasets={mine: {channel: DAPI}}"],
-            "a.ome.tif has no channel 'DAPI': its channels are 0 (0), 1 (1), ",
+            "a.ome.tif has no channel 'DAPI'; available: 0 (0), 1 (1), ",
         ),
         (
             nameless,
             OWN,
-            "a.tif has 3 dimensions of shape (5, 40, 48) but does not say what they are (axes "
-            "QYX): write `axes` in the dataset's config",
+            "a.tif has 3 axes of shape (5, 40, 48) but does not say what they are (axes QYX); "
+            "write 'axes' in the dataset's config",
         ),
         (
             nameless,
             [*OWN, "datasets={mine: {axes: YX}}"],
-            "a.tif has 3 dimensions of shape (5, 40, 48), for which `axes: YX` has fewer letters",
+            "a.tif has 3 axes of shape (5, 40, 48), but 'axes: YX' has fewer letters",
         ),
         (
             nameless,
@@ -272,8 +273,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
                 "of: [nuclei, deep]}}",
                 "grid={datasets: [mixed]}",
             ],
-            "config key datasets.mixed.of names nuclei and deep, of which only one is made of "
-            "volumes",
+            "config key datasets.mixed.of combines 2D and 3D images (nuclei and deep); name "
+            "datasets of the same dimensions",
         ),
         (None, ["device=gpu"], "config key 'device' is 'gpu'; available: auto, cpu, cuda"),
         (
@@ -482,8 +483,8 @@ def holding(value):
         (mask(np.full(SHAPE, -1, np.int16)), ["cell_3.tif annotates no pixel", "annotate some"]),
         (image(np.zeros((*SHAPE, 3), np.uint8)), ["cell_3.tif", "colour"]),
         (image(np.full(SHAPE, 7, np.uint8)), ["cell_3.tif is constant (every pixel is 7)"]),
-        (image(holding(np.nan)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
-        (image(holding(np.inf)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
+        (image(holding(np.nan)), ["cell_3.tif has 1 NaN or infinite pixels"]),
+        (image(holding(np.inf)), ["cell_3.tif has 1 NaN or infinite pixels"]),
         (truncated, ["cell_3.tif"]),
         (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "`axes`"]),
     ],
@@ -569,7 +570,7 @@ def test_whole_workflow_shows_the_sentence(user, call_snakemake, tmp_path):
         f"datasets={{mine: {{source: folder, images: {user}/images, masks: {user}/masks}}}}",
     )
     assert call.status != 0
-    assert f"Error: image {user}/images/cell_3.tif holds 1 NaN or infinite pixels" in call.screen
+    assert f"Error: image {user}/images/cell_3.tif has 1 NaN or infinite pixels" in call.screen
     assert "Traceback" not in call.screen
     assert not (work / "results/data/mine").exists()
 
@@ -652,7 +653,7 @@ def test_archive_that_leaves_its_folder(server, run_script, capsys, tmp_path):
             output=output,
             params={"url": f"{server.url}/escape.zip", "sha256": None},
         )
-    assert "not safe to unpack, its member '../../escaped.txt'" in capsys.readouterr().err
+    assert "not safe to unpack, because its member '../../escaped.txt'" in capsys.readouterr().err
     assert not output["raw"].exists()
     assert not list(tmp_path.rglob("escaped.txt")) and not list(tmp_path.rglob("fine.txt"))
 

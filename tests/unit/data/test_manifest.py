@@ -143,7 +143,7 @@ def test_the_largest_file_is_for_training():
 
 def test_files_too_few_for_all_subsets(caplog):
     split = splitting.split(stacks([20, 20]), HOW, 0)
-    assert "fewer than 3 files" in caplog.text and "scores flatter" in caplog.text
+    assert "fewer than 3 files" in caplog.text and "too optimistic" in caplog.text
     assert set(split["subset"]) == {"train", "val", "test"}
     caplog.clear()
     split = splitting.split(stacks([20, 20]), {"val": 0, "test": 0.3, "seed": 0}, 0)

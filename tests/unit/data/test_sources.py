@@ -189,7 +189,7 @@ def test_remote_folder(user, tmp_path, top):
     table = prepared_table(spec, tmp_path / "raw", tmp_path / "prepared")
     assert len(table) == 5 and table["clean"].all() and not table["annotated"].any()
     message = refusal(spec | {"masks": "labels"}, tmp_path / "raw", tmp_path / "out" / "prepared")
-    assert "labels" in message and "`masks`" in message
+    assert "labels" in message and "'masks'" in message
     assert "no folder .." in refusal(
         spec | {"images": "../user/images"}, tmp_path / "raw", tmp_path / "out" / "prepared"
     )
@@ -324,7 +324,7 @@ def test_damaged_images_are_not_linked(tmp_path, prepared_parts):
 def test_names_that_clash_are_refused(user, tmp_path, prepared_parts):
     (user / "images" / "sim_0003.tif").rename(user / "images" / "x.ray_sim_0001.tif")
     prepare.prepare(folder_spec(user), None, prepared_parts[0])
-    with pytest.raises(InputError, match=r"would be called x\.ray_sim_0001: rename") as caught:
+    with pytest.raises(InputError, match=r"would have the name x\.ray_sim_0001; rename") as caught:
         combine(tmp_path / "both" / "prepared", prepared_parts)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "both").iterdir())
@@ -469,7 +469,7 @@ def test_intensities_of_a_damaged_image(user):
     (user / "images" / "sim_0002.tif").write_bytes(b"II*\0nonsense")
     noises = {"low": {"kind": "poisson", "photons": 2, "seed": 0}}
     config = {"datasets": {"mine": folder_spec(user)}, "noises": noises}
-    with pytest.raises(InputError, match=r"sim_0002\.tif cannot be read"):
+    with pytest.raises(InputError, match=r"cannot read .*sim_0002\.tif"):
         sources.check_intensities(config | {"grid": {"datasets": ["mine"], "noises": ["low"]}})
 
 
@@ -503,6 +503,6 @@ def test_something_must_be_predicted(user):
     }
     sources.check_sources(config | {"predicted_images": "all"}, {"mine": 0})
     with pytest.raises(
-        InputError, match=r"dataset mine keeps no image for testing, .*: set 'test'"
+        InputError, match=r"dataset mine keeps no image for testing, .*; set 'test'"
     ):
         sources.check_sources(config | {"predicted_images": "test"}, {"mine": 0})

@@ -309,7 +309,7 @@ def refusal(folder, capsys, *options, package="package.zip", image="image.tif"):
     [
         ([], {"package": "package.tar"}, "must end in .zip: call it package.zip"),
         ([], {"image": "nothing.tif"}, "nothing.tif does not exist or is not a file"),
-        ([], {"image": "model.pt"}, "model.pt cannot be read, it seems damaged"),
+        ([], {"image": "model.pt"}, "model.pt, it seems damaged"),
         (["--title", "Nuclei/2"], {}, "title 'Nuclei/2' must have 5 to 128 characters"),
         (["--author", "A/B"], {}, "author 'A/B' must be a name without slashes"),
         (["--license", "free"], {}, "licence 'free' is no SPDX identifier: write one such as"),
@@ -325,7 +325,7 @@ def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
         ({}, "CYX", [], "is a plane, but the model is for volumes: give a z-stack, or name"),
         ({}, "ZYX", [], "with 1 channel(s), but the model is for 2: give an image"),
         ({}, "CZYX", ["--channel", "0"], "of the same channels, and leave --channel out"),
-        ({"channels": 1}, "CZYX", [], "(or --channel) to choose one"),
+        ({"channels": 1}, "CZYX", [], "(or --channel), or write"),
         ({"channels": 1}, "CZYX", ["--channel", "all"], "and choose one by --channel"),
         ({"channels": 1}, "CZYX", ["--channel", "RFP"], "has no channel 'RFP'"),
         ({"channels": 1}, "CZYX", ["--axes", "ZYX"], "has fewer letters"),

@@ -210,7 +210,7 @@ def test_axes_that_the_user_tells(model_of, draw, tmp_path):
     _, file = model_of()
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in/a.tif", draw(3), photometric="minisblack")
-    assert "write `axes`" in refusal(file, tmp_path / "in")
+    assert "write 'axes'" in refusal(file, tmp_path / "in")
     assert "fewer letters" in refusal(file, tmp_path / "in", axes="YX")
     out = predict_all(file, tmp_path / "in", axes="TYX")
     assert read_metadata(out / "denoised/a.tif").axes == "TYX"

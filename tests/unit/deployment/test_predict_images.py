@@ -125,7 +125,7 @@ def test_images_of_another_number_of_channels(file, images, tmp_path):
     assert message.startswith("2 of 5 images could not be predicted (")
     failed = record(tmp_path / "out")["failed"]
     assert "rgb.tif is a colour image" in failed["rgb"]
-    assert "two.tif has 3 dimensions" in failed["two"]
+    assert "two.tif has 3 axes" in failed["two"]
     assert (failed[["a", "b", "c"]] == "").all()
 
 

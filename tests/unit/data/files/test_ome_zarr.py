@@ -171,8 +171,8 @@ def test_missing_chunks(tmp_path, version, options, n_chunks):
     for file in files[1:3]:
         file.unlink()
     assert refusal(open_image_file, path) == (
-        f"{path} misses 2 of its {n_chunks} chunks, because they were lost or because empty ones "
-        "were never written: copy it again, or write it with write_empty_chunks=True"
+        f"{path} misses 2 of its {n_chunks} chunks, because they were lost or because empty "
+        "chunks were not written; copy it again, or write it with write_empty_chunks=True"
     )
 
 

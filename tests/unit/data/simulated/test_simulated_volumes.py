@@ -198,14 +198,14 @@ def test_files_of_planes_have_no_pixel_size(tmp_path):
     [
         ({"depth": 1}, "depth is 1, but a volume has at least 2 z-slices; raise it, or leave"),
         ({"depth": -3}, "depth is -3, but"),
-        ({"depth": 8, "z_step": 0}, "z_step is 0, but the distance of z-slices must be from 0.1 to 10"),
-        ({"depth": 8, "z_step": 11.0}, "z_step is 11.0, but must be"),
-        ({"depth": 8, "z_step": float("nan")}, "z_step is nan, but must be"),
+        ({"depth": 8, "z_step": 0}, "z_step is 0, but the distance of z-slices must be from 0.1"),
+        ({"depth": 8, "z_step": 11.0}, "z_step is 11.0, but the distance"),
+        ({"depth": 8, "z_step": float("nan")}, "z_step is nan, but the distance"),
         ({"z_step": 3.0}, "z_step is 3.0, but without 'depth' the images are 2D"),
         (
             {"depth": 8, "structure": "filaments"},
             "depth is 8, but only nuclei can be simulated in 3D; leave 'depth' out, or write "
-            "`structure: nuclei`",
+            "'structure: nuclei'",
         ),
     ],
 )
