@@ -346,7 +346,7 @@ def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
     assert call("day2", name="second").jobs == {"predict_chunk": 1, "predict": 1}
     (predicted / "overlays").mkdir()
     (predicted / "overlays/day1.png").write_text("mine")
-    assert "overlays/day1.png would be written over, but" in call("day1").screen
+    assert "overlays/day1.png would be overwritten, but" in call("day1").screen
 
 
 @pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")

@@ -190,8 +190,9 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     (images / "b.tif").write_bytes(b"damaged")
     message = refusal(file, images, out)
     assert message == (
-        f"1 of 3 images could not be predicted ({images / 'b.tif'}); {out / 'images.tsv'} says "
-        "why. Correct or remove these files and run the same command again: the others are done"
+        f"1 of 3 images could not be predicted ({images / 'b.tif'}); see "
+        f"{out / 'images.tsv'} for the reasons, correct or remove these files, and run the same "
+        "command again (the others are done)"
     )
     assert predicted == ["a", "c"]
     assert "damaged or incomplete" in record(out).loc["b", "failed"]
@@ -217,9 +218,9 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
         (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
         (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long, with what is added"),
         (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
-        (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
-        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),
-        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free: run fewer"),
+        (MemoryError(), "needs more memory than is free; run fewer jobs at once"),
+        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free; run fewer jobs at once"),
+        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free; run fewer"),
         (InputError("a tile does not fit"), "b.tif: a tile does not fit"),
     ],
     ids=repr,
