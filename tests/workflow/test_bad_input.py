@@ -364,7 +364,7 @@ def test_another_definition_in_the_same_results(finished, tmp_path, call_snakema
     options = ("--cores", "1", "--config", "methods={denoiseg: {alpha: 0.3}}")
     call = call_snakemake(folder, *options)
     assert call.status != 0
-    assert "method 'denoiseg' is defined otherwise here (alpha: 0.3)" in call.screen
+    assert "method 'denoiseg' has alpha 0.3, but existing runs in results used" in call.screen
     assert "Traceback" not in call.screen
     assert [path for path in before if not path.exists()] == []
     shutil.rmtree(folder / "results/runs/nuclei/n10/denoiseg")
