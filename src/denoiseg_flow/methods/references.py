@@ -1,4 +1,4 @@
-"""The publications of methods, data and software that a study uses."""
+"""Publications of the methods, data and software that a study uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Citation:
-    """A publication and what of it is used here."""
+    """A publication and its use in this project."""
 
     text: str
     url: str
@@ -43,7 +43,7 @@ CITATIONS = (
     Citation(
         "Batson, Royer: Noise2Self: blind denoising by self-supervision. ICML 2019.",
         "https://arxiv.org/abs/1901.11365",
-        "grids of hidden pixels, J-invariant prediction and the calibration of classical denoisers",
+        "grids of masked pixels, J-invariant prediction and the calibration of classical denoisers",
     ),
     Citation(
         "Lehtinen et al.: Noise2Noise: learning image restoration without clean data. ICML 2018.",

@@ -253,7 +253,7 @@ def test_only_what_the_method_yields(folder, make_model, method, missing):
         ({"instances": "components"}, "ndimage.label(probabilities[1] > 0.35)"),
         ({"instances": "watershed"}, "found by a watershed"),
         ({"preserve_mean": True}, "shifts each channel of a denoised image"),
-        ({"test_time_augmentation": True}, "means over the eight orientations"),
+        ({"test_time_augmentation": True}, "means over eight orientations"),
     ],
 )
 def test_readme_follows_the_recipe(make_model, changes, sentence):
@@ -266,7 +266,7 @@ def test_readme_of_volumes(volumes):
     model = volumes()
     text = readme("Nuclei", [model], Metadata("CZYX", SIZE, ("DAPI", "GFP")))
     for words in (
-        "volumes of 2 channels",
+        "volumes with 2 channels",
         "batch, channel, z, y, x.",
         "DAPI (mean 100, standard deviation 25), GFP (mean 300, standard deviation 50)",
         "voxels of the test image measure 0.7 x 0.1 x 0.3 micrometres (z, y, x)",
@@ -324,7 +324,7 @@ def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
     [
         ({}, "CYX", [], "is a plane, but the model is for volumes; give a z-stack, or name"),
         ({}, "ZYX", [], "with 1 channel(s), but the model is for 2; give an image"),
-        ({}, "CZYX", ["--channel", "0"], "of the same channels, and leave --channel out"),
+        ({}, "CZYX", ["--channel", "0"], "with the same channels, and leave --channel out"),
         ({"channels": 1}, "CZYX", [], "(or --channel), or write"),
         ({"channels": 1}, "CZYX", ["--channel", "all"], "and choose one by --channel"),
         ({"channels": 1}, "CZYX", ["--channel", "RFP"], "has no channel 'RFP'"),

@@ -203,7 +203,7 @@ def test_other_models_one_after_the_other(images, model, denoiser):
     predict_all(model, "day1/images")
     predict_all(denoiser, "day1/images/a.tif")
     entries = Record(images / "out").read()
-    assert not entries["a"].failed and "by another model" in entries["b"].failed
+    assert not entries["a"].failed and "with another model" in entries["b"].failed
     assert not (images / "out/objects.csv").exists()
     predict_all(denoiser, "day1/images/b.tif")
     predict_all(model, "day1/images")

@@ -214,10 +214,10 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
+        (ImportError("no codec"), "(ImportError: no codec)"),
         (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
         (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long, with what is added"),
-        (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
+        (ZeroDivisionError("one\ntwo"), "(ZeroDivisionError: one)"),
         (MemoryError(), "needs more memory than is free; run fewer jobs at once"),
         (torch.OutOfMemoryError("CUDA"), "needs more memory than is free; run fewer jobs at once"),
         (RuntimeError("can't allocate memory: 12"), "needs more memory than is free; run fewer"),
@@ -370,7 +370,7 @@ def test_a_damaged_table_is_noticed_and_made_again(file, images, tmp_path, predi
     table = out / "objects/a.csv"
     table.write_bytes(table.read_bytes()[:-1])
     assert "1 of 3 images could not be predicted" in refusal(file, images, out)
-    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; the same")
+    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; run the same")
     predicted.clear()
     predict_all(file, images, out)
     assert predicted == ["a"]

@@ -1,4 +1,4 @@
-"""Layers for planes and for volumes, by the number of spatial axes."""
+"""Layers for 2D and 3D, by the number of spatial axes."""
 
 import torch
 from torch import nn
@@ -10,17 +10,17 @@ MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
 def upsampling(factors: tuple[int, ...]) -> nn.Module:
-    """Return the layer that repeats each pixel so many times along each axis."""
+    """Return a layer that repeats each pixel along each axis by its factor."""
     return nn.Upsample(scale_factor=tuple(map(float, factors)), mode="nearest")
 
 
 def convolve(x: torch.Tensor, kernel: torch.Tensor, **options: object) -> torch.Tensor:
-    """Convolve (batch, channel, ...) as ``functional.conv2d`` or ``conv3d`` do."""
+    """Convolve (batch, channel, ...) with ``functional.conv2d`` or ``conv3d``."""
     function = functional.conv2d if x.dim() == 4 else functional.conv3d
     return function(x, kernel, **options)
 
 
 def max_pool(x: torch.Tensor, **options: object) -> torch.Tensor:
-    """Return maxima of (batch, channel, ...) as ``functional.max_pool2d`` or ``max_pool3d`` do."""
+    """Max-pool (batch, channel, ...) with ``functional.max_pool2d`` or ``max_pool3d``."""
     function = functional.max_pool2d if x.dim() == 4 else functional.max_pool3d
     return function(x, **options)

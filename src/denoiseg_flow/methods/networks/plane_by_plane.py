@@ -1,11 +1,11 @@
-"""A network for planes, used on volumes."""
+"""Apply a 2D network to volumes, z-slice by z-slice."""
 
 import torch
 from torch import nn
 
 
 class PlaneByPlane(nn.Module):
-    """Let a network look at each plane of a volume by itself.
+    """Apply a network to each z-slice of a volume separately.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class PlaneByPlane(nn.Module):
         self.bounded = network.bounded
 
     def start_at(self, grey: float) -> None:
-        """As the network does, if it is ``bounded``."""
+        """Initialise the network, if it is ``bounded``."""
         self.network.start_at(grey)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
