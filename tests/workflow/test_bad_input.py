@@ -189,8 +189,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["methods={n2s: {grid: 40}}", "grid={methods: [n2s]}"],
-            "config key 'methods.n2s.grid' is 40, larger than a training patch, and so the smallest "
-            "image, of 32 pixels a side",
+            "config key 'methods.n2s.grid' is 40, larger than a training patch, and so the "
+            "smallest image, of 32 pixels a side",
         ),
         (
             negative,
