@@ -17,10 +17,10 @@ import record
 from numpy.typing import NDArray
 from systems import parser
 
-from denoiseg_flow.seeds import generator
-from denoiseg_flow.tables.intervals import estimate_mean, luck_of_the_best
-from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_methods
+from denoiseg_flow.jobs.seeds import generator
+from denoiseg_flow.reporting.tables.intervals import estimate_mean, luck_of_the_best
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_methods
 
 CELL = ["noise", "n_labelled", "method"]
 

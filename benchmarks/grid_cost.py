@@ -13,8 +13,8 @@ import record
 import yaml
 from systems import parser, read_config, run_workflow
 
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.methods import Method
+from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.study.grid import Grid
 
 FULL_GRID = "paper/dsb2018.yaml"
 NETWORK = (4, 32)  # depth and filters of the paper

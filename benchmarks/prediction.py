@@ -28,9 +28,9 @@ from systems import (
     run,
 )
 
-from denoiseg_flow.data.images import create_image
-from denoiseg_flow.tiled_prediction import tile_shape
-from denoiseg_flow.tiles import pieces
+from denoiseg_flow.data.files.tiles import pieces
+from denoiseg_flow.data.store import create_image
+from denoiseg_flow.models.tiled_prediction import tile_shape
 
 PEER_LIMIT = 4096**2  # pixels; the peers hold whole images in memory
 PIECE = 2**20  # pixels that the image is written by

@@ -33,10 +33,11 @@ from systems import (
     run_workflow,
 )
 
-from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import open_image, write_image
-from denoiseg_flow.instances import choose_threshold, label_instances
-from denoiseg_flow.scoring import score_run
+from denoiseg_flow.data import manifest, splitting
+from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.evaluation.scoring import score_run
+from denoiseg_flow.methods.instances import label_instances
+from denoiseg_flow.training.threshold import choose_threshold
 
 DATASET = "dsb2018"
 METRICS = {"AP": "ap", "SEG": "seg", "PSNR": "psnr"}
@@ -126,7 +127,7 @@ class Data:
         """Return the names of training, revealed, validation and test images."""
         split = manifest.read(self.split_file(draw))
         names = {key: list(part["image"]) for key, part in split.groupby("subset")}
-        return names | {"revealed": manifest.labelled_images(split, n_labelled)}
+        return names | {"revealed": splitting.labelled_images(split, n_labelled)}
 
     def score(self, draw: int, predictions: Path) -> dict[str, float]:
         """Return the mean of each metric over the test images."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 
-from denoiseg_flow.figures.style import STYLE, legend, method_styles, panels, save
+from denoiseg_flow.reporting.figures.style import STYLE, legend, method_styles, panels, save
 
 LABELS = {"ap": "AP (IoU > 0.5)", "seg": "SEG", "psnr": "PSNR (dB)"}
 

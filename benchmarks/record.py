@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 import denoiseg_flow
-from denoiseg_flow.devices import usable_cores
+from denoiseg_flow.jobs.devices import usable_cores
 
 BUSY = " (others used the machine: these are not the figures of an idle one)"
 

@@ -17,8 +17,8 @@ import pandas as pd
 import record
 from systems import ROOT, parser, read_config
 
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.scoring import METRICS_COLUMNS, write_metrics
+from denoiseg_flow.evaluation.scoring import METRICS_COLUMNS, write_metrics
+from denoiseg_flow.study.grid import Grid
 
 GRIDS = ("dsb2018", "flywing", "mouse")
 SCORES = (
@@ -28,9 +28,9 @@ SCORES = (
 TABLES = """
 import json, sys
 from pathlib import Path
-from denoiseg_flow.tables.comparison import comparison_tables
-from denoiseg_flow.tables.files import write_table
-from denoiseg_flow.tables.statistics import read_metrics, write_metrics_csv
+from denoiseg_flow.reporting.tables.comparison import comparison_tables
+from denoiseg_flow.reporting.tables.files import write_table
+from denoiseg_flow.reporting.tables.statistics import read_metrics, write_metrics_csv
 study, paths, folder = json.loads(Path(sys.argv[1]).read_text())
 metrics = read_metrics(paths)
 write_metrics_csv(metrics, Path(folder, "metrics.csv"))

@@ -15,11 +15,12 @@ import skimage as ski
 import yaml
 from systems import parser, run_workflow
 
+from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.folders import find
-from denoiseg_flow.data.image_files import read_image
-from denoiseg_flow.data.images import check_mask, write_image
-from denoiseg_flow.seeds import generator
-from denoiseg_flow.tables.statistics import read_metrics_csv, summarise
+from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.validation import check_mask
+from denoiseg_flow.jobs.seeds import generator
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv, summarise
 
 BOX = 32  # side in pixels
 STROKE, WIDTH = 64, 3  # length and width in pixels

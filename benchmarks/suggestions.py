@@ -16,12 +16,12 @@ import record
 import yaml
 from systems import parser, run_workflow
 
-from denoiseg_flow.data import simulator
-from denoiseg_flow.data.images import open_image, write_image
-from denoiseg_flow.models import load_model
-from denoiseg_flow.prediction import predict_folder
-from denoiseg_flow.scoring import segmentation_scores
-from denoiseg_flow.seeds import generator
+from denoiseg_flow.data.simulated import simulator
+from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.evaluation.scoring import segmentation_scores
+from denoiseg_flow.jobs.seeds import generator
+from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.models.predict_run import predict_folder
 
 START, SUGGESTED, RANDOM = "start", "suggested", "random"
 # Nuclei per image, fewest and most: of images that are all alike, and of a common and a rare kind.

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from snakemake.utils import update_config
 
-from denoiseg_flow import configuration
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.methods import as_dict
+from denoiseg_flow.methods.definition import as_dict
+from denoiseg_flow.study import configuration
+from denoiseg_flow.study.grid import Grid
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = Path(__file__).resolve().parent / "workers"

@@ -24,7 +24,7 @@ from systems import (
     run,
 )
 
-from denoiseg_flow.data import simulator
+from denoiseg_flow.data.simulated import simulator
 
 MASKED = 1 / 64  # of the pixels, by ours and CAREamics; the reference has 1.5 %
 # What our recipe adds to the work of a step is left out: the others have nothing like it.

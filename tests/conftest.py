@@ -6,7 +6,7 @@ from http.server import ThreadingHTTPServer
 import pytest
 from hypothesis import settings
 
-from denoiseg_flow import gpu_slots
+from denoiseg_flow.jobs import gpu_slots
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from denoiseg_flow import checkpoints
-from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.gpu_slots import visible_gpus
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.sampling import ImageBank
-from denoiseg_flow.training import Trainer
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.gpu_slots import visible_gpus
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.models import tensor_file
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.patches import ImageBank
+from denoiseg_flow.training.trainer import Trainer
 
 WARM_UP = 10  # steps before the clock runs
 
@@ -48,12 +48,12 @@ class Watched(Trainer):
 
 def main() -> None:
     """Train as the file says that is named on the command line, and write ``report.pt``."""
-    order = checkpoints.load(Path(sys.argv[1]))
+    order = tensor_file.load(Path(sys.argv[1]))
     folder = Path(order["folder"])
     shares = {"gpu": 1, "jobs_per_gpu": order.get("jobs_per_gpu", 1)}
     device = select_device(order["device"], 1, shares)
     recipe = Recipe(**order["recipe"])
-    held = checkpoints.load(Path(order["bank"]), device)
+    held = tensor_file.load(Path(order["bank"]), device)
     trainer = Watched(
         Method(**order["method"]), recipe, ImageBank(**held), ImageBank(**held), 1, device
     )
@@ -72,7 +72,7 @@ def main() -> None:
         "ended": time.time(),
         "gpu": ",".join(visible_gpus()),
     }
-    checkpoints.save_atomically(report, folder / "report.pt")
+    tensor_file.save_atomically(report, folder / "report.pt")
 
 
 if __name__ == "__main__":

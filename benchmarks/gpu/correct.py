@@ -20,18 +20,20 @@ from material import NO_CHECKPOINTS, TWO_CHANNELS, VOLUME, Material, tf32
 from phase import Phase, Row
 from torch import nn
 
-from denoiseg_flow import checkpoints, gpu_slots
-from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data.images import open_image
+from denoiseg_flow.data.store import open_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.metrics import average_precision
-from denoiseg_flow.models import load_model, new_network, save_model
-from denoiseg_flow.networks.layout import PLANES, Layout
-from denoiseg_flow.objective import Objective
-from denoiseg_flow.prediction import predict_folder
-from denoiseg_flow.sampling import Batch, PatchSampler
-from denoiseg_flow.training import Trainer
+from denoiseg_flow.evaluation.metrics import average_precision
+from denoiseg_flow.jobs import gpu_slots
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.models import tensor_file
+from denoiseg_flow.models.model import new_network
+from denoiseg_flow.models.model_file import load_model, save_model
+from denoiseg_flow.models.predict_run import predict_folder
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.objective import Objective
+from denoiseg_flow.training.patches import Batch, PatchSampler
+from denoiseg_flow.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 5  # whose gradients are compared
@@ -264,7 +266,7 @@ def start(
     bank = material.scratch / "children" / "bank.pt"
     if not bank.exists():
         held = material.bank(PLANES, CPU)
-        checkpoints.save_atomically(vars(held), bank)
+        tensor_file.save_atomically(vars(held), bank)
     given = {
         "folder": folder,
         "bank": bank,
@@ -274,7 +276,7 @@ def start(
         **options,
     }
     order = folder / "order.pt"
-    checkpoints.save_atomically(
+    tensor_file.save_atomically(
         {key: str(value) if isinstance(value, Path) else value for key, value in given.items()},
         order,
     )
@@ -287,7 +289,7 @@ def finish(child: subprocess.Popen, folder: Path) -> dict:
     """Wait for a training and return what it reports."""
     if child.wait():
         raise RuntimeError((folder / "log.txt").read_text()[-2000:])
-    return checkpoints.load(folder / "report.pt")
+    return tensor_file.load(folder / "report.pt")
 
 
 def wait_for(file: Path, child: subprocess.Popen) -> None:

@@ -14,16 +14,18 @@ from flops import training_flops, training_numbers
 from material import Material, tf32
 from phase import Phase, Row
 
-from denoiseg_flow import networks, training
-from denoiseg_flow.data.images import create_image
-from denoiseg_flow.instances import Threshold
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation, TrainedModel, new_network
-from denoiseg_flow.networks import build_network
-from denoiseg_flow.prediction import predict_file
-from denoiseg_flow.sampling import ImageBank
-from denoiseg_flow.tiled_prediction import predict_tiles
-from denoiseg_flow.training import Trainer
+from denoiseg_flow.data.store import create_image
+from denoiseg_flow.methods import networks
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.networks import build_network
+from denoiseg_flow.models.model import TrainedModel, new_network
+from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.predict_run import predict_file
+from denoiseg_flow.models.threshold import Threshold
+from denoiseg_flow.models.tiled_prediction import predict_tiles
+from denoiseg_flow.training import trainer as training
+from denoiseg_flow.training.patches import ImageBank
+from denoiseg_flow.training.trainer import Trainer
 
 PATCH = 64
 BANK_SIDE, BANK_IMAGES = 256, 64

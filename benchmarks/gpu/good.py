@@ -9,9 +9,9 @@ import pandas as pd
 from material import Material
 from phase import Phase, Row
 
-from denoiseg_flow.models import AnyModel
-from denoiseg_flow.prediction import predict_folder
-from denoiseg_flow.scoring import score_run
+from denoiseg_flow.evaluation.scoring import score_run
+from denoiseg_flow.models.model import AnyModel
+from denoiseg_flow.models.predict_run import predict_folder
 
 METRICS = ("AP", "SEG", "PSNR")
 PAIRS = (("denoiseg", "baseline"), ("denoiseg", "sequential"))

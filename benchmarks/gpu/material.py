@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.noise import add_noise_to_folder
-from denoiseg_flow.data.simulator import simulate
-from denoiseg_flow.fitting import fit
-from denoiseg_flow.labels import encode_classes
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import AnyModel
-from denoiseg_flow.networks.layout import PLANES, Layout
-from denoiseg_flow.sampling import ImageBank
+from denoiseg_flow.data.simulated.simulator import simulate
+from denoiseg_flow.methods.classes import encode_classes
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.models.model import AnyModel
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.fitting import fit
+from denoiseg_flow.training.patches import ImageBank
 
 DATASET = "packed"
 NO_CHECKPOINTS = 1e9  # seconds between two

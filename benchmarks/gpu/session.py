@@ -18,7 +18,7 @@ from material import Material
 from phase import Phase, Row, format_value
 
 import denoiseg_flow
-from denoiseg_flow.devices import select_device, usable_cores
+from denoiseg_flow.jobs.devices import select_device, usable_cores
 
 # Minutes of nine that each phase may take; what one leaves is for the next ones.
 PHASES = {"correct": (correct.run, 2), "fast": (fast.run, 3), "good": (good.run, 4)}

@@ -12,19 +12,20 @@ from batch_statistics import keep_last_batch
 from flops import parameter_count, training_flops
 from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 
-from denoiseg_flow.checkpoints import Checkpoints
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import open_image
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.instances import Threshold
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation, TrainedModel, new_network
-from denoiseg_flow.networks import build_network
-from denoiseg_flow.networks.layout import PLANES, Layout
-from denoiseg_flow.prediction import predict_file, predict_folder
-from denoiseg_flow.tiled_prediction import check_tile, predict_tiles
-from denoiseg_flow.training import train
-from denoiseg_flow.training_images import TrainingImages
+from denoiseg_flow.data.store import open_image
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.networks import build_network
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.models.model import TrainedModel, new_network
+from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.predict_run import predict_file, predict_folder
+from denoiseg_flow.models.threshold import Threshold
+from denoiseg_flow.models.tiled_prediction import check_tile, predict_tiles
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.trainer import train
+from denoiseg_flow.training.training_images import TrainingImages
 
 CHECKPOINT_SECONDS = 60  # the default of the workflow
 PEAK_SIDE = 2048  # of the square matrices that the peak is measured with

@@ -9,16 +9,16 @@ from pathlib import Path
 import yaml
 
 from denoiseg_flow import __version__, findings
-from denoiseg_flow.application import apply_model
-from denoiseg_flow.applied_tables import refuse_failures
+from denoiseg_flow.data.files.regions import Reading
+from denoiseg_flow.data.files.units import micrometres
 from denoiseg_flow.data.folders import find_images, left_out
-from denoiseg_flow.data.stacks import Reading
-from denoiseg_flow.data.units import micrometres
-from denoiseg_flow.devices import select_device, usable_cores
-from denoiseg_flow.export import export_model
-from denoiseg_flow.logs import sentence
-from denoiseg_flow.models import describe_model, existing_model
-from denoiseg_flow.record import FORMS
+from denoiseg_flow.deployment.bioimageio import export_model
+from denoiseg_flow.deployment.ledger import FORMS
+from denoiseg_flow.deployment.object_tables import refuse_failures
+from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.jobs.devices import select_device, usable_cores
+from denoiseg_flow.jobs.logs import sentence
+from denoiseg_flow.models.model_file import describe_model, existing_model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,6 +36,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from denoiseg_flow.data import splitting
+
 SECONDS = 20
 MEMORY = 2**30
 ROOT = Path(__file__).parents[2]
@@ -100,8 +102,8 @@ def make_zarrs(folder: Path) -> None:
     import numpy as np
     import zarr
 
-    from denoiseg_flow.data.metadata import Metadata
-    from denoiseg_flow.data.ome_zarr import create_ome_zarr
+    from denoiseg_flow.data.files.metadata import Metadata
+    from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 
     pixels = np.random.default_rng(0).integers(1, 255, (2, 20, 30), np.uint16)
     metadata = Metadata("ZYX", {"Z": 2.0, "Y": 0.5, "X": 0.5})
@@ -179,16 +181,12 @@ def make_archives(folder: Path) -> None:
 def make_models(folder: Path) -> None:
     import torch
 
-    from denoiseg_flow.instances import Threshold
-    from denoiseg_flow.methods import Method, Recipe
-    from denoiseg_flow.models import (
-        ClassicalModel,
-        Normalisation,
-        TrainedModel,
-        new_network,
-        save_model,
-    )
-    from denoiseg_flow.networks.layout import Layout
+    from denoiseg_flow.methods.definition import Method, Recipe
+    from denoiseg_flow.methods.networks.layout import Layout
+    from denoiseg_flow.models.model import ClassicalModel, TrainedModel, new_network
+    from denoiseg_flow.models.model_file import save_model
+    from denoiseg_flow.models.normalisation import Normalisation
+    from denoiseg_flow.models.threshold import Threshold
 
     torch.manual_seed(0)
     recipe = Recipe(
@@ -227,7 +225,7 @@ def make_records(folder: Path) -> None:
     import pandas as pd
 
     from denoiseg_flow.data import manifest
-    from denoiseg_flow.record import Entry, Record
+    from denoiseg_flow.deployment.ledger import Entry, Record
 
     record = Record(folder)
     names = ("a", "b c", 'd"é', "e")
@@ -244,9 +242,9 @@ def make_records(folder: Path) -> None:
 
 
 def read_image_file(path: Path, folder: Path) -> None:
-    from denoiseg_flow.data.image_files import open_image_file
-    from denoiseg_flow.data.images import check_image
-    from denoiseg_flow.data.stacks import Reading, find_regions
+    from denoiseg_flow.data.files.reader import open_image_file
+    from denoiseg_flow.data.files.regions import Reading, find_regions
+    from denoiseg_flow.data.validation import check_image
 
     with open_image_file(path) as file:
         volumes = 3 if "Z" in file.metadata.axes else 2
@@ -259,7 +257,7 @@ def read_image_file(path: Path, folder: Path) -> None:
 
 def read_folders(path: Path, folder: Path) -> None:
     from denoiseg_flow.data import manifest
-    from denoiseg_flow.data.datasets import prepare
+    from denoiseg_flow.data.prepare import prepare
 
     spec = {"source": "folder", "images": path / "images", "masks": path / "masks"}
     prepare(spec, None, folder / "prepared")
@@ -274,7 +272,7 @@ def read_npz(path: Path, folder: Path) -> None:
 
 
 def read_archive(path: Path, folder: Path) -> None:
-    from denoiseg_flow.data.archives import unpack
+    from denoiseg_flow.data.download import unpack
 
     unpack(path, folder / "inner" / "unpacked", max_bytes=2**24)
     outside = {found.name for found in folder.iterdir()} - {"inner"}
@@ -285,7 +283,8 @@ def read_archive(path: Path, folder: Path) -> None:
 def read_model(path: Path, folder: Path) -> None:
     import yaml
 
-    from denoiseg_flow.models import describe_model, load_model, summary
+    from denoiseg_flow.models.model import summary
+    from denoiseg_flow.models.model_file import describe_model, load_model
 
     told = describe_model(path)
     yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
@@ -296,10 +295,10 @@ def read_config(path: Path, folder: Path) -> None:
     import yaml
     from snakemake.utils import update_config
 
-    from denoiseg_flow import configuration
-    from denoiseg_flow.data.datasets import check_sources
+    from denoiseg_flow.data.sources import check_sources
     from denoiseg_flow.errors import InputError
-    from denoiseg_flow.grid import Grid
+    from denoiseg_flow.study import configuration
+    from denoiseg_flow.study.grid import Grid
 
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -323,15 +322,15 @@ def read_config(path: Path, folder: Path) -> None:
 
 def read_record(path: Path, folder: Path) -> None:
     from denoiseg_flow.data import manifest
-    from denoiseg_flow.record import Record
+    from denoiseg_flow.deployment.ledger import Record
 
     if path.name == "images.tsv":
         record = Record(path.parent)
         record.replace(list(record.read().values()))
         return
     how = {"val": 0.2, "test": 0.3, "seed": 0}
-    manifest.write(manifest.split(manifest.read(path), how, 1), folder / "split.tsv")
-    manifest.labelled_images(manifest.read(folder / "split.tsv"), 1)
+    manifest.write(splitting.split(manifest.read(path), how, 1), folder / "split.tsv")
+    splitting.labelled_images(manifest.read(folder / "split.tsv"), 1)
 
 
 READERS = {
@@ -549,7 +548,7 @@ def serve(connection: Any, seed: int, valid: Path) -> None:
     import torch  # noqa: F401
     import zarr  # noqa: F401
 
-    import denoiseg_flow.models  # noqa: F401
+    import denoiseg_flow.models.model  # noqa: F401
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

@@ -12,12 +12,14 @@ import torch
 import yaml
 from snakemake.utils import update_config
 
-from denoiseg_flow import configuration, grid
-from denoiseg_flow.instances import Threshold
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import Normalisation, TrainedModel, save_model
-from denoiseg_flow.networks import build_network
-from denoiseg_flow.networks.layout import Layout
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.networks import build_network
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.models.model import TrainedModel
+from denoiseg_flow.models.model_file import save_model
+from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.threshold import Threshold
+from denoiseg_flow.study import configuration, grid
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from denoiseg_flow import __version__, cli
-from denoiseg_flow.data.images import write_image
-from denoiseg_flow.models import save_model
+from denoiseg_flow.data.store import write_image
+from denoiseg_flow.models.model_file import save_model
 
 
 @pytest.fixture

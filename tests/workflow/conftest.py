@@ -17,7 +17,7 @@ import yaml
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, ResourceList, Wildcards
 from snakemake.utils import update_config
 
-from denoiseg_flow import configuration
+from denoiseg_flow.study import configuration
 
 REPO = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from denoiseg_flow.classical import is_available
 from denoiseg_flow.data import manifest
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.methods import as_dict
-from denoiseg_flow.record import Entry, Record
+from denoiseg_flow.deployment.ledger import Entry, Record
+from denoiseg_flow.methods.classical import is_available
+from denoiseg_flow.methods.definition import as_dict
+from denoiseg_flow.study.grid import Grid
 
 SHAPE = (40, 48)
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from denoiseg_flow import cli
-from denoiseg_flow.data.images import write_image
-from denoiseg_flow.data.metadata import Metadata
-from denoiseg_flow.models import Normalisation, load_model, new_network, save_model
-from denoiseg_flow.networks.layout import Layout
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.store import write_image
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.models.model import new_network
+from denoiseg_flow.models.model_file import load_model, save_model
+from denoiseg_flow.models.normalisation import Normalisation
 
 # bioimageio.core 0.11 needs bioimageio.spec 0.5.12, and that one an older pydantic than ours.
 PACKAGES = ("bioimageio.core==0.11.0", "pydantic<2.14", "torch")

@@ -6,7 +6,7 @@ import tifffile
 import yaml
 from snakemake.utils import update_config
 
-from denoiseg_flow.classical import is_available
+from denoiseg_flow.methods.classical import is_available
 
 SMALL = {
     "depth": 2, "filters": 2, "patch_size": 32, "batch_size": 4, "epochs": 1, "steps_per_epoch": 4,

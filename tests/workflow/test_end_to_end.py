@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from denoiseg_flow import captions
+from denoiseg_flow.reporting import captions
 
 METHODS = {"n2v": 0, "baseline": 2, "sequential": 2, "denoiseg": 2, "denoiseg_warm": 2}
 TABLES = ("segmentation", "denoising", "paired")
@@ -197,7 +197,7 @@ def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monk
     shutil.copytree(finished, folder)
     busy, free = (f"GPU-{uuid.uuid4()}" for _ in range(2))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", busy)
-    code = "from denoiseg_flow.gpu_slots import take_slot; take_slot(); print(); input()"
+    code = "from denoiseg_flow.jobs.gpu_slots import take_slot; take_slot(); print(); input()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
         other.stdout.readline()

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import tifffile
 
-from denoiseg_flow.data.image_files import read_image
-from denoiseg_flow.grey_levels import GreyLevels, measure
+from denoiseg_flow.data.files.reader import read_image
+from denoiseg_flow.evaluation.grey_levels import GreyLevels, measure
 
 N_IMAGES = 24
 

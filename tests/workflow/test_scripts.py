@@ -12,12 +12,12 @@ import pytest
 import tifffile
 
 from denoiseg_flow import findings
-from denoiseg_flow.classical import candidates
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.checksums import NAME
-from denoiseg_flow.grid import PURPOSES, Grid
-from denoiseg_flow.methods import as_dict
-from denoiseg_flow.models import load_model
+from denoiseg_flow.jobs.checksums import NAME
+from denoiseg_flow.methods.classical import candidates
+from denoiseg_flow.methods.definition import as_dict
+from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.study.grid import PURPOSES, Grid
 
 BENCHMARK = "s\th:m:s\tmax_rss\n1.5\t0:00:01\t100\n"
 

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from denoiseg_flow.data.image_files import open_image_file, read_image
-from denoiseg_flow.data.images import read_metadata, write_image
-from denoiseg_flow.data.metadata import Metadata
-from denoiseg_flow.data.simulator import simulate
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.reader import open_image_file, read_image
+from denoiseg_flow.data.simulated.simulator import simulate
+from denoiseg_flow.data.store import read_metadata, write_image
 
 N_STACKS, DEPTH, SIDE = 6, 6, 40
 SIZE = {"Z": 1.5, "Y": 0.5, "X": 0.5}

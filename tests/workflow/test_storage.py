@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from denoiseg_flow.data.image_files import read_image
-from denoiseg_flow.data.images import write_image
+from denoiseg_flow.data.files.reader import read_image
+from denoiseg_flow.data.store import write_image
 
 RAW = "results/data/nuclei/raw"
 

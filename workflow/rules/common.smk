@@ -6,16 +6,17 @@ from pathlib import Path
 
 import yaml
 
-from denoiseg_flow import captions, configuration
+from denoiseg_flow.reporting import captions
+from denoiseg_flow.study import configuration
 from denoiseg_flow.data.combined import parts
-from denoiseg_flow.data.datasets import check_intensities, check_sources, split_of
+from denoiseg_flow.data.sources import check_intensities, check_sources, split_of
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.gpu_slots import check_limit
-from denoiseg_flow.grid import Grid, Run
-from denoiseg_flow.logs import sentence
-from denoiseg_flow.methods import REVISION, as_dict
-from denoiseg_flow.results_folder import check_results, record_study
-from denoiseg_flow.slurm_checks import check_requests
+from denoiseg_flow.jobs.gpu_slots import check_limit
+from denoiseg_flow.study.grid import Grid, Run
+from denoiseg_flow.jobs.logs import sentence
+from denoiseg_flow.methods.definition import REVISION, as_dict
+from denoiseg_flow.study.provenance import check_results, record_study
+from denoiseg_flow.jobs.slurm import check_requests
 from snakemake.exceptions import WorkflowError
 
 with open(workflow.source_path("../schemas/config.schema.yaml")) as file:

@@ -2,10 +2,10 @@
 
 from functools import cache
 
-from denoiseg_flow.applied_folder import check_source, check_targets
-from denoiseg_flow.chunks import count_chunks, divide, fingerprint
+from denoiseg_flow.deployment.output_folder import check_source, check_targets
+from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.record import results_in
+from denoiseg_flow.deployment.ledger import results_in
 
 # The folder in <results>/applied that the results on new images are written to.
 APPLIED = (

@@ -1,6 +1,6 @@
 """What jobs ask a scheduler for, derived from the work that they do."""
 
-from denoiseg_flow.estimates import Estimates
+from denoiseg_flow.study.costs import Estimates
 
 ESTIMATES = Estimates(GRID, RESULTS / "data")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.noise import add_noise_to_folder
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import checksums
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.tables.comparison import write_comparison
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.tables.comparison import write_comparison
 
 
 def main(snakemake):

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from denoiseg_flow import findings
-from denoiseg_flow.applied_folder import at_work
-from denoiseg_flow.applied_tables import join_results, refuse_failures
-from denoiseg_flow.chunks import divide
 from denoiseg_flow.data.folders import find_images, left_out
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.deployment.chunks import divide
+from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
+from denoiseg_flow.deployment.output_folder import at_work
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

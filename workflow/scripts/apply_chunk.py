@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from denoiseg_flow.application import apply_model
-from denoiseg_flow.chunks import divide
+from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.stacks import Reading
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.deployment.chunks import divide
+from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

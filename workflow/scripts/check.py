@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from denoiseg_flow import findings
-from denoiseg_flow.checks_page import checks_page
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data_checks import check_dataset
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.evaluation.data_quality import check_dataset
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.checks_page import checks_page
 
 
 def main(snakemake):

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.tables.costs import benchmark_records, costs_table
-from denoiseg_flow.tables.files import write_table
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.tables.costs import benchmark_records, costs_table
+from denoiseg_flow.reporting.tables.files import write_table
+from denoiseg_flow.study.grid import Grid
 
 
 def main(snakemake):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from denoiseg_flow.estimates import Estimates
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.pending import find_pending
-from denoiseg_flow.plan import make_plan, show
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.study.costs import Estimates
+from denoiseg_flow.study.dry_run import find_pending
+from denoiseg_flow.study.grid import Grid
+from denoiseg_flow.study.plan import make_plan, show
 
 
 def main(snakemake):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from denoiseg_flow.data import checksums
-from denoiseg_flow.figures import curves
-from denoiseg_flow.figures.calibration import calibration_curves
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.tables.statistics import read_metrics_csv
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.figures import curves
+from denoiseg_flow.reporting.figures.calibration import calibration_curves
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 
 
 def main(snakemake):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from denoiseg_flow.figures import curves
-from denoiseg_flow.figures.examples import Example, rank_images, scores_of_images
-from denoiseg_flow.figures.panels import qualitative_panel
-from denoiseg_flow.grid import Run
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.tables.statistics import read_metrics_csv
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.figures import curves
+from denoiseg_flow.reporting.figures.examples import Example, rank_images, scores_of_images
+from denoiseg_flow.reporting.figures.panels import qualitative_panel
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.study.grid import Run
 
 
 def main(snakemake):

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import checksums, manifest
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.models import load_model
-from denoiseg_flow.prediction import predict_folder, self_supervised_losses
-from denoiseg_flow.scoring import SELF_SUPERVISION
+from denoiseg_flow.data import manifest
+from denoiseg_flow.evaluation.scoring import SELF_SUPERVISION
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.models.predict_run import predict_folder, self_supervised_losses
 
 
 def main(snakemake):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data.datasets import prepare
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.data.prepare import prepare
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

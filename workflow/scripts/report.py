@@ -5,10 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from denoiseg_flow import findings
-from denoiseg_flow.figures.examples import Example, rank_images, scores_of_images
-from denoiseg_flow.grid import PURPOSES, Grid
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.report import (
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.figures.examples import Example, rank_images, scores_of_images
+from denoiseg_flow.reporting.page import (
     ReportAdvice,
     ReportData,
     ReportFigure,
@@ -17,10 +16,11 @@ from denoiseg_flow.report import (
     build_report,
     software_versions,
 )
-from denoiseg_flow.tables.comparison import comparison_tables
-from denoiseg_flow.tables.costs import benchmark_records, costs_table
-from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_methods, best_run, label_gains, recommend
+from denoiseg_flow.reporting.tables.comparison import comparison_tables
+from denoiseg_flow.reporting.tables.costs import benchmark_records, costs_table
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_methods, best_run, label_gains, recommend
+from denoiseg_flow.study.grid import PURPOSES, Grid
 
 
 def main(snakemake):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import checksums, manifest
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.scoring import score_run, write_metrics
+from denoiseg_flow.data import manifest
+from denoiseg_flow.evaluation.scoring import score_run, write_metrics
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import checksums, simulator
-from denoiseg_flow.data.datasets import simulator_options
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.data.simulated import simulator
+from denoiseg_flow.data.sources import simulator_options
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import checksums, manifest
-from denoiseg_flow.logs import job_log
+from denoiseg_flow.data import manifest, splitting
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
         images = manifest.read(Path(snakemake.input.prepared) / "manifest.tsv")
         params, seed = snakemake.params, int(snakemake.wildcards.seed)
-        table = manifest.split(images, params.split, seed, params.n_train)
+        table = splitting.split(images, params.split, seed, params.n_train)
         manifest.write(table, snakemake.output.split)
         checksums.write(snakemake.output.split)
 

@@ -5,17 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import middle_plane, open_image, open_plane
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.figures.style import save
-from denoiseg_flow.figures.suggestions import thumbnails
-from denoiseg_flow.grid import LABELS, Run
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.models import load_model
-from denoiseg_flow.prediction import input_folder, predict_probabilities
-from denoiseg_flow.suggestions import entropy, suggest
-from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_run
+from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.store import middle_plane, open_image, open_plane
+from denoiseg_flow.evaluation.annotate_next import entropy, suggest
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.models.prediction import predict_probabilities
+from denoiseg_flow.reporting.figures.style import save
+from denoiseg_flow.reporting.figures.suggestions import thumbnails
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.study.grid import LABELS, Run
 
 N_SHOWN = 8
 

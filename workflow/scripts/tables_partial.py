@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from denoiseg_flow.grid import Grid
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.pending import find_pending
-from denoiseg_flow.tables.partial import write_partial_tables
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.reporting.tables.partial import write_partial_tables
+from denoiseg_flow.study.dry_run import find_pending
+from denoiseg_flow.study.grid import Grid
 
 
 def main(snakemake):

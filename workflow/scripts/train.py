@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from denoiseg_flow.checkpoints import Checkpoints
-from denoiseg_flow.data import checksums, manifest
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.fitting import fit
-from denoiseg_flow.grid import Run
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.methods import Method, Recipe
-from denoiseg_flow.models import load_model, save_model
+from denoiseg_flow.data import manifest
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.models.model_file import load_model, save_model
+from denoiseg_flow.study.grid import Run
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.fitting import fit
 
 
 def main(snakemake):

@@ -6,17 +6,17 @@ import numpy as np
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.images import open_plane
-from denoiseg_flow.devices import select_device
-from denoiseg_flow.figures.style import save
-from denoiseg_flow.figures.trust import ResidualExample, diagnostics, residual_panel
-from denoiseg_flow.grid import DENOISED, LABELS, PURPOSES, Run
-from denoiseg_flow.logs import job_log
-from denoiseg_flow.models import load_model
-from denoiseg_flow.residuals import load_residual
-from denoiseg_flow.tables.statistics import read_metrics_csv
-from denoiseg_flow.tables.verdicts import best_run
-from denoiseg_flow.trust import Denoised, Segmented, examine_results
+from denoiseg_flow.data.store import open_plane
+from denoiseg_flow.evaluation.residuals import load_residual
+from denoiseg_flow.evaluation.trust import Denoised, Segmented, examine_results
+from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.reporting.figures.style import save
+from denoiseg_flow.reporting.figures.trust import ResidualExample, diagnostics, residual_panel
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.study.grid import DENOISED, LABELS, PURPOSES, Run
 
 N_SHOWN = 4
 

@@ -1,1 +1,1 @@
-"""Images from any source, in one canonical form: readers, simulator, manifest, split, noise."""
+"""From any source of images to the prepared, split and noisy images that later steps read."""

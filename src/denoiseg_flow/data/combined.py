@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from denoiseg_flow.data import checksums, manifest
+from denoiseg_flow.data import manifest, splitting
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs import checksums
 
 
 def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
@@ -96,7 +97,7 @@ def link_parts(
                 checksums.verify(source)
                 _link(source, target)
         if place:
-            table = table.assign(image=prefix + table["image"], given_subset=manifest.EXTRA)
+            table = table.assign(image=prefix + table["image"], given_subset=splitting.EXTRA)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 

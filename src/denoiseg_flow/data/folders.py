@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from denoiseg_flow.data.images import ENDINGS, is_image, stem
-from denoiseg_flow.data.ome_zarr import is_ome_zarr
-from denoiseg_flow.data.tif_files import other_files
+from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
+from denoiseg_flow.data.files.tif import other_files
+from denoiseg_flow.data.store import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.findings import Finding, count
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data import checksums
-from denoiseg_flow.data.images import PIECE, Readable, open_image, read_metadata, write_image
+from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
+from denoiseg_flow.data.store import open_image, read_metadata, write_image
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.seeds import generator
-from denoiseg_flow.tiles import pieces
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.seeds import generator
 
 Step = tuple[Callable[..., np.ndarray], tuple[str, ...]]
 """A model, which turns a float32 image into a noisy one, and the names of its parameters."""

@@ -1,0 +1,1 @@
+"""Image files of any format, read piece by piece."""

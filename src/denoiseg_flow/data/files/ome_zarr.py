@@ -1,0 +1,362 @@
+"""Read and write OME-Zarr images: NGFF 0.4 (in zarr 2), and 0.5 (in zarr 3) for reading.
+
+zarr takes a moment to import, so this is left to the functions that need it.
+"""
+
+import itertools
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from denoiseg_flow.data.files.metadata import ORDER, SPATIAL, Metadata, numbered
+from denoiseg_flow.data.files.tiles import boxes
+from denoiseg_flow.data.files.units import micrometres
+from denoiseg_flow.errors import InputError, plain
+
+if TYPE_CHECKING:
+    import zarr
+
+CHUNK = {"T": 1, "C": 1, "Z": 16, "Y": 512, "X": 512}  # at most
+BROWSABLE = 2048  # side from which on an image gets smaller copies
+SMALLEST = 1024  # side at which there are enough of them
+LARGEST_CHUNK = 2**30  # bytes that a chunk may have in memory, where it is whole
+
+_METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+_TYPES = {"T": "time", "C": "channel"}
+_COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
+
+
+class ZarrSource:
+    """The full resolution of the one multiscale image in an OME-Zarr store.
+
+    Attributes
+    ----------
+    shape, axes, dtype, pixel_size, channels
+        As of `tif_files.TifSource`; Q stands for an axis outside of TCZYX.
+
+    Raises
+    ------
+    InputError
+        If the folder is no OME-Zarr image, holds several, misses chunks, or has huge ones.
+    OSError, ValueError, ...
+        If it is damaged: anything in ``image_files.UNREADABLE``.
+    """
+
+    palette = False
+
+    def __init__(self, path: Path) -> None:
+        folder = _image_in(path)
+        metadata = _ome_metadata(folder, path)
+        (multiscale,) = metadata["multiscales"]
+        dataset = multiscale["datasets"][0]
+        inside = PurePosixPath(dataset["path"])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise ValueError(f"its pixels are said to lie elsewhere, in {str(inside)!r}")
+        self._array = _open_array(folder / inside)
+        self.shape, self.dtype = self._array.shape, self._array.dtype.newbyteorder("=")
+        axes = [
+            axis if isinstance(axis, Mapping) else {"name": axis}  # names only: NGFF 0.3
+            for axis in multiscale.get("axes", ORDER.lower())
+        ]
+        names = [str(axis["name"]).upper() for axis in axes]
+        self.axes = "".join(name if name in ORDER else "Q" for name in names)
+        if len(self.axes) != len(self.shape):
+            raise ValueError(f"axes {self.axes} for shape {self.shape}")
+        scale = np.multiply(_scale(dataset, axes), _scale(multiscale, axes))
+        sizes = {
+            name: micrometres(step, axis.get("unit"))
+            for name, step, axis in zip(names, scale, axes, strict=True)
+            if name in SPATIAL
+        }
+        self.pixel_size = {name: size for name, size in sizes.items() if size}
+        channels = (metadata.get("omero") or {}).get("channels", ())
+        self.channels = numbered([channel.get("label") for channel in channels])
+        n_bytes = math.prod(self._array.chunks) * self.dtype.itemsize
+        if n_bytes > LARGEST_CHUNK:
+            raise InputError(
+                f"{path} has chunks of {n_bytes / 2**30:.3g} GiB, each of which is read as a "
+                "whole: export it again with chunks of some 512 x 512 pixels"
+            )
+        n_chunks, n_missing = _count_chunks(self._array, folder / inside)
+        if n_missing:
+            raise InputError(
+                f"{path} misses {n_missing} of its {n_chunks} chunks, because they were lost or "
+                "because empty ones were never written: copy it again, or write it with "
+                "write_empty_chunks=True"
+            )
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        """Return the pixels in a slice of each dimension, with start and stop."""
+        return np.asarray(self._array[tuple(slices)], self.dtype)
+
+    def close(self) -> None:
+        """Do nothing: no file of a store stays open."""
+
+
+def is_ome_zarr(folder: Path) -> bool:
+    """Return whether a folder is an OME-Zarr image, whatever its name."""
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            return b'"multiscales"' in (folder / name).read_bytes()
+        except OSError:
+            continue
+    return False
+
+
+def _open_array(folder: Path) -> "zarr.Array":
+    """Open an array for reading, such that damaged chunks raise ValueError.
+
+    The decompression of Blosc believes what the first bytes of a chunk say of its size, and so
+    reads and writes where it must not, which ends the process.
+    """
+    import zarr
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+    from zarr.storage import LocalStore, WrapperStore
+
+    class CheckedStore(WrapperStore[LocalStore]):
+        async def get(
+            self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+        ) -> Buffer | None:
+            found = await super().get(key, prototype, byte_range)
+            if found is not None and byte_range is None and not key.endswith(_METADATA):
+                _check_blosc(found[:16].to_bytes(), len(found))
+            return found
+
+    store = LocalStore(folder, read_only=True)
+    array = zarr.open_array(store, mode="r")
+    codecs = str(array.compressors).lower()
+    return zarr.open_array(CheckedStore(store), mode="r") if "blosc" in codecs else array
+
+
+def _check_blosc(header: bytes, size: int) -> None:
+    """Raise ValueError unless the header of Blosc fits a compressed chunk of that size."""
+    n_bytes, _, n_compressed = struct.unpack("<4x3I", header)
+    if n_compressed != size or n_bytes > LARGEST_CHUNK:
+        raise ValueError(f"a chunk of {size} bytes says that it has {n_compressed}")
+
+
+def _image_in(path: Path) -> Path:
+    """Return the folder of the image in a store: itself, or the only one in it.
+
+    Raises
+    ------
+    InputError
+        If it is no zarr store, or bioformats2raw put several images into it.
+    """
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise InputError(
+            f"{path} has no zarr metadata (zarr.json or .zgroup), it seems incomplete: copy or "
+            "export it again"
+        )
+    attributes = _attributes(path)
+    if "plate" in attributes:
+        well = path / plain(attributes["plate"]["wells"][0]["path"])
+        raise InputError(
+            f"{path} is a plate: give one of its fields, such as {well / '0'}, or a well, such as "
+            f"{well}"
+        )
+    if "bioformats2raw.layout" not in attributes:
+        return path
+    images = sorted(folder for folder in path.iterdir() if folder.name.isdecimal())
+    if len(images) != 1:
+        example = f", such as {images[0]}" if images else ""
+        raise InputError(f"{path} holds {len(images)} images: give one of them{example}")
+    return images[0]
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    import zarr
+
+    try:
+        group = zarr.open_group(folder, mode="r", use_consolidated=False)
+    except (zarr.errors.ContainsArrayError, FileNotFoundError):
+        return {}  # an array by itself
+    attributes = dict(group.attrs)
+    return attributes.get("ome", attributes)
+
+
+def _ome_metadata(folder: Path, path: Path) -> dict[str, Any]:
+    """Return the OME metadata of the one image in a folder; ``path`` is what to call it."""
+    attributes = _attributes(folder)
+    multiscales = attributes.get("multiscales")
+    if not multiscales:
+        raise InputError(
+            f"{path} is a zarr store but no OME-Zarr image (it has no `multiscales`): give the "
+            "folder of an image, or export it as OME-Zarr"
+        )
+    if len(multiscales) > 1:
+        raise InputError(f"{path} holds {len(multiscales)} images: export one grey image per file")
+    return attributes
+
+
+def _scale(described: Mapping[str, Any], axes: Sequence[Any]) -> list[float]:
+    for transformation in described.get("coordinateTransformations") or ():
+        if transformation.get("type") == "scale" and "scale" in transformation:
+            if len(transformation["scale"]) != len(axes):
+                raise ValueError(f"scale {transformation['scale']} for {len(axes)} axes")
+            return [float(step) for step in transformation["scale"]]
+    return [1.0] * len(axes)
+
+
+def _count_chunks(array: "zarr.Array", folder: Path) -> tuple[int, int]:
+    """Return how many chunk files (or shards) an array has, and how many of them are missing.
+
+    zarr reads a missing chunk as the fill value. One listing of the folder is all it takes,
+    whatever the size that the metadata promise.
+    """
+    sides = array.shards or array.chunks
+    grid = [-(-length // side) for length, side in zip(array.shape, sides, strict=True)]
+    if array.metadata.zarr_format == 2:
+        prefix, separator = "", array.metadata.dimension_separator
+    else:
+        encoding = array.metadata.chunk_key_encoding
+        separator = encoding.separator
+        prefix = f"c{separator}" if encoding.name == "default" else ""
+    n_found = 0
+    for parent, _, names in os.walk(folder):
+        inside = Path(parent).relative_to(folder).parts
+        for name in names:
+            key = "/".join((*inside, name))
+            numbers = key.removeprefix(prefix).split(separator)
+            n_found += (
+                key.startswith(prefix)
+                and len(numbers) == len(grid)
+                and all(
+                    n.isdecimal() and int(n) < end for n, end in zip(numbers, grid, strict=True)
+                )
+            )
+    return math.prod(grid), math.prod(grid) - n_found
+
+
+@contextmanager
+def create_ome_zarr(
+    path: str | Path,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    metadata: Metadata,
+    chunks: tuple[int, ...] | None = None,
+    labels: bool = False,
+) -> Iterator["zarr.Array"]:
+    """Create an OME-Zarr image (NGFF 0.4) to be written piece by piece in a ``with`` statement.
+
+    At its end, smaller copies for browsing are added to images of more than 2048 pixels in height
+    or width, and then the metadata. Until then, and if anything fails, the folder is no image.
+
+    Parameters
+    ----------
+    path
+        The folder, which must not exist.
+    shape
+        Length of each of the axes.
+    dtype
+        Of the pixels.
+    metadata
+        Axes, pixel size and names of channels.
+    chunks
+        Shape of the pieces that are compressed by themselves; best written as a whole. By
+        default, at most 512 x 512 pixels, 16 planes, and one channel and time.
+    labels
+        Whether pixels are numbers of objects, of which smaller copies take every second one;
+        those of images are means of 2 x 2.
+
+    Yields
+    ------
+    zarr.Array
+        Zeros, to be assigned to.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at ``path``.
+    """
+    import zarr
+
+    path, axes = Path(path), metadata.axes
+    if len(shape) != len(axes):
+        raise ValueError(f"{path}: shape {shape} for axes {axes}")
+    path.mkdir(parents=True)
+    group = zarr.create_group(path, zarr_format=2)
+    chunks = chunks or tuple(CHUNK[axis] for axis in axes)
+    levels = [_create_level(group, 0, shape, dtype, chunks)]
+    yield levels[0]
+    if max(shape[-2:]) > BROWSABLE:
+        while max(levels[-1].shape[-2:]) > SMALLEST:
+            larger = levels[-1]
+            halved = (*larger.shape[:-2], *(-(-length // 2) for length in larger.shape[-2:]))
+            levels.append(_create_level(group, len(levels), halved, dtype, chunks))
+            _halve(larger, levels[-1], labels)
+    group.attrs.put(_ngff(path.name, metadata, len(levels), "nearest" if labels else "mean"))
+
+
+def _create_level(
+    group: "zarr.Group", level: int, shape: tuple[int, ...], dtype: DTypeLike, chunks: Sequence[int]
+) -> "zarr.Array":
+    from numcodecs import Blosc
+
+    return group.create_array(
+        str(level),
+        shape=shape,
+        dtype=np.dtype(dtype),
+        chunks=tuple(max(1, min(part, n)) for part, n in zip(chunks, shape, strict=True)),
+        compressors=Blosc("zstd", clevel=3, shuffle=Blosc.SHUFFLE),
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def _halve(source: "zarr.Array", target: "zarr.Array", labels: bool) -> None:
+    """Fill an array of half the height and width, one chunk after the other."""
+    for place, _ in boxes(target.shape, target.chunks):
+        wide = [slice(2 * part.start, 2 * part.stop) for part in place[-2:]]
+        piece = np.asarray(source[(*place[:-2], *wide)])
+        target[place] = piece[..., ::2, ::2] if labels else _means(piece)
+
+
+def _means(piece: np.ndarray) -> np.ndarray:
+    """Return means of 2 x 2 pixels, of fewer at an odd end, with the type of the pixels."""
+    odd = [(0, length % 2) for length in piece.shape[-2:]]
+    even = np.pad(piece, [(0, 0)] * (piece.ndim - 2) + odd, mode="edge")
+    quarters = [even[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    means = sum(quarter / 4 for quarter in quarters)
+    return (np.rint(means) if piece.dtype.kind in "iu" else means).astype(piece.dtype)
+
+
+def _ngff(name: str, metadata: Metadata, n_levels: int, method: str) -> dict[str, Any]:
+    """Return the metadata of an image, as NGFF 0.4 has them."""
+    axes = []
+    for axis in metadata.axes:
+        axes.append({"name": axis.lower(), "type": _TYPES.get(axis, "space")})
+        if axis in metadata.pixel_size:
+            axes[-1]["unit"] = "micrometer"
+    datasets = []
+    for level in range(n_levels):
+        scale = [
+            float(metadata.pixel_size.get(axis, 1)) * (2**level if axis in "YX" else 1)
+            for axis in metadata.axes
+        ]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}],
+            }
+        )
+    image = {"version": "0.4", "name": name, "type": method, "axes": axes, "datasets": datasets}
+    attributes: dict[str, Any] = {"multiscales": [image]}
+    if metadata.channels:
+        colours = itertools.cycle(_COLOURS if len(metadata.channels) > 1 else ("FFFFFF",))
+        attributes["omero"] = {
+            "channels": [
+                {"label": label, "color": colour, "active": True}
+                for label, colour in zip(metadata.channels, colours, strict=False)
+            ]
+        }
+    return attributes

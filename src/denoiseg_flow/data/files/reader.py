@@ -1,0 +1,329 @@
+"""Open image files of other programs: read pieces of them, and their metadata.
+
+Whatever the order of the dimensions in a file, its pixels come in that of ``metadata.ORDER``.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
+from denoiseg_flow.data.files.pillow import open_with_pillow
+from denoiseg_flow.data.files.tif import TifSource
+from denoiseg_flow.errors import InputError, plain
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,  # tifffile and zarr, for headers of the wrong kind
+    SyntaxError,  # Pillow, for a broken png
+    ArithmeticError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    SystemError,  # codecs written in C, for sizes that cannot be
+    struct.error,
+    zlib.error,
+)
+
+_SINGLETONS = "TCZ"  # that are left out when they have length 1
+_DEFLATE = 1100  # into how many bytes one can grow at most, which is what png is compressed by
+
+
+class _Source(Protocol):
+    """An open file, with dimensions as they are in it; see `TifSource`."""
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: np.dtype
+    palette: bool
+    pixel_size: dict[str, float]
+    channels: tuple[str, ...]
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray: ...
+    def close(self) -> None: ...
+
+
+class ImageFile:
+    """An open image, of which pieces can be read; close it, or use it in a ``with`` statement.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder of an OME-Zarr image.
+    metadata
+        Its axes, in the order of TCZYX, without those of T, C and Z that have length 1; the pixel
+        size and the names of the channels, as far as they are known.
+    shape
+        Its length along these axes.
+    dtype
+        The type of its pixels; uint8 if they are bool.
+    """
+
+    def __init__(
+        self, path: Path, source: _Source, axes: str | None, indexed: bool = False
+    ) -> None:
+        self.path = path
+        self._source = source
+        if source.dtype.kind not in "biuf" or 0 in source.shape:
+            raise InputError(
+                f"{path} holds no image, but pixels of type {source.dtype} and shape "
+                f"{source.shape}: export it as uint8, uint16 or float32"
+            )
+        letters = _letters(path, source, axes, indexed)
+        # Dimensions of the file in the order of the axes.
+        self._order = sorted(
+            (
+                number
+                for number, letter in letters.items()
+                if source.shape[number] > 1 or letter not in _SINGLETONS
+            ),
+            key=lambda number: ORDER.index(letters[number]),
+        )
+        names = "".join(letters[number] for number in self._order)
+        self.shape = tuple(source.shape[number] for number in self._order)
+        # Of a bool image, the numbers 0 and 1: they can be measured and subtracted.
+        self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
+        n_channels = self.shape[names.index("C")] if "C" in names else 0
+        channels = source.channels if len(source.channels) == n_channels else ()
+        self.metadata = Metadata(names, source.pixel_size, channels).only(names)
+
+    def read(self, place: Sequence[int | slice]) -> np.ndarray:
+        """Read a piece of the image.
+
+        Parameters
+        ----------
+        place
+            An integer or a slice with step 1 for each axis, which mean what they mean for a NumPy
+            array. Little more than what is asked for is read where the file allows it: not from
+            png.
+
+        Returns
+        -------
+        numpy.ndarray
+            A copy of the pixels, with as many dimensions as there are slices in ``place``.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged there.
+        IndexError, ValueError
+            If ``place`` does not fit the image.
+        """
+        if len(place) != len(self.shape):
+            raise ValueError(f"expected {len(self.shape)} places, got {len(place)}")
+        slices = [slice(0, 1)] * len(self._source.shape)
+        for number, part, length in zip(self._order, place, self.shape, strict=True):
+            slices[number] = _bounds(part, length)
+        with _refusal(self.path):
+            piece = self._source.read(slices)
+        others = [number for number in range(piece.ndim) if number not in self._order]
+        piece = piece.transpose(self._order + others)
+        kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
+        return np.asarray(piece[(*kept, *(0 for _ in others), ...)], self.dtype, order="C")
+
+    def length(self, axis: str) -> int:
+        """Return the length along an axis, which is 1 where the image has no such axis."""
+        axes = self.metadata.axes
+        return self.shape[axes.index(axis)] if axis in axes else 1
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def __enter__(self) -> "ImageFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = False) -> ImageFile:
+    """Open a tif, png or OME-Zarr image.
+
+    Parameters
+    ----------
+    path
+        A png file, the folder of an OME-Zarr image, or else a tif file.
+    axes
+        What the dimensions of the file are, such as ``ZYX``, instead of what it says itself: a
+        letter of TCZYX for each dimension, of which those of length 1 may be left out.
+    indexed
+        Whether the indices of a palette (indexed colours) count as pixel values, as they do in
+        label images.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or incomplete, in colour, holds several images, or has
+        dimensions of which neither it nor ``axes`` says what they are.
+    """
+    path = Path(path)
+    source = _open(path, indexed)
+    try:
+        return ImageFile(path, source, axes, indexed)
+    except BaseException:
+        source.close()
+        raise
+
+
+def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
+    """Return a whole image with the pixel type of its file; see :func:`open_image_file`."""
+    with open_image_file(path, axes, indexed) as file:
+        return file.read([slice(None)] * len(file.shape))
+
+
+class _PngSource:
+    """A png file, which is read as a whole."""
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        with open_with_pillow(content, "PNG") as image:
+            n_bytes = image.width * image.height // 8  # with one bit per pixel, the least
+            if n_bytes > _DEFLATE * len(content):
+                raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
+            self.palette = image.mode == "P"
+            self._pixels = np.asarray(image)
+        self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
+        self.axes = "YXS"[: self._pixels.ndim]
+        self.pixel_size: dict[str, float] = {}
+        self.channels: tuple[str, ...] = ()
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        return self._pixels[tuple(slices)].copy()
+
+    def close(self) -> None:
+        pass
+
+
+def _is_png(path: Path) -> bool:
+    return path.name.lower().endswith(".png")
+
+
+def _open(path: Path, indexed: bool) -> _Source:
+    """Open a file by its ending; refuse palettes unless their indices count."""
+    is_zarr = path.name.lower().endswith(".zarr") or is_ome_zarr(path)
+    kind = ZarrSource if is_zarr else TifSource
+    if kind is ZarrSource and not path.is_dir():
+        raise InputError(f"{path} does not exist or is not a folder: correct its path")
+    if kind is TifSource and not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: correct its path")
+    with _refusal(path):
+        source: _Source = _PngSource(path) if _is_png(path) else kind(path)
+    if source.palette and not indexed:
+        source.close()
+        raise _colour(path)
+    return source
+
+
+@contextmanager
+def _refusal(path: Path) -> Iterator[None]:
+    """Say of whatever goes wrong in reading a file that it cannot be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read: give yourself read permission") from error
+    except UNREADABLE as error:
+        raise InputError(
+            f"{path} cannot be read, it seems damaged or incomplete ({plain(error)}): copy or "
+            "export it again"
+        ) from error
+
+
+def _not_single(source: _Source) -> list[int]:
+    """Return the numbers of the dimensions that are longer than 1, and those of Y and X."""
+    return [
+        number
+        for number, (length, letter) in enumerate(zip(source.shape, source.axes, strict=True))
+        if length > 1 or letter in "YX"
+    ]
+
+
+def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[int, str]:
+    """Return the axis letter of each dimension of a file, but for some of length 1.
+
+    Raises
+    ------
+    InputError
+        If it is a colour image, its dimensions are unknown, or ``axes`` does not fit them.
+    """
+    numbers = _not_single(source)
+    own = "".join(source.axes[number] for number in numbers)
+    shape = tuple(source.shape[number] for number in numbers)
+    if axes is None:
+        if "S" in own:
+            raise _colour(path, shape[0] if own.startswith("S") else 0, mask)
+        names = own if len(numbers) != 2 or _are_axes(own) else "YX"
+        if not _are_axes(names):
+            raise InputError(
+                f"{path} has {len(shape)} dimensions of shape {shape} but does not say what they "
+                f"are (axes {own}): write `axes` in the dataset's config (or --axes), such as "
+                "ZYX for a z-stack, TYX for a time series or CYX for channels"
+            )
+        return dict(zip(numbers, names, strict=True))
+    if not _are_axes(axes):
+        raise InputError(
+            f"{path} cannot be read with `axes: {axes}`: write each of the letters T, C, Z, Y and "
+            "X at most once, Y and X always, such as ZYX for a z-stack"
+        )
+    if len(axes) == len(source.shape):
+        numbers = list(range(len(axes)))
+    if len(axes) != len(numbers):
+        compared = "more" if len(axes) > len(numbers) else "fewer"
+        advice = "write one letter for each, such as ZYX for a z-stack"
+        if mask and compared == "fewer":
+            advice = "masks have no channels: export the labels by themselves"
+        raise InputError(
+            f"{path} has {len(shape)} dimensions of shape {shape}, for which `axes: {axes}` has "
+            f"{compared} letters: {advice}"
+        )
+    letters = dict(zip(numbers, axes, strict=True))
+    # Whoever has stacks does not mean that a snapshot in colour is as wide as it has colours.
+    if any(source.axes[number] == "S" and letter in "YX" for number, letter in letters.items()):
+        raise _colour(path, mask=mask)
+    return letters
+
+
+def _are_axes(names: str) -> bool:
+    return {"Y", "X"} <= set(names) <= set(ORDER) and len(set(names)) == len(names)
+
+
+def _bounds(part: int | slice, length: int) -> slice:
+    """Return a slice of an axis with its start and stop, as NumPy would take it."""
+    if not isinstance(part, slice):
+        if not -length <= part < length:
+            raise IndexError(f"index {part} is out of bounds for an axis of length {length}")
+        return slice(part % length, part % length + 1)
+    start, stop, step = part.indices(length)
+    if step != 1:
+        raise ValueError(f"expected a slice with step 1, got {step}")
+    return slice(start, max(start, stop))
+
+
+def _colour(path: Path, planes: int = 0, mask: bool = False) -> InputError:
+    """Say what to do with a colour image, or with a file that calls its ``planes`` colours."""
+    if planes:
+        return InputError(
+            f"{path} has {planes} planes that it calls colours: write `axes` in the dataset's "
+            "config (or --axes) to say what they are, such as TYX for a time series or ZYX for a "
+            "z-stack, or CYX if they are channels"
+        )
+    if mask:
+        return InputError(
+            f"{path} is a mask in colour: export its labels instead, one channel with a number for "
+            "each object, as uint8 or uint16"
+        )
+    return InputError(
+        f"{path} is a colour image (or has transparency): convert it to grey, one channel per "
+        "file, in ImageJ by Image > Type > 8-bit or 16-bit"
+    )

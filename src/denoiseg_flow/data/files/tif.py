@@ -1,0 +1,374 @@
+"""Pixels of tif files, read a piece at a time, and what their metadata say."""
+
+import itertools
+import math
+import os
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.metadata import ORDER, numbered
+from denoiseg_flow.data.files.tif_segments import MissingCodec, SegmentDecoder, check_expansion
+from denoiseg_flow.data.files.units import micrometres
+from denoiseg_flow.errors import InputError
+
+_MOST_PLANES = 10**6
+_LONGEST = 2**26  # bytes of a description
+_TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
+_FORMATS = {42: ("H", 12, "I"), 43: ("Q", 20, "Q")}  # number of tags, tag, offset
+
+
+class TifSource:
+    """The one image in a tif file.
+
+    Attributes
+    ----------
+    shape, axes
+        Length and letter of each dimension in the file, those of length 1 included. The letters
+        are those of tifffile: S stands for colours, Q and I for dimensions without a meaning.
+    dtype
+        Of the pixels, in the byte order of this machine.
+    pixel_size
+        Micrometres by axis letter, as far as known.
+    channels
+        Names of the channels, empty unless the file has some.
+
+    Raises
+    ------
+    InputError
+        If the file holds several images.
+    OSError, ValueError, ...
+        If it is damaged: anything in ``image_files.UNREADABLE``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tif = tifffile.TiffFile(path)
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        _check_chain(self._tif)
+        _check_tags(self._tif)
+        _check_ome(self._tif)
+        series = self._tif.series
+        if not series:
+            raise ValueError("no image inside")
+        if len(series) > 1:
+            raise InputError(
+                f"{self.path} holds {len(series)} images: export one grey image per file"
+            )
+        self._series = series[0]  # of a pyramid, the full resolution
+        self._keyframe = self._series.keyframe
+        if self._series.dtype is None:
+            raise ValueError("unknown type of pixels")
+        dimensions = [
+            (length, letter)
+            for length, letter in zip(
+                self._series.get_shape(False), self._series.get_axes(False), strict=True
+            )
+            if (length, letter) != (1, "S")
+        ]
+        self.shape = tuple(length for length, _ in dimensions)
+        self.axes = "".join(letter for _, letter in dimensions)
+        self.dtype = self._series.dtype.newbyteorder("=")
+        self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+        self._map = None
+        self._check_imagej()
+        offset = self._series.dataoffset
+        if offset is not None and not self._series.is_multifile:
+            # Of a contiguous stack of ImageJ, the first page tells of all the others.
+            _check_end(offset + math.prod(self.shape) * self.dtype.itemsize, self._tif.filehandle)
+            if math.prod(self.shape):
+                dtype = self.dtype.newbyteorder(self._tif.byteorder)
+                self._map = np.memmap(self.path, dtype, "r", offset, self.shape)
+        else:
+            self._check_pages()
+            # Each file of a set may be compressed in another way.
+            keyframes = {page.keyframe for page in self._series.pages if not page.is_final}
+            try:
+                self._decoders = {page: SegmentDecoder(page) for page in keyframes}
+            except MissingCodec as error:
+                raise InputError(f"{self.path} {error}") from error
+        self.pixel_size, self.channels = _metadata(self._tif)
+
+    def _check_imagej(self) -> None:
+        """Raise ValueError for a stack that is cut off, of which tifffile takes what is left."""
+        n_planes = math.prod(self.shape) // max(
+            1, self._keyframe.imagelength * self._keyframe.imagewidth
+        )
+        n_promised = int((self._tif.imagej_metadata or {}).get("images", 1))
+        if n_promised > n_planes:
+            raise ValueError(f"it lacks {n_promised - n_planes} of its {n_promised} planes")
+
+    def _check_pages(self) -> None:
+        """Raise ValueError unless the file is large enough to hold all pages of the image."""
+        n_missing = sum(page is None for page in self._series.pages)
+        if n_missing:
+            raise ValueError(f"it lacks {n_missing} of its {len(self._series.pages)} planes")
+        for page in self._series.pages:
+            file, keyframe = page.parent.filehandle, page.keyframe
+            if (keyframe.shaped, keyframe.dtype) != (self._keyframe.shaped, self._keyframe.dtype):
+                raise ValueError("its planes differ in size or type")
+            if page.is_final:
+                _check_end(page.dataoffsets[0] + keyframe.nbytes, file)
+                continue
+            n_segments = math.prod(keyframe.chunked)
+            n_bytes = int(keyframe.size * np.mean(keyframe.bitspersample)) // 8
+            counts = page.databytecounts
+            n_written = min(sum(count > 0 for count in counts), len(page.dataoffsets))
+            if n_written < n_segments:
+                n_missing = n_segments - n_written
+                raise ValueError(f"it lacks {n_missing} of the {n_segments} tiles of a plane")
+            for start, count in zip(page.dataoffsets, counts, strict=False):
+                _check_end(start + count, file)
+            check_expansion(int(keyframe.compression), sum(counts), n_bytes)
+
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        """Return a copy of the pixels in a slice of each dimension, with start and stop."""
+        shape = tuple(part.stop - part.start for part in slices)
+        if 0 in shape:
+            return np.empty(shape, self.dtype)
+        if self._map is not None:
+            values = np.array(self._map[tuple(slices)], self.dtype)
+            release(self._map)
+            return values
+        n_leading = self._leading()
+        if n_leading is None:
+            whole = np.empty((len(self._series.pages), *self._keyframe.shaped), self.dtype)
+            for page, plane in zip(self._series.pages, whole, strict=True):
+                self._read_page(page, [slice(0, n) for n in plane.shape], plane)
+            return whole.reshape(self.shape)[tuple(slices)].copy()
+        values = np.empty(shape, self.dtype)
+        lengths = iter(
+            part
+            for part, length in zip(slices[n_leading:], self.shape[n_leading:], strict=True)
+            if length > 1
+        )
+        region = [slice(0, 1) if n == 1 else next(lengths) for n in self._keyframe.shaped]
+        planes = values.reshape(-1, *(part.stop - part.start for part in region))
+        places = itertools.product(*(range(s.start, s.stop) for s in slices[:n_leading]))
+        for plane, place in zip(planes, places, strict=True):
+            number = _flat_index(place, self.shape[:n_leading])
+            self._read_page(self._series.pages[number], region, plane)
+        return values
+
+    def _leading(self) -> int | None:
+        """How many dimensions count pages; None if it is not as simple as that."""
+        of_page = [length for length in self._keyframe.shaped if length > 1]
+        for number in range(len(self.shape) + 1):
+            leading, others = self.shape[:number], self.shape[number:]
+            if math.prod(leading) == len(self._series.pages) and of_page == [
+                length for length in others if length > 1
+            ]:
+                return number
+        return None
+
+    def _read_page(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
+        """Fill ``values`` with a region (sample plane, z, y, x, sample) of a page."""
+        if page.is_final:
+            name, shape = Path(page.parent.filehandle.path), self._keyframe.shaped
+            dtype = self.dtype.newbyteorder(page.parent.byteorder)
+            values[...] = np.memmap(name, dtype, "r", page.dataoffsets[0], shape)[tuple(region)]
+            return
+        self._read_segments(page, region, values)
+
+    def _read_segments(self, page: Any, region: Sequence[slice], values: np.ndarray) -> None:
+        """Decode those tiles or strips of a page that a region needs."""
+        decoder = self._decoders[page.keyframe]
+        lengths, sides = self._keyframe.shaped[:4], (1, *decoder.sides)
+        grid = [-(-n // side) for n, side in zip(lengths, sides, strict=True)]
+        needed = [
+            range(part.start // side, (part.stop - 1) // side + 1)
+            for part, side in zip(region[:4], sides, strict=True)
+        ]
+        places = {_flat_index(place, grid): place for place in itertools.product(*needed)}
+        segments = decoder.decode(page, list(places))
+        for (sample, *place), segment in zip(places.values(), segments, strict=True):
+            source, target = [], [sample - region[0].start]
+            for part, number, side, length in zip(
+                region[1:4], place, sides[1:], segment.shape, strict=False
+            ):
+                first = number * side
+                low, high = max(part.start, first), min(part.stop, first + length)
+                source.append(slice(low - first, high - first))
+                target.append(slice(low - part.start, high - part.start))
+            values[tuple(target)] = segment[(*source, region[4])]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._map = None
+        self._tif.close()
+
+
+def _flat_index(place: Sequence[int], shape: Sequence[int]) -> int:
+    return int(np.ravel_multi_index(tuple(place), tuple(shape))) if shape else 0
+
+
+def _check_end(end: int, file: tifffile.FileHandle) -> None:
+    if end > file.size:
+        raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
+
+
+def _check_chain(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError if the pages follow each other in a circle: tifffile would go on and on."""
+    form, file = tif.tiff, tif.filehandle
+    offset, seen = tif.pages.first.offset, set()
+    while 0 < offset < file.size:
+        if offset in seen:
+            raise ValueError(f"its page {len(seen)} is followed by one before it")
+        seen.add(offset)
+        file.seek(offset)
+        try:
+            (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+            file.seek(n_tags * form.tagsize, os.SEEK_CUR)
+            (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
+        except struct.error:
+            return  # where tifffile stops, too
+
+
+def _check_tags(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError if tifffile does without a tag that tells of axes or the size of pixels.
+
+    They lie at the end of an OME-TIFF, where a file is cut off that was not copied to its end.
+    """
+    form, file, first = tif.tiff, tif.filehandle, tif.pages.first
+    file.seek(first.offset)
+    (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    for _ in range(n_tags):
+        code, _ = struct.unpack(form.tagformat1, file.read(form.tagsize)[:4])
+        if code in _TELLING and code not in first.tags:
+            raise ValueError(f"its {tifffile.TIFF.TAGS[code]} is damaged or cut off")
+
+
+def _check_ome(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError for OME metadata that tifffile must not follow."""
+    text = tif.ome_metadata
+    if text is None:
+        return
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise ValueError("its metadata define entities")  # a few may stand for gigabytes of text
+    try:
+        elements = list(ElementTree.fromstring(text).iter())
+    except ElementTree.ParseError:
+        return  # tifffile does without them, too
+    for element in elements:
+        told = element.attrib
+        name = told.get("FileName", "image")
+        if not _is_plain(name):
+            raise ValueError(f"its metadata lead to another folder, {name!r}")
+        counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
+        sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
+        counts.append(math.prod(sizes) // max(tif.pages.first.size, 1))
+        if "Start" in told and "End" in told:
+            length = float(told["End"]) - float(told["Start"])
+            counts.append(length / float(told.get("Step", 1)))
+        for count in map(float, counts):
+            if not abs(count) <= _MOST_PLANES:
+                raise ValueError(f"its metadata promise {count:.3g} planes")
+
+
+def other_files(path: Path) -> list[str]:
+    """Return the names of other files that an OME-TIFF names as parts of its image.
+
+    No more than its description is read. Files that cannot be read have none.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return _other_files(path, status.st_mtime_ns, status.st_size)
+
+
+@cache  # folders are listed more than once
+def _other_files(path: Path, *_: int) -> list[str]:
+    try:
+        root = ElementTree.fromstring(_description(path))
+    except (OSError, ValueError, KeyError, OverflowError, struct.error, ElementTree.ParseError):
+        return []
+    named = [each for each in root.iter() if "FileName" in each.attrib]
+    # A file that was renamed still names the one it was, with an identity that is its own.
+    names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
+    return sorted(name for name in names - {path.name} if _is_plain(name))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file name leads to no other folder, on any system."""
+    return name == re.split(r"[/\\]", name)[-1] and name not in ("", ".", "..")
+
+
+def _description(path: Path) -> bytes:
+    """Return the OME metadata of a tif file as they are in it, without a look at anything else."""
+    with path.open("rb") as file:
+        order = {b"II": "<", b"MM": ">"}[file.read(2)]
+        (version,) = struct.unpack(f"{order}H", file.read(2))
+        count, size, offset = _FORMATS[version]
+
+        def number(form: str) -> int:
+            (value,) = struct.unpack(order + form, file.read(struct.calcsize(order + form)))
+            return value
+
+        file.seek(4 if version == 42 else 8)
+        file.seek(number(offset))
+        for _ in range(number(count)):
+            entry = file.read(size)
+            code, length, place = struct.unpack(f"{order}H2x{offset}{offset}", entry)
+            if code == 270:
+                file.seek(place)
+                text = file.read(min(length, _LONGEST)).rstrip(b"\0")
+                is_ome = text.rstrip().endswith(b"OME>") and b"<!DOCTYPE" not in text
+                return text if is_ome else b""
+    return b""
+
+
+def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return pixel sizes by axis and the names of channels, from the best of what there is.
+
+    Dots per inch are left out, because programs write a meaningless 72 by default.
+    """
+    pixels = _ome_pixels(tif)
+    sizes = {
+        axis: micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"{name}Unit", "µm"))
+        for axis in "ZYX"
+        for name in [f"PhysicalSize{axis}"]
+    }
+    imagej = tif.imagej_metadata or {}
+    page = tif.pages.first
+    unit = imagej.get("unit")
+    if micrometres(1, unit) is None:
+        unit = "cm" if page.resolutionunit == tifffile.RESUNIT.CENTIMETER else None
+    else:
+        sizes["Z"] = sizes["Z"] or micrometres(imagej.get("spacing"), unit)
+    if sizes["Y"] is None and sizes["X"] is None:
+        for axis, per_unit in zip("XY", page.resolution, strict=True):
+            sizes[axis] = micrometres(1 / per_unit, unit) if per_unit > 0 else None
+    return {axis: size for axis, size in sizes.items() if size}, _channel_names(pixels)
+
+
+def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
+    """Return the attributes that OME metadata give to the pixels, none where there is no OME."""
+    if not tif.is_ome:
+        return {}
+    try:
+        image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+        return (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
+    except (KeyError, TypeError, SyntaxError, IndexError):
+        return {}
+
+
+def _channel_names(pixels: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of channels in OME metadata, with a number for one without a name."""
+    channels = pixels.get("Channel", ())
+    channels = channels if isinstance(channels, list | tuple) else (channels,)
+    return numbered([each.get("Name") for each in channels if isinstance(each, Mapping)])

@@ -1,0 +1,236 @@
+"""Turn any source of images into the canonical form that every later step reads.
+
+Canonical means, under one folder: ``images/{image}.tif`` (a plane or a volume, uncompressed),
+``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 truth,
+where there is one) and ``manifest.tsv``. All are OME-TIFF.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from denoiseg_flow import findings
+from denoiseg_flow.data import folders, manifest
+from denoiseg_flow.data.combined import link_parts
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.reader import open_image_file
+from denoiseg_flow.data.files.regions import Reading, Region, find_regions
+from denoiseg_flow.data.files.tiles import Readable
+from denoiseg_flow.data.sources import FOLDER_KEYS, Spec, _dimensions
+from denoiseg_flow.data.store import copy_image, write_image
+from denoiseg_flow.data.validation import check_image, check_mask, check_pair
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.findings import Finding
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.new_folder import new_folder
+
+logger = logging.getLogger(__name__)
+_LEFT_OUT = "left_out.json"
+MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
+
+
+class _Sample(NamedTuple):
+    """One image on its way from the source to the canonical folder."""
+
+    name: str
+    image: Readable
+    mask: np.ndarray | None
+    clean: Readable | None
+    source: str
+    metadata: Metadata
+    given_subset: str = ""
+    constant: bool = False
+    """Whether the image may have a single grey value."""
+
+
+def prepare(
+    spec: Spec,
+    raw: str | Path | None,
+    folder: str | Path,
+    prepared_parts: Sequence[str | Path] = (),
+) -> None:
+    """Write the canonical form of a data set, a part of one image at a time in memory.
+
+    Masks are read as a whole.
+
+    Parameters
+    ----------
+    spec
+        The dataset's section in the config.
+    raw
+        What was simulated, or downloaded and unpacked; None for the user's own folders, and for a
+        combined data set.
+    folder
+        Folder to write; replaced if it exists, and there only once it is complete.
+    prepared_parts
+        The prepared folders of the data sets that a combined one is made of, in the order of
+        ``of``.
+
+    Raises
+    ------
+    InputError
+        For the first image, mask or clean image that cannot be used; the message names it.
+    """
+    folder = Path(folder)
+    with new_folder(folder) as unfinished:
+        for kind in FOLDER_KEYS:
+            (unfinished / kind).mkdir()
+        if raw:
+            checksums.verify_folder(raw)
+        if spec["source"] == "combine":
+            table = link_parts(spec["of"], prepared_parts, unfinished)
+            unread = [each for part in prepared_parts for each in left_out(Path(part))]
+        else:
+            unread = folders.left_out(_kinds(spec, raw).values())
+            rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
+            table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
+        manifest.write(table, unfinished / "manifest.tsv")
+        if unread:
+            findings.write(unread, unfinished / _LEFT_OUT)
+        checksums.write(unfinished)
+    logger.info("prepared %d images, %d of them annotated", len(table), table["annotated"].sum())
+
+
+def left_out(prepared: Path) -> list[Finding]:
+    """Return what :func:`prepare` found in the folders of a data set and did not read."""
+    path = prepared / _LEFT_OUT
+    return findings.read(path) if path.exists() else []
+
+
+def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
+    """Yield the images of a source."""
+    values = {key: spec[key] for key in MASK_KEYS if key in spec}
+    if spec.get("format") == "denoiseg_npz":
+        return _from_npz(raw, values)
+    reading = Reading.of(spec)
+    if spec["source"] == "simulate":
+        reading = Reading(dimensions=_dimensions(spec))
+    return _from_folders(_kinds(spec, raw), values, reading)
+
+
+def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
+    """Return the folders of images, masks and clean images of a source, those that it has."""
+    if spec["source"] == "folder":
+        return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
+    if raw is None:
+        raise ValueError(f"source {spec['source']} needs a folder to read from")
+    if spec["source"] == "simulate":
+        return {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
+    if spec["format"] == "denoiseg_npz":
+        return {}
+    return {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
+
+
+def _from_folders(
+    kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
+) -> Iterator[_Sample]:
+    """Yield the images of folders; ``values`` say what the numbers in their masks mean."""
+    for name, image_path, mask_path, clean_path in folders.find(**kinds):
+        with ExitStack() as stack:
+            images = _open_regions(image_path, reading, stack)
+            masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            cleans = _open_regions(clean_path, reading, stack)
+            for others, kind, path in (
+                (masks, "mask", mask_path),
+                (cleans, "clean image", clean_path),
+            ):
+                if others is not None and len(others) != len(images):
+                    raise InputError(
+                        f"{image_path} holds {len(images)} images, but its {kind} {path} holds "
+                        f"{len(others)}: export both from the same file"
+                    )
+            for number, image in enumerate(images):
+                mask = clean = None
+                if masks is not None:
+                    mask = check_mask(masks[number].read(), str(mask_path), **values)
+                    check_pair(image, mask, str(image_path), str(mask_path), "mask")
+                if cleans is not None:
+                    clean = cleans[number]
+                    check_pair(image, clean, str(image_path), str(clean_path), "clean image")
+                yield _Sample(
+                    name + image.suffix, image, mask, clean, image_path.name, image.metadata
+                )
+
+
+def _open_regions(
+    path: Path | None, reading: Reading, stack: ExitStack, indexed: bool = False
+) -> list[Region] | None:
+    """Return the images of a file, which stays open as long as ``stack``."""
+    if path is None:
+        return None
+    file = stack.enter_context(open_image_file(path, reading.axes, indexed))
+    return list(find_regions(file, reading))
+
+
+def _from_npz(raw: str | Path, values: Mapping[str, Any]) -> Iterator[_Sample]:
+    """Yield the images of a DenoiSeg archive; they are without noise, so each is its own truth."""
+    for item in read_denoiseg_npz(raw):
+        mask = check_mask(item.labels, f"of {item.origin}", **values)
+        check_pair(item.image, mask, item.origin, "labels", "mask")
+        yield _Sample(
+            item.name,
+            item.image,
+            mask,
+            item.image,
+            item.origin,
+            Metadata("YX"),
+            item.subset,
+            # Patches cut from an empty corner may be constant; nobody can repair the archive.
+            constant=True,
+        )
+
+
+def _inside(raw: str | Path, key: str, relative: str) -> Path:
+    """Return a folder of an unpacked archive, with or without its one top folder."""
+    raw = Path(raw)
+    tops = [p for p in sorted(raw.iterdir()) if p.is_dir() and p.name[0] not in "._"]
+    candidates = [raw / relative, *(top / relative for top in tops if len(tops) == 1)]
+    for candidate in candidates:
+        if candidate.is_dir() and candidate.resolve().is_relative_to(raw.resolve()):
+            return candidate
+    raise InputError(
+        f"the downloaded archive has no folder {relative} (config key `{key}`): its folders are "
+        f"{', '.join(top.name for top in tops) or 'none'}"
+    )
+
+
+def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
+    """Write the files of one image and return its row of the manifest."""
+    name, metadata = f"{sample.name}.tif", sample.metadata
+    label = _named(sample.image, sample.source)
+    dtype = check_image(sample.image, label, sample.constant)
+    copy_image(sample.image, folder / "images" / name, metadata, dtype)
+    if sample.mask is not None:
+        spatial = metadata.only(metadata.spatial_axes)
+        write_image(folder / "masks" / name, sample.mask, spatial, compress=True)
+    if sample.clean is not None:
+        if sample.clean is not sample.image:
+            check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)
+        copy_image(sample.clean, folder / "clean" / name, metadata, np.float32)
+    *above, height, width = sample.image.shape
+    return {
+        "image": sample.name,
+        "height": height,
+        "width": width,
+        "depth": above[-1] if "Z" in metadata.axes else 1,
+        "dtype": str(dtype),
+        "annotated": int(sample.mask is not None),
+        "n_objects": 0 if sample.mask is None else len(np.unique(sample.mask[sample.mask > 0])),
+        "clean": int(sample.clean is not None),
+        "given_subset": sample.given_subset,
+        "source": sample.source,
+    }
+
+
+def _named(image: Readable, source: str) -> str:
+    """What error messages call an image."""
+    if not isinstance(image, Region):
+        return source
+    part = f" ({image.suffix.strip('_')})" if image.suffix else ""
+    return f"{image.file.path}{part}"

@@ -1,0 +1,1 @@
+"""Simulated images whose truth is known."""

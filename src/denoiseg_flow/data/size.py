@@ -1,0 +1,136 @@
+"""How many images of which size a data set has, as far as that is known before a study runs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from denoiseg_flow.data import folders, manifest, splitting
+from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.files.reader import open_image_file
+from denoiseg_flow.data.files.regions import Reading, find_regions
+from denoiseg_flow.data.simulated import simulator
+from denoiseg_flow.data.sources import FOLDER_KEYS, count_in_advance
+
+Spec = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The images of a data set, all of them taken to have one shape.
+
+    Attributes
+    ----------
+    n_train, n_val, n_test
+        Images of the subsets; those that are cross-validated count as tested.
+    shape
+        Of an image: ([z,] y, x).
+    cross
+        Whether annotated images are cross-validated.
+    known
+        Whether all of this is known; otherwise it is a guess.
+    """
+
+    n_train: int
+    n_val: int
+    n_test: int
+    shape: tuple[int, ...]
+    cross: bool = False
+    known: bool = True
+
+    @property
+    def n_images(self) -> int:
+        """All images; those that are cross-validated are among the tested ones."""
+        return self.n_train + self.n_val + self.n_test
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is known of one source: images, annotated ones, and the shape of one."""
+
+    n_images: int
+    n_annotated: int
+    shape: tuple[int, ...]
+    n_given: tuple[int, int] | None = None  # for validation and testing, by its own division
+    known: bool = True
+
+
+# Of an archive that nobody has downloaded: near those of the DenoiSeg paper, which have 1,000 to
+# 4,500 patches of 128x128 pixels, and 40 to 70 larger images for testing.
+_ARCHIVE = _Part(4500, 4500, (128, 128), (675, 225), known=False)
+
+
+def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
+    """Return what is known of a data set: from its manifest, its config, or its first file.
+
+    Parameters
+    ----------
+    datasets
+        The section of the config, with its defaults.
+    name
+        Of the data set.
+    data
+        The folder with ``{dataset}/prepared/manifest.tsv`` of every data set that is prepared.
+    """
+    of = parts(datasets, name)
+    first, *extra = (_find(datasets[part], data / part / "prepared/manifest.tsv") for part in of)
+    how, cross = datasets[of[0]]["split"], False
+    if first.n_given is not None and (how == splitting.GIVEN or not first.known):
+        n_val, n_test = first.n_given
+    else:
+        sizes = splitting.subset_sizes(first.n_images, first.n_annotated, how)
+        n_val, n_test, cross = sizes.val, sizes.test, sizes.cross
+    n_test = first.n_annotated if cross else n_test
+    n_train = first.n_images - n_val - n_test + sum(part.n_images for part in extra)
+    return Extent(
+        n_train=min(datasets[name].get("n_train") or n_train, n_train),
+        n_val=n_val,
+        n_test=n_test,
+        shape=max((part.shape for part in (first, *extra)), key=math.prod),
+        cross=cross,
+        known=all(part.known for part in (first, *extra)),
+    )
+
+
+def _find(spec: Spec, table: Path) -> _Part:
+    """Return what is known of a source; its images are as large as the largest in a manifest."""
+    if table.exists():
+        return _of_manifest(table)
+    if spec["source"] == "simulate":
+        side = spec.get("size", simulator.SIZE)
+        shape = (*filter(None, [spec.get("depth")]), side, side)
+        return _Part(*count_in_advance(spec), shape)
+    if spec["source"] == "folder":
+        return _of_folders(spec)
+    return _ARCHIVE
+
+
+def _of_manifest(table: Path) -> _Part:
+    rows = manifest.read(table)
+    volume = (rows["depth"] * rows["height"] * rows["width"]).idxmax()
+    depth, *plane = rows.loc[volume, ["depth", "height", "width"]]
+    given = tuple(int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
+    shape = tuple(map(int, plane if depth == 1 else (depth, *plane)))
+    return _Part(len(rows), int(rows["annotated"].sum()), shape, given)
+
+
+def _of_folders(spec: Spec) -> _Part:
+    """Return what the first file and the names of all tell; files may hold several images each."""
+    sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+    with open_image_file(sources[0].image, spec.get("axes")) as file:
+        regions = list(find_regions(file, Reading.of(spec)))
+        shape = regions[0].shape
+    axes = 3 if spec.get("dimensions") == 3 else 2
+    n_annotated = sum(source.mask is not None for source in sources)
+    return _Part(
+        len(sources) * len(regions),
+        n_annotated * len(regions),
+        (math.prod(shape[:-axes]) * shape[-axes], *shape[1 - axes :]),
+        known=len(regions) == 1,
+    )

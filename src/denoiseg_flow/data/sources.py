@@ -1,0 +1,242 @@
+"""What a config says of its datasets, checked and counted before any job starts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from denoiseg_flow.data import folders, splitting
+from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.files.reader import open_image_file
+from denoiseg_flow.data.files.regions import Reading, find_regions
+from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
+from denoiseg_flow.data.simulated import simulator
+from denoiseg_flow.errors import InputError
+
+Spec = Mapping[str, Any]
+"""One section of ``datasets`` in the config."""
+
+SIMULATOR_KEYS = (
+    "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
+)  # fmt: skip
+FOLDER_KEYS = ("images", "masks", "clean")
+
+
+def simulator_options(spec: Spec) -> dict[str, Any]:
+    """Return the keys of a dataset that are parameters of :func:`simulator.simulate`."""
+    return {key: spec[key] for key in SIMULATOR_KEYS if key in spec}
+
+
+def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> None:
+    """Check what can be known about the data before any job starts.
+
+    Parameters
+    ----------
+    config
+        The whole config, defaults filled in.
+    n_labelled
+        How many annotated training images the runs of each data set need.
+
+    Raises
+    ------
+    InputError
+        If a folder cannot be used, a combined data set cannot be made, a noise level is
+        incomplete, or ``grid.n_labelled`` asks for more annotated images than a data set leaves
+        for training, or a data set leaves none for validation.
+    """
+    grid = config["grid"]
+    for name in grid["noises"]:
+        check_level(name, config["noises"][name])
+    for name in grid["datasets"]:
+        available = annotated_for_training(config["datasets"], name)
+        if available is not None and n_labelled[name] > available:
+            raise InputError(
+                f"grid.n_labelled asks for {n_labelled[name]} labelled images, but dataset {name} "
+                f"has only {available} annotated images left for training after validation and "
+                "test are taken out: ask for fewer, or annotate more"
+            )
+        sizes = _sizes_in_advance(config["datasets"][parts(config["datasets"], name)[0]])
+        if sizes is None or sizes.cross:
+            continue
+        if config["predict"] == "test" and not sizes.test:
+            raise InputError(
+                f"dataset {name} keeps no image for testing, so that nothing would be predicted: "
+                "set 'test' of its split above 0, or write 'predict: all'"
+            )
+        if n_labelled[name] and not (sizes.annotated_only and sizes.val):
+            raise InputError(
+                f"dataset {name} has too few annotated images to choose the threshold of the "
+                "segmentation on some that were not trained on: annotate at least 3 (with 'val' of "
+                "its split above 0), or 2 and write 'cross_validate_below: 8' in its split"
+            )
+
+
+def check_intensities(config: Mapping[str, Any]) -> None:
+    """Check, before any job starts, that photons can be drawn from the user's own images.
+
+    Only the headers are read of images whose pixel type has no negative numbers, and nothing at
+    all if the grid selects no Poisson noise.
+
+    Parameters
+    ----------
+    config
+        The whole config, which passed :func:`check_sources`.
+
+    Raises
+    ------
+    InputError
+        For the first image with negative values (or that cannot be read at all) of a dataset with
+        ``source: folder`` that is selected, or part of a selected one, if a selected noise is of a
+        Poisson kind.
+    """
+    grid = config["grid"]
+    # One noise is enough: all kinds that draw photons refuse the same images.
+    noise = next((name for name in grid["noises"] if counts_photons(config["noises"][name])), None)
+    if noise is None:
+        return
+    datasets = config["datasets"]
+    used = {part: datasets[part] for name in grid["datasets"] for part in parts(datasets, name)}
+    for spec in used.values():
+        if spec["source"] == "folder":
+            for source in folders.find(spec["images"]):
+                with open_image_file(source.image, spec.get("axes")) as file:
+                    for region in find_regions(file, Reading.of(spec)):
+                        check_photons(region, config["noises"][noise], noise, source.image)
+
+
+def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
+    """Return how many annotated images validation and test leave for training; None if remote.
+
+    Raises
+    ------
+    InputError
+        If the folders cannot be paired, the data set cannot be split, it cannot be made of others
+        as it says, or it has fewer training images than it asks for.
+    """
+    specs = [datasets[part] for part in parts(datasets, name)]
+    own, *extra = [count_in_advance(spec) for spec in specs]
+    if own is None:
+        return None
+    if specs[0]["split"] == splitting.GIVEN:
+        raise InputError(
+            f"`split: given` needs a data set with a fixed split, but the source is "
+            f"{specs[0]['source']}: write `split: {{val: 0.15, test: 0.25, seed: 0}}`"
+        )
+    sizes = splitting.subset_sizes(*own, specs[0]["split"])
+    if None in extra:
+        return None
+    n_images, n_annotated = (sum(counts) for counts in zip(own, *extra, strict=True))
+    if sizes.cross and datasets[name].get("n_train") is not None:
+        raise InputError(
+            f"config key datasets.{name}.n_train cannot be used where annotated images are "
+            "cross-validated: leave it out, or set 'cross_validate_below: 0' in the split"
+        )
+    taken = sizes.val + sizes.test
+    n_train = datasets[name].get("n_train")
+    if n_train is not None and n_train > n_images - taken:
+        raise InputError(
+            f"config key datasets.{name}.n_train is {n_train}, but only {n_images - taken} images "
+            "are left for training after validation and test are taken out: write a smaller number"
+        )
+    if sizes.annotated_only or sizes.test == own[0]:
+        n_annotated = max(n_annotated - taken, 0)
+    return n_annotated if n_train is None else min(n_annotated, n_train)
+
+
+def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether the annotated images of a data set are cross-validated, if known yet.
+
+    Looks at the folders of a data set only where its split allows for it.
+    """
+    spec = datasets[parts(datasets, name)[0]]
+    how = spec.get("split", {})
+    if how == splitting.GIVEN or not how.get("cross_validate_below"):
+        return False
+    sizes = _sizes_in_advance(spec)
+    return sizes is not None and sizes.cross
+
+
+def _sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
+    """Return how many images validation and test take; None if that is not known yet."""
+    counts = count_in_advance(spec)
+    if counts is None or spec["split"] == splitting.GIVEN:
+        return None
+    return splitting.subset_sizes(*counts, spec["split"])
+
+
+def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:
+    """Return how a data set is divided; a combined one as the first of those it is made of."""
+    return datasets[parts(datasets, name)[0]]["split"]
+
+
+def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether the clean images of a data set are known, in a combined one of all parts."""
+    return all(
+        spec["source"] == "simulate"
+        or spec.get("format") == "denoiseg_npz"
+        or bool(spec.get("clean"))
+        for spec in (datasets[part] for part in parts(datasets, name))
+    )
+
+
+def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
+    """Return 3 for a data set of volumes, 2 for one of planes.
+
+    Raises
+    ------
+    InputError
+        If a combined data set is made of both.
+    """
+    of = parts(datasets, name)
+    found = [_dimensions(datasets[part]) for part in of]
+    for part, each in zip(of, found, strict=True):
+        if each != found[0]:
+            raise InputError(
+                f"config key datasets.{name}.of names {of[0]} and {part}, of which only one is "
+                "made of volumes: combine volumes with volumes, and planes with planes"
+            )
+    return found[0]
+
+
+def _dimensions(spec: Spec) -> int:
+    volumes = spec.get("dimensions") == 3 or bool(spec.get("depth"))
+    return 3 if volumes else 2
+
+
+def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether images of a data set have masks, in a combined one those of the first part.
+
+    The others do not count, because only images of the first are ever tested.
+    """
+    spec = datasets[parts(datasets, name)[0]]
+    if spec["source"] == "simulate":
+        return count_in_advance(spec)[1] > 0
+    return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
+
+
+def count_in_advance(spec: Spec) -> tuple[int, int] | None:
+    """Return the numbers of images and of annotated images; None if that is not known yet.
+
+    Of a folder, it is not known where files hold several images.
+    """
+    if spec["source"] == "simulate":
+        n_images = spec.get("n_images", simulator.N_IMAGES)
+        structure = spec.get("structure", simulator.STRUCTURES[0])
+        simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
+        return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
+    if spec["source"] == "folder":
+        sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+        if _holds_several(sources[0].image, spec):
+            return None
+        return len(sources), sum(source.mask is not None for source in sources)
+    if spec["format"] == "folder" and not spec.get("images"):
+        raise InputError(
+            "a dataset with `format: folder` lacks `images`: write the name of the folder of "
+            "images inside the archive"
+        )
+    return None
+
+
+def _holds_several(path: Path, spec: Spec) -> bool:
+    """Whether a file has several images; raises if it cannot be read as the config says."""
+    with open_image_file(path, spec.get("axes")) as file:
+        return len(list(find_regions(file, Reading.of(spec)))) > 1

@@ -1,0 +1,251 @@
+"""The split of a dataset into training, validation and test images."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from denoiseg_flow.data.manifest import CROSS, SPLIT_COLUMNS, SUBSETS, TRAINED
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs.seeds import generator
+
+logger = logging.getLogger(__name__)
+N_FOLDS = 3
+UNUSED = "unused"  # of the images in none of them
+GIVEN = "given"
+EXTRA = "extra"  # as given_subset: for training only, and outside of every fraction
+
+
+class SubsetSizes(NamedTuple):
+    """How many images validation and test take, and from which pool."""
+
+    val: int
+    test: int
+    annotated_only: bool
+    """Whether they are annotated images; otherwise segmentation cannot be scored."""
+    cross: bool = False
+    """Whether the annotated images are cross-validated, so that none is taken out of training."""
+
+
+def split(
+    manifest: pd.DataFrame,
+    how: Mapping[str, float] | str,
+    run_seed: int,
+    n_train: int | None = None,
+) -> pd.DataFrame:
+    """Split a data set by source image, and rank its annotated training images.
+
+    Validation and test images are drawn from the annotated images, the rest is for training.
+    Images of one file, such as the planes of a stack, are in one subset, if there are files enough
+    for all subsets: as many files as come nearest to the fractions, and one at least in each.
+    With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
+    and validation images are drawn from the others, as long as one of these is left for training.
+    With fewer than three annotated images, all of those stay in training, and validation and test
+    are drawn from the others, so that at least denoising can be scored. Images that a combined data
+    set adds (given_subset "extra") are for training, and the others are divided as if alone.
+
+    Parameters
+    ----------
+    manifest
+        See MANIFEST_COLUMNS.
+    how
+        Fractions of the annotated images under ``val`` and ``test``, at least one image each
+        unless 0, a ``seed`` that decides, alone, which image is in which subset, and
+        ``cross_validate_below``, 0 if it is left out; or "given",
+        to follow the manifest's column given_subset.
+    run_seed
+        Decides the order in which annotated training images are revealed. The first n of them are
+        this seed's n labelled images, so that smaller subsets lie within larger ones.
+    n_train
+        How many training images are used: the annotated ones first, in order of rank, then others
+        in random order. The rest is in no subset ("unused"). None uses all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        See SPLIT_COLUMNS; in the order of the manifest.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three images, or the fractions leave none for training, or no
+        split is given, or there are fewer than ``n_train``.
+    """
+    subset = _given(manifest) if how == GIVEN else pd.Series(_draw(manifest, how), manifest.index)
+    table = manifest.assign(subset=subset)
+    if n_train is not None and (subset == CROSS).any():
+        raise InputError(
+            "config key 'n_train' of a combined data set cannot be used where annotated images are "
+            "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
+        )
+    if n_train is not None:
+        beyond = _beyond(table[table["subset"] == "train"], n_train, run_seed)
+        table.loc[table["image"].isin(beyond), "subset"] = UNUSED
+    candidates = table.loc[table["subset"].isin(TRAINED) & (table["annotated"] == 1), "image"]
+    order = _shuffled(candidates, run_seed, "labels")
+    rank = {image: position for position, image in enumerate(order, start=1)}
+    table["rank"] = pd.array([rank.get(image) for image in table["image"]], dtype="Int64")
+    return table[list(SPLIT_COLUMNS)]
+
+
+def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]) -> SubsetSizes:
+    """Return how many images :func:`split` takes out of training; raises as it does.
+
+    With ``test`` 1, these are all images, however few: for methods that train on each of them
+    alone, or not at all.
+    """
+    val, test = float(fractions["val"]), float(fractions["test"])
+    if test == 1 and val == 0:
+        return SubsetSizes(0, n_images, False)
+    if 1 < n_annotated < fractions.get("cross_validate_below", 0):
+        others = n_images - n_annotated
+        n_val = min(max(int(val * others + 0.5), 1), others - 1) if val > 0 and others > 1 else 0
+        return SubsetSizes(n_val, 0, False, cross=True)
+    if val < 0 or test < 0 or val + test >= 1:
+        raise InputError(
+            f"split.val is {val} and split.test is {test}, but they must be fractions from 0 that "
+            "add up to less than 1, such as 0.15 and 0.25 (or 0 and 1, for methods that need no "
+            "training images)"
+        )
+    wanted = (val > 0) + (test > 0)
+    annotated_only = n_annotated > wanted
+    pool = n_annotated if annotated_only else n_images - n_annotated
+    spare = pool - (1 if annotated_only or n_annotated == 0 else 0)  # training needs one image
+    if spare < wanted:
+        raise InputError(
+            f"the data set has {n_images} images, {n_annotated} of them annotated, too few to "
+            "split into training, validation and test: give at least 3, or better 3 with masks"
+        )
+    n_test = min(max(int(test * pool + 0.5), 1), spare - (val > 0)) if test > 0 else 0
+    n_val = min(max(int(val * pool + 0.5), 1), spare - n_test) if val > 0 else 0
+    return SubsetSizes(n_val, n_test, annotated_only)
+
+
+def folds(split_table: pd.DataFrame, n_labelled: int) -> list[list[str]]:
+    """Return the images of the subset "cross" in parts; none, if there is no such image.
+
+    Each part is predicted by a network that was trained without it. The first ``n_labelled``, whose
+    masks are used, are divided into :data:`N_FOLDS` parts, or as many as there are images. The
+    others are a part of their own; without any mask, it is they that are divided.
+    """
+    ranked = split_table[split_table["subset"] == CROSS].sort_values("rank")
+    revealed = set(labelled_images(split_table, n_labelled))
+    used = ranked["image"].isin(revealed)
+    if not used.any():
+        return _in_parts(ranked)
+    others = ranked.loc[~used, "image"].tolist()
+    return [*_in_parts(ranked[used]), *([others] if others else [])]
+
+
+def _in_parts(images: pd.DataFrame) -> list[list[str]]:
+    """Return images in parts, those of one file together where there are several files."""
+    keys = images["source"] if images["source"].nunique() > 1 else images["image"]
+    numbers = pd.factorize(keys)[0]
+    n_parts = min(N_FOLDS, keys.nunique())
+    return [images.loc[numbers % n_parts == part, "image"].tolist() for part in range(n_parts)]
+
+
+def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
+    """Return the names of the first ``n_labelled`` annotated training images, in order of rank.
+
+    Raises
+    ------
+    InputError
+        If there are fewer.
+    """
+    ranked = split_table[split_table["rank"].notna()].sort_values("rank")
+    if n_labelled > len(ranked):
+        raise InputError(
+            f"grid.n_labelled asks for {n_labelled} labelled images, but only {len(ranked)} "
+            "annotated images are left for training: ask for fewer, or annotate more"
+        )
+    return ranked["image"].head(n_labelled).tolist()
+
+
+def _beyond(train: pd.DataFrame, n_train: int, run_seed: int) -> list[str]:
+    """Return the training images that are one too many."""
+    if n_train > len(train):
+        raise InputError(
+            f"n_train is {n_train}, but only {len(train)} images are left for training after "
+            "validation and test are taken out: use fewer, or give more images"
+        )
+    order = []
+    for annotated in (1, 0):
+        order += _shuffled(train.loc[train["annotated"] == annotated, "image"], run_seed, "labels")
+    return order[n_train:]
+
+
+def _given(manifest: pd.DataFrame) -> pd.Series:
+    """Return the subsets that came with the data."""
+    lacking = manifest.loc[~manifest["given_subset"].isin([*SUBSETS, EXTRA]), "image"]
+    if len(lacking):
+        raise InputError(
+            f"the data set comes without a fixed split (image {lacking.iloc[0]} has none): write "
+            "`split: {val: 0.15, test: 0.25, seed: 0}` instead of `split: given`"
+        )
+    return manifest["given_subset"].replace(EXTRA, "train")
+
+
+def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
+    """Draw validation and test images."""
+    own = manifest[manifest["given_subset"] != EXTRA]
+    annotated = own["annotated"] == 1
+    sizes = subset_sizes(len(own), int(annotated.sum()), how)
+    if sizes.test == len(own):
+        return ["test" if image in set(own["image"]) else "train" for image in manifest["image"]]
+    if not sizes.annotated_only and not sizes.cross and sizes.val + sizes.test > 0:
+        logger.warning(
+            "only %d of %d images are annotated, too few for validation and test: these are drawn "
+            "from images without masks, so that denoising can be scored but segmentation cannot",
+            annotated.sum(),
+            len(own),
+        )
+    pool = own[annotated == sizes.annotated_only]
+    places = dict.fromkeys(own.loc[annotated, "image"], CROSS) if sizes.cross else {}
+    wanted = {key: count for key, count in (("test", sizes.test), ("val", sizes.val)) if count}
+    kept = int(sizes.annotated_only or sizes.cross or not annotated.any())  # one for training
+    groups = _shuffled_groups(pool, int(how["seed"]), len(wanted) + kept) if wanted else []
+    for number, (subset, count) in enumerate(wanted.items(), start=1):
+        spare = len(groups) - (len(wanted) - number) - kept
+        for group in _about(groups, count, spare):
+            groups.remove(group)
+            places |= dict.fromkeys(group, subset)
+    return [places.get(image, "train") for image in manifest["image"]]
+
+
+def _about(groups: list[list[str]], wanted: int, limit: int) -> list[list[str]]:
+    """Return some of the groups, in their order, that hold about as many images as wanted.
+
+    Each of them brings the sum nearer to that. One at least, the smallest if all are too large, and
+    ``limit`` at most.
+    """
+    taken: list[list[str]] = []
+    lacking = wanted
+    for group in groups:
+        if len(taken) < limit and abs(lacking - len(group)) < abs(lacking):
+            taken.append(group)
+            lacking -= len(group)
+    return taken or [min(groups, key=len)]
+
+
+def _shuffled_groups(pool: pd.DataFrame, seed: int, needed: int) -> list[list[str]]:
+    """Return the images in random order, those of one file together if that makes enough groups.
+
+    Planes of a stack and frames of a movie are alike: scores on some of them would say little of
+    new ones, if others were trained on.
+    """
+    files = dict(list(pool.groupby("source", sort=False)["image"]))
+    if len(files) >= needed:
+        return [list(files[source]) for source in _shuffled(files, seed, "split")]
+    logger.warning(
+        "there are fewer than %d files, of several images each: images of one file are used for "
+        "training and testing alike, so that scores flatter",
+        needed,
+    )
+    return [[image] for image in _shuffled(pool["image"], seed, "split")]
+
+
+def _shuffled(images: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """Shuffle names so that the order of two does not depend on which others there are."""
+    return sorted(images, key=lambda image: (generator(seed, purpose, image).random(), image))

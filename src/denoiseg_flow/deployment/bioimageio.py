@@ -1,0 +1,326 @@
+"""Write a trained model as a package of the BioImage Model Zoo, for use in other programs."""
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.reader import ImageFile, open_image_file
+from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
+from denoiseg_flow.data.painting import overlay
+from denoiseg_flow.data.store import middle_plane
+from denoiseg_flow.data.validation import check_image
+from denoiseg_flow.deployment import model_card
+from denoiseg_flow.deployment.torchscript import Axis, axes_of, outputs_of, record_network
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods.classes import CLASSES
+from denoiseg_flow.methods.instances import label_instances
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel, chain
+from denoiseg_flow.models.model_file import existing_model, load_model
+
+FORMAT = "0.5.14"  # of the description; newer versions of bioimageio.spec raise it themselves
+
+# Programs add 1e-6 to the standard deviation before they divide by it, which must not show.
+SMALLEST_STD = 1e-3
+
+_TITLE = re.compile(r"[A-Za-z0-9_+() -]{5,128}")
+_MEANING = {
+    "denoised": "the image without noise, on the intensity scale of the input",
+    "probabilities": "of the classes background, foreground (inside of objects) and border",
+}
+
+
+def export_model(
+    file: Path,
+    package: Path,
+    image: Path,
+    title: str | None = None,
+    authors: Sequence[str] = (),
+    licence: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008, it is immutable
+) -> None:
+    """Write the model of a file as a package of the BioImage Model Zoo.
+
+    The package is compared with the model first, and takes its place when it is complete.
+
+    Parameters
+    ----------
+    file
+        A model of a method with one network, or a chain of such.
+    package
+        The zip file to write.
+    image
+        A file with an image like those that the model is for, of which the first becomes the test
+        image, or its centre.
+    title
+        Name of the package; None: from method and data set.
+    authors
+        Names of those who trained the model.
+    licence
+        SPDX identifier, such as ``CC-BY-4.0``.
+    reading
+        How the file of the image is read. Whether it holds planes or volumes, the model decides.
+
+    Raises
+    ------
+    InputError
+        If the optional ``bioimageio.spec`` is missing, or the model, the image, or one of the
+        texts cannot be used.
+    """
+    try:
+        from bioimageio.spec import ValidationContext, save_bioimageio_package
+    except ImportError as error:
+        raise InputError(
+            "writing packages needs the optional bioimageio.spec: install it with "
+            "`python -m pip install -c constraints.txt -e '.[export]'`"
+        ) from error
+    if package.suffix != ".zip":
+        raise InputError(f"package {package} must end in .zip: call it {package.stem}.zip")
+    _check_texts(title, authors, licence)
+    models = _load(file)
+    noisy, known = _test_image(image, models, reading)
+    name = title or model_card.title(models[-1])
+    package.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unfinished_", dir=package.parent) as temporary:
+        folder = Path(temporary)
+        outputs = record_network(models, noisy, folder / "weights.pt")
+        axes = {"axes": f"C{known.spatial_axes}"}
+        for key, values in {"noisy": noisy, **outputs}.items():  # (channel, [z,] y, x)
+            np.save(folder / f"{key}.npy", values[None])
+            path = folder / f"{key}.tif"
+            tifffile.imwrite(path, values, photometric="minisblack", metadata=axes)
+        Image.fromarray(_cover(models[-1], noisy, outputs)).save(folder / "cover.png")
+        text = model_card.readme(name, models, known)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        description = describe(models, known, name, authors, licence)
+        # The older of the two names of a description, which more programs look for.
+        with ValidationContext(root=folder, file_name="rdf.yaml"):
+            save_bioimageio_package(description, output_path=folder / "package.zip")
+        os.replace(folder / "package.zip", package)
+
+
+def _check_texts(title: str | None, authors: Sequence[str], licence: str | None) -> None:
+    from bioimageio.spec.generic.v0_3 import LicenseId
+
+    if title is not None and not _TITLE.fullmatch(title):
+        raise InputError(
+            f"title '{title}' must have 5 to 128 characters, of which only letters, digits, "
+            "spaces and _+-() are allowed: choose another one"
+        )
+    for author in authors:
+        if not author or "/" in author or "\\" in author:
+            raise InputError(
+                f"author '{author}' must be a name without slashes: give only the name"
+            )
+    if licence is not None:
+        try:
+            LicenseId(licence)
+        except ValueError as error:
+            raise InputError(
+                f"licence '{licence}' is no SPDX identifier: write one such as CC-BY-4.0, "
+                "CC0-1.0 or MIT (all of them: https://spdx.org/licenses)"
+            ) from error
+
+
+def _load(file: Path) -> list[TrainedModel]:
+    """Read the chain of a model that a package can hold."""
+    models = chain(load_model(existing_model(file)))
+    for model in models:
+        reason = _obstacle(model)
+        if reason:
+            raise InputError(f"model {file} cannot be exported, because {reason}")
+    return models
+
+
+def _obstacle(model: AnyModel) -> str | None:
+    """Why a package cannot hold a model, and the way out; None: it can."""
+    method = f"method '{model.method.name}'"
+    if isinstance(model, ClassicalModel):
+        return f"{method} is a classical filter without a network; export one that has a network"
+    if model.method.each_image:
+        return f"{method} trains a network for each image; export a model of another method"
+    smallest = min(std for _, std in model.normalisation.channels())
+    if smallest < SMALLEST_STD:
+        return (
+            f"the intensities of its images vary by {smallest:.1e} only, which "
+            "other programs cannot normalise; multiply the images by "
+            f"{10.0 ** math.ceil(-math.log10(smallest)):g} and train again"
+        )
+    return None
+
+
+def _test_image(
+    path: Path, models: Sequence[TrainedModel], reading: Reading
+) -> tuple[np.ndarray, Metadata]:
+    """Return the centre of the first image of a file (channel, [z,] y, x), and what is known of it.
+
+    It is float32, and mirrored beyond its borders where it is too small.
+    """
+    axes, layout = axes_of(models), models[0].layout
+    with open_image_file(path, reading.axes) as file:
+        region = _first_region(file, layout, reading)
+        shape = region.shape[-len(axes) :]
+        starts = [
+            max(0, (length - axis.tested) // 2) for length, axis in zip(shape, axes, strict=True)
+        ]
+        place = [
+            slice(start, min(start + axis.tested, length))
+            for start, axis, length in zip(starts, axes, shape, strict=True)
+        ]
+        channels = [slice(0, length) for length in region.shape[: -len(axes)]]
+        centre = region[*channels, *place]
+    check_image(centre, str(path), constant=True)
+    centre = centre.astype(np.float32).reshape(layout.channels, *centre.shape[-len(axes) :])
+    missing = [
+        (0, axis.tested - length) for axis, length in zip(axes, centre.shape[1:], strict=True)
+    ]
+    return np.pad(centre, [(0, 0), *missing], mode="reflect"), region.metadata
+
+
+def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
+    """Return the first image of a file; raises if it is none for models of that layout."""
+    axes = file.metadata.axes
+    if layout.dimensions == 3 and "Z" not in axes:
+        raise InputError(
+            f"image {file.path} is a plane, but the model is for volumes: give a z-stack, or name "
+            "its dimensions by --axes, if they are called otherwise in the file"
+        )
+    if layout.channels > 1 and reading.channel is None:
+        reading = replace(reading, channel=ALL)
+    region = next(find_regions(file, replace(reading, dimensions=layout.dimensions)))
+    count = region.shape[0] if "C" in region.metadata.axes else 1
+    if count != layout.channels:
+        way = "choose one by --channel" if layout.channels == 1 else "leave --channel out"
+        raise InputError(
+            f"image {file.path} would be read with {count} channel(s), but the model is for "
+            f"{layout.channels}: give an image of the same channels, and {way}"
+        )
+    return region
+
+
+def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Paint a picture (y, x, 3), uint8: on the left the noisy image, on the right the result.
+
+    Of the first channel, and the middle plane of a volume.
+    """
+    before = middle_plane(noisy[0])
+    after = middle_plane(outputs.get("denoised", noisy)[0])
+    labels = nothing = np.zeros(before.shape, np.uint8)
+    if "probabilities" in outputs:
+        thresholds = [model.threshold.value]
+        (found,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
+        labels = middle_plane(found)
+    picture = overlay(before, nothing)
+    right = np.s_[:, before.shape[1] // 2 :]
+    picture[right] = overlay(after, labels)[right]
+    return picture
+
+
+def describe(
+    models: Sequence[TrainedModel],
+    known: Metadata,
+    name: str,
+    authors: Sequence[str],
+    licence: str | None,
+) -> dict[str, Any]:
+    """Return the description of a package, as bioimageio.spec checks it.
+
+    Parameters
+    ----------
+    models
+        A chain; the last one yields the result.
+    known
+        Of the test image: its pixel size and the names of its channels are those of the tensors.
+    name, authors, licence
+        See :func:`export_model`.
+    """
+    axes, outputs = axes_of(models), outputs_of(models)
+    read, written = _space(axes, known)
+    names = model_card.channel_names(models[0].layout, known)
+    channels = {"noisy": names, "denoised": names, "probabilities": CLASSES}
+    if len(names) == 1:
+        channels |= {"noisy": ["intensity"], "denoised": ["denoised"]}
+    description = {
+        "type": "model",
+        "format_version": FORMAT,
+        "name": name,
+        "description": model_card.description(models),
+        "authors": [{"name": author} for author in authors],
+        "cite": model_card.citations(models),
+        "tags": model_card.tags(models),
+        "documentation": {"source": "README.md"},
+        "covers": [{"source": "cover.png"}],
+        "inputs": [
+            _tensor("noisy", "the image as it was recorded", channels["noisy"], read)
+            | {"preprocessing": [_normalisation(models[0])]}
+        ],
+        "outputs": [_tensor(key, _MEANING[key], channels[key], written) for key in outputs],
+        "weights": {
+            "torchscript": {
+                "source": "weights.pt",
+                "pytorch_version": torch.__version__.partition("+")[0],
+            }
+        },
+        "config": {"denoiseg_flow": model_card.plain_record(models)},
+    }
+    return description | ({"license": licence} if licence else {})
+
+
+def _normalisation(model: TrainedModel) -> dict[str, Any]:
+    """Describe what a program does to an image before the network of a model reads it."""
+    channels = model.normalisation.channels()
+    means, stds = ([float(value) for value in values] for values in zip(*channels, strict=True))
+    kwargs = (
+        {"mean": means[0], "std": stds[0]}
+        if len(channels) == 1
+        else {"axis": "channel", "mean": means, "std": stds}
+    )
+    return {"id": "fixed_zero_mean_unit_variance", "kwargs": kwargs}
+
+
+def _space(
+    axes: Sequence[Axis], known: Metadata
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Describe the axes of space, first of the input, then of the outputs."""
+    read, written = [], []
+    for axis in axes:
+        told: dict[str, Any] = {"type": "space", "id": axis.name}
+        if axis.name.upper() in known.pixel_size:
+            # Readers multiply lengths by the scale of one tensor, divide by that of the other, and
+            # round down. In 24 bits no product is rounded, so that they get the lengths back.
+            scale = float(np.float32(known.pixel_size[axis.name.upper()]))
+            told |= {"unit": "micrometer", "scale": scale}
+        size = {"min": axis.smallest, "step": axis.step}
+        read.append(told | {"size": size, "concatenable": True})
+        halo = {"halo": axis.halo} if axis.halo else {}  # the format knows no halo of 0
+        written.append(told | {"size": {"tensor_id": "noisy", "axis_id": axis.name}} | halo)
+    return read, written
+
+
+def _tensor(
+    name: str, meaning: str, channels: Sequence[str], space: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Describe one tensor with axes batch, channel and those of space."""
+    return {
+        "id": name,
+        "description": meaning,
+        "axes": [
+            {"type": "batch"},
+            {"type": "channel", "channel_names": list(channels)},
+            *space,
+        ],
+        "data": {"type": "float32"},
+        "test_tensor": {"source": f"{name}.npy"},
+        "sample_tensor": {"source": f"{name}.tif"},
+    }

@@ -1,0 +1,216 @@
+"""The record of which images a model was used on, and what became of each: ``images.tsv``.
+
+Jobs that share a folder add to files of their own: to one for each shard of the images, which a
+checksum of the name decides. They are joined when all jobs are done.
+"""
+
+import csv
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO
+
+from denoiseg_flow.data.files.tif import other_files
+
+SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
+FORMS = ("tif", "ome.zarr")  # of images
+AGAIN = "the same command, run again, makes it anew"
+INTERRUPTED = f"it was interrupted; {AGAIN}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image, and what became of it."""
+
+    image: str
+    source: str
+    """Path of the file; in the table relative to the folder of results, if it was relative."""
+    size: int
+    """Bytes of the file, or of all files of an OME-Zarr image."""
+    modified: int
+    """When it was last changed, in nanoseconds since 1970."""
+    model: str
+    """SHA-256 checksum of the model's file."""
+    objects: int | str = ""
+    """How many were found; empty for models that only denoise, and for images that failed."""
+    table: str = ""
+    """SHA-256 checksum of the table of these objects."""
+    failed: str = ""
+    """Why it failed; empty if it did not."""
+    warned: str = ""
+    """What makes its results doubtful; empty if nothing does."""
+    results: str = ""
+    """What there may be of it, such as ``denoised.tif overlays.png``: folders and endings."""
+
+    @classmethod
+    def of(cls, image: str, source: Path, model: str) -> "Entry":
+        """Return the entry of an image that nothing has become of yet."""
+        return cls(image, str(source), *state(source), model)
+
+    def is_of(self, other: "Entry") -> bool:
+        """Whether both are of the same image file in the same state."""
+        same_state = (self.size, self.modified) == (other.size, other.modified)
+        return same_state and self.is_from(other.source)
+
+    def is_from(self, source: str | Path) -> bool:
+        """Whether this is the image file, however its path is written."""
+        return os.path.abspath(self.source) == os.path.abspath(source)
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files that there may be of it in a folder of results."""
+        return files_of(self.image, self.results.split(), folder)
+
+
+def results_in(form: str, denoised: bool = True, segmented: bool = True) -> list[str]:
+    """Return what comes of an image as :attr:`Entry.results` has it, images of the given form."""
+    segments = [f"labels.{form}", "overlays.png", "objects.csv"]
+    return [f"denoised.{form}"] * denoised + segments * segmented
+
+
+def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files that results of an image, see :func:`results_in`, are in."""
+    parts = (each.partition(".") for each in results)
+    return [folder / kind / f"{image}.{ending}" for kind, _, ending in parts]
+
+
+def state(source: Path) -> tuple[int, int]:
+    """Return bytes and time of change (ns) of an image file, 0 and 0 if it is not there."""
+    # An OME-Zarr image is a folder of many files, and an OME-TIFF may be in several.
+    others = source.rglob("*") if source.is_dir() else map(source.with_name, other_files(source))
+    try:
+        found = [path.stat() for path in (source, *others)]
+    except OSError:  # such as a link to nowhere: whoever opens it says so
+        return 0, 0
+    return sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)
+
+
+def shard(image: str) -> int:
+    """Return the number of the shard that an image belongs to, whatever others there are."""
+    # Not a CRC: it gives names that are numbered most uneven shares.
+    digest = hashlib.blake2b(os.fsencode(image), digest_size=4).digest()
+    return int.from_bytes(digest) % SHARDS
+
+
+_ALL = {each for form in FORMS for each in results_in(form)}
+
+
+class Record:
+    """What became of the images of a folder of results, known from the moment it is added."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "images.tsv"
+        self.added = folder / ".record"
+
+    def read(self, images: Iterable[str] | None = None) -> dict[str, Entry]:
+        """Return the last entry of each image.
+
+        Parameters
+        ----------
+        images
+            Whose entries are wanted for sure; None: those of all. Of others, what was added since
+            the last :meth:`replace` may be missing.
+        """
+        return {entry.image: entry for entry in self._entries(images)}
+
+    def is_one(self) -> bool:
+        """Whether ``images.tsv`` is a record, and not another table of that name."""
+        with self.path.open("rb") as file:
+            return file.read(6) == b"image\t"
+
+    def has_tables(self) -> bool:
+        """Whether there are, or may be, tables of objects to be joined."""
+        return any("objects.csv" in entry.results for entry in self._entries())
+
+    def add(self, entry: Entry) -> None:
+        """Add an entry, which counts from now on."""
+        self.added.mkdir(exist_ok=True)
+        with self._shard(shard(entry.image)).open("a", encoding="utf-8", newline="") as file:
+            file.write("\n")  # ends an entry that was cut off, if there is one
+            _table(file).writerow(self._row(entry))
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Make these all the entries; at every moment, a process that is killed loses none."""
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            _table(file).writerow(field.name for field in fields(Entry))
+            _table(file).writerows(map(self._row, entries))
+        os.replace(partial, self.path)
+        shutil.rmtree(self.added, ignore_errors=True)
+
+    def _row(self, entry: Entry) -> tuple[str | int, ...]:
+        """Return the entry as it is written: a study that moves as a whole takes it along."""
+        source = _moved(entry.source, start=str(self.folder))
+        return tuple(source if name == "source" else each for name, each in vars(entry).items())
+
+    def _entries(self, images: Iterable[str] | None = None) -> Iterator[Entry]:
+        """Yield entries as :meth:`read` returns them, earlier ones of an image first."""
+        shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
+        shards = shards if self.added.exists() else []
+        for path in (self.path, *map(self._shard, shards)):
+            yield from _entries(path, self.folder)
+
+    def _shard(self, number: int) -> Path:
+        return self.added / f"{number}.tsv"
+
+
+def _entries(path: Path, folder: Path) -> Iterator[Entry]:
+    """Yield the entries of a file, but for damaged ones, such as one that was cut off by a kill."""
+    if not path.exists():
+        return
+    columns = [field.name for field in fields(Entry)]
+    older = columns[: columns.index("warned")]
+    width = len(columns)
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = csv.reader(file, delimiter="\t")
+        while True:
+            entry = None
+            with suppress(csv.Error, ValueError):  # the image of such a row is done again
+                if (row := next(rows, None)) is None:
+                    return
+                if row == older:
+                    width = len(row)
+                if len(row) == width and Path(row[0]).name == row[0]:
+                    objects = int(row[5]) if row[5].isdecimal() else row[5]
+                    # Older versions wrote paths as they were given.
+                    source = _moved(row[1], inside=str(folder)) if width == len(columns) else row[1]
+                    sizes = int(row[2]), int(row[3])
+                    found = Entry(row[0], source, *sizes, row[4], objects, *row[6:])
+                    found = _with_results(found) if width < len(columns) else found
+                    entry = found if set(found.results.split()) <= _ALL else None
+            if entry:
+                yield entry
+
+
+def _with_results(entry: Entry) -> Entry:
+    """Return an entry of an older version with all that there may be of it."""
+    segmented = entry.objects != "" or entry.failed.endswith(AGAIN)
+    done = not entry.failed or segmented
+    found = [each for form in FORMS for each in results_in(form, True, segmented) if done]
+    return replace(entry, results=" ".join(dict.fromkeys(found)))
+
+
+def _moved(source: str, inside: str = "", start: str = "") -> str:
+    """Return a path that is relative to one folder as it is relative to another.
+
+    Without them, that is the one that this process works in. Absolute paths stay as they are.
+    """
+    if os.path.isabs(source):
+        return source
+    folder, name = os.path.split(source)
+    return os.path.join(_way(inside, folder, start, os.getcwd()), name)
+
+
+@lru_cache  # most images are in the same folder
+def _way(inside: str, folder: str, start: str, _: str) -> str:
+    way = os.path.relpath(os.path.join(inside, folder or "."), start or None)
+    return "" if way == "." else way
+
+
+def _table(file: TextIO) -> Any:
+    return csv.writer(file, delimiter="\t", lineterminator="\n")

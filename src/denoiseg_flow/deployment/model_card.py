@@ -1,0 +1,265 @@
+"""What the reader of an exported model needs to know, in words and as plain values."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from denoiseg_flow import __version__
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.methods.definition import Method, as_dict
+from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL, STEP
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.methods.references import CITATIONS
+from denoiseg_flow.models.model import TrainedModel, denoises, purpose
+
+_NO_TITLE_CHARACTER = re.compile(r"[^A-Za-z0-9_+() -]+")
+
+
+def title(model: TrainedModel) -> str:
+    """Return a name in the characters that the BioImage Model Zoo allows, at most 128."""
+    told = model.identity
+    words = f"{told['method']} of {told['dataset']} {told['noise']}"
+    return _NO_TITLE_CHARACTER.sub(" ", f"{words} (seed {told['seed']})")[-128:]
+
+
+def channel_names(layout: Layout, known: Metadata) -> list[str]:
+    """Return a name for each channel that a model reads: those of the image, if it has any."""
+    if len(known.channels) == layout.channels and len(set(known.channels)) == layout.channels:
+        return list(known.channels)
+    return [f"channel {number}" for number in range(layout.channels)]
+
+
+def _images(layout: Layout) -> str:
+    """Say what images a model is for."""
+    kind = "2D images" if layout.dimensions == 2 else "volumes"
+    return f"grey {kind}" if layout.channels == 1 else f"{kind} of {layout.channels} channels"
+
+
+def description(models: Sequence[TrainedModel]) -> str:
+    """Return in a few sentences what a chain of models does, and what it was trained on."""
+    told = models[-1].identity
+    return (
+        f"{purpose(models)} {_images(models[-1].layout)}. Method {told['method']}, trained on "
+        f"data set {told['dataset']} at noise level {told['noise']} with {told['n_labelled']} "
+        f"annotated images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
+    )
+
+
+def tags(models: Sequence[TrainedModel]) -> list[str]:
+    """Return what the BioImage Model Zoo sorts the package by."""
+    applies = {
+        f"{models[-1].layout.dimensions}d": True,
+        "pytorch": True,
+        "unet": any(model.method.network.startswith("unet") for model in models),
+        "denoising": denoises(models),
+        "semantic-segmentation": models[-1].method.segments,
+        "instance-segmentation": models[-1].method.segments,
+        "denoiseg-flow": True,
+    }
+    return [tag for tag, wanted in applies.items() if wanted]
+
+
+def plain_record(models: Sequence[TrainedModel]) -> dict[str, Any]:
+    """Return how every model of a chain came about, in values that YAML knows."""
+    record = {
+        "version": __version__,
+        "models": [
+            {
+                "identity": model.identity,
+                "method": as_dict(model.method),
+                "recipe": as_dict(model.recipe),
+                "normalisation": asdict(model.normalisation),
+                "threshold": asdict(model.threshold) if model.threshold else None,
+            }
+            for model in models
+        ],
+    }
+    return json.loads(json.dumps(record))  # tuples become lists
+
+
+def citations(models: Sequence[TrainedModel]) -> list[dict[str, str]]:
+    """Return text and DOI of the publications that the methods of a chain come from."""
+    wanted = {number for model in models for number in _sources(model.method)}
+    return [
+        {"text": each.text, "doi": _doi(each.url)}
+        for each in CITATIONS
+        if any(each.url.endswith(number) for number in wanted)
+    ]
+
+
+def _sources(method: Method) -> list[str]:
+    """Ends of the addresses of the publications that a method comes from."""
+    blind = method.target == "blind_spot"
+    conditions = {
+        "2005.02987": method.denoises and method.segments,
+        "1811.10980": blind and not method.hides_grid,
+        "2211.08512": method.network == "unet_blurpool" or (blind and method.masking == "median"),
+        "ISBI45749.2020.9098336": blind and method.struct_mask is not None,
+        "1901.11365": method.hides_grid or method.network == "dncnn",
+        "1803.04189": method.target == "second_noisy",
+        "1608.04667": method.network == "autoencoder",
+        "1505.04597": method.network.startswith("unet"),
+    }
+    return [number for number, applies in conditions.items() if applies]
+
+
+def _doi(url: str) -> str:
+    return url.replace("https://arxiv.org/abs/", "10.48550/arXiv.").replace("https://doi.org/", "")
+
+
+def readme(name: str, models: Sequence[TrainedModel], known: Metadata) -> str:
+    """Return the documentation of the package, in Markdown.
+
+    Parameters
+    ----------
+    name
+        Its heading.
+    models
+        A chain; the last one yields the result.
+    known
+        Of the test image.
+    """
+    last = models[-1]
+    parts = [f"# {name}", description(models), _tensors(models, known)]
+    if last.method.segments:
+        parts.append(_instances(last))
+    parts += [_differences(models), _training(models), _validation(last)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
+    layout = models[0].layout
+    shape, image = ("z, y, x", "volume") if layout.dimensions == 3 else ("y, x", "image")
+    noisy = f"- `noisy`: the {image} as it was recorded, {_recorded(models[0], known)}"
+    if known.spacing():
+        size = " x ".join(f"{step:g}" for step in known.spacing())
+        noisy += f" The {_pixels(layout)} of the test image measure {size} micrometres ({shape})."
+    axes = f"The axes of every tensor are batch, channel, {shape}."
+    lines = ["## Input and output", "", axes, "", noisy]
+    if denoises(models):
+        lines.append(f"- `denoised`: the same {image} without noise, on the same intensity scale.")
+    if models[-1].method.segments:
+        lines.append(
+            "- `probabilities`: of the classes background, foreground (the inside of objects) and "
+            "border, in this order; their sum is 1."
+        )
+    if len(models) > 1:
+        steps = ", then ".join(f"`{model.method.name}`" for model in models)
+        lines += ["", f"It is a chain: {steps}. Each reads what the one before it denoised."]
+    flat = [f"`{model.method.name}`" for model in models if model.layout.plane_by_plane]
+    if flat:
+        lines += ["", f"Every plane of a volume is looked at by itself by {' and '.join(flat)}."]
+    return "\n".join(lines)
+
+
+def _recorded(model: TrainedModel, known: Metadata) -> str:
+    """Say which channels the input has, and on what scale."""
+    scales = model.normalisation.channels()
+    if len(scales) == 1:
+        ((mean, std),) = scales
+        return (
+            "one channel. Do not rescale its intensities: the mean of the training images "
+            f"({mean:g}) is subtracted, and the rest divided by their standard deviation ({std:g})."
+        )
+    channels = ", ".join(
+        f"{name} (mean {mean:g}, standard deviation {std:g})"
+        for name, (mean, std) in zip(channel_names(model.layout, known), scales, strict=True)
+    )
+    return (
+        f"with {len(scales)} channels in this order: {channels}. Do not rescale their intensities: "
+        "of each channel, the mean over the training images is subtracted, and the rest divided by "
+        "the standard deviation."
+    )
+
+
+def _pixels(layout: Layout) -> str:
+    return "voxels" if layout.dimensions == 3 else "pixels"
+
+
+def _instances(model: TrainedModel) -> str:
+    threshold = model.threshold.value
+    sides = "faces" if model.layout.dimensions == 3 else "sides"
+    if model.recipe.instances == "components":
+        way = (
+            "Every connected region of the foreground above the threshold is one object; "
+            f"{_pixels(model.layout)} are connected by their {sides}:\n\n```python\n"
+            "from scipy import ndimage\n\n"
+            f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
+        )
+    else:
+        way = (
+            "By a watershed of p(foreground) - p(border), from the peaks downwards, inside of "
+            f"p(foreground) > {threshold:g}. A peak above {SEED_LEVEL + PROMINENCE:g} is the seed "
+            f"of an object, if one must descend by more than {PROMINENCE:g} from it to reach a "
+            f"higher one (heights are rounded down to steps of {STEP:g}); the seed is what lies "
+            f"around the peak within {PROMINENCE:g} of it. Foreground without a seed is no object."
+        )
+    return (
+        f"## Instances\n\n{way}\n\n`denoiseg-flow predict`, with the `model.pt` that this package "
+        "was made from, writes them."
+    )
+
+
+def _differences(models: Sequence[TrainedModel]) -> str:
+    differences = [
+        "At the borders of the image, as far in as the declared halo, results depend on how the "
+        "program pads the image: DenoiSeg-Flow mirrors it, and only up to the next length that "
+        "the network takes.",
+    ]
+    denoisers = [model for model in models if model.method.denoises]
+    if any(model.recipe.preserve_mean and model.method.target != "clean" for model in denoisers):
+        differences.append(
+            "DenoiSeg-Flow shifts each denoised image as a whole, channel by channel, to the mean "
+            "of the noisy one. The package does not, because it may see one tile of the image only."
+        )
+    if any(model.method.hides_grid for model in models):
+        differences.append(
+            "DenoiSeg-Flow can predict each pixel while it is hidden (J-invariant). The package "
+            "does not; its `denoised` is that of the whole image."
+        )
+    if any(model.recipe.test_time_augmentation for model in models):
+        differences.append(
+            "As in DenoiSeg-Flow, results are means over the eight orientations of the image in "
+            "its plane, which takes eight times as long."
+        )
+    heading = "## Compared with DenoiSeg-Flow"
+    return "\n".join([heading, "", *(f"- {each}" for each in differences)])
+
+
+def _training(models: Sequence[TrainedModel]) -> str:
+    facts = {
+        key: " / ".join(str(model.identity.get(key, "")) for model in models)
+        for key in ("dataset", "noise", "method", "n_labelled", "seed")
+    }
+    facts["exported by"] = f"DenoiSeg-Flow {__version__}"
+    return "\n".join([
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in facts.items()),
+        "",
+        "All fields of method and recipe stand in `rdf.yaml`, below `config: denoiseg_flow`.",
+    ])  # fmt: skip
+
+
+def _validation(model: TrainedModel) -> str:
+    lines = ["## Validation", ""]
+    size = "voxel size" if model.layout.dimensions == 3 else "magnification"
+    if model.threshold:
+        lines += [
+            f"The threshold {model.threshold.value:g} was chosen on {model.threshold.n_images} "
+            "annotated images, each predicted by a network that was not trained on it. There it "
+            f"gave an average precision of {model.threshold.average_precision:.3f} at IoU > 0.5, "
+            "which flatters a little, because it is the best of all thresholds.",
+            "",
+        ]
+    lines += [
+        f"Use the model on images like those of its training: same microscope settings, {size} "
+        "and kind of object. Before you trust it on others, annotate a few of them "
+        "and compare. `bioimageio test` tells whether a program computes what DenoiSeg-Flow did on "
+        "the test image of this package.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,275 @@
+"""One file of new images: read as a model needs it, predicted, and put together again."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.metadata import SPATIAL
+from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
+from denoiseg_flow.data.files.reader import ImageFile, open_image_file
+from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
+from denoiseg_flow.data.files.tiles import PIECE, Readable, boxes, pieces
+from denoiseg_flow.data.painting import overlay
+from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_image, open_image, write_bands
+from denoiseg_flow.data.validation import check_image
+from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
+from denoiseg_flow.deployment.objects import measure_objects
+from denoiseg_flow.deployment.output_folder import UNFINISHED
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
+from denoiseg_flow.methods.instances import label_type
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, chain, denoises
+from denoiseg_flow.models.predict_run import predict_any
+
+OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
+OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
+
+
+def apply_to_file(
+    model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
+) -> tuple[int | str, list[str]]:
+    """Write all results of one file, or none.
+
+    Returns
+    -------
+    How many objects it shows, and what makes its results doubtful.
+    """
+    source = Path(item.source)
+    with (
+        TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
+        open_image_file(source, reading.axes) as file,
+    ):
+        results = Path(temporary)
+        regions = list(find_regions(file, _fitting(model, file, reading)))
+        # One for each channel that the model reads.
+        levels = [GreyLevels() for _ in range(_channels(regions[0]))]
+        predicted = [
+            _predict(model, f"{item.image}.tif", region, results / f"{number}", tile, levels)
+            for number, region in enumerate(regions)
+        ]
+        warnings = [
+            _other_size(model, regions[0]),
+            warning_of_other_levels(source, levels, trained_on(chain(model)[0])),
+        ]
+        made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
+        if denoises(chain(model)):
+            denoised = [each["denoised"] for each in predicted]
+            _join_denoised(file, regions, denoised, made["denoised"])
+        n_objects: int | str = ""
+        if model.method.segments:
+            for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
+                made[kind] = results / f"{item.image}{ending}"
+            labels = [each["labels"] for each in predicted]
+            n_objects = _write_objects(item.image, regions, labels, made)
+            _join_labels(file, regions, labels, n_objects, made["labels"])
+        kinds = results_of(model, form)
+        if form == "ome.zarr":
+            made |= {
+                kind: _as_zarr(path, kind == "labels")
+                for kind, path in made.items()
+                if f"{kind}.{form}" in kinds
+            }
+        # From here on these may be there.
+        Record(folder).add(replace(item, failed=INTERRUPTED))
+        for path in files_of(item.image, kinds, folder):
+            path.parent.mkdir(exist_ok=True)
+            remove(path)
+            os.replace(made[path.parent.name], path)
+    return n_objects, [warning for warning in warnings if warning]
+
+
+def _as_zarr(source: Path, labels: bool) -> Path:
+    """Write a tif as OME-Zarr, beside it."""
+    path = source.with_suffix(".zarr")
+    with (
+        open_image_file(source) as image,
+        create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
+    ):
+        for place, _ in boxes(image.shape, out.chunks):  # each is compressed as a whole
+            out[place] = image.read(place)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file or the folder of an image, if there is one."""
+    if os.path.isdir(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def _channels(region: Region) -> int:
+    return region.shape[0] if "C" in region.metadata.axes else 1
+
+
+def _other_size(model: AnyModel, region: Region) -> str | None:
+    """Say so where objects must look larger or smaller than in the training images."""
+    known = model.origin.get("pixel_size", {})
+    for axis, length in region.metadata.pixel_size.items():
+        trained = known.get(axis, length)
+        if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
+            return (
+                f"{region.file.path} has {length:.3g} micrometres from pixel to pixel along "
+                f"{axis}, the images that the model was trained on had {trained:.3g}: objects "
+                "look larger or smaller to it; scale the image, or train on such images"
+            )
+    return None
+
+
+def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
+    """Return how a file is read for a model; raises where the two do not belong together."""
+    axes, path = file.metadata.axes, file.path
+    is_stack = "Z" in axes
+    if isinstance(model, ClassicalModel):
+        # Denoisers that are not trained take planes and volumes.
+        return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
+    trained = model.layout.dimensions
+    if is_stack and trained == 2 and reading.dimensions is None:
+        raise InputError(
+            f"{path} is a stack of {file.length('Z')} planes, but the model was trained on planes: "
+            "ask for each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in "
+            "the config), or use a model that was trained on volumes"
+        )
+    if trained == 3 and (not is_stack or reading.dimensions == 2):
+        raise InputError(
+            f"the model was trained on volumes, but {path} is "
+            f"{'to be read plane by plane' if is_stack else 'a plane'}: use a model that was "
+            "trained on planes"
+        )
+    wanted = model.layout.channels
+    if wanted > 1:
+        count = file.length("C")
+        if count != wanted or reading.channel not in (None, ALL):
+            raise InputError(
+                f"the model reads {wanted} channels at once, but {path} has {count}: give images "
+                "of these channels, and do not choose one of them"
+            )
+        return replace(reading, dimensions=trained, channel=ALL)
+    if reading.channel == ALL and "C" in axes:
+        raise InputError(
+            f"the model reads one channel, but all channels of {path} are asked for: choose one "
+            "by its number or name"
+        )
+    return replace(reading, dimensions=trained)
+
+
+def _predict(
+    model: AnyModel,
+    name: str,
+    region: Region,
+    folder: Path,
+    tile: int | None,
+    levels: Sequence[GreyLevels],
+) -> dict[str, Path]:
+    """Predict one image of a file and measure its channels; return where the results are."""
+    read = folder / "noisy" / name
+    dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
+    copy_image(region, read, region.metadata, dtype)
+    image = open_image(read)
+    for each, channel in zip(levels, image if len(levels) > 1 else [image], strict=True):
+        each.add(channel)
+    for number, step in enumerate(chain(model)):
+        predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
+        if step.method.denoises:
+            read.unlink()  # it may be large
+            read = folder / f"{number}" / "denoised" / name
+    return {"denoised": read, "labels": folder / f"{number}" / "labels" / name}
+
+
+def _join_denoised(
+    file: ImageFile, regions: Sequence[Region], denoised: Sequence[Path], path: Path
+) -> None:
+    """Put the denoised images of a file together, beside the channels that were left alone."""
+    if len(regions) == 1 and regions[0].shape == file.shape:
+        os.replace(denoised[0], path)
+        return
+    joined = create_image(path, file.shape, file.metadata)
+    if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
+        for place in pieces(file.shape, PIECE):
+            joined[place] = file.read(place)
+            release(joined)
+    for region, source in zip(regions, denoised, strict=True):
+        image = open_image(source)
+        for place in pieces(region.shape, PIECE):
+            joined[region.within_file(place)] = image[place]
+            release(image)
+            release(joined)
+
+
+def _join_labels(
+    file: ImageFile, regions: Sequence[Region], labels: Sequence[Path], count: int, path: Path
+) -> None:
+    """Put the labels of the images of a file together, each object with a number of its own."""
+    if len(regions) == 1:
+        os.replace(labels[0], path)
+        return
+    metadata = file.metadata.only("T" + SPATIAL)
+    shape = tuple(map(file.length, metadata.axes))
+    dtype = label_type(count)
+
+    def bands() -> Iterator[np.ndarray]:
+        before = 0
+        for source in labels:
+            with open_image_file(source) as image:
+                highest = 0
+                *above, height, width = image.shape
+                for plane in np.ndindex(*above):
+                    for top in range(0, height, BAND_ROWS):
+                        rows = slice(top, min(top + BAND_ROWS, height))
+                        band = image.read((*plane, rows, slice(0, width))).astype(dtype)
+                        highest = max(highest, int(band.max()))
+                        band[band > 0] += before
+                        yield band
+                before += highest
+
+    write_bands(path, bands(), shape, dtype, metadata)
+
+
+def results_of(model: AnyModel, form: str) -> list[str]:
+    """What a model makes of an image, see :func:`~denoiseg_flow.deployment.ledger.results_in`."""
+    return results_in(form, denoises(chain(model)), model.method.segments)
+
+
+def _write_objects(
+    name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
+) -> int:
+    """Write the table of objects and the overlay of one file; return how many objects."""
+    count = 0
+    with files["objects"].open("w", encoding="utf-8", newline="") as table:
+        for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
+            with open_image_file(source) as found:
+                whole = Region.whole(found)
+                grey = region.first_channel()
+                highest = 0
+                for part, rows in enumerate(measure_objects(name, whole, grey, region.metadata)):
+                    highest = max(highest, rows["label"].max() if len(rows) else 0)
+                    rows["label"] += count
+                    for place, (axis, index) in enumerate(region.numbers.items(), start=2):
+                        rows.insert(place, axis.lower(), index)
+                    header = number == part == 0
+                    rows.to_csv(table, index=False, lineterminator="\n", header=header)
+                if number == len(regions) // 2:
+                    picture = overlay(_thinned(grey), _thinned(whole))
+                    Image.fromarray(picture).save(files["overlays"], optimize=True)
+                count += int(highest)
+    return count
+
+
+def _thinned(image: Readable) -> np.ndarray:
+    """Return every so-manieth pixel of the middle plane, small enough for a picture."""
+    *above, height, width = image.shape
+    middle = tuple(slice(length // 2, length // 2 + 1) for length in above)
+    step = -(-max(height, width) // OVERLAY_SIDE)
+    parts = []
+    for top in range(0, height, BAND_ROWS):
+        rows = slice(top, min(top + BAND_ROWS, height))
+        band = image[*middle, rows, slice(0, width)].reshape(-1, width)
+        parts.append(band[-top % step :: step, ::step])
+    return np.concatenate(parts)

@@ -1,0 +1,173 @@
+"""Use a trained model on new images: denoised images, instance labels, overlays, object tables.
+
+Images come one after the other, so that thousands need no more memory than one. What is finished
+is recorded, so that a second run of the same command only does what the first one did not. Several
+jobs may do so in one folder at the same time, each with other images.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from denoiseg_flow.data.files.regions import Reading
+from denoiseg_flow.deployment.ledger import Entry, Record, files_of
+from denoiseg_flow.deployment.object_tables import join_results, table_of
+from denoiseg_flow.deployment.output_folder import at_work, check_targets
+from denoiseg_flow.deployment.predict_file import apply_to_file, remove, results_of
+from denoiseg_flow.errors import InputError, plain
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.devices import is_out_of_memory
+from denoiseg_flow.jobs.logs import advice
+from denoiseg_flow.models.model import AnyModel, TrainedModel, chain
+from denoiseg_flow.models.model_file import existing_model, load_model
+from denoiseg_flow.models.tiled_prediction import check_tile
+
+logger = logging.getLogger(__name__)
+
+
+def apply_model(
+    file: Path,
+    images: Mapping[str, Path],
+    folder: Path,
+    device: torch.device | str = "cpu",
+    reading: Reading = Reading(),  # noqa: B008, it is immutable
+    form: str = "tif",
+    tile: int | None = None,
+    chunk: bool = False,
+) -> dict[str, Path]:
+    """Predict images with the model of a file and write what it yields, each image on its own.
+
+    Writes ``denoised/{image}.tif`` (float32, on the scale of the image), and for models that
+    segment ``labels/{image}.tif`` (uint16 or uint32), ``overlays/{image}.png`` and
+    ``objects/{image}.csv``; then the tables of all images, see :func:`object_tables.join_results`.
+    What the record of the folder holds of the same model and the same files is not done again. Of
+    images that cannot be predicted, the record says why. A process that writes to the folder
+    already is waited for.
+
+    Parameters
+    ----------
+    file
+        A model of any method but those that train a network for each image.
+    images
+        Files of grey images by name, see :func:`~denoiseg_flow.data.folders.find_images`.
+    folder
+        Where to write; other files in it are left alone.
+    reading
+        How the files are read. ``dimensions`` says what becomes of stacks: 2 lets a model of
+        planes look at each plane by itself; None takes what the model was trained on.
+    form
+        Of images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
+    tile
+        Side in pixels of the tiles that are predicted one at a time; None: see
+        :func:`~denoiseg_flow.models.tiled_prediction.tile_shape`.
+    chunk
+        Whether other jobs predict other images in the same folder at the same time. The tables
+        are left to be joined when all are done, see :func:`output_folder.at_work`.
+
+    Returns
+    -------
+    dict of str to Path
+        Files of the images that failed, by name, for :func:`object_tables.refuse_failures`;
+        nothing of a ``chunk``.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be used on new images, or other files would be written over; see
+        :func:`~denoiseg_flow.deployment.output_folder.check_targets`.
+    """
+    model = _load(file, device)
+    for step in chain(model):
+        if tile is not None and isinstance(step, TrainedModel):
+            check_tile(step, tile)
+    # Another way to read the same files gives other results, like another model.
+    asked = repr(reading).encode() if reading != Reading() else b""
+    checksum = hashlib.sha256(file.read_bytes() + asked).hexdigest()
+    results = results_of(model, form)
+    with at_work(folder, shared=chunk):
+        known, record = check_targets(images, folder, results), Record(folder)
+        todo = []
+        for name, path in images.items():
+            item, entry = Entry.of(name, path, checksum), known.get(name)
+            done = entry and entry.model == checksum and not entry.failed and entry.is_of(item)
+            if not (done and all(map(os.path.exists, files_of(name, results, folder)))):
+                # Of an earlier model as well.
+                there = _there(entry, folder) if entry else []
+                todo.append(replace(item, results=" ".join(dict.fromkeys([*there, *results]))))
+        if len(todo) < len(images):
+            logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
+        # disable=None: no bar unless standard error is a terminal.
+        for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
+            record.add(_apply(model, item, folder, torch.device(device), reading, form, tile))
+        return {} if chunk else join_results(images, folder)
+
+
+def _there(entry: Entry, folder: Path) -> list[str]:
+    """Return the results of an image that are still there."""
+    listed = entry.results.split()
+    files = zip(listed, entry.files(folder), strict=True)
+    return [result for result, path in files if os.path.lexists(path)]
+
+
+def _apply(
+    model: AnyModel,
+    item: Entry,
+    folder: Path,
+    device: torch.device,
+    reading: Reading,
+    form: str,
+    tile: int | None,
+) -> Entry:
+    """Predict one image; return what became of it."""
+    try:
+        count, doubts = apply_to_file(model, item, folder, reading, form, tile)
+        for doubt in doubts:
+            logger.warning("%s", doubt)
+        table = "" if count == "" else checksums.digest(table_of(item.image, folder))
+        return replace(item, objects=count, table=table, warned="; ".join(doubts))
+    except Exception as error:
+        short_of_memory = is_out_of_memory(error, device)
+        if not short_of_memory and _ends_all(error):
+            raise
+        reason = _reason(error, item.source, short_of_memory)
+        logger.warning("%s", reason)
+        for path in item.files(folder):  # those of an earlier state of the file
+            remove(path)
+        return replace(item, failed=reason, results="")
+
+
+def _ends_all(error: Exception) -> bool:
+    """Whether no other image would fare better: the disk is full, or the GPU no longer answers."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    return isinstance(error, torch.AcceleratorError)
+
+
+def _reason(error: Exception, source: str, short_of_memory: bool) -> str:
+    """Return on one line why an image failed."""
+    if found := advice(error):
+        text = " ".join(found.split())
+        return text if source in text else f"{source}: {text}"
+    if short_of_memory:
+        return f"{source} needs more memory than is free: run fewer jobs at once"
+    return f"{source} cannot be predicted ({type(error).__name__}: {plain(error)})"
+
+
+def _load(file: Path, device: torch.device | str) -> AnyModel:
+    """Read a model that new images can be predicted with."""
+    model = load_model(existing_model(file), device)
+    for step in chain(model):
+        if step.method.each_image:
+            raise InputError(
+                f"model {file} cannot be used on new images, because method '{step.method.name}' "
+                "trains a network for each image; use a model of another method"
+            )
+    return model

@@ -1,0 +1,1 @@
+"""Scores of predictions, and the quality of data, predictions and models."""

@@ -1,0 +1,206 @@
+r"""Segmentation and denoising metrics: what each number means and where it comes from.
+
+Segmentation (per image; truth and prediction are label images, 0 is background):
+
+AP
+    "Average precision" of the 2018 Data Science Bowl as used by StarDist and DenoiSeg (Buchholz,
+    Prakash et al. 2020): TP / (TP + FP + FN) at one IoU threshold. It is *not* the area under a
+    precision-recall curve. A truth and a predicted object match if their IoU is strictly greater
+    than the threshold. ``AP`` alone is at IoU > 0.5; ``AP_0.6`` ... ``AP_0.9`` are stricter;
+    ``AP_mean`` is the mean over 0.5, 0.6, 0.7, 0.8, 0.9. (The reference DenoiSeg code takes a
+    threshold as an argument, but always uses 0.5.)
+SEG
+    Segmentation accuracy of the Cell Tracking Challenge (Maska et al. 2014): mean over truth
+    objects of the IoU with the predicted object that covers strictly more than half of the truth
+    object's pixels, 0 where there is none. False positives do not lower it.
+
+Objects are defined by label value, connected or not, as in the reference. Pixels with a negative
+truth label are ignored: they are taken out of both images before anything is counted, so that
+predicted objects that lie wholly in ignored pixels vanish. Without any object on either side AP
+is undefined (NaN); with predicted objects only it is 0; SEG without truth objects is NaN.
+
+Denoising (per image, against the clean truth; all in float64):
+
+PSNR
+    10 log10(range^2 / MSE) in dB, range = max - min of the clean truth itself. This is the
+    definition behind DenoiSeg's tables.
+PSNR_255
+    The same with range 255, for 8-bit intensities, as in the BSD68 numbers of Noise2Void.
+PSNR_scale_invariant
+    The prediction is first mapped by the affine function a * x + b that fits the truth best (least
+    squares), then PSNR with the truth's range: for methods that do not preserve the intensity
+    scale. From CARE (Weigert et al. 2018) and the evaluation of N2V2 (Hoeck et al. 2022).
+SSIM
+    Structural similarity (Wang et al. 2004) as scikit-image computes it by default: uniform 7 x 7
+    window, K1 = 0.01, K2 = 0.03, sample covariance; data range = range of the truth. NaN for
+    images smaller than the window. Of volumes: mean over planes, with the range of the volume.
+MSE
+    Mean squared error, in squared grey levels.
+checkerboard
+    Share of the residual (prediction - truth) that alternates from pixel to pixel: the mean power
+    of its spatial frequencies at which a row or column of pixels alternates (Nyquist frequency,
+    1/2 per pixel, to within a sixteenth, along y or x), over the mean power at all frequencies. 1
+    for white noise; the checkerboard patterns of Noise2Void (Hoeck et al. 2022) raise it above
+    that of the same network without them. NaN for a residual of zero.
+
+``PSNR_noisy`` and ``SSIM_noisy`` are PSNR and SSIM of the noisy input instead of a prediction.
+
+Without a truth, for methods that predict every pixel while it is hidden (J-invariant inference,
+Batson & Royer 2019): ``loss_self_supervised`` is the mean squared difference of that prediction
+from the noisy image, which noise that is independent from pixel to pixel makes larger than its
+true error, ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and
+``SSIM_j_invariant`` are PSNR and SSIM of that prediction. Where no clean image is known, such a
+loss is measured for every denoiser as it is applied, on a quarter of the pixels, see
+:func:`~denoiseg_flow.methods.classical.hidden_pixel_loss`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import skimage as ski
+from numpy.typing import NDArray
+
+from denoiseg_flow.data.store import planes_of
+from denoiseg_flow.evaluation.overlap import object_overlap
+
+#: IoU thresholds of the metrics AP, AP_0.6, ..., AP_0.9; AP_mean is the mean over all of them.
+AP_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+#: One sentence per metric, for captions and documentation.
+DEFINITIONS = {
+    "AP": "AP is TP / (TP + FP + FN) at IoU > 0.5, mean over images that have objects",
+    **{
+        f"AP_{iou}": f"AP_{iou} is TP / (TP + FP + FN) at IoU > {iou}"
+        for iou in AP_THRESHOLDS
+        if iou > 0.5
+    },
+    "AP_mean": "AP_mean is the mean of AP over the IoU thresholds 0.5, 0.6, 0.7, 0.8, 0.9",
+    "SEG": "SEG is the mean IoU of the true objects with the predicted object that covers more "
+    "than half of them, 0 where there is none",
+    "PSNR": "PSNR (dB) uses the range (max - min) of the clean image",
+    "PSNR_255": "PSNR_255 (dB) uses the range 255",
+    "PSNR_scale_invariant": "PSNR_scale_invariant (dB) maps the prediction onto the clean image by "
+    "the best affine fit first, and uses the range of the clean image",
+    "SSIM": "SSIM uses a uniform 7 x 7 window and the range of the clean image",
+    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR where each pixel is predicted while hidden",
+    "SSIM_j_invariant": "SSIM_j_invariant is SSIM where each pixel is predicted while hidden",
+    "MSE": "MSE is the mean squared error",
+    "MSE_j_invariant": "MSE_j_invariant is MSE where each pixel is predicted while hidden",
+    "loss_self_supervised": "loss_self_supervised is the mean squared difference of such a "
+    "prediction from the noisy image: the error and the variance of the noise",
+    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency over its "
+    "mean power: 1 for white noise, more where pixels alternate",
+}
+
+_SSIM_WINDOW = 7
+_NYQUIST = 7 / 16  # 1 / pixels; frequencies above it count as alternating
+
+
+def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> float:
+    """Return AP = TP / (TP + FP + FN) with matches at IoU > ``iou`` (0.5 <= iou < 1).
+
+    NaN if neither image has objects. See the module docstring for source and conventions and
+    :func:`~denoiseg_flow.evaluation.overlap.object_overlap` for the inputs.
+    """
+    return object_overlap(truth, prediction).counts(iou).average_precision
+
+
+def average_precisions(
+    truth: NDArray, prediction: NDArray, ious: tuple[float, ...] = AP_THRESHOLDS
+) -> list[float]:
+    """Return :func:`average_precision` at each of ``ious``, counting the overlap once."""
+    overlap = object_overlap(truth, prediction)
+    return [overlap.counts(iou).average_precision for iou in ious]
+
+
+def seg_score(truth: NDArray, prediction: NDArray) -> float:
+    """Return SEG, the segmentation accuracy of the Cell Tracking Challenge; NaN without truth."""
+    return object_overlap(truth, prediction).seg_score()
+
+
+def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -> float:
+    """Return the peak signal-to-noise ratio in dB.
+
+    Parameters
+    ----------
+    truth, prediction
+        Images of the same shape and intensity scale.
+    data_range
+        The peak; by default the truth's own max - min.
+
+    Returns
+    -------
+    float
+        inf for identical images; NaN if the peak is 0, as of a constant truth.
+    """
+    truth, prediction = _as_float(truth, prediction)
+    if data_range is None:
+        data_range = float(np.ptp(truth))
+    if data_range == 0:
+        return float("nan")
+    error = float(np.mean((truth - prediction) ** 2))
+    return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
+
+
+def psnr_255(truth: NDArray, prediction: NDArray) -> float:
+    """Return :func:`psnr` in dB with range 255, for intensities on an 8-bit scale."""
+    return psnr(truth, prediction, data_range=255.0)
+
+
+def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
+    """Return :func:`psnr` in dB after the least-squares affine fit of the prediction onto truth.
+
+    A constant prediction is mapped to the mean of the truth. Source: CARE, N2V2 (see above).
+    """
+    truth, prediction = _as_float(truth, prediction)
+    centred, centred_truth = prediction - prediction.mean(), truth - truth.mean()
+    variance = float(np.sum(centred**2))
+    slope = float(np.sum(centred * centred_truth)) / variance if variance > 0 else 0.0
+    return psnr(centred_truth, slope * centred, data_range=float(np.ptp(truth)))
+
+
+def ssim(truth: NDArray, prediction: NDArray) -> float:
+    """Return the structural similarity (scikit-image defaults, range of the truth).
+
+    NaN for images smaller than the 7 x 7 window and for a constant truth (range 0).
+    """
+    truth, prediction = _as_float(truth, prediction)
+    data_range = float(np.ptp(truth))
+    if min(truth.shape[-2:]) < _SSIM_WINDOW or not data_range > 0:
+        return float("nan")
+    values = [
+        ski.metrics.structural_similarity(*pair, win_size=_SSIM_WINDOW, data_range=data_range)
+        for pair in zip(planes_of(truth), planes_of(prediction), strict=True)
+    ]
+    return float(np.mean(values))
+
+
+def mse(truth: NDArray, prediction: NDArray) -> float:
+    """Return the mean squared error, in squared grey levels."""
+    truth, prediction = _as_float(truth, prediction)
+    return float(np.mean((truth - prediction) ** 2))
+
+
+def checkerboard(truth: NDArray, prediction: NDArray) -> float:
+    """Return how much of the residual alternates from pixel to pixel; see above.
+
+    The residual is windowed (Hann) first, so that its jump from one border to the other does not
+    count as a high frequency.
+    """
+    truth, prediction = _as_float(truth, prediction)
+    height, width = truth.shape[-2:]
+    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
+    power = np.abs(np.fft.fft2(planes_of(prediction - truth) * window)) ** 2
+    nyquist = (np.abs(np.fft.fftfreq(height)) > _NYQUIST)[:, None] | (
+        np.abs(np.fft.fftfreq(width)) > _NYQUIST
+    )
+    return float(power[:, nyquist].mean() / power.mean()) if power.any() else float("nan")
+
+
+def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:
+    truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"shapes differ: truth {truth.shape}, prediction {prediction.shape}")
+    if not truth.size:
+        raise ValueError("the images are empty")
+    return truth, prediction

@@ -1,0 +1,173 @@
+"""Score the predictions of one run on its test images: tidy rows, one per image and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from denoiseg_flow.data.manifest import TESTED
+from denoiseg_flow.data.store import open_image, read_metadata
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation import metrics
+from denoiseg_flow.evaluation.overlap import object_overlap
+from denoiseg_flow.jobs import checksums
+
+#: The columns that say which run a row belongs to, in the order of metrics.tsv.
+RUN_COLUMNS = ["dataset", "noise", "method", "n_labelled", "seed"]
+
+#: What a method may predict: one folder each.
+PREDICTED = ("labels", "denoised", "j_invariant")
+
+#: Table of the losses at hidden pixels, beside the predictions, where no clean image is known.
+SELF_SUPERVISION = "self_supervision.tsv"
+
+#: Columns of metrics.tsv. Images of one source, such as the planes of a stack, are alike.
+METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
+
+
+def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+    """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
+
+    ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
+    """
+    overlap = object_overlap(truth, prediction)
+    if not len(overlap.truth_sizes):
+        return {}
+    precisions = {
+        "AP" if iou == 0.5 else f"AP_{iou}": overlap.counts(iou).average_precision
+        for iou in metrics.AP_THRESHOLDS
+    }
+    return {
+        **precisions,
+        "AP_mean": float(np.mean(list(precisions.values()))),
+        "SEG": overlap.seg_score(),
+    }
+
+
+def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
+    """Return every measure of the denoised image, and PSNR and SSIM of the noisy input."""
+    return {
+        "PSNR": metrics.psnr(truth, prediction),
+        "PSNR_255": metrics.psnr_255(truth, prediction),
+        "PSNR_scale_invariant": metrics.psnr_scale_invariant(truth, prediction),
+        "SSIM": metrics.ssim(truth, prediction),
+        "MSE": metrics.mse(truth, prediction),
+        "checkerboard": metrics.checkerboard(truth, prediction),
+        "PSNR_noisy": metrics.psnr(truth, noisy),
+        "SSIM_noisy": metrics.ssim(truth, noisy),
+    }
+
+
+def j_invariant_scores(
+    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+) -> dict[str, float]:
+    """Return the measures of a J-invariant prediction: without a truth, the loss on itself."""
+    scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
+    if truth is not None:
+        scores["PSNR_j_invariant"] = metrics.psnr(truth, prediction)
+        scores["SSIM_j_invariant"] = metrics.ssim(truth, prediction)
+        scores["MSE_j_invariant"] = metrics.mse(truth, prediction)
+    return scores
+
+
+def score_run(
+    split: pd.DataFrame,
+    masks: Path,
+    clean: Path,
+    predictions: Path,
+    noisy: Path,
+    identity: dict[str, str | int],
+) -> pd.DataFrame:
+    """Score one run on the test images of its split.
+
+    Parameters
+    ----------
+    split
+        Columns image, subset, annotated (0/1), clean (0/1) and source; only the subsets
+        "test" and "cross" are scored.
+    masks, clean
+        Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
+    predictions
+        Folder with the subfolders :data:`PREDICTED`, each only if the method yields it, and
+        :data:`SELF_SUPERVISION`, if the method was judged by that.
+    noisy
+        Folder with the noisy inputs.
+    identity
+        Values of dataset, noise, method, n_labelled and seed; they become columns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split. Without
+        rows if there is nothing to compare with. Images without true objects have no AP and SEG.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or a prediction does not fit the truth.
+    """
+    rows = []
+    kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
+    losses = {}
+    if (predictions / SELF_SUPERVISION).exists():
+        checksums.verify(predictions / SELF_SUPERVISION)
+        table = pd.read_csv(predictions / SELF_SUPERVISION, sep="\t", dtype={"image": str})
+        losses = dict(zip(table["image"], table["loss"], strict=True))
+    for row in split[split["subset"].isin(TESTED)].itertuples():
+        file = f"{row.image}.tif"
+        scores: dict[str, float] = {}
+        if "labels" in kinds and int(row.annotated):
+            path = predictions / "labels" / file
+            labels = open_image(path)
+            with _naming(path):
+                scores |= segmentation_scores(open_image(masks / file), labels)
+        truth = open_image(clean / file) if int(row.clean) else None
+        if "denoised" in kinds and truth is not None:
+            path = predictions / "denoised" / file
+            denoised, noisy_image = open_image(path), open_image(noisy / file)
+            with _naming(path):
+                scores |= _over_channels(denoising_scores, path, truth, denoised, noisy_image)
+        if "j_invariant" in kinds:
+            path = predictions / "j_invariant" / file
+            denoised, noisy_image = open_image(path), open_image(noisy / file)
+            with _naming(path):
+                scores |= _over_channels(j_invariant_scores, path, truth, denoised, noisy_image)
+        if row.image in losses:
+            scores["loss_self_supervised"] = losses[row.image]
+        rows += [
+            {**identity, "source": row.source, "image": row.image, "metric": metric, "value": value}
+            for metric, value in scores.items()
+        ]
+    return pd.DataFrame(rows, columns=METRICS_COLUMNS)
+
+
+def _over_channels(
+    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+) -> dict[str, float]:
+    """Return the scores of images, means over their channels if the file of one has several."""
+    if "C" not in read_metadata(path).axes:
+        return scores(*images)
+    count = next(len(image) for image in images if image is not None)
+    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
+
+
+def write_metrics(frame: pd.DataFrame, path: Path) -> None:
+    """Write rows of :func:`score_run` as tab-separated text that reads back to the same floats."""
+    frame.to_csv(path, sep="\t", index=False, na_rep="nan", lineterminator="\n")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the ValueError of a metric into an InputError that names the predicted file."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(
+            f"cannot score {path}: {error}; remove the file and predict again"
+        ) from error

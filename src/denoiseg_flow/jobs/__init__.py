@@ -1,0 +1,1 @@
+"""What a job needs on any machine: log, lock, device, checksums, seeds, complete files."""

@@ -1,0 +1,1 @@
+"""The parts of a method: definition, networks, masking, losses, classical denoisers, instances."""

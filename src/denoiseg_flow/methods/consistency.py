@@ -1,0 +1,202 @@
+"""What a method must not be: contradictions in the config, found before any job."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from denoiseg_flow.errors import InputError, shown
+from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
+
+
+def check_method(method: Method, methods: Mapping[str, Method]) -> None:
+    """Raise InputError for the first contradiction in a method, whether it is used or not.
+
+    Parameters
+    ----------
+    methods
+        All methods of the config by name.
+    """
+    key = f"methods.{method.name}"
+    if method.input != NOISY:
+        source = look_up(methods, method.input, "method", f"{key}.input")
+        if not source.denoises:
+            raise InputError(
+                f"config key '{key}.input' names '{source.name}', which does not denoise "
+                "(alpha 0); name a method with alpha above 0"
+            )
+    if method.init is not None:
+        source = look_up(methods, method.init, "method", f"{key}.init")
+        if source.classical or source.each_image:
+            raise InputError(
+                f"config key '{key}.init' names '{source.name}', which has no single network to "
+                "start from; name another method"
+            )
+    _check_ends(method, methods)
+    if method.classical:
+        _check_classical(method, key)
+    else:
+        _check_target(method, key)
+        _check_masking(method, key)
+
+
+def check_size(
+    method: Method,
+    methods: Mapping[str, Method],
+    recipe_of: Callable[[Method], Recipe],
+    recipe_key: str,
+) -> None:
+    """Raise InputError if a method that is used does not fit the recipe it is trained by.
+
+    Parameters
+    ----------
+    methods
+        All methods of the config by name.
+    recipe_of
+        Returns the recipe that a method is trained by.
+    recipe_key
+        The config key of that of this method.
+    """
+    if method.classical:
+        return
+    key, recipe = f"methods.{method.name}", recipe_of(method)
+    size, stride = recipe.patch_size, 2 ** down_samplings(method.network, recipe.depth)
+    if size % stride:
+        raise InputError(
+            f"config key '{recipe_key}.patch_size' is {size}, but network '{method.network}' of "
+            f"{key} (depth {recipe.depth}) needs a multiple of {stride}"
+        )
+    if method.hides_grid and method.grid > size:
+        raise InputError(
+            f"config key '{key}.grid' is {method.grid}, but a training patch, and so the smallest "
+            f"image, has only {size} pixels a side; write a smaller number, such as 4"
+        )
+    rows, columns = np.shape(method.struct_mask or [[1]])
+    if max(rows, columns) > size:
+        raise InputError(
+            f"config key '{key}.struct_mask' has {rows}x{columns} pixels, more than a training "
+            f"patch ({size}x{size}); make it smaller, or '{recipe_key}.patch_size' larger"
+        )
+    if method.init is not None:
+        _check_init(method, methods[method.init], key, recipe_of)
+
+
+def look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
+    """Return an entry of a section of the config, which the given key names."""
+    if name not in section:
+        raise InputError(
+            f"unknown {kind} {shown(name)}; available: {_listed(section)} (config key {key})"
+        )
+    return section[name]
+
+
+def needed_methods(method: Method, methods: Mapping[str, Method]) -> list[str]:
+    """Return the names of the methods that a method builds on, as far as they are defined."""
+    return [name for name in (method.input, method.init) if name in methods]
+
+
+def _check_ends(method: Method, methods: Mapping[str, Method]) -> None:
+    """Methods that build on each other must not form a circle."""
+    waiting, seen = [method.name], []
+    while waiting:
+        current = methods[waiting.pop()]
+        seen.append(current.name)
+        needed = needed_methods(current, methods)
+        if method.name in needed:
+            raise InputError(
+                f"config key 'methods.{method.name}' builds on itself, through "
+                f"{' and '.join(seen)}; change 'input' or 'init' of one of them"
+            )
+        waiting += [name for name in needed if name not in seen]
+
+
+def _check_classical(method: Method, key: str) -> None:
+    plain = Method(method.name)
+    for field in ("target", "alpha", "network", "masking", "init", "recipe", "each_image"):
+        if getattr(method, field) != getattr(plain, field):
+            raise InputError(
+                f"config key '{key}' is classical ({method.classical}), so that it is not trained "
+                f"and '{field}' means nothing; leave '{field}' out"
+            )
+    if method.classical == "raw" and method.parameter is not None:
+        raise InputError(f"config key '{key}.parameter' means nothing to 'raw'; leave it out")
+    if method.noise_sigma == "known" and method.input != NOISY:
+        raise InputError(
+            f"config key '{key}.noise_sigma' is 'known', but what is left of the noise in the "
+            f"images of '{method.input}' is not; write 'noise_sigma: estimated'"
+        )
+
+
+def _check_target(method: Method, key: str) -> None:
+    if method.denoises and method.target == "none":
+        raise InputError(
+            f"config key '{key}' has alpha {method.alpha} but nothing to learn denoising from; "
+            "set 'target: blind_spot', or 'alpha: 0' to segment only"
+        )
+    if not method.denoises and method.target != "none":
+        raise InputError(
+            f"config key '{key}' has target '{method.target}' but alpha 0, so that nothing "
+            "would be denoised; set alpha above 0, or 'target: none'"
+        )
+    for field in ("parameter", "noise_sigma"):
+        if getattr(method, field) != getattr(Method(method.name), field):
+            raise InputError(
+                f"config key '{key}.{field}' is for classical denoisers only; leave it out, or "
+                "name a denoiser under 'classical'"
+            )
+
+
+def _check_masking(method: Method, key: str) -> None:
+    if method.mask_channel and method.target != "blind_spot":
+        raise InputError(
+            f"config key '{key}.mask_channel' is true, but no pixels are hidden; write "
+            "'target: blind_spot', or leave it out"
+        )
+    if method.neighbourhood % 2 == 0:
+        raise InputError(
+            f"config key '{key}.neighbourhood' is {method.neighbourhood}, but must be odd, so that "
+            "the hidden pixel is its centre; write 11 or 5"
+        )
+    if method.each_image and not (method.hides_grid and method.alpha == 1 and not method.init):
+        raise InputError(
+            f"config key '{key}.each_image' is true, which needs a grid that leaves pixels for "
+            "validation and nothing but denoising: write 'target: blind_spot', 'masking: "
+            "grid_interpolate' and 'alpha: 1', without 'init'"
+        )
+    if method.struct_mask is not None:
+        _check_struct_mask(method, key)
+
+
+def _check_struct_mask(method: Method, key: str) -> None:
+    rows, columns = len(method.struct_mask), len(method.struct_mask[0])
+    if method.hides_grid or method.target != "blind_spot":
+        raise InputError(
+            f"config key '{key}.struct_mask' needs 'target: blind_spot' and a masking that is no "
+            "grid; leave it out, or change these"
+        )
+    if any(len(row) != columns for row in method.struct_mask) or not rows % 2 or not columns % 2:
+        raise InputError(
+            f"config key '{key}.struct_mask' must have an odd number of rows of the same odd "
+            "length, such as [[1, 1, 1]]"
+        )
+    if method.struct_mask[rows // 2][columns // 2] != 1:
+        raise InputError(f"config key '{key}.struct_mask' must have a 1 in its centre")
+
+
+def _check_init(
+    method: Method, source: Method, key: str, recipe_of: Callable[[Method], Recipe]
+) -> None:
+    """A warm start needs a network of the same kind and size."""
+    wanted, found = (
+        (each.network, recipe.depth, recipe.filters, each.mask_channel)
+        for each, recipe in ((method, recipe_of(method)), (source, recipe_of(source)))
+    )
+    if wanted != found:
+        raise InputError(
+            f"config key '{key}.init' names '{source.name}', but its network (name, depth, "
+            f"filters, mask channel) is {found} and not {wanted}; make them the same"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,51 @@
+"""DnCNN (Zhang et al. 2017) as Noise2Self uses it: eight layers, and no residual connection."""
+
+import torch
+from torch import nn
+
+from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+
+LAYERS = 8
+
+
+class DnCNN(nn.Sequential):
+    """A chain of 3x3 convolutions at full resolution.
+
+    The image is the output itself, not the input minus the output: what the network learns must
+    not depend on the pixel that it predicts.
+
+    Parameters
+    ----------
+    depth
+        Not used: the number of layers is that of Noise2Self's experiments.
+    filters
+        Filters of every layer (Noise2Self: 64).
+    inputs
+        Channels of the input.
+    layout
+        The images that it is for.
+    """
+
+    bounded = False
+
+    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+        dimensions = layout.dimensions
+
+        def convolution(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+            return CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=bias)
+
+        layers: list[nn.Module] = [convolution(inputs, filters), nn.ReLU(inplace=True)]
+        for _ in range(LAYERS - 2):
+            layers += [
+                convolution(filters, filters, bias=False),
+                BATCH_NORM[dimensions](filters),
+                nn.ReLU(inplace=True),
+            ]
+        super().__init__(*layers, convolution(filters, layout.channels + 3))
+        self.stride = (1,) * dimensions
+        self.halo = (LAYERS,) * dimensions
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...)."""
+        return super().forward(x)

@@ -1,0 +1,154 @@
+"""U-Net (Ronneberger et al. 2015) in the form that CSBDeep, Noise2Void and DenoiSeg use."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from denoiseg_flow.methods.networks.layers import (
+    BATCH_NORM,
+    CONVOLUTION,
+    MAX_POOL,
+    convolve,
+    max_pool,
+    upsampling,
+)
+from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+
+
+class ConvBlock(nn.Sequential):
+    """3x3(x3) convolution, batch normalisation, ReLU; initialised as Keras does."""
+
+    def __init__(self, inputs: int, outputs: int, dimensions: int = 2) -> None:
+        super().__init__(
+            CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False),
+            BATCH_NORM[dimensions](outputs, eps=1e-3),
+            nn.ReLU(inplace=True),
+        )
+        nn.init.xavier_uniform_(self[0].weight)
+
+
+class DoubleConv(nn.Sequential):
+    """The two convolution blocks of one level."""
+
+    def __init__(self, inputs: int, middle: int, outputs: int, dimensions: int = 2) -> None:
+        super().__init__(
+            ConvBlock(inputs, middle, dimensions), ConvBlock(middle, outputs, dimensions)
+        )
+
+
+class MaxBlurPool(nn.Module):
+    """Maximum over two neighbours, then a binomial blur of which every second pixel is kept.
+
+    Zhang: Making convolutional networks shift-invariant again. ICML 2019.
+
+    Parameters
+    ----------
+    factors
+        Along each spatial axis: 2, or 1 to leave it alone.
+    """
+
+    def __init__(self, factors: tuple[int, ...] = (2, 2)) -> None:
+        super().__init__()
+        self.factors = factors
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, channel, ...) to the same with axes divided by their factors."""
+        # functional.pad begins with the last axis.
+        after = [side for factor in reversed(self.factors) for side in (0, factor - 1)]
+        peaks = max_pool(functional.pad(x, after), kernel_size=self.factors, stride=1)
+        kernel = x.new_ones(x.shape[1], 1, *(2 * factor - 1 for factor in self.factors))
+        for axis, factor in enumerate(self.factors, start=2):
+            if factor == 2:
+                kernel /= 4
+                kernel.narrow(axis, 1, 1).mul_(2)
+        padding = tuple(factor - 1 for factor in self.factors)
+        return convolve(peaks, kernel, stride=self.factors, padding=padding, groups=x.shape[1])
+
+
+class UNet(nn.Module):
+    """U-Net with max-pooling, nearest up-sampling and concatenating skip connections.
+
+    Parameters
+    ----------
+    depth
+        Number of down-samplings (the DenoiSeg paper: 4).
+    filters
+        Filters of the first level, doubled at each further one (the DenoiSeg paper: 32).
+    inputs
+        Channels of the input.
+    layout
+        The images that it is for.
+    """
+
+    bounded = False
+    top_skip = True
+    pool_reach = 0  # pixels beyond its own cell that a pooled pixel looks at
+
+    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+        super().__init__()
+        dimensions, factors = layout.dimensions, layout.factors(depth)
+        widths = [filters * 2**level for level in range(depth + 1)]
+        self.encoder = nn.ModuleList(
+            DoubleConv(
+                widths[level - 1] if level else inputs, widths[level], widths[level], dimensions
+            )
+            for level in range(depth)
+        )
+        self.bottom = DoubleConv(widths[depth - 1], widths[depth], widths[depth - 1], dimensions)
+        self.decoder = nn.ModuleList(
+            DoubleConv(
+                (2 if level or self.top_skip else 1) * widths[level],
+                widths[level],
+                widths[max(level - 1, 0)],
+                dimensions,
+            )
+            for level in reversed(range(depth))
+        )
+        self.pools = nn.ModuleList(self.make_pool(factor) for factor in factors)
+        self.upsamplings = nn.ModuleList(upsampling(factor) for factor in reversed(factors))
+        self.head = CONVOLUTION[dimensions](filters, layout.channels + 3, kernel_size=1)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+        *above, self.stride = strides(factors)
+        # Two 3x3 convolutions at each level on the way down and up, two at the bottom, the position
+        # of a pixel inside its pooling cell, and what pooling sees beyond it.
+        self.halo = tuple(
+            4 * sum(steps) + 2 * last + (1 + self.pool_reach) * (last - 1)
+            for steps, last in zip(zip(*above, strict=True), self.stride, strict=True)
+        )
+
+    @staticmethod
+    def make_pool(factors: tuple[int, ...]) -> nn.Module:
+        """Return the layer that divides the resolution."""
+        return MAX_POOL[len(factors)](factors)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...); sides in multiples of stride."""
+        skips = []
+        for number, (level, pool) in enumerate(zip(self.encoder, self.pools, strict=True)):
+            x = level(x)
+            if number or self.top_skip:
+                skips.append(x)
+            x = pool(x)
+        x = self.bottom(x)
+        for level, upsample in zip(self.decoder, self.upsamplings, strict=True):
+            # No name for what is joined: prediction frees it before the level takes its memory.
+            x = level(torch.cat([upsample(x), skips.pop()], dim=1) if skips else upsample(x))
+        return self.head(x)
+
+
+class BlurPoolUNet(UNet):
+    """The U-Net of N2V2 (Hoeck et al. 2022): blurred pooling, and no skip at the top level.
+
+    Both keep the noise of single pixels from reaching the output, which is what the checkerboard
+    patterns of Noise2Void are made of.
+    """
+
+    top_skip = False
+    pool_reach = 1
+
+    @staticmethod
+    def make_pool(factors: tuple[int, ...]) -> nn.Module:
+        """Return the layer that divides the resolution."""
+        return MaxBlurPool(factors)

@@ -1,0 +1,1 @@
+"""A trained model: its file, and its predictions of an image of any size."""

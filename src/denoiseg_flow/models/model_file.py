@@ -1,0 +1,193 @@
+"""The file of a trained model."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from denoiseg_flow import __version__
+from denoiseg_flow.errors import InputError, plain, shown
+from denoiseg_flow.methods.classical import DENOISERS
+from denoiseg_flow.methods.definition import (
+    Method,
+    Recipe,
+    as_dict,
+    method_from_dict,
+    recipe_from_dict,
+)
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.models import tensor_file
+from denoiseg_flow.models.model import (
+    AnyModel,
+    ClassicalModel,
+    ImageModels,
+    TrainedModel,
+    new_network,
+    summary,
+)
+from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.threshold import Threshold
+
+FORMAT = 3
+
+# 2 is 3 for planes of one channel only and without origin; 1 is 2 without models of single images
+# and classical denoisers.
+READABLE = (1, 2, 3)
+SINCE = "0.1.0"  # the first version of the package that reads this format
+_UNFIT = (
+    *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
+
+
+def save_model(model: AnyModel, path: Path) -> None:
+    """Write a model of any kind, and the one whose denoised images it reads, to one file."""
+    header = {
+        "format": FORMAT,
+        "software": f"denoiseg-flow {__version__}",
+        "readable_by": f"denoiseg-flow {SINCE} or newer",
+        "summary": summary(model),
+    }
+    tensor_file.save_atomically(header | _whole(model), path)
+
+
+def existing_model(path: Path) -> Path:
+    """Return the path of a model that a user names; raise InputError if there is no such file."""
+    if not path.is_file():
+        raise InputError(f"model {path} does not exist or is not a file: correct its path")
+    return path
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """Return what a model file says of itself, without its weights.
+
+    Raises
+    ------
+    InputError
+        As :func:`load_model`.
+    """
+    with _refusal(path):
+        return _without_tensors(_read(path, "cpu"))
+
+
+def _without_tensors(value: Any) -> Any:
+    """Return plain values only; of named tensors, how many numbers they are."""
+    if isinstance(value, list | tuple):
+        return [_without_tensors(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    tensors = [each for each in value.values() if isinstance(each, torch.Tensor)]
+    if tensors:
+        return f"{sum(each.numel() for each in tensors)} numbers"
+    return {key: _without_tensors(each) for key, each in value.items()}
+
+
+def _whole(model: AnyModel) -> dict[str, Any]:
+    return {
+        "identity": model.identity,
+        "origin": model.origin,
+        "method": as_dict(model.method),
+        **model.content(),
+        "input": _whole(model.input) if model.input else None,
+    }
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
+    """Read a model of any kind.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, was written by a newer version of the package, or is no model.
+    """
+    with _refusal(path):
+        return _rebuild(_read(path, device), device)
+
+
+@contextmanager
+def _refusal(path: Path) -> Iterator[None]:
+    """Say of whatever comes of values that no model has that it is none."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # of a GPU: RuntimeErrors as well
+        raise
+    except _UNFIT as error:
+        reason = plain(f"{type(error).__name__}: {error}")
+        raise InputError(
+            f"model {path} is damaged or was not written by denoiseg-flow ({reason}): train it "
+            "again, or get it again from where it was trained"
+        ) from error
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    try:
+        content = tensor_file.load(path, device)
+    except ValueError as error:
+        raise InputError(f"{error}; delete it and run the workflow again") from error
+    if content.get("format") not in READABLE:
+        raise InputError(
+            f"model {path} has format {shown(content.get('format'))}, but this version of "
+            f"denoiseg-flow reads format {FORMAT}; install the version that wrote it "
+            f"({plain(content.get('software', 'unknown'))})"
+        )
+    return content
+
+
+def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:
+    model = _rebuild_kind(content, device)
+    model.origin = content.get("origin", {})
+    return model
+
+
+def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyModel:
+    method, identity = method_from_dict(content["method"]), content["identity"]
+    before = _rebuild(content["input"], device) if content.get("input") else None
+    if method.classical:
+        found = content["parameter"], content["noise_sigma"]
+        if method.classical not in DENOISERS or not all(map(_is_number, found)):
+            raise ValueError(f"denoiser {method.classical} with {found}")
+        return ClassicalModel(method, identity, *found, input=before)
+    recipe = recipe_from_dict(content["recipe"])
+
+    def model(part: dict[str, Any]) -> TrainedModel:
+        layout = Layout(**part.get("layout", {}))
+        weights = part["weights"]
+        _check_sizes(weights, method, recipe, layout)
+        network = new_network(method, recipe, layout)
+        network.load_state_dict(weights)
+        normalisation = Normalisation(**part["normalisation"])
+        network = network.to(device).eval()
+        return TrainedModel(method, recipe, identity, normalisation, network, layout)
+
+    if method.each_image:
+        models = {name: model(part) for name, part in content["images"].items()}
+        return ImageModels(method, recipe, identity, models, before)
+    trained = model(content)
+    trained.input = before
+    if content["threshold"]:
+        trained.threshold = Threshold(**content["threshold"])
+    for part in content.get("held_out", []):
+        other = model(part)
+        other.threshold = trained.threshold
+        trained.held_out |= dict.fromkeys(part["images"], other)
+    return trained
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _check_sizes(
+    weights: Mapping[str, torch.Tensor], method: Method, recipe: Recipe, layout: Layout
+) -> None:
+    """Raise an error unless a network of that size has these weights, before it takes memory."""
+    if recipe.depth > len(weights):
+        raise ValueError(f"{len(weights)} weights for a network of depth {recipe.depth}")
+    with torch.device("meta"):
+        expected = new_network(method, recipe, layout).state_dict()
+    for name, values in expected.items():
+        if values.shape != weights[name].shape:
+            raise ValueError(f"{name} of shape {list(weights[name].shape)}")

@@ -1,0 +1,259 @@
+"""Predict the files of a run, of any size, and write what the model yields."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.metadata import SPATIAL, Metadata
+from denoiseg_flow.data.files.tiles import pieces
+from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.store import (
+    centre_crop,
+    create_image,
+    open_channels,
+    open_image,
+    read_metadata,
+    write_image,
+)
+from denoiseg_flow.methods.classes import CLASSES
+from denoiseg_flow.methods.classical import denoise, denoise_planes, hidden_pixel_loss, noise_level
+from denoiseg_flow.methods.masking import grid_mask, last_subset
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
+from denoiseg_flow.models.prediction import by_model
+from denoiseg_flow.models.tiled_instances import TiledInstances
+from denoiseg_flow.models.tiled_prediction import (
+    PredictedTile,
+    check_tile,
+    predict_images,
+    predict_tiles,
+)
+
+PIECE = 2**22  # pixels that are compared together
+JUDGED = 1024  # pixels a side of the part that the self-supervised loss is taken of
+
+
+def predict_file(
+    model: TrainedModel,
+    source: Path,
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
+) -> None:
+    """Predict one tif file and write what the model yields, see :func:`predict_files`."""
+    predict_files(model, [source], folder, save_probabilities, tile)
+
+
+def predict_files(
+    model: TrainedModel,
+    sources: Iterable[Path],
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
+) -> None:
+    """Predict tif files one after the other and write what the model yields.
+
+    Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise,
+    ``j_invariant/<name>`` (the same, each pixel predicted while it was hidden) for those that hide
+    the pixels of a grid, ``labels/<name>`` (uint16 or uint32) and, if asked for,
+    ``probabilities/<name>`` (3, [z,] y, x; float32) for models that segment. All of them, or none
+    if there is an error. Tiles are ``tile`` pixels a side, or as large as
+    :func:`~denoiseg_flow.models.tiled_prediction.tile_shape` says.
+
+    Memory is bounded by the tiles that are computed at once and the number of objects, not by the
+    image, if that is an uncompressed tif. See
+    :class:`tiled_instances.TiledInstances` for what is kept in temporary files
+    meanwhile.
+    """
+    method = model.method
+    kinds = {
+        "denoised": method.denoises,
+        "j_invariant": method.hides_grid,
+        "probabilities": method.segments and save_probabilities,
+        "labels": method.segments,
+    }
+    opened: deque[tuple[Path, np.ndarray, Metadata]] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for source in sources:
+            image = open_image(source)
+            opened.append((source, image, read_metadata(source)))
+            yield image
+
+    kept = None if tile is None else check_tile(model, tile)
+    results = predict_images(model, images(), kept)
+    for _, of_image in groupby(results, key=itemgetter(0)):
+        source, image, metadata = opened.popleft()
+        paths = {kind: folder / kind / source.name for kind, wanted in kinds.items() if wanted}
+        try:
+            _write(paths, model, image, metadata, map(itemgetter(1), of_image))
+        except BaseException:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+            raise
+
+
+def _write(
+    paths: Mapping[str, Path],
+    model: TrainedModel,
+    image: np.ndarray,
+    metadata: Metadata,
+    tiles: Iterable[PredictedTile],
+) -> None:
+    spatial = metadata.only(SPATIAL)
+    shape = image.shape[-len(spatial.axes) :]
+    forms = {"probabilities": ((3, *shape), spatial.with_channels(CLASSES))}
+    arrays = {
+        kind: create_image(paths[kind], *forms.get(kind, (image.shape, metadata)))
+        for kind in ("denoised", "j_invariant", "probabilities")
+        if kind in paths
+    }
+    instances = None
+    if "labels" in paths:
+        instances = TiledInstances(shape, model.recipe.instances, model.threshold.value)
+    for tile in tiles:
+        for kind, array in arrays.items():
+            array[..., *tile.place] = getattr(tile, kind)
+            release(array)
+        if instances is not None:
+            instances.add(tile.place, tile.probabilities)
+    # Noise of mean zero is what the other targets take for granted; clean images are the truth.
+    if "denoised" in arrays and model.recipe.preserve_mean and model.method.target != "clean":
+        _preserve_mean(arrays["denoised"], image, model.layout.channels)
+    if instances is not None:
+        instances.write(paths["labels"], spatial)
+
+
+def _preserve_mean(denoised: np.ndarray, image: np.ndarray, channels: int) -> None:
+    """Shift the denoised image as a whole to the mean of the noisy one; both may be mapped.
+
+    Each channel by itself.
+    """
+    pairs = zip(image, denoised, strict=True) if channels > 1 else [(image, denoised)]
+    for noisy, result in pairs:
+        lost = 0.0  # sum over all pixels of what denoising took away
+        for place in pieces(noisy.shape, PIECE):
+            lost += float((noisy[place] - result[place]).sum(dtype=np.float64))
+            release(image)
+            release(denoised)
+        offset = np.float32(lost / noisy.size)
+        for place in pieces(noisy.shape, PIECE):
+            result[place] += offset
+            release(denoised)
+
+
+def predict_folder(
+    model: AnyModel,
+    images: Path,
+    names: Iterable[str],
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
+) -> None:
+    """Predict the images of the given names, see :func:`predict_file`.
+
+    Parameters
+    ----------
+    model
+        Of any kind; a classical denoiser keeps the whole image in memory.
+    images
+        See :func:`input_folder`.
+    """
+    source = input_folder(images)
+    for each, files in by_model(model, (source / f"{name}.tif" for name in names)):
+        if isinstance(each, ClassicalModel):
+            for file in files:
+                _denoise_file(each, file, folder)
+        else:
+            predict_files(each, files, folder, save_probabilities, tile)
+
+
+def predict_any(
+    model: TrainedModel | ClassicalModel,
+    source: Path,
+    folder: Path,
+    save_probabilities: bool,
+    tile: int | None = None,
+) -> None:
+    """Predict one tif file, see :func:`predict_file`, with a network or without one."""
+    if isinstance(model, ClassicalModel):
+        _denoise_file(model, source, folder)
+    else:
+        predict_file(model, source, folder, save_probabilities, tile)
+
+
+def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
+    channels, metadata = open_channels(source), read_metadata(source)
+    denoised = np.stack([_classical(model, channel)(channel) for channel in channels])
+    denoised = denoised if "C" in metadata.axes else denoised[0]
+    write_image(folder / "denoised" / source.name, denoised, metadata)
+
+
+def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what denoises images as the model denoises this one, ([z,] y, x)."""
+    # Once, and not of the copies in which pixels are hidden.
+    sigma = noise_level(image) if model.noise_sigma is None else model.noise_sigma
+    function = denoise_planes if model.method.planes else denoise
+    return partial(function, model.method.classical, parameter=model.parameter, noise_sigma=sigma)
+
+
+def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) -> pd.DataFrame:
+    """Judge how a model denoises without any clean image: by the pixels that it does not see.
+
+    Parameters
+    ----------
+    model
+        That denoises what is noisy.
+    images, names
+        As for :func:`predict_folder`. Of images larger than 1024 pixels, the centre is judged.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns image and loss, see :func:`classical.hidden_pixel_loss`. Of a network that was
+        trained on that image alone, it is that of the pixels which its training set aside.
+    """
+    source = input_folder(images)
+    rows = []
+    for name in names:
+        whole = open_channels(source / f"{name}.tif")
+        channels = np.asarray(centre_crop(whole, JUDGED))
+        hidden = None
+        if model.method.each_image:
+            place = torch.from_numpy(np.indices(whole.shape[1:], np.int32))[None]
+            aside = grid_mask(place, model.method.grid, last_subset(model.method.grid, 1))
+            hidden = [centre_crop(aside[0].numpy(), JUDGED)]
+        losses = [
+            hidden_pixel_loss(
+                _denoiser(model.for_image(name), channels, number), channel, hidden=hidden
+            )
+            for number, channel in enumerate(channels)
+        ]
+        rows.append((name, float(np.mean(losses))))
+    return pd.DataFrame(rows, columns=["image", "loss"])
+
+
+def _denoiser(
+    model: TrainedModel | ClassicalModel, channels: np.ndarray, number: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what denoises one channel of an image, as the model denoises that image."""
+    if isinstance(model, ClassicalModel):
+        return _classical(model, channels[number])
+
+    def predict(noisy: np.ndarray) -> np.ndarray:
+        image = channels.astype(np.float32)
+        image[number] = noisy
+        denoised = np.empty(noisy.shape, dtype=np.float32)
+        several = len(channels) > 1
+        for tile in predict_tiles(model, image if several else image[0]):
+            denoised[tile.place] = tile.denoised[number] if several else tile.denoised
+        return denoised
+
+    return predict

@@ -1,0 +1,49 @@
+"""Class probabilities of images in memory."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from denoiseg_flow.data.store import (
+    open_image,
+)
+from denoiseg_flow.models.model import AnyModel, TrainedModel
+from denoiseg_flow.models.tiled_prediction import (
+    predict_images,
+)
+
+
+def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
+    """Return the class probabilities (3, [z,] y, x) of an image, float32, in memory."""
+    return next(_probabilities(model, [image]))
+
+
+def predict_probabilities_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:
+    """Yield the class probabilities of images, each by the model for the image of that name."""
+    for each, of_model in by_model(model, files):
+        yield from _probabilities(each, map(open_image, of_model))
+
+
+def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iterator[Path]]]:
+    """Group files that follow each other by the model that predicts the images of those names."""
+    return groupby(files, key=lambda file: model.for_image(file.stem))
+
+
+def _probabilities(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    shapes: deque[tuple[int, ...]] = deque()
+
+    def noted() -> Iterator[np.ndarray]:
+        for image in images:
+            shapes.append(image.shape[-model.layout.dimensions :])
+            yield image
+
+    for _, tiles in groupby(predict_images(model, noted()), key=itemgetter(0)):
+        probabilities = np.empty((3, *shapes.popleft()), dtype=np.float32)
+        for _, tile in tiles:
+            probabilities[:, *tile.place] = tile.probabilities
+        yield probabilities

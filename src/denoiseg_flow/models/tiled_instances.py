@@ -1,0 +1,101 @@
+"""Instance labels of images of any size, from probabilities that arrive tile by tile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from denoiseg_flow.data.files.memory_maps import release, temporary_map
+from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.tiles import Place, boxes, spans, within
+from denoiseg_flow.data.store import BAND_ROWS, write_bands
+from denoiseg_flow.methods.classes import FOREGROUND
+from denoiseg_flow.methods.instances import (
+    find_seeds,
+    grow_seeds,
+    height_above_border,
+    label_type,
+    watershed_mask,
+)
+from denoiseg_flow.models.tiled_components import TiledComponents
+
+# Sides of the tiles, in pixels, in which seeds are found and objects grow from them, in planes
+# (y, x) and in volumes (z, y, x).
+TILES = {2: (1024, 1024), 3: (64, 256, 256)}
+
+# How far, in pixels, a tile sees beyond its edges meanwhile. It limits the rim that an object may
+# have around its seed and how far the peaks in an object may lie apart, not the object: seeds are
+# numbered for the whole image, and fill most of their objects.
+MARGINS = {2: (128, 128), 3: (32, 64, 64)}
+
+
+class TiledInstances:
+    """Collect the probabilities of an image and write its labels.
+
+    The labels are those of :func:`instances.label_instances`, numbered in raster order of the
+    first pixels of components or seeds. What grows with the image, 4 bytes per pixel for
+    components and 8 for the watershed, lies in temporary files.
+
+    Parameters
+    ----------
+    shape
+        ([z,] y, x) of the whole image.
+    instances
+        ``"components"`` or ``"watershed"``.
+    threshold
+        Of the probability of the foreground.
+    """
+
+    def __init__(self, shape: tuple[int, ...], instances: str, threshold: float) -> None:
+        self._shape = shape
+        self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
+        self._threshold = threshold
+        self._components = TiledComponents(shape)
+        # For the watershed: p(foreground) - p(border), and minus infinity outside of the mask.
+        self._height = temporary_map(shape, np.float32) if instances == "watershed" else None
+
+    def add(self, place: Place, probabilities: np.ndarray) -> None:
+        """Add the probabilities (3, [z,] y, x) of a tile; together, tiles cover each pixel once."""
+        foreground = probabilities[FOREGROUND]
+        if self._height is None:
+            self._components.add(place, foreground > self._threshold)
+            return
+        height = height_above_border(probabilities)
+        mask = watershed_mask(foreground, height, self._threshold)
+        self._height[place] = np.where(mask, height, -np.inf)
+        release(self._height)
+
+    def write(self, path: Path, metadata: Metadata) -> None:
+        """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
+        if self._height is not None:
+            self._find_seeds()
+        dtype = label_type(self._components.merge())
+        write_bands(path, self._bands(dtype), self._shape, dtype, metadata)
+
+    def _find_seeds(self) -> None:
+        for kept, seen in boxes(self._shape, self._tile, self._margin):
+            seeds = find_seeds(self._height[seen])
+            release(self._height)
+            self._components.add(kept, seeds[within(kept, seen)])
+
+    def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:
+        """Yield the labels as rows of planes, from top to bottom, one plane after the other."""
+        first, *others = self._shape
+        for along, seen_along in spans(first, self._tile[0], self._margin[0]):
+            # As wide as the image, so that in volumes it may be too large for the memory.
+            slab = temporary_map((along.stop - along.start, *others), dtype)
+            for kept, seen in boxes(others, self._tile[1:], self._margin[1:]):
+                slab[:, *kept] = self._labels((along, *kept), (seen_along, *seen))
+                release(slab)
+            for plane in slab if slab.ndim == 3 else [slab]:
+                for top in range(0, len(plane), BAND_ROWS):
+                    yield plane[top : top + BAND_ROWS]
+                release(slab)
+
+    def _labels(self, kept: Place, seen: Place) -> np.ndarray:
+        if self._height is None:
+            return self._components.read(kept)
+        seeds, height = self._components.read(seen), self._height[seen]
+        labels = grow_seeds(height, seeds, height > -np.inf)
+        release(self._height)
+        return labels[within(kept, seen)]

@@ -1,0 +1,391 @@
+"""Let a network predict images of any size, tile by tile and without seams, in batches of tiles."""
+
+import ctypes
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby, islice, product
+from operator import itemgetter
+
+import numpy as np
+import torch
+
+from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.tiles import Place, box_shape, boxes, equal_spans, within
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs.devices import is_out_of_memory
+from denoiseg_flow.methods.masking import fill_grid, grid_mask
+from denoiseg_flow.methods.networks import as_input, split_output
+from denoiseg_flow.models.model import TrainedModel
+
+# Sides of the part of a tile that is kept, in pixels, in planes. Memory grows with their product,
+# not with the image; the surrounding halo is computed in vain, so that larger tiles waste less.
+TILE = 704
+# In volumes a tile with its halo has at most so many voxels, unless halos would take most of it.
+TILE_VOXELS = 5 * 2**20
+# So many pixels, halos included, are computed at once, or a single tile of more. Fewer leave a GPU
+# idle between the steps of a network, more only take memory. On a CPU that is true of small images
+# alone: from 256x256 pixels on, the caches hold one better than two.
+BATCH_PIXELS = {"cuda": 2**22, "cpu": 2**16}
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+@dataclass(frozen=True)
+class PredictedTile:
+    """The result for one box of an image.
+
+    Attributes
+    ----------
+    place
+        A slice for each spatial axis.
+    denoised
+        ([channel,] [z,] y, x) float32 on the scale of the input.
+    j_invariant
+        The same, each pixel predicted while it was hidden; None for methods that hide no grid.
+    probabilities
+        (3, [z,] y, x) float32: background, foreground, border.
+    """
+
+    place: Place
+    denoised: np.ndarray
+    j_invariant: np.ndarray | None
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A box of an image that is to be predicted, and what of it is kept."""
+
+    number: int  # of the image
+    image: np.ndarray
+    kept: Place
+    computed: Place  # may end beyond the image, which is mirrored there
+
+
+class Transfer:
+    """Copies between the host and a device; to and from a GPU they go on while the host does.
+
+    Attributes
+    ----------
+    device
+    overlaps
+        Whether host and device work at the same time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.overlaps = device.type == "cuda"
+
+    def empty(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return memory of the host, float32, that :meth:`to_device` copies from."""
+        return torch.empty(shape, pin_memory=self.overlaps)
+
+    def to_device(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a copy on the device, or the values themselves if they are there."""
+        return values.to(self.device, non_blocking=True)
+
+    def to_host(self, values: torch.Tensor) -> np.ndarray:
+        """Return a copy that is complete once what :meth:`mark` returned later was called."""
+        return self.empty(values.shape).copy_(values, non_blocking=True).numpy()
+
+    def mark(self) -> Callable[[], object]:
+        """Return a function that waits until everything so far is done."""
+        if not self.overlaps:
+            return lambda: None
+        event = torch.cuda.Event()
+        event.record()
+        return event.synchronize
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory that a layer frees for the next one, if it is glibc.
+
+    It gives tensors above 32 MB back to the system, which clears every page before it hands it out
+    again: a third of the time of a prediction.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
+    """Return the sides of the part of a tile that is kept, of an image ([z,] y, x).
+
+    The axes of volumes are cut into two, three, and so on, until tiles have no more than
+    :data:`TILE_VOXELS`: always that axis next where least is computed twice, for how much smaller
+    tiles get. Half of a side at least is kept.
+    """
+    if len(shape) == 2:
+        return TILE, TILE
+    parts = (1,) * len(shape)
+    sides = tuple(shape)  # with the halo
+
+    def finer(axis: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
+        """Return the price of cutting an axis once more, and into how many parts of which sides."""
+        count, reach = parts[axis] + 1, halo[axis]
+        side = -(-(shape[axis] + 2 * reach * (count - 1)) // count)
+        if side >= sides[axis] or side < 4 * reach:
+            return math.inf, parts, sides
+        shrinking = math.log(sides[axis] / side)
+        growth = math.log(count * side / (parts[axis] * sides[axis]))
+        changed = (
+            (*values[:axis], new, *values[axis + 1 :])
+            for values, new in ((parts, count), (sides, side))
+        )
+        return growth / shrinking, *changed
+
+    while math.prod(sides) > TILE_VOXELS:
+        price, parts, sides = min(map(finer, range(len(shape))))
+        if price == math.inf:
+            break
+    return tuple(
+        side - 2 * reach if count > 1 else side
+        for side, reach, count in zip(sides, halo, parts, strict=True)
+    )
+
+
+def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
+    """Return the sides of the part that is kept of tiles of so many pixels a side.
+
+    Raises
+    ------
+    InputError
+        If such a tile is too small for the field of view of the network.
+    """
+    halo, stride = _halo(model), model.network.stride
+    # Halos and the kept part alike are rounded to what the network divides images by.
+    around = [2 * -(-reach // step) * step for reach, step in zip(halo, stride, strict=True)]
+    least = max(beside + step for beside, step in zip(around, stride, strict=True))
+    if side < least:
+        raise InputError(
+            f"a tile of {side} pixels a side is smaller than what the network of method "
+            f"'{model.method.name}' looks at for one pixel: write 'tile: {least}' or more "
+            "(--tile)"
+        )
+    return tuple(
+        (side - beside) // step * step for beside, step in zip(around, stride, strict=True)
+    )
+
+
+def _halo(model: TrainedModel) -> list[int]:
+    """Return how far a network looks along each axis; interpolation looks one pixel farther."""
+    return [reach + model.method.hides_grid for reach in model.network.halo]
+
+
+def predict_tiles(
+    model: TrainedModel, image: np.ndarray, tile: Sequence[int] | None = None
+) -> Iterator[PredictedTile]:
+    """Predict an image piece by piece, in raster order of the tiles: see :func:`predict_images`."""
+    return map(itemgetter(1), predict_images(model, [image], tile))
+
+
+def predict_images(
+    model: TrainedModel,
+    images: Iterable[np.ndarray],
+    tile: Sequence[int] | None = None,
+    batch: int | None = None,
+) -> Iterator[tuple[int, PredictedTile]]:
+    """Predict images one after the other, each piece by piece in raster order of its tiles.
+
+    Every tile is computed with a halo as wide as the network's field of view, and starts and ends
+    at multiples of its stride, so that the pieces equal the prediction of the whole image, in
+    every orientation, up to the rounding of float32.
+
+    Tiles of equal shape, of one image or of several, are computed in batches. While a GPU computes
+    one, the next is read, and what came of the last is used.
+
+    Parameters
+    ----------
+    images
+        ([channel,] [z,] y, x) each, may be memory-mapped: only what is computed at once is read at
+        a time, and images are asked for only then.
+    tile
+        Sides of the kept part of a tile in pixels; by default those of :func:`tile_shape`. Tiles
+        at the borders of an image have a halo less and keep more instead.
+    batch
+        Tiles that are computed at once; by default as many as have :data:`BATCH_PIXELS`.
+
+    Yields
+    ------
+    The number of the image, from 0, and the result for one tile.
+    """
+    transfer = Transfer(next(model.network.parameters()).device)
+    if not transfer.overlaps:
+        _keep_freed_memory()
+    under_way: deque[_Results] = deque()
+    for tiles in _batches(_cut(model, images, tile), batch, transfer):
+        under_way.extend(_compute(model, tiles, transfer))
+        while len(under_way) > transfer.overlaps:
+            yield from under_way.popleft()
+    while under_way:
+        yield from under_way.popleft()
+
+
+def _cut(
+    model: TrainedModel, images: Iterable[np.ndarray], tile: Sequence[int] | None
+) -> Iterator[_Tile]:
+    halo, stride = _halo(model), model.network.stride
+    for number, image in enumerate(images):
+        shape = image.shape[-model.layout.dimensions :]
+        kept = tile or tile_shape(shape, halo)
+        for place in boxes(shape, kept, halo, stride, equal_spans):
+            yield _Tile(number, image, *place)
+
+
+def _batches(
+    tiles: Iterable[_Tile], batch: int | None, transfer: Transfer
+) -> Iterator[list[_Tile]]:
+    """Yield tiles that follow each other and have one shape, so many that they fill a batch."""
+    for shape, alike in groupby(tiles, key=lambda tile: box_shape(tile.computed)):
+        pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"]
+        while together := list(islice(alike, batch or max(pixels // math.prod(shape), 1))):
+            yield together
+
+
+class _Results:
+    """What was computed of some tiles, maybe still on its way from the device.
+
+    Parameters
+    ----------
+    found
+        By the attributes of :class:`PredictedTile`, each (tile, ...).
+    """
+
+    def __init__(
+        self, tiles: Sequence[_Tile], found: Mapping[str, torch.Tensor], transfer: Transfer
+    ) -> None:
+        self._tiles = tiles
+        self._found = {kind: transfer.to_host(values) for kind, values in found.items()}
+        self._wait = transfer.mark()
+
+    def __iter__(self) -> Iterator[tuple[int, PredictedTile]]:
+        self._wait()
+        for row, tile in enumerate(self._tiles):
+            inside = (row, ..., *within(tile.kept, tile.computed))
+            kept = {kind: values[inside] for kind, values in self._found.items()}
+            yield tile.number, PredictedTile(tile.kept, **({"j_invariant": None} | kept))
+
+
+def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> list[_Results]:
+    """Compute tiles of one shape, in halves where the device has too little memory for all."""
+    try:
+        return [_compute_at_once(model, tiles, transfer)]
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error, transfer.device):
+            raise
+        if len(tiles) == 1:
+            size = "x".join(map(str, box_shape(tiles[0].computed)))
+            raise InputError(
+                f"{transfer.device} has too little free memory for a tile of {size} pixels; set "
+                "'tile' (--tile) lower, or run fewer jobs at once"
+            ) from error
+    half = len(tiles) // 2
+    return [*_compute(model, tiles[:half], transfer), *_compute(model, tiles[half:], transfer)]
+
+
+# Nothing in here waits for the device.
+@torch.inference_mode()
+def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Transfer) -> _Results:
+    first = tiles[0]
+    channels = first.image.shape[: -len(first.computed)]
+    x = transfer.empty((len(tiles), *channels, *box_shape(first.computed)))
+    for target, tile in zip(x.numpy(), tiles, strict=True):
+        _read(tile, target)
+    mean, std = (transfer.to_device(values) for values in _scale(model))
+    x = transfer.to_device(x).sub_(mean).div_(std)
+    denoised, probabilities = _apply(model, x)
+    found = {"denoised": denoised, "probabilities": probabilities}
+    if model.method.hides_grid:
+        places = [transfer.to_device(_places(tile)) for tile in tiles]
+        found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
+    for kind in found.keys() - {"probabilities"}:
+        found[kind] = found[kind] * std + mean
+    return _Results(tiles, found, transfer)
+
+
+def _scale(model: TrainedModel) -> torch.Tensor:
+    """Return means and standard deviations (2, [channel,] [1,] 1, 1) of the images."""
+    scale = torch.tensor(model.normalisation.channels(), dtype=torch.float32).T
+    channels = [model.layout.channels] * (model.layout.channels > 1)
+    return scale.reshape(2, *channels, *[1] * model.layout.dimensions)
+
+
+def _read(tile: _Tile, target: np.ndarray) -> None:
+    """Read ([channel,] [z,] y, x) of a tile, mirrored beyond the end of the image."""
+    sizes = tile.image.shape[-len(tile.computed) :]
+    spans = [
+        (along.start, min(along.stop, size), max(along.stop - size, 0))
+        for along, size in zip(tile.computed, sizes, strict=True)
+    ]
+    found = tile.image[..., *(slice(start, stop) for start, stop, _ in spans)]
+    if any(missing for *_, missing in spans):
+        none = [(0, 0)] * (target.ndim - len(spans))
+        found = np.pad(found, [*none, *((0, missing) for *_, missing in spans)], mode="reflect")
+    target[...] = found
+    release(tile.image)
+
+
+def _places(tile: _Tile) -> torch.Tensor:
+    """Return where in the image each pixel of a tile comes from: (axis, [z,] y, x).
+
+    So that the mirrored copies of a hidden pixel beyond the border are hidden with it.
+    """
+    sizes = tile.image.shape[-len(tile.computed) :]
+    along = [
+        torch.from_numpy(np.pad(np.arange(size), (0, max(box.stop - size, 0)), mode="reflect")[box])
+        for box, size in zip(tile.computed, sizes, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*along, indexing="ij"))
+
+
+def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return denoised images (batch, [channel,] ...) and probabilities (batch, 3, ...) of images.
+
+    Where the recipe asks for test-time augmentation, both are means over the eight orientations of
+    the square, turned back.
+    """
+    if not model.recipe.test_time_augmentation:
+        return _run(model, x)
+    denoised, probabilities = [], []
+    for mirrored, turns in product((False, True), range(4)):
+        view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
+        for values, found in zip(_run(model, view), (denoised, probabilities), strict=True):
+            turned = torch.rot90(values, -turns, (-2, -1))
+            found.append(turned.flip(-1) if mirrored else turned)
+    return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
+
+
+def _run(
+    model: TrainedModel, x: torch.Tensor, hidden: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the network makes of images of which pixels are hidden, as :func:`_apply`."""
+    shown = as_input(x, hidden, model.method.mask_channel, model.layout.dimensions)
+    denoised, logits = split_output(model.predictor(shown), model.layout.channels)
+    return denoised, logits.softmax(dim=1)
+
+
+def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Return denoised images (batch, [channel,] ...), one subset of the grid after the other.
+
+    ``place`` (batch, axis, ...) is where each pixel comes from, see :func:`_places`.
+    """
+    method = model.method
+    several = model.layout.channels > 1
+    denoised = torch.empty_like(x)
+    n_subsets, channels = method.grid**2, model.layout.channels
+    # As in training, a pixel is seen in other channels while it is hidden in one.
+    apart = torch.arange(channels, device=x.device) * n_subsets // channels
+    place = place.repeat_interleave(channels, dim=0)
+    for subset in range(n_subsets):
+        subsets = ((subset + apart) % n_subsets).repeat(len(x))
+        mask = grid_mask(place, method.grid, subsets).view(x.shape)
+        shown = [values.flatten(0, 1) if several else values for values in (x, mask)]
+        filled = fill_grid(*shown, method.masking).view(x.shape)
+        denoised = torch.where(mask, _run(model, filled, mask)[0], denoised)
+    return denoised

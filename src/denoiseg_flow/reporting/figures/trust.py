@@ -1,0 +1,130 @@
+"""Figures for the question how far a result can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from denoiseg_flow.data.painting import grey, intensity_window
+from denoiseg_flow.evaluation.residuals import WINDOW, Residual
+from denoiseg_flow.evaluation.trust import Reliability, Trust
+from denoiseg_flow.reporting.figures.panels import FALSE, MISSED, show, titled_axes
+from denoiseg_flow.reporting.figures.style import GREY, OKABE_ITO, STYLE, notice
+
+_TITLES = ("noisy input", "denoised", "what was removed")
+_X, _Y = OKABE_ITO[:2]
+
+
+@dataclass(frozen=True)
+class ResidualExample:
+    """An image, what it became, and what was taken away."""
+
+    name: str
+    noisy: np.ndarray
+    denoised: np.ndarray
+    residual: Residual
+
+
+def residual_panel(rows: list[ResidualExample]) -> Figure:
+    """Draw one row per image: noisy, denoised, and the residual with its suspicious windows.
+
+    The residual is shown on the scale of the image, middle grey is none. Images larger than 256
+    pixels are shown by their centre.
+    """
+    if not rows:
+        return notice("This run did not denoise.")
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure, axes = titled_axes([row.noisy for row in rows], _TITLES, margin=0.75)
+        for row, line in zip(rows, axes, strict=True):
+            line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", labelpad=6)
+            low, high = window = intensity_window(row.noisy)
+            middle = (low + high) / 2 + row.residual.image
+            for axis, picture in zip(line, (row.noisy, row.denoised, middle), strict=True):
+                show(axis, grey(picture, window), row.noisy.shape)
+            _mark(line[2], row)
+        figure.legend(
+            handles=[
+                Patch(facecolor="none", edgecolor=MISSED, linewidth=1.5, label="smoothed away"),
+                Patch(facecolor="none", edgecolor=FALSE, linewidth=1.5, label="invented"),
+            ],
+            loc="outside lower right", ncols=2,
+        )  # fmt: skip
+    return figure
+
+
+def _mark(axis: Axes, row: ResidualExample) -> None:
+    """Frame the windows that are suspicious, in the cut-out that is shown."""
+    shown = axis.images[0].get_size()
+    top, left = ((size - part) // 2 for size, part in zip(row.noisy.shape, shown, strict=True))
+    height, width = (min(WINDOW, size) for size in row.noisy.shape)
+    for windows, colour, inset in (
+        (row.residual.smoothed, MISSED, 1),
+        (row.residual.invented, FALSE, 3),
+    ):
+        for y, x in np.argwhere(windows) * (height, width) - (top, left):
+            corner = (x + inset - 0.5, y + inset - 0.5)
+            size = width - 2 * inset, height - 2 * inset
+            axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=1.2))
+    axis.set(xlim=(-0.5, shown[1] - 0.5), ylim=(shown[0] - 0.5, -0.5))
+
+
+def diagnostics(trust: Trust) -> Figure:
+    """Draw the correlation of the residuals, and how right the probabilities are."""
+    if trust.along_x is None and trust.calibration is None:
+        return notice("This run neither denoised nor segmented what could be compared.")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        if trust.along_x is None:
+            _empty(left, "nothing was denoised")
+        elif np.isnan([trust.along_x, trust.along_y]).all():
+            _empty(left, "nothing was removed")
+        else:
+            _draw_correlation(left, trust)
+        if trust.calibration is None:
+            _empty(right, "no annotated image to compare with")
+        else:
+            _draw_reliability(right, trust.calibration)
+    return figure
+
+
+def _draw_correlation(axis: Axes, trust: Trust) -> None:
+    distances = np.arange(1, len(trust.along_x) + 1)
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    for values, noise, colour, marker in (
+        (trust.along_x, trust.noise.along_x, _X, "o"),
+        (trust.along_y, trust.noise.along_y, _Y, "s"),
+    ):
+        axis.plot(distances, noise, color=colour, linestyle=(0, (4, 2)), linewidth=1)
+        axis.plot(distances, values, color=colour, marker=marker)
+    low = min(-0.1, np.nanmin([trust.along_x, trust.along_y]) - 0.05)
+    axis.set(
+        xlabel="distance (pixels)", ylabel="correlation", title="what was removed",
+        ylim=(low, max(0.5, np.nanmax([trust.along_x, trust.along_y]) + 0.05)),
+    )  # fmt: skip
+    axis.legend(handles=[
+        Line2D([], [], color=_X, marker="o", label="along x"),
+        Line2D([], [], color=_Y, marker="s", label="along y"),
+        Line2D([], [], color=GREY, linestyle=(0, (4, 2)), linewidth=1, label="noise in flat parts"),
+    ])  # fmt: skip
+
+
+def _draw_reliability(axis: Axes, calibration: Reliability) -> None:
+    known = calibration.n_pixels > 0
+    axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 2)), linewidth=1)
+    axis.plot(calibration.probability[known], calibration.frequency[known], color=_X, marker="o")
+    axis.set(
+        xlabel="probability of foreground", ylabel="share that is foreground",
+        title=f"probabilities, {calibration.n_images} images", xlim=(0, 1), ylim=(0, 1),
+    )  # fmt: skip
+
+
+def _empty(axis: Axes, text: str) -> None:
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, ha="center", va="center", color="#555555")

@@ -1,0 +1,269 @@
+"""One self-contained HTML page about a study: nothing is loaded from anywhere else.
+
+Everything that comes from a config or a file name is escaped by Jinja; the only trusted HTML is
+that of :class:`ReportTable`, which :mod:`denoiseg_flow.tables` makes. The page holds no date, so
+that the same results give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from markupsafe import Markup
+from PIL import Image
+
+from denoiseg_flow.data.painting import instance_colours, intensity_window
+from denoiseg_flow.data.store import centre_crop
+from denoiseg_flow.findings import Finding, count, worst
+from denoiseg_flow.methods.references import CITATIONS
+from denoiseg_flow.reporting.captions import FIGURES
+from denoiseg_flow.reporting.figures.examples import Example
+from denoiseg_flow.reporting.html import render
+from denoiseg_flow.reporting.tables.files import to_html_fragment
+from denoiseg_flow.reporting.tables.layout import Table
+from denoiseg_flow.reporting.tables.verdicts import LabelGain, Recommendation, Verdict
+from denoiseg_flow.study.grid import Run
+
+_WORST = 10  # images in the table of the worst
+_SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
+_MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table; ``html`` is a trusted ``<table>`` fragment whose cells are escaped already."""
+
+    title: str
+    caption: str
+    html: str
+
+    @classmethod
+    def of(cls, table: Table) -> ReportTable:
+        """Return a comparison table as the report shows it."""
+        return cls(table.title, table.caption, to_html_fragment(table))
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure; ``image`` is the text of an SVG or the path of an .svg or .png file."""
+
+    title: str
+    caption: str
+    image: str | Path
+
+    @classmethod
+    def of_file(cls, path: Path) -> ReportFigure:
+        """Return a figure of the workflow, named by its data set and by what it shows."""
+        kind = next(name for name in FIGURES if path.stem.startswith(name))
+        noise = path.stem.removeprefix(kind).removeprefix("_")
+        title, caption = FIGURES[kind]
+        where = ", ".join(name for name in (path.parent.name, noise) if name)
+        return cls(f"{title}: {where}", caption, path)
+
+
+@dataclass(frozen=True)
+class ReportTrust:
+    """What speaks for and against the best results, and the data that they are of."""
+
+    dataset: str
+    noise: str
+    labels: Run | None
+    """The run whose labels were examined."""
+    denoised: Run | None
+    """The run whose denoised images were examined."""
+    checks: list[Finding]
+    """Of the data, before anything was trained."""
+    findings: list[Finding]
+    """Of the results, from :func:`trust.examine_results`, as are ``images``."""
+    images: pd.DataFrame
+    figures: list[ReportFigure] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Data set and noise."""
+        return f"{self.dataset}, noise {self.noise}"
+
+    @property
+    def about(self) -> str:
+        """What was examined."""
+        if self.labels == self.denoised and self.labels:
+            return f"labels and denoised images of {_called(self.labels)}"
+        kinds = {"labels": self.labels, "denoised images": self.denoised}
+        return "; ".join(f"{kind} of {_called(run)}" for kind, run in kinds.items() if run)
+
+    @property
+    def doubts(self) -> int:
+        """How many findings are more than notes."""
+        return len(self.checks) + len(worst(self.findings))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of ``images`` that hold anything."""
+        return [name for name in self.images if self.images[name].notna().any()]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The worst images, as text."""
+        shown = self.images[self.columns].head(_WORST)
+        cells = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+        return cells.where(shown.notna(), "").to_numpy().tolist()
+
+
+def _called(run: Run) -> str:
+    """Method, annotated images and seed of a run."""
+    given = f" with {count(run.n_labelled, 'annotated image')}" if run.n_labelled else ""
+    return f"{run.method}{given}, seed {run.seed}"
+
+
+@dataclass(frozen=True)
+class ReportAdvice:
+    """Which images of a data set to annotate next, from :func:`annotate_next.suggest`."""
+
+    dataset: str
+    noise: str
+    images: pd.DataFrame
+    figure: ReportFigure
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows; whatever is empty gets a sentence instead of a gap."""
+
+    title: str
+    study: dict[str, list[str]]
+    """What was run, e.g. ``{"data sets": ["dsb2018"], "noise levels": ["n10", "n20"]}``."""
+    config: dict[str, Any]
+    verdicts: list[Verdict] = field(default_factory=list)
+    """From :func:`~denoiseg_flow.reporting.tables.verdicts.best_methods`."""
+    gains: list[LabelGain] = field(default_factory=list)
+    """From :func:`~denoiseg_flow.reporting.tables.verdicts.label_gains`."""
+    recommendations: list[Recommendation] = field(default_factory=list)
+    """From :func:`~denoiseg_flow.reporting.tables.verdicts.recommend`."""
+    trust: list[ReportTrust] = field(default_factory=list)
+    advice: list[ReportAdvice] = field(default_factory=list)
+    tables: list[ReportTable] = field(default_factory=list)
+    figures: list[ReportFigure] = field(default_factory=list)
+    comparisons: list[Example] = field(default_factory=list)
+    run_times: ReportTable | None = None
+    software: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Sentences that a reader must know first, e.g. that the data are simulated."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the slider uncovers: an image or, with ``overlay``, a transparent painting."""
+
+    name: str
+    alt: str
+    uri: str
+    overlay: bool
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    title: str
+    noisy: str
+    width: int
+    height: int
+    layers: list[_Layer]
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide the numbers."""
+    packages = ["denoiseg-flow", "torch", "numpy", "scipy", "scikit-image", "pandas", "snakemake"]
+    return {"Python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def build_report(data: ReportData) -> str:
+    """Render the page.
+
+    Returns
+    -------
+    str
+        A complete HTML document with style, script and all images inside; write it as UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If a figure is neither SVG text nor an .svg or .png file.
+    """
+    return render(
+        "report.html.j2",
+        data=data,
+        settings=_by_setting(data.verdicts),
+        metric=data.verdicts[0].name if data.verdicts else "",
+        tables=[(table, Markup(table.html)) for table in data.tables],
+        run_times=Markup(data.run_times.html) if data.run_times else None,
+        uri=_figure_uri,
+        comparisons=[_comparison(example) for example in data.comparisons],
+        config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
+        citations=CITATIONS,
+    )
+
+
+def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
+    """Data set, noise, and the verdicts with the fewest and the most annotated images."""
+    settings = []
+    for key, members in groupby(verdicts, key=lambda verdict: (verdict.dataset, verdict.noise)):
+        group = list(members)
+        settings.append((*key, group if len(group) < 3 else [group[0], group[-1]]))
+    return settings
+
+
+def _comparison(example: Example) -> _Comparison:
+    noisy = centre_crop(example.noisy, _SLIDER_SIDE)
+    window = intensity_window(noisy)
+    layers = []
+    if example.denoised is not None:
+        uri = _grey_uri(centre_crop(example.denoised, _SLIDER_SIDE), window)
+        layers.append(_Layer("denoised", f"{example.name}, denoised", uri, overlay=False))
+    if example.clean is not None and example.denoised is not None:
+        uri = _grey_uri(centre_crop(example.clean, _SLIDER_SIDE), window)
+        layers.append(_Layer("clean", f"{example.name}, clean", uri, overlay=False))
+    for name, labels in (
+        ("predicted instances", example.labels),
+        ("annotated instances", example.truth),
+    ):
+        if labels is not None:
+            paint = instance_colours(centre_crop(labels, _SLIDER_SIDE))
+            uri = _png_uri(np.round(paint * 255).astype(np.uint8))
+            layers.append(_Layer(name, f"{example.name}, {name} in colour", uri, overlay=True))
+    height, width = noisy.shape
+    return _Comparison(example.name, _grey_uri(noisy, window), width, height, layers)
+
+
+def _figure_uri(image: str | Path) -> str:
+    """Turn a figure into a data URI; inside an <img> the ids of two SVGs cannot collide."""
+    if isinstance(image, str) and "<svg" in image:
+        return _data_uri(_MIME[".svg"], image.encode())
+    path = Path(image)
+    if path.suffix not in _MIME:
+        raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
+    return _data_uri(_MIME[path.suffix], path.read_bytes())
+
+
+def _grey_uri(image: np.ndarray, window: tuple[float, float]) -> str:
+    low, high = window
+    scaled = np.clip((np.nan_to_num(image, nan=low) - low) / (high - low), 0, 1)
+    return _png_uri(np.round(scaled * 255).astype(np.uint8))
+
+
+def _png_uri(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
+    return _data_uri(_MIME[".png"], buffer.getvalue())
+
+
+def _data_uri(mime: str, content: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"

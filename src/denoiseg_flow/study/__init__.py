@@ -1,0 +1,1 @@
+"""From a config to runs, their cost and their order; nothing here needs PyTorch."""

@@ -1,0 +1,369 @@
+"""What trainings and predictions cost, from the work that they do: time, memory and disk.
+
+Constants are measurements of the benchmarks of this repository, rounded: on other machines, costs
+are others. Nothing here needs torch, so that jobs can be planned without loading it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from denoiseg_flow.data.size import Extent, extent
+from denoiseg_flow.data.splitting import N_FOLDS
+from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
+from denoiseg_flow.study.grid import Grid, Run
+
+# On one core of an Intel Xeon, one thread, 2026-11-22: 258, 126 and 25.3 patches/s (the best
+# of two rounds, as others used the machine) of `python benchmarks/throughput.py --threads 1 --batch
+# 8` with `--sizes 2x8 2x16 --steps 60` and `--sizes 4x32 --steps 12`. Both constants together
+# explain them to within 10 %.
+SECONDS_PER_GFLOP = 0.0068
+SECONDS_PER_MEGAVALUE = 0.0125  # that convolutions put out, time of the way back included
+
+# The rest is processor time on the same core and day. Per megapixel: of labels by watershed, and of
+# the choice of a threshold, for which objects are made at many levels.
+START_SECONDS = 2.0  # of a process that loads PyTorch, reads images and writes results
+LABEL_SECONDS = 0.2
+THRESHOLD_SECONDS = 1.4
+# One pass of a classical denoiser, with the middle one of its candidates, 256x256 pixels.
+CLASSICAL_SECONDS = {
+    "raw": 0.0, "median": 0.8, "donut_median": 1.4, "gaussian": 0.02, "nlm": 2.4, "wavelet": 0.04,
+    "tv": 0.6, "bm3d": 58.0,
+}  # fmt: skip
+# For each of at most nine candidates: twice plainly, and twice with each of four subsets hidden.
+CALIBRATION_PASSES = 9 * 10
+
+# No GPU was at hand: the time that the authors of DenoiSeg published for a step of their network
+# (depth 4, 32 filters, 128 patches of 64x64 pixels) is taken in proportion to the work of a step,
+# which takes as long as it takes to start its kernels at least.
+GPU_SECONDS_PER_PAPER_STEP = 0.35
+LEAST_GPU_STEP = 0.01
+GPU_START_SECONDS = 10.0
+
+BASE_MB = 350  # of a process that has loaded PyTorch and scikit-image
+VALUE_BYTES = 17  # kept until the way back, of each value that a convolution puts out
+RESIDENT_BYTES = 2 * 2**30  # beyond that, training images lie in a file (sampling.RESIDENT_BYTES)
+# Of what holds images as a whole: classical denoisers, scores and the examination of results. One
+# image of 1024x1024 pixels is scored in 0.6 s and 80 MB.
+WHOLE_BYTES, WHOLE_SECONDS = 100, 1.0  # per pixel of an image, and per megapixel
+
+# Of the tables of 10,000 runs with 50 test images and 15 scores for each: 2.8 GB.
+SCORES_BYTES = 15 * 330  # per run and test image
+
+# What jobs ask for, to be on the safe side. Snakemake itself takes 260 MB in every job. What the
+# libraries of CUDA take in main memory is an assumption.
+LEAST_MB, SNAKEMAKE_MB, CUDA_MB, MEMORY_FACTOR = 1000, 260, 3000, 1.3
+# A node may be half as fast as that core, and a GPU was never measured. Jobs that are killed
+# nevertheless get twice the time in their next attempt, and a training continues where it was.
+LEAST_MINUTES, CORE_FACTOR, GPU_FACTOR = 30, 2, 4
+
+# As in prediction, training and fitting, which need torch.
+TILE, TILE_VOXELS, JUDGEMENTS, VALIDATION_BATCH = 704, 5 * 2**20, 9, 32
+CALIBRATION_IMAGES, CALIBRATION_SIDE = 8, 256
+
+
+class Convolution(NamedTuple):
+    """One convolution of a network."""
+
+    inputs: int
+    outputs: int
+    side: int
+    """Of its kernel, along every axis."""
+    level: int
+    """How often the image was halved before, along each axis."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What jobs take.
+
+    Attributes
+    ----------
+    core_seconds
+        On one core, without GPU.
+    gpu_seconds
+        On a GPU, an assumption that was not measured; None: without use for one.
+    memory_mb
+        Main memory at the peak.
+    output_bytes
+        Of the files that stay.
+    """
+
+    core_seconds: float
+    gpu_seconds: float | None
+    memory_mb: int
+    output_bytes: int
+
+    def asked_mb(self, on_gpu: bool) -> int:
+        """The main memory that a job asks for, with a GPU or without."""
+        cuda = CUDA_MB if on_gpu and self.gpu_seconds is not None else 0
+        return max(LEAST_MB, round(MEMORY_FACTOR * self.memory_mb + SNAKEMAKE_MB + cuda))
+
+    def asked_minutes(self, on_gpu: bool) -> int:
+        """The time that a job asks for, with a GPU or without."""
+        seconds = CORE_FACTOR * self.core_seconds
+        if on_gpu and self.gpu_seconds is not None:
+            seconds = GPU_FACTOR * self.gpu_seconds
+        return max(LEAST_MINUTES, math.ceil(seconds / 60))
+
+
+def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> list[Convolution]:
+    """Return the convolutions of a network in their order, see :mod:`denoiseg_flow.networks`."""
+    if network == "dncnn":
+        widths = [inputs, *[filters] * 7, 4]
+        return [Convolution(*pair, side=3, level=0) for pair in pairwise(widths)]
+    if network == "autoencoder":
+        widths, levels = [inputs, *[filters] * 4, 4], [0, 1, 2, 1, 0]
+        return [
+            Convolution(*pair, side=3, level=level)
+            for *pair, level in zip(widths[:-1], widths[1:], levels, strict=True)
+        ]
+    widths = [filters * 2**level for level in range(depth + 1)]
+    found = []
+    for level in range(depth):
+        before = widths[level - 1] if level else inputs
+        found += [(before, widths[level], level), (widths[level], widths[level], level)]
+    found += [(widths[-2], widths[-1], depth), (widths[-1], widths[-2], depth)]
+    for level in reversed(range(depth)):
+        joined = 1 if network == "unet_blurpool" and not level else 2
+        after = widths[max(level - 1, 0)]
+        found += [(joined * widths[level], widths[level], level), (widths[level], after, level)]
+    return [
+        *(Convolution(before, after, 3, level) for before, after, level in found),
+        Convolution(filters, 4, 1, 0),
+    ]
+
+
+class Work(NamedTuple):
+    """What a network does for each pixel of its input, forth."""
+
+    flops: float
+    values: float
+    """That its convolutions put out."""
+    parameters: int
+
+
+@cache
+def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work:
+    """Return the work of a network on planes (2 axes) or volumes (3), of which z is not halved."""
+    layers = convolutions(network, depth, filters, inputs)
+    weights = [layer.inputs * layer.outputs * layer.side**axes for layer in layers]
+    places = [4.0**-layer.level for layer in layers]
+    return Work(
+        flops=2 * sum(count * place for count, place in zip(weights, places, strict=True)),
+        values=sum(layer.outputs * place for layer, place in zip(layers, places, strict=True)),
+        parameters=sum(weights),
+    )
+
+
+def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
+    """Return the work of the network of a method on images of so many axes, see :func:`work`."""
+    inputs = 2 if method.mask_channel else 1
+    axes = 2 if method.planes else axes
+    return work(method.network, recipe.depth, recipe.filters, inputs, axes)
+
+
+def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:
+    """Return the memory that a training takes beside its images.
+
+    Parameters
+    ----------
+    each
+        The work of its network.
+    patch
+        Pixels of a training patch.
+    batch_size
+        Patches of a step. Validation passes as many forth alone, at least ``VALIDATION_BATCH``.
+    recorded
+        Whether the step is a CUDA graph, which keeps its memory while validation needs its own.
+    """
+    validation = max(batch_size, VALIDATION_BATCH) / 3
+    batch = batch_size + validation if recorded else max(batch_size, validation)
+    return VALUE_BYTES * each.values * patch * batch + 32 * each.parameters
+
+
+_PAPER_STEP = 128 * 64**2 * work("unet", 4, 32, 1, 2).flops
+
+
+class Estimates:
+    """Costs of the runs of a study.
+
+    Parameters
+    ----------
+    grid
+        The study.
+    data
+        The folder of its prepared data sets, see :func:`extent`.
+    """
+
+    def __init__(self, grid: Grid, data: Path) -> None:
+        self.grid, self.data = grid, data
+        self._extents: dict[str, Extent] = {}
+        self._costs: dict[tuple[object, ...], Cost] = {}
+
+    def extent(self, dataset: str) -> Extent:
+        """Return what is known of the images of a data set, looked up once."""
+        if dataset not in self._extents:
+            self._extents[dataset] = extent(self.grid.config["datasets"], dataset, self.data)
+        return self._extents[dataset]
+
+    def training(self, run: Run) -> Cost:
+        """Return what it costs to train a run, or to calibrate it."""
+        return self._once("train", run, self._training)
+
+    def prediction(self, run: Run) -> Cost:
+        """Return what it costs to predict the images of a run."""
+        return self._once("predict", run, self._prediction)
+
+    def examination(self, runs: Sequence[Run]) -> Cost:
+        """Return what it costs to look at every image with one of some trained runs, at most."""
+        costs = [self._once("examine", run, self._examination) for run in runs]
+        on_gpu = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
+        return Cost(
+            max(cost.core_seconds for cost in costs),
+            max(on_gpu, default=None),
+            max(cost.memory_mb for cost in costs),
+            max(cost.output_bytes for cost in costs),
+        )
+
+    def handling(self, dataset: str) -> Cost:
+        """Return what it costs to go through all images of a data set, each as a whole."""
+        images = self.extent(dataset)
+        seconds = START_SECONDS + WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
+        return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), 0)
+
+    def gathering(self) -> Cost:
+        """Return what it costs to read the scores of all runs."""
+        n_images = sum(self.extent(run.dataset).n_test for run in self.grid.scored_runs)
+        return Cost(START_SECONDS, None, _megabytes(SCORES_BYTES * n_images), 0)
+
+    def _once(self, what: str, run: Run, estimate: Callable[[Run], Cost]) -> Cost:
+        """Return the estimate, which noise level and seed do not change."""
+        key = (what, run.dataset, run.method, run.n_labelled)
+        if key not in self._costs:
+            self._costs[key] = estimate(run)
+        return self._costs[key]
+
+    def _training(self, run: Run) -> Cost:
+        method, images = self.grid.methods[run.method], self.extent(run.dataset)
+        if method.classical:
+            return _calibration(method, images)
+        recipe, each = self.grid.recipe_of(method), self._work(run)
+        n_networks = 1
+        if method.each_image:
+            n_networks = self._n_predicted(run)
+        elif images.cross:
+            n_networks += min(N_FOLDS, run.n_labelled or images.n_test)
+            n_networks += 0 < run.n_labelled < images.n_test
+        patch = self._patch(run)
+        taught = recipe.steps - recipe.first_pseudo_step(method)
+        # Patches that pass through the network forth and back, or forth alone.
+        both = recipe.steps * recipe.batch_size
+        forth = recipe.epochs * recipe.validation_patches + taught * (
+            recipe.batch_size - recipe.labelled_patches(method)
+        )
+        pixels = n_networks * patch * (both + forth / 3)
+        seconds = START_SECONDS + _seconds(each, pixels)
+        step = each.flops * patch * recipe.batch_size / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
+        gpu = GPU_START_SECONDS + max(step, LEAST_GPU_STEP) * (pixels / patch / recipe.batch_size)
+        if method.segments:
+            judged = run.n_labelled if images.cross else images.n_val
+            choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
+            seconds, gpu = seconds + choice, gpu + choice
+        copies = 2 if method.target in ("clean", "second_noisy") else 1
+        loaded = (4 * copies + method.segments) * images.n_images * images.pixels
+        return Cost(
+            seconds,
+            gpu,
+            _megabytes(
+                min(loaded, 2 * RESIDENT_BYTES) + training_bytes(each, patch, recipe.batch_size)
+            ),
+            4 * each.parameters * n_networks * (1 if method.input == NOISY else 2),
+        )
+
+    def _prediction(self, run: Run) -> Cost:
+        return self._predicting(run, self._n_predicted(run))
+
+    def _examination(self, run: Run) -> Cost:
+        images = self.extent(run.dataset)
+        cost, held = self._predicting(run, images.n_images), self.handling(run.dataset)
+        return replace(
+            cost,
+            core_seconds=cost.core_seconds + held.core_seconds,
+            gpu_seconds=cost.gpu_seconds and cost.gpu_seconds + held.core_seconds,
+            memory_mb=cost.memory_mb + held.memory_mb - BASE_MB,
+        )
+
+    def _predicting(self, run: Run, n_images: int) -> Cost:
+        method, images = self.grid.methods[run.method], self.extent(run.dataset)
+        megapixels = 1e-6 * n_images * images.pixels
+        per_pixel = 4 * method.denoises + 2 * method.segments + 4 * method.hides_grid
+        if self.grid.config["save_probabilities"]:
+            per_pixel += 12 * method.segments
+        size = round(1e6 * megapixels * per_pixel)
+        if method.classical:
+            seconds = START_SECONDS + CLASSICAL_SECONDS[method.classical] * megapixels
+            return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), size)
+        recipe, each = self.grid.recipe_of(method), self._work(run)
+        passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.hides_grid
+        if self.grid.judged_subsets(run.dataset, run.method):
+            passes += JUDGEMENTS
+        margin = 1 + 2 * self._halo(method, recipe) / TILE if max(images.shape) > TILE else 1.0
+        pixels = 1e6 * megapixels * margin**2 * passes
+        labels = LABEL_SECONDS * megapixels * method.segments
+        seconds = START_SECONDS + _seconds(each, pixels / 3) + labels
+        gpu = (
+            GPU_START_SECONDS
+            + labels
+            + pixels / 3 * each.flops / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
+        )
+        tile = min(images.pixels, (TILE * margin) ** 2)
+        if len(images.shape) == 3 and not method.planes:
+            tile = min(images.pixels, TILE_VOXELS)
+        return Cost(seconds, gpu, _megabytes(26 * recipe.filters * tile + 4e8), size)
+
+    def _work(self, run: Run) -> Work:
+        method, axes = self.grid.methods[run.method], len(self.extent(run.dataset).shape)
+        return work_of(method, self.grid.recipe_of(method), axes)
+
+    def _patch(self, run: Run) -> int:
+        """Return the pixels of a training patch."""
+        method = self.grid.methods[run.method]
+        recipe, (*depth, _, _) = self.grid.recipe_of(method), self.extent(run.dataset).shape
+        planes = min(recipe.patch_depth, *depth) if depth and not method.planes else 1
+        return recipe.patch_size**2 * planes
+
+    def _n_predicted(self, run: Run) -> int:
+        images = self.extent(run.dataset)
+        everything = "train" in self.grid.predicted_subsets(run.method)
+        return images.n_test + everything * (images.n_train + images.n_val)
+
+    @staticmethod
+    def _halo(method: Method, recipe: Recipe) -> int:
+        """Return how far a network looks, see the networks."""
+        last = 2 ** down_samplings(method.network, recipe.depth)
+        return 7 * last
+
+
+def _seconds(each: Work, pixels: float) -> float:
+    """Return the time on a core in which so many pixels pass through a network forth and back."""
+    values = SECONDS_PER_MEGAVALUE * each.values * 1e-6
+    return pixels * (3 * SECONDS_PER_GFLOP * each.flops * 1e-9 + values)
+
+
+def _calibration(method: Method, images: Extent) -> Cost:
+    """Return what it costs to choose the parameter of a classical denoiser."""
+    pixels = min(images.pixels, CALIBRATION_SIDE**2)
+    passes = CALIBRATION_PASSES * method.calibrated
+    n_images = min(images.n_val or images.n_test, CALIBRATION_IMAGES)
+    seconds = CLASSICAL_SECONDS[method.classical] * passes * n_images * pixels * 1e-6
+    return Cost(START_SECONDS + seconds, None, _megabytes(WHOLE_BYTES * images.pixels), 1000)
+
+
+def _megabytes(taken: float) -> int:
+    """Return the memory of a process that takes so many bytes beside what all take."""
+    return BASE_MB + round(taken * 1e-6)

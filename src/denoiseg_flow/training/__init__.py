@@ -1,0 +1,1 @@
+"""From images and a method to a trained model."""

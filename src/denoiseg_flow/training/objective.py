@@ -1,0 +1,99 @@
+"""What a method minimises: the loss of one batch."""
+
+import torch
+from torch import nn
+
+from denoiseg_flow.methods import masking
+from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.losses import consistency_loss, denoising_loss, segmentation_loss
+from denoiseg_flow.methods.networks import as_input, split_output
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.training.patches import Batch
+
+
+class Objective:
+    """The loss of a method on a batch of patches."""
+
+    def __init__(
+        self, method: Method, recipe: Recipe, device: torch.device, layout: Layout = PLANES
+    ) -> None:
+        self.method = method
+        self.recipe = recipe
+        self.layout = layout
+        self.structure = masking.struct_offsets(method.struct_mask, layout.dimensions).to(device)
+
+    def __call__(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        generator: torch.Generator,
+        teacher: nn.Module | None = None,
+        validating: bool = False,
+    ) -> torch.Tensor:
+        """Return the losses of a batch: total, denoising, segmentation, pseudo-labels.
+
+        Parameters
+        ----------
+        teacher
+            Network whose segmentation of the patches without annotation is imitated, or None.
+        validating
+            Whether the pixels that :meth:`hide` sets aside for validation are looked at, instead
+            of the others.
+        """
+        method, recipe = self.method, self.recipe
+        inputs, mask = self.hide(batch, generator, validating)
+        denoised, logits = split_output(network(inputs).float(), self.layout.channels)
+        denoise = segment = pseudo = logits.new_zeros(())
+        if method.denoises:
+            target = batch.patches if batch.targets is None else batch.targets
+            denoise = denoising_loss(denoised, target, mask)
+        if method.segments:
+            segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
+        if teacher is not None:
+            unlabelled = slice(recipe.labelled_patches(method), None)
+            shown = self._as_input(batch.patches[unlabelled])
+            with torch.no_grad():
+                _, imitated = split_output(teacher(shown).float(), self.layout.channels)
+            pseudo = consistency_loss(logits[unlabelled], imitated.softmax(dim=1))
+        total = method.alpha * denoise + (1 - method.alpha) * (
+            segment + recipe.pseudo_labels * pseudo
+        )
+        return torch.stack([total, denoise, segment, pseudo])
+
+    def hide(
+        self, batch: Batch, generator: torch.Generator, validating: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return patches as the network reads them in training, and the mask of hidden pixels.
+
+        Where a method trains on a single image, one subset of its grid is set aside: the network
+        reads these pixels, but its loss on them only serves as validation (Noise2Self's "single
+        shot").
+        """
+        method, patches = self.method, batch.patches
+        if method.target != "blind_spot":
+            return self._as_input(patches), None
+        # Noise is independent from channel to channel, and so is what is hidden of them.
+        channels = patches.flatten(0, 1) if self.layout.channels > 1 else patches
+        if method.hides_grid:
+            subsets = self._subsets(len(channels), generator, validating)
+            place = batch.place.repeat_interleave(self.layout.channels, dim=0)
+            mask = masking.grid_mask(place, method.grid, subsets)
+            hidden = masking.fill_grid(channels, mask, method.masking)
+        else:
+            hidden, mask = masking.hide(
+                channels, method, self.recipe.masked_fraction, self.structure, generator
+            )
+        hidden, mask = hidden.view_as(patches), mask.view_as(patches)
+        return self._as_input(hidden, mask), mask
+
+    def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return as_input(patches, mask, self.method.mask_channel, self.layout.dimensions)
+
+    def _subsets(self, count: int, generator: torch.Generator, validating: bool) -> torch.Tensor:
+        """Draw which subset of the grid is hidden in each patch."""
+        n_subsets, device = self.method.grid**2, generator.device
+        if not self.method.each_image:
+            return torch.randint(n_subsets, (count,), generator=generator, device=device)
+        if validating:
+            return masking.last_subset(self.method.grid, count, device)
+        return torch.randint(n_subsets - 1, (count,), generator=generator, device=device)

@@ -1,0 +1,331 @@
+"""Training patches: random crops of images of any size, cut on the training device."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from denoiseg_flow.data.files.memory_maps import release, temporary_map
+from denoiseg_flow.data.files.tiles import pieces
+from denoiseg_flow.methods.classes import IGNORE
+from denoiseg_flow.models.normalisation import Normalisation
+
+# Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
+RESIDENT_BYTES = 2 * 2**30
+
+# Pixels that are looked at together while mean and standard deviation are measured: few enough to
+# stay in the processor's cache in double precision.
+CHUNK = 2**18
+
+PIECE = 2**24  # pixels that are read together
+
+
+class Batch(NamedTuple):
+    """Patches of images."""
+
+    patches: torch.Tensor
+    """(batch, [channel,] [z,] y, x), float32, normalised."""
+    classes: torch.Tensor | None
+    """(batch, [z,] y, x), int64, or None where no image is annotated."""
+    targets: torch.Tensor | None
+    """What denoising the patches should give, in the same form; None: themselves."""
+    place: torch.Tensor
+    """(batch, axis, [z,] y, x), int64: where each pixel lies in its image."""
+
+    def part(self, place: slice) -> "Batch":
+        """Return some of the patches."""
+        return Batch(*(None if values is None else values[place] for values in self))
+
+
+@dataclass
+class ImageBank:
+    """Images of different sizes in one flat buffer, so that a batch of crops is a single gather.
+
+    Attributes
+    ----------
+    pixels
+        (channel, pixels of all images), float32.
+    classes
+        (pixels of all images,), int8 codes of :mod:`denoiseg_flow.labels`, or None where no image
+        is annotated; ``IGNORE`` throughout images without a mask.
+    targets
+        Like pixels: other images to denoise towards, or None.
+    offsets
+        (image,), int64: where each image starts.
+    sizes
+        (image, axis), int64: its shape ([z,] y, x).
+    labelled
+        (image,), bool.
+    """
+
+    pixels: torch.Tensor
+    classes: torch.Tensor | None
+    targets: torch.Tensor | None
+    offsets: torch.Tensor
+    sizes: torch.Tensor
+    labelled: torch.Tensor
+
+    @classmethod
+    def load(
+        cls,
+        images: Iterable[np.ndarray],
+        classes: Iterable[Iterable[torch.Tensor] | None],
+        shapes: Sequence[tuple[int, ...]],
+        device: torch.device,
+        targets: Iterable[np.ndarray] | None = None,
+        channels: int = 1,
+    ) -> "ImageBank":
+        """Copy the images, a part of one at a time, to the device.
+
+        Parameters
+        ----------
+        images
+            Arrays ([channel,] [z,] y, x) of any real pixel type, which may be memory-mapped.
+        classes
+            For each image its class codes, in parts that follow each other in memory, or None if
+            it is not annotated.
+        shapes
+            ([z,] y, x) of each image.
+        targets
+            For each image another of its shape to denoise it towards, if there are any.
+        channels
+            Of every image.
+        """
+        counts = [math.prod(shape) for shape in shapes]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        pixels = _fill(images, offsets, channels, device)
+        codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
+        labelled = torch.zeros(len(shapes), dtype=torch.bool)
+        starts = offsets[:-1].tolist()
+        for index, (annotation, place) in enumerate(zip(classes, starts, strict=True)):
+            if annotation is None:
+                continue
+            for part in annotation:
+                codes[place : place + part.numel()] = part.ravel()
+                place += part.numel()
+            labelled[index] = True
+        return cls(
+            pixels=pixels,
+            classes=codes if labelled.any() else None,
+            targets=None if targets is None else _fill(targets, offsets, channels, device),
+            offsets=torch.from_numpy(offsets[:-1]).to(device),
+            sizes=torch.tensor(np.array(shapes)).to(device),
+            labelled=labelled.to(device),
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return len(self.pixels)
+
+    def measure(self) -> Normalisation:
+        """Return mean and standard deviation over all pixels, of each channel by itself."""
+        return Normalisation.of_channels([_mean_and_deviation(values) for values in self.pixels])
+
+    def measure_range(self) -> Normalisation:
+        """Return what scales the targets, or the pixels where there are none, to [0, 1]."""
+        ranges = (torch.aminmax(values) for values in self._wanted)
+        return Normalisation.of_channels(
+            [(float(low), float(high - low) or 1.0) for low, high in ranges]
+        )
+
+    def mean_target(self) -> float:
+        """Return the mean of the targets, or of the pixels where there are none."""
+        return float(self._wanted.mean(dtype=torch.float64))
+
+    @property
+    def _wanted(self) -> torch.Tensor:
+        return self.pixels if self.targets is None else self.targets
+
+    def normalise(self, normalisation: Normalisation) -> None:
+        """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
+        for values in (self.pixels, self.targets):
+            if values is not None:
+                for channel, (mean, std) in zip(values, normalisation.channels(), strict=True):
+                    channel.sub_(mean).div_(std)
+
+    def gather(self, index: torch.Tensor, place: torch.Tensor) -> Batch:
+        """Return what lies at the given places.
+
+        Parameters
+        ----------
+        index
+            (batch,), which image.
+        place
+            (batch, axis, [z,] y, x), where in it.
+        """
+        patch_axes = [1] * (place.dim() - 2)
+        flat = torch.zeros_like(place[:, 0])
+        for axis in range(place.shape[1]):
+            flat = flat * self.sizes[index, axis].view(-1, *patch_axes) + place[:, axis]
+        flat += self.offsets[index].view(-1, *patch_axes)
+        values = (_take(part, flat) for part in (self.pixels, self.targets))
+        patches, targets = values
+        classes = None if self.classes is None else self.classes[flat].long()
+        return Batch(patches, classes, targets, place)
+
+
+def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | None:
+    """Return (batch, [channel,] ...), what lies at the places (batch, ...) of each channel."""
+    if values is None:
+        return None
+    return values[0][flat] if len(values) == 1 else values[:, flat].transpose(0, 1)
+
+
+def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
+    """Return both, in whatever unit the values are; a deviation of 1 where they are all equal."""
+    first = float(values[0])  # sums of squares lose less the nearer to 0 the values are
+    total = squares = 0.0
+    for part in values.split(CHUNK):
+        part = part.double().sub_(first)
+        total += float(part.sum())
+        squares += float(part.dot(part))
+    mean = total / len(values)
+    return first + mean, math.sqrt(max(squares / len(values) - mean**2, 0.0)) or 1.0
+
+
+def _fill(
+    images: Iterable[np.ndarray], offsets: np.ndarray, channels: int, device: torch.device
+) -> torch.Tensor:
+    """Copy images one after the other into one buffer, where their offsets say."""
+    total = int(offsets[-1])
+    values = _allocate(channels * total, torch.float32, device).view(channels, total)
+    for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
+        parts = image if channels > 1 else image[None]
+        if parts.size != channels * (stop - start):
+            raise ValueError(f"image of shape {image.shape} does not fit {channels} channels")
+        for channel, part in zip(values, parts, strict=True):
+            begin = int(start)
+            for place in pieces(part.shape, PIECE):
+                pixels = torch.from_numpy(np.ravel(part[place]).astype(np.float32))
+                channel[begin : begin + len(pixels)] = pixels.to(device)
+                begin += len(pixels)
+                release(image)
+    return values
+
+
+def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return an uninitialised tensor; on the CPU, a large one lies in a temporary file.
+
+    The operating system keeps as much of that file in memory as there is room for.
+    """
+    if device.type != "cpu" or count * dtype.itemsize <= RESIDENT_BYTES:
+        return torch.empty(count, dtype=dtype, device=device)
+    return torch.from_numpy(temporary_map((count,), str(dtype).removeprefix("torch.")))
+
+
+class PatchSampler:
+    """Draws batches of augmented patches.
+
+    Every position of every image is equally likely, as if all images had been cut into patches.
+
+    Parameters
+    ----------
+    bank
+        The images.
+    patch_shape
+        ([z,] y, x) of the patches in pixels, as high as wide.
+    batch_size
+        Patches in a batch.
+    n_labelled
+        How many of them are drawn from annotated images only. They come first; the others are
+        drawn from all images alike.
+    """
+
+    def __init__(
+        self, bank: ImageBank, patch_shape: Sequence[int], batch_size: int, n_labelled: int
+    ) -> None:
+        self.bank = bank
+        self.patch_shape = tuple(patch_shape)
+        self.batch_size = batch_size
+        volume = bank.sizes.prod(dim=1).float()
+        # (axis, image); made once, for a number from the host stops the device at every step.
+        self._corners = (bank.sizes - torch.tensor(self.patch_shape).to(bank.sizes) + 1).T
+        self._groups = [
+            (count, weights)
+            for count, weights in [
+                (n_labelled, volume * bank.labelled),
+                (batch_size - n_labelled, volume),
+            ]
+            if count
+        ]
+
+    def draw(self, generator: torch.Generator) -> Batch:
+        """Return a batch of random patches."""
+        # Two at least: for a single one, PyTorch stops the device to look at the weights first.
+        index = torch.cat(
+            [
+                torch.multinomial(weights, max(count, 2), replacement=True, generator=generator)[
+                    :count
+                ]
+                for count, weights in self._groups
+            ]
+        )
+        return self.bank.gather(index, self._places(index, generator))
+
+    def _places(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Random corners, under one of the eight symmetries of the square, up or down in z.
+
+        Planes are never exchanged with rows or columns: they are farther apart, and more blurred.
+        """
+        shape, device = self.patch_shape, index.device
+        n_axes = len(shape)
+        share = torch.rand(n_axes, len(index), generator=generator, device=device)
+        corner = (share * self._corners[:, index]).long()  # (axis, batch)
+        flips = torch.randint(
+            2, (n_axes + 1, len(index)), generator=generator, device=device
+        ).bool()
+        flips = flips.view(n_axes + 1, len(index), *[1] * n_axes)
+        ramps = [
+            torch.arange(length, device=device).view(-1, *[1] * (n_axes - 1 - axis))
+            for axis, length in enumerate(shape)
+        ]
+        *above, down, right = ramps
+        inside = [*above, torch.where(flips[0], right, down), torch.where(flips[0], down, right)]
+        # Flips of rows and columns were drawn before there were planes.
+        order = [*range(n_axes, 2, -1), 1, 2]
+        places = [
+            torch.where(flips[flip], length - 1 - ramp, ramp)
+            for flip, length, ramp in zip(order, shape, inside, strict=True)
+        ]
+        return torch.stack(
+            [
+                start.view(-1, *[1] * n_axes) + place.expand(len(index), *shape)
+                for start, place in zip(corner, places, strict=True)
+            ],
+            dim=1,
+        )
+
+
+def validation_patches(
+    bank: ImageBank, patch_shape: Sequence[int], limit: int, generator: torch.Generator
+) -> Batch:
+    """Cut images into a regular grid of patches and return at most ``limit`` of them.
+
+    The choice among more patches than ``limit`` is random but fixed by the generator, so that
+    every validation of a run sees the same pixels.
+    """
+    device = generator.device
+    corners = [
+        (image, *corner)
+        for image, size in enumerate(bank.sizes.tolist())
+        for corner in product(
+            *(
+                range(0, length - side + 1, side)
+                for length, side in zip(size, patch_shape, strict=True)
+            )
+        )
+    ]
+    order = torch.randperm(len(corners), generator=generator, device=device)[:limit]
+    index, *starts = torch.tensor(corners, device=device)[order].T
+    ramps = torch.meshgrid(
+        *(torch.arange(side, device=device) for side in patch_shape), indexing="ij"
+    )
+    places = [
+        start.view(-1, *[1] * len(ramps)) + ramp for start, ramp in zip(starts, ramps, strict=True)
+    ]
+    return bank.gather(index, torch.stack(places, dim=1))

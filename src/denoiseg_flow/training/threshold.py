@@ -1,0 +1,52 @@
+"""The threshold between foreground and background, chosen on annotated validation images."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from denoiseg_flow.evaluation.metrics import average_precision
+from denoiseg_flow.methods.instances import label_instances
+from denoiseg_flow.models.threshold import Threshold
+
+# What is tried on the validation images. The watershed, whose objects are set apart by their seeds,
+# may fill far more of the foreground than components without joining them.
+_STEPS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+THRESHOLDS = {
+    "components": _STEPS,
+    "watershed": (0.01, 0.02, 0.05, *_STEPS[:-1], 0.98, 0.99),
+}
+
+
+def choose_threshold(
+    images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str
+) -> Threshold | None:
+    """Return the threshold with the best mean average precision at IoU 0.5, see the module.
+
+    Images without objects have no average precision and take no part, as in the reference
+    implementation. Without any image that takes part there is nothing to choose by: None.
+
+    Parameters
+    ----------
+    images
+        Class probabilities (3, [z,] y, x) and instance labels ([z,] y, x) of every annotated
+        validation image; looked at one image at a time.
+    instances
+        ``"components"`` or ``"watershed"``, see the module.
+    """
+    thresholds = THRESHOLDS[instances]
+    scores = [
+        [
+            average_precision(truth, labels)
+            for labels in label_instances(probabilities, thresholds, instances)
+        ]
+        for probabilities, truth in images
+        if (truth > 0).any()
+    ]
+    if not scores:
+        return None
+    means = np.mean(scores, axis=0)
+    best = np.flatnonzero(np.isclose(means, means.max()))
+    ranges = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    widest = max(ranges, key=len)
+    chosen = best[-1] if instances == "components" else widest[(len(widest) - 1) // 2]
+    return Threshold(thresholds[chosen], float(means[chosen]), len(scores))

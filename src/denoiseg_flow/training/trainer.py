@@ -1,0 +1,441 @@
+"""The one training loop, for every learned method."""
+
+import copy
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from denoiseg_flow.data.store import open_image
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
+from denoiseg_flow.jobs.seeds import torch_seed
+from denoiseg_flow.methods.definition import Method, Recipe, as_dict
+from denoiseg_flow.methods.networks import NETWORKS
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.models.model import ImageModels, TrainedModel, new_network
+from denoiseg_flow.models.prediction import predict_probabilities_of_files
+from denoiseg_flow.models.tensor_file import digest
+from denoiseg_flow.study.costs import training_bytes, work_of
+from denoiseg_flow.training import batch_norm
+from denoiseg_flow.training.adam import Adam
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.cuda_graphs import Replayed, side_stream
+from denoiseg_flow.training.objective import Objective
+from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
+from denoiseg_flow.training.progress import Progress
+from denoiseg_flow.training.threshold import choose_threshold
+from denoiseg_flow.training.training_images import (
+    TrainingImages,
+    check_subsets,
+    find_layout,
+    load_bank,
+)
+
+logger = logging.getLogger(__name__)
+
+VALIDATION_BATCH = 32  # patches, or those of a training step, if these are more
+
+
+def make_schedule(
+    recipe: Recipe, optimiser: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rate schedule of the recipe."""
+    if recipe.schedule == "one_cycle":
+        # PyTorch divides by zero where the rise or the fall takes less than one step.
+        total = max(recipe.steps, 3)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            max_lr=recipe.learning_rate,
+            total_steps=total,
+            pct_start=max(0.2, 2 / total),
+        )
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=10)
+
+
+class Trainer:
+    """A training that can be stopped after any step and continued to the same weights."""
+
+    def __init__(
+        self,
+        method: Method,
+        recipe: Recipe,
+        bank: ImageBank,
+        val_bank: ImageBank,
+        seed: int,
+        device: torch.device,
+        layout: Layout = PLANES,
+    ) -> None:
+        self.method = method
+        self.recipe = recipe
+        self.first_pseudo_step = recipe.first_pseudo_step(method)
+        self.seed = seed
+        self.device = device
+        torch.manual_seed(torch_seed(seed, "weights"))
+        network = new_network(method, recipe, layout)
+        if network.bounded:
+            network.start_at(bank.mean_target())
+        for layer in batch_norm.batch_norms(network):
+            layer.momentum = recipe.batch_norm_momentum
+        self.network = network.to(device)
+        self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
+        self._averaged = _tensors(self.average), _tensors(self.network)
+        self._counters = _tensors(self.average, False), _tensors(self.network, False)
+        self.objective = Objective(method, recipe, device, layout)
+        self.optimiser = Adam(self.network.parameters(), lr=recipe.learning_rate, fused=True)
+        self.schedule = make_schedule(recipe, self.optimiser)
+        patch_shape = layout.patch_shape(recipe.patch_size)
+        self.sampler = PatchSampler(
+            bank, patch_shape, recipe.batch_size, recipe.labelled_patches(method)
+        )
+        self.generator = self._new_generator("training")
+        self.compute_gradients = Replayed(
+            self._compute_gradients, self.generator, enabled=device.type == "cuda"
+        )
+        self.validation = validation_patches(
+            val_bank, patch_shape, recipe.validation_patches, self._new_generator("val")
+        )
+        self.step = 0
+        self.loss_sums = torch.zeros(4, device=device)  # of the epoch so far
+        self.history: list[dict[str, float]] = []
+        self.best_loss = math.inf
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def _new_generator(self, purpose: str) -> torch.Generator:
+        seed = torch_seed(self.seed, purpose)
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over the weights of another network of the same kind."""
+        self.network.load_state_dict(weights)
+        self.average.load_state_dict(weights)
+
+    def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
+        """Train to the end, from the newest checkpoint if there is one of this training."""
+        self._resume(checkpoints, fingerprint)
+        recipe = self.recipe
+        progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
+        self._set_training_mode()
+        with side_stream(self.device), checkpoints.before_the_end():
+            while self.step < recipe.steps:
+                if self.step == recipe.first_frozen_step:
+                    self._measure_statistics()
+                self._train_step()
+                progress.advance()
+                if self.step % recipe.steps_per_epoch == 0:
+                    self._end_epoch(progress)
+                if checkpoints.due():
+                    self._check_losses()
+                    checkpoints.save(self._state(fingerprint))
+        progress.close()
+        # What follows, such as the choice of a threshold, may be interrupted too.
+        checkpoints.save(self._state(fingerprint))
+        if self.best_weights:
+            self.average.load_state_dict(self.best_weights)
+
+    def _set_training_mode(self) -> None:
+        self.network.train()
+        if self.step >= self.recipe.first_frozen_step:
+            batch_norm.freeze(self.network)
+
+    def _measure_statistics(self) -> None:
+        """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
+        inputs = (
+            self.objective.hide(self.sampler.draw(self.generator), self.generator)[0]
+            for _ in range(batch_norm.BATCHES)
+        )
+        batch_norm.measure(self.network, inputs)
+        self._set_training_mode()
+        # Copied, not averaged: too few steps may be left to forget the noisy ones.
+        for average, measured in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            average.copy_(measured)
+
+    def _train_step(self) -> None:
+        """One optimiser step; the losses stay on the device."""
+        if self.step in (self.recipe.first_frozen_step, self.first_pseudo_step):
+            self.compute_gradients.reset()
+        self.compute_gradients()
+        # Not replayed with the rest: its momentum, which the schedule changes, is a number of
+        # Python. It is one kernel, and so is the average.
+        self.optimiser.step()
+        if self.recipe.schedule == "one_cycle":
+            self.schedule.step()
+        self._average_weights()
+        self.step += 1
+
+    def _compute_gradients(self) -> None:
+        """Leave the gradients of a new batch in the weights, and add its losses to their sums."""
+        self.optimiser.zero_grad(set_to_none=True)
+        batch = self.sampler.draw(self.generator)
+        teacher = self.average if self.step >= self.first_pseudo_step else None
+        with mixed_precision(self.device):
+            losses = self.objective(self.network, batch, self.generator, teacher)
+        losses[0].backward()
+        self.loss_sums += losses.detach()
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """Let the average follow the network, faster in the first steps."""
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        if self._counters[0]:
+            torch._foreach_copy_(*self._counters)
+
+    def _end_epoch(self, progress: Progress) -> None:
+        """Validate, write the history, and keep the weights if they are the best so far."""
+        self._check_losses()
+        total, denoise, segment, pseudo = (self.loss_sums / self.recipe.steps_per_epoch).tolist()
+        val_loss = self._validate()
+        self.history.append(
+            {
+                "step": self.step,
+                "loss": total,
+                "loss_denoise": denoise,
+                "loss_segment": segment,
+                "loss_pseudo": pseudo,
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "val_loss": val_loss,
+            }
+        )
+        progress.report(total, val_loss)
+        if self.recipe.schedule == "reduce_on_plateau":
+            self.schedule.step(val_loss)
+        if self.recipe.weights == "best" and val_loss < self.best_loss:
+            self.best_loss = val_loss
+            self.best_weights = {
+                key: value.clone() for key, value in self.average.state_dict().items()
+            }
+        self.loss_sums.zero_()
+
+    def _check_losses(self) -> None:
+        total = float(self.loss_sums[0])
+        if not math.isfinite(total):
+            raise InputError(
+                f"the loss is {total} after {self.step} steps; lower 'learning_rate' of the recipe "
+                f"(now {self.recipe.learning_rate})"
+            )
+
+    @torch.inference_mode()
+    def _validate(self) -> float:
+        """Validation loss, on the same pixels and with the same blind spots every time."""
+        generator = self._new_generator("validation masks")
+        count, at_once = len(self.validation.patches), max(VALIDATION_BATCH, self.recipe.batch_size)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for start in range(0, count, at_once):
+            batch = self.validation.part(slice(start, start + at_once))
+            with mixed_precision(self.device):
+                losses = self.objective(self.average, batch, generator, validating=True)
+            total += losses[0].double() * len(batch.patches)
+        return float(total) / count
+
+    def _state(self, fingerprint: str) -> dict[str, Any]:
+        return {
+            "fingerprint": fingerprint,
+            "made_by": self._made_by(),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "generator": self.generator.get_state(),
+            "loss_sums": self.loss_sums,
+            "history": self.history,
+            "best_loss": self.best_loss,
+            "best_weights": self.best_weights,
+        }
+
+    def _made_by(self) -> str:
+        recipe = self.recipe
+        return (
+            f"method '{self.method.name}' with network '{self.method.network}' of depth "
+            f"{recipe.depth} and {recipe.filters} filters"
+        )
+
+    def _resume(self, checkpoints: Checkpoints, fingerprint: str) -> None:
+        state = checkpoints.load(self.device, self._state(fingerprint).keys())
+        if state is None:
+            return
+        if state["made_by"] != self._made_by():
+            raise InputError(
+                f"checkpoint {checkpoints.path} is of {state['made_by']}, not of "
+                f"{self._made_by()}; delete it to train anew"
+            )
+        if state["fingerprint"] != fingerprint:
+            logger.warning("checkpoint %s is of another training: starting anew", checkpoints.path)
+            return
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"].cpu())
+        self.loss_sums = state["loss_sums"]
+        self.history = state["history"]
+        self.best_loss = state["best_loss"]
+        self.best_weights = state["best_weights"]
+        logger.info("continuing from %s at step %d", checkpoints.path, self.step)
+
+
+def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tensor]:
+    """Return the weights and statistics of a network, or its counters instead."""
+    values = (*network.parameters(), *network.buffers())
+    return [value for value in values if value.is_floating_point() == floating]
+
+
+def train(
+    method: Method,
+    recipe: Recipe,
+    identity: dict[str, Any],
+    images: TrainingImages,
+    checkpoints: Checkpoints,
+    device: torch.device,
+    init: TrainedModel | None = None,
+) -> tuple[TrainedModel, pd.DataFrame]:
+    """Train one model and choose its threshold on the validation images.
+
+    Parameters
+    ----------
+    identity
+        dataset, noise, method, n_labelled and seed of the run; the seed decides every draw.
+    checkpoints
+        Where the state of the training is kept while it runs. A training that finds one there
+        continues; the caller removes them once the model is safely written.
+    init
+        Model whose weights the training starts from.
+
+    Returns
+    -------
+    The model, and its history: one row per epoch with step, losses and learning rate.
+
+    Raises
+    ------
+    InputError
+        If images do not fit the recipe, there is no validation image, or none with an annotated
+        object for a method that segments, the checkpoint is of another method or network, the
+        loss is not finite, or the device has too little memory.
+    """
+    check_subsets(method, images, identity["dataset"])
+    name = " ".join(map(str, identity.values()))
+    layout = find_layout(method, recipe, [*images.train, *images.val])
+    with out_of_memory_advice(device):
+        held_out = {}
+        for number, fold in enumerate(images.folds, start=1):
+            logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
+            model, _ = _train_on(
+                _load_banks(images.without(fold), recipe, layout, device),
+                layout, method, recipe, identity | {"fold": number},
+                checkpoints.beside(f"fold{number}"), device, init and init.for_image(fold[0]),
+                f"{name} fold {number}",
+            )  # fmt: skip
+            held_out |= dict.fromkeys(fold, model)
+        model, history = _train_on(
+            _load_banks(images, recipe, layout, device),
+            layout, method, recipe, identity, checkpoints, device, init, name,
+        )  # fmt: skip
+    model.held_out = held_out
+    if method.segments:
+        _choose_threshold(model, images)
+    return model, history
+
+
+def _load_banks(
+    images: TrainingImages, recipe: Recipe, layout: Layout, device: torch.device
+) -> tuple[ImageBank, ImageBank]:
+    """Load the images that are trained on, and those for validation."""
+    return (
+        load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
+        load_bank(images.val, images.val_masks, recipe, layout, device, images.target),
+    )
+
+
+def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
+    """Choose the threshold on annotated images that the network which predicts them has not seen.
+
+    It is that of the models of the cross-validation as well.
+    """
+    annotated = [pair for pair in zip(images.val, images.val_masks, strict=True) if pair[1]]
+    probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
+    truths = (open_image(mask) for _, mask in annotated)
+    model.threshold = choose_threshold(
+        zip(probabilities, truths, strict=True), model.recipe.instances
+    )
+    for other in model.held_out.values():
+        other.threshold = model.threshold
+    logger.info(
+        "threshold %.2f gives average precision %.3f on %d %s images",
+        model.threshold.value,
+        model.threshold.average_precision,
+        model.threshold.n_images,
+        "cross-validated" if model.held_out else "validation",
+    )
+
+
+def train_each_image(
+    method: Method,
+    recipe: Recipe,
+    identity: dict[str, Any],
+    images: Sequence[Path],
+    checkpoints: Checkpoints,
+    device: torch.device,
+) -> tuple[ImageModels, pd.DataFrame]:
+    """Train a network on each of some images alone (Noise2Self's "single shot").
+
+    Parameters and errors are those of :func:`train`; validation uses pixels of the same image that
+    the loss never looks at, see :meth:`Objective.hide`.
+
+    Returns
+    -------
+    The models, and the mean of their histories.
+    """
+    models, histories = {}, []
+    layout = find_layout(method, recipe, images)
+    for image in images:
+        with out_of_memory_advice(device):
+            banks = [load_bank([image], [None], recipe, layout, device) for _ in ("train", "val")]
+            models[image.stem], history = _train_on(
+                banks, layout, method, recipe, identity | {"image": image.stem},
+                checkpoints.beside(image.stem), device, None,
+                name=f"{' '.join(map(str, identity.values()))} {image.stem}",
+            )  # fmt: skip
+        histories.append(history)
+    mean = pd.concat(histories).groupby(level=0).mean().astype({"step": int})
+    return ImageModels(method, recipe, identity, models), mean
+
+
+def _train_on(
+    banks: Sequence[ImageBank],
+    layout: Layout,
+    method: Method,
+    recipe: Recipe,
+    identity: dict[str, Any],
+    checkpoints: Checkpoints,
+    device: torch.device,
+    init: TrainedModel | None,
+    name: str,
+) -> tuple[TrainedModel, pd.DataFrame]:
+    """Train one network on the first bank, validated on the second; both are normalised."""
+    bank, val_bank = banks
+    bounded = NETWORKS[method.network].bounded
+    normalisation = bank.measure_range() if bounded else bank.measure()
+    for each in banks:
+        each.normalise(normalisation)
+    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device, layout)
+    if init is not None:
+        trainer.start_from(init.network.state_dict())
+    contents = {"classes": bank.classes, "targets": bank.targets}
+    contents = {key: values for key, values in contents.items() if values is not None}
+    contents |= {} if init is None else init.network.state_dict()
+    fingerprint = repr(
+        (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
+    )
+    patch = math.prod(layout.patch_shape(recipe.patch_size))
+    need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
+    with out_of_memory_advice(device, recipe.batch_size, need):
+        trainer.run(checkpoints, fingerprint, name)
+    model = TrainedModel(method, recipe, identity, normalisation, trainer.average, layout)
+    return model, pd.DataFrame(trainer.history)

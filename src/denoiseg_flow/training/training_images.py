@@ -1,0 +1,238 @@
+"""The images that a training reads: chosen, checked, and brought to the device."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.reader import open_image_file
+from denoiseg_flow.data.files.tiles import pieces, within
+from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.manifest import CROSS, TRAINED
+from denoiseg_flow.data.noise import noisy_copy
+from denoiseg_flow.data.splitting import folds, labelled_images
+from denoiseg_flow.data.store import open_image
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs import checksums
+from denoiseg_flow.methods.classes import encode_classes
+from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
+from denoiseg_flow.methods.networks.layout import Layout, volume_layout
+from denoiseg_flow.training.patches import ImageBank
+
+PIECE = 2**22  # pixels of a mask that are encoded together
+
+# The image that the one of that name should become when it is denoised.
+Target = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The files that one training reads.
+
+    Attributes
+    ----------
+    train, val
+        Input images (tif) for the loss and for validation. Images that are cross-validated are in
+        both.
+    train_masks, val_masks
+        For each of them its mask (tif), or None where it is not annotated or not revealed.
+    target
+        See :func:`find_target`.
+    folds
+        Names of the images that are cross-validated, in parts; empty if none is.
+    """
+
+    train: Sequence[Path]
+    train_masks: Sequence[Path | None]
+    val: Sequence[Path]
+    val_masks: Sequence[Path | None]
+    target: Target | None = None
+    folds: Sequence[Sequence[str]] = ()
+
+    def without(self, names: Collection[str]) -> "TrainingImages":
+        """Return all but the images of these names, and without the division into parts."""
+
+        def rest(images: Sequence[Path], values: Sequence[Path | None]) -> list[Path | None]:
+            pairs = zip(images, values, strict=True)
+            return [value for image, value in pairs if image.stem not in names]
+
+        return TrainingImages(
+            train=rest(self.train, self.train),
+            train_masks=rest(self.train, self.train_masks),
+            val=rest(self.val, self.val),
+            val_masks=rest(self.val, self.val_masks),
+            target=self.target,
+        )
+
+    @classmethod
+    def of_split(
+        cls,
+        split: pd.DataFrame,
+        images: Path,
+        masks: Path,
+        n_labelled: int,
+        segments: bool,
+        target: Target | None = None,
+    ) -> "TrainingImages":
+        """Choose the files of a split table.
+
+        Parameters
+        ----------
+        split
+            Table of :func:`~denoiseg_flow.data.splitting.split`.
+        images, masks
+            Folders that hold ``<image>.tif``, the images as in :func:`layout.input_folder`.
+        n_labelled
+            How many annotated training images are revealed.
+        segments
+            Whether the method looks at masks at all.
+        target
+            See :func:`find_target`.
+        """
+        train = split.loc[split["subset"].isin(TRAINED), "image"]
+        val = split.loc[split["subset"].isin(("val", CROSS))]
+        revealed = set(labelled_images(split, n_labelled)) if segments else set()
+        own = split.loc[(split["subset"] == "val") & (split["annotated"] == 1), "image"]
+        shown = set(own) if segments else set()
+
+        folder = input_folder(images)
+
+        def image(name: str) -> Path:
+            return folder / f"{name}.tif"
+
+        def mask(name: str) -> Path | None:
+            return masks / f"{name}.tif" if name in revealed | shown else None
+
+        return cls(
+            train=[image(name) for name in train],
+            train_masks=[mask(name) for name in train],
+            val=[image(name) for name in val["image"]],
+            val_masks=[mask(name) for name in val["image"]],
+            target=target,
+            folds=folds(split, n_labelled),
+        )
+
+
+def find_target(
+    method: Method, prepared: Path, noise: str, level: Mapping[str, Any]
+) -> Target | None:
+    """Return what gives the image that the one of a name should become when it is denoised.
+
+    None where that is the image itself, or nothing.
+
+    Parameters
+    ----------
+    prepared
+        Folder of the prepared data set.
+    noise, level
+        Name of the noise level, and its entry in the config.
+    """
+
+    def clean(name: str) -> np.ndarray:
+        return open_image(prepared / "clean" / f"{name}.tif")
+
+    def second_copy(name: str) -> np.ndarray:
+        # What noise an image has by itself, both copies of it would share.
+        path = prepared / "clean" / f"{name}.tif"
+        image = open_image(path if path.exists() else prepared / "images" / path.name)
+        return noisy_copy(image, level, noise, name, copy=1)
+
+    return {"clean": clean, "second_noisy": second_copy}.get(method.target)
+
+
+def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layout:
+    """Return what kind of images these are, and how a network of the method looks at them.
+
+    Raises
+    ------
+    InputError
+        If they are not all of one kind.
+    """
+    kinds, depths, steps = [], [], []
+    for path in images:
+        checksums.verify(path)
+        with open_image_file(path) as file:
+            kinds.append((file.metadata.axes, file.length("C")))
+            depths.append(file.length("Z"))
+            steps.append(file.metadata.plane_step())
+    axes, channels = kinds[0]
+    for path, kind in zip(images, kinds, strict=True):
+        if kind != kinds[0]:
+            raise InputError(
+                f"image {path} has axes {kind[0]} and {kind[1]} channels, but {images[0]} has "
+                f"{axes} and {channels}: images of one data set must be of one kind"
+            )
+    if "Z" not in axes:
+        return Layout(channels=channels)
+    if method.planes:
+        return Layout(3, channels, plane_by_plane=True)
+    depth = down_samplings(method.network, recipe.depth)
+    step = float(np.median(steps))
+    return volume_layout(depth, recipe.patch_depth, min(depths), step, channels)
+
+
+def load_bank(
+    images: Sequence[Path],
+    masks: Sequence[Path | None],
+    recipe: Recipe,
+    layout: Layout,
+    device: torch.device,
+    target: Target | None = None,
+) -> ImageBank:
+    """Read images, masks and targets onto the device, none of them as a whole.
+
+    Raises
+    ------
+    InputError
+        If an image is smaller than a training patch.
+    """
+    shapes = [open_image(path).shape[-layout.dimensions :] for path in images]
+    for path, shape in zip(images, shapes, strict=True):
+        if min(shape[-2:]) < recipe.patch_size:
+            raise InputError(
+                f"image {path} has shape {'x'.join(map(str, shape))}, smaller than the training "
+                f"patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
+                f"{min(shape[-2:])} or less"
+            )
+    return ImageBank.load(
+        map(open_image, images),
+        (None if mask is None else _read_classes(mask, device) for mask in masks),
+        shapes,
+        device,
+        target and (target(path.stem) for path in images),
+        layout.channels,
+    )
+
+
+def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the class codes of a mask, one part after the other."""
+    mask = open_image(path)
+    for kept in pieces(mask.shape, PIECE):
+        # A class depends on the pixels beside.
+        seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)
+        # A copy: PyTorch takes no memory map that is read-only, and hardly computes with uint16.
+        labels = torch.from_numpy(mask[seen].astype(np.int32)).to(device)
+        release(mask)
+        yield encode_classes(labels)[within(kept, seen)]
+
+
+def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
+    """Say before the training what it, its validation or the threshold would lack."""
+    if not images.train:
+        raise InputError(
+            f"dataset '{dataset}' has no training images; lower 'val' and 'test' of its split, or "
+            "choose methods that need none"
+        )
+    if not images.val:
+        raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
+    masks = (open_image(mask) for mask in images.val_masks if mask)
+    if method.segments and not any((mask > 0).any() for mask in masks):
+        raise InputError(
+            f"no validation image of dataset '{dataset}' has an annotated object to choose the "
+            "threshold by; annotate more images or raise 'split: val'"
+        )

@@ -1,0 +1,255 @@
+"""Pairing files by name."""
+
+import os
+
+import numpy as np
+import pytest
+import tifffile
+
+from denoiseg_flow.data import folders
+from denoiseg_flow.deployment.ledger import state
+from denoiseg_flow.errors import InputError
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Make empty files, by path relative to the test's folder, and return that folder."""
+
+    def _make(*names):
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    return _make
+
+
+def refusal(*arguments):
+    with pytest.raises(InputError) as caught:
+        folders.find(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_pairs_by_name_whatever_the_ending(make):
+    root = make(
+        "i/b.TIF", "i/a.ome.tif", "i/c.png", "i/.hidden.tif", "i/notes.txt", "m/a.png", "m/c.tiff"
+    )
+    found = folders.find(root / "i", root / "m")
+    assert [source.name for source in found] == ["a", "b", "c"]
+    assert [source.mask and source.mask.name for source in found] == ["a.png", None, "c.tiff"]
+    assert found[0].image.name == "a.ome.tif" and found[0].clean is None
+
+
+def test_folders_named_like_zarr_stores_are_images(make):
+    root = make(
+        "i/a.ome.zarr/.zgroup", "i/b.ZARR/zarr.json", "i/c.tif", "i/d.zarr", "i/e.tif/x.tif"
+    )
+    found = folders.find(root / "i")
+    assert [source.name for source in found] == ["a", "b", "c"]
+    assert found[0].image == root / "i/a.ome.zarr"
+    given = [root / "i/b.ZARR", root / "i/e.tif", root / "i/c.tif"]
+    assert list(folders.find_images(given)) == ["b", "x", "c"]
+    with pytest.raises(InputError, match=r"d\.zarr is no image: .*\.ome\.zarr.*\.zarr"):
+        folders.find_images([root / "i/d.zarr"])
+
+
+def test_clean_may_be_the_images_themselves(make):
+    root = make("i/a.tif")
+    (source,) = folders.find(root / "i", None, root / "i")
+    assert source.clean == source.image and source.mask is None
+
+
+def test_refuses_missing_empty_and_unusable_folders(make):
+    root = make("i/a.tif", "jpg/a.jpg", "empty/sub/a.tif")
+    assert "does not exist" in refusal(root / "none")
+    assert "is not a folder" in refusal(root / "i" / "a.tif")
+    message = refusal(root / "empty")
+    assert "holds no image" in message and ".ome.tif" in message and "`images`" in message
+    assert ".jpg" in refusal(root / "jpg")
+    message = refusal(root / "i", root / "jpg")
+    assert "`masks`" in message and str(root / "jpg") in message
+
+
+def test_refuses_two_files_of_one_name(make):
+    root = make("i/a.tif", "i/a.png")
+    message = refusal(root / "i")
+    assert "a.tif" in message and "a.png" in message
+
+
+def test_refuses_masks_and_clean_images_without_image(make):
+    root = make("i/a.tif", "m/a.tif", "m/b.tif", "m/c.tif")
+    message = refusal(root / "i", root / "m")
+    assert "b.tif" in message and "1 more" in message and "`masks`" in message
+    assert "`clean`" in refusal(root / "i", None, root / "m")
+
+
+def test_odd_names_are_names(make):
+    """Whatever a shell, Snakemake, Python or a browser would make of them."""
+    odd = ["a b", "it's", 'say "hi"', "-rf", "--help", "$(touch x)", "; touch x", "{input}", "%s",
+           "<img src=x onerror=alert(1)>", "é", "細胞", "+DMSO (2)", "-20 °C", "a*b?[c]",
+           "~"]  # fmt: skip
+    folder = make(*(f"images/{name}.tif" for name in odd))
+    assert [source.name for source in folders.find(folder / "images")] == sorted(odd)
+    assert set(folders.find_images([folder / "images"])) == set(odd)
+
+
+def test_accents_are_the_same_however_they_are_written(make):
+    """macOS parts them from their letters, and so do archives that were made there."""
+    folder = make("images/e\u0301.tif", "masks/\u00e9.png")
+    (source,) = folders.find(folder / "images", folder / "masks")
+    assert source.name == "\u00e9" and source.mask is not None
+    make("images/\u00e9.tif")
+    assert "same name" in refusal(folder / "images")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[2Jb", "a\u202eb", "a\udcffb"])
+def test_names_that_cannot_be_printed(make, name):
+    folder = make(f"images/{name}.tif")
+    message = refusal(folder / "images")
+    assert "cannot be printed" in message and message.isascii()
+
+
+@pytest.mark.parametrize("name", ["=1+1", "@SUM(A1)", "+HYPERLINK(A1)", "-1+cmd|'c'!A0", "=é"])
+def test_names_that_a_spreadsheet_would_compute(make, name):
+    assert "formula" in refusal(make(f"images/{name}.tif") / "images")
+
+
+# --- what is not read, or not by itself -----------------------------------------------------------
+
+OME = """<?xml version="1.0" encoding="UTF-8"?><OME
+xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{own}"><Image ID="Image:0"><Pixels
+ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeC="1" SizeZ="{count}"
+SizeT="1">{planes}</Pixels></Image></OME>"""
+BINARY_ONLY = '<OME UUID="{own}"><BinaryOnly MetadataFile="{first}" UUID="{first}"/></OME>'
+
+
+def write_plane(path, description):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, np.zeros((8, 8), np.uint8), description=description, metadata=None)
+
+
+def write_set(folder, names, **options):
+    """Write an OME-TIFF in several files, all of which describe the whole image."""
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1"><UUID FileName="{name}">{name}</UUID>'
+        "</TiffData>"
+        for z, name in enumerate(names)
+    )
+    for name in names:
+        description = OME.format(own=name, planes=planes, count=len(names))
+        tifffile.imwrite(
+            folder / name, np.zeros((8, 8), np.uint8), description=description, metadata=None,
+            **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True, "byteorder": ">"}])
+def test_a_set_of_files_is_one_image(make, options):
+    root = make("i/b.png", "m/one_z0.png")
+    one, other = ([f"{name}_z{z}.ome.tif" for z in range(3)] for name in ("one", "two"))
+    write_set(root / "i", one, **options)
+    write_set(root / "i", [name.replace(".ome", "") for name in other], **options)
+    assert list(folders.find_images([root / "i"])) == ["b", "one_z0", "two_z0"]
+    assert [source.name for source in folders.find(root / "i", root / "m")] == [
+        "b", "one_z0", "two_z0",
+    ]  # fmt: skip
+    assert list(folders.find_images([root / "i" / name for name in one[1:]])) == ["one_z1"]
+    first, second = folders.left_out([root / "i"])
+    assert first.severity == "note" and first.sentence == (
+        f"Read together: {root}/i/one_z0.ome.tif and 2 files (one_z1.ome.tif, one_z2.ome.tif), an "
+        "OME-TIFF in several files."
+    )
+    assert "two_z0.tif" in second.sentence
+    make("m/one_z2.png")
+    message = refusal(root / "i", root / "m")
+    assert "one_z2.png is for a part" in message and "one_z0.ome.tif" in message
+
+
+@pytest.mark.parametrize("name", ["../b.tif", "/etc/passwd", "..", ".", "", "a\\b.tif", "x" * 999])
+def test_names_that_lead_elsewhere(make, name):
+    """The file is refused when it is opened."""
+    root = make("i/b.png")
+    uuid = f'<UUID FileName="{name}">other</UUID>'
+    planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
+    write_plane(root / "i" / "a.ome.tif", OME.format(own="own", planes=planes, count=1))
+    assert list(folders.find_images([root / "i"])) == ["a", "b"]
+    state(root / "i" / "a.ome.tif")
+
+
+def test_a_set_has_changed_with_any_of_its_files(make):
+    root = make("i/b.png")
+    names = [f"{z}.ome.tif" for z in range(3)]
+    write_set(root / "i", names)
+    before = state(root / "i" / names[0])
+    os.utime(root / "i" / names[2], ns=(0, before[1] + 10**9))
+    assert state(root / "i" / names[0]) == (before[0], before[1] + 10**9)
+
+
+def test_a_part_that_only_points_at_the_whole(make):
+    root = make("m/c.tif")
+    write_set(root / "m", ["c.tif", "a.tif", "b.tif"])
+    for name in ("a.tif", "b.tif"):
+        write_plane(root / "m" / name, BINARY_ONLY.format(own=name, first="c.tif"))
+    assert list(folders.find_images([root / "m"])) == ["c"]
+
+
+def test_a_file_that_was_renamed_is_no_part_of_its_namesake(make):
+    """Programs write the same name and another identity again and again."""
+    root = make("i/x.png")
+    for name in ("day1.ome.tif", "export.ome.tif"):
+        uuid = f'<UUID FileName="export.ome.tif">{name}</UUID>'
+        planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
+        write_plane(root / "i" / name, OME.format(own=name, planes=planes, count=1))
+    assert list(folders.find_images([root / "i"])) == ["day1", "export", "x"]
+    assert folders.left_out([root / "i"]) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"II",
+        b"II*\0\xff\xff\xff\xff",
+        b"MM\0+" + b"\xff" * 40,
+        b"II*\0\x08\0\0\0\x01\0\x0e\x01\x02\0" + b"\xff" * 8,
+    ],
+)
+def test_damaged_files_are_no_sets(make, content):
+    root = make("i/a.tif")
+    (root / "i/a.tif").write_bytes(content)
+    assert list(folders.find_images([root / "i"])) == ["a"]
+
+
+def test_other_files_beside_images_are_counted_and_named(make):
+    root = make("i/a.tif", "i/b.czi", "i/c.JPG", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
+    make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
+    given = [root / "i", root / "i/masks", root / "clean"]
+    images, masks, clean = folders.left_out(given)
+    assert images.severity == masks.severity == "warning" and clean.severity == "note"
+    assert images.sentence.startswith(
+        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.JPG, sub). Accepted endings are .ome"
+    )
+    assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
+    make(*(f"many/{n}.jpg" for n in range(5)), "many/a.tif")
+    (many,) = folders.left_out([root / "many"])
+    assert "(0.jpg, 1.jpg, 2.jpg and 2 more)" in many.sentence
+    assert folders.left_out([root / "i/a.tif"]) == []
+
+
+# --- plates --------------------------------------------------------------------------------------
+
+
+def test_fields_of_a_plate(make):
+    """Each field may be given, and all of a well, in one folder."""
+    root = make("p.zarr/.zattrs", "p.zarr/A/1/.zattrs", "p.zarr/A/2/.zattrs", "m/0.tif")
+    for field in ("A/1/0", "A/1/1", "A/2/0"):
+        make(f"p.zarr/{field}/.zattrs")
+        (root / "p.zarr" / field / ".zattrs").write_text('{"multiscales": []}')
+    assert list(folders.find_images([root / "p.zarr/A/1", root / "p.zarr/A/2/0"])) == [
+        "p_A_1_0", "p_A_1_1", "p_A_2_0",
+    ]  # fmt: skip
+    first, second = folders.find(root / "p.zarr/A/1", root / "m")
+    assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
+    assert folders.left_out([root / "p.zarr/A/1"]) == []

@@ -1,0 +1,42 @@
+"""The record of what a model was used on, whatever became of its file."""
+
+from pathlib import Path
+
+import pytest
+
+from denoiseg_flow.deployment.ledger import Entry, Record
+
+ENTRIES = [
+    Entry(name, f"/data/{name}.tif", 99, 10**18, "0" * 64, 3, "")
+    for name in ("a", "b c", 'd"é\t', "{x}")
+]
+
+
+@pytest.fixture
+def record(tmp_path):
+    record = Record(tmp_path)
+    record.replace(ENTRIES)
+    return record
+
+
+def test_reads_what_was_written(record):
+    assert list(record.read().values()) == ENTRIES
+    assert Record(Path("/nowhere")).read() == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"77", b"\xff", "²".encode(), b"9" * 5000, b"x" * 200_000, b"\0", b"1\t2", b"-", b"../../b"],
+    ids=lambda damage: repr(damage[:8]),
+)
+@pytest.mark.parametrize("column", range(4))
+def test_the_others_are_kept_where_one_is_damaged(record, column, damage):
+    """That image is predicted again."""
+    lines = record.path.read_bytes().splitlines(keepends=True)
+    cells = lines[2].split(b"\t")
+    cells[column] = damage
+    lines[2] = b"\t".join(cells)
+    record.path.write_bytes(b"".join(lines))
+    found = record.read().values()
+    assert [entry for entry in found if entry in ENTRIES] == [ENTRIES[0], *ENTRIES[2:]]
+    assert all(Path(entry.image).name == entry.image for entry in found)

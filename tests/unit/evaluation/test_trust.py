@@ -1,0 +1,85 @@
+"""What is said about results."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from denoiseg_flow.evaluation.trust import BINS, find_doubts, reliability
+from denoiseg_flow.findings import worst
+from denoiseg_flow.methods.classes import BORDER, FOREGROUND
+
+
+def pair(probability, share, size=100):
+    """An image of one probability, a share of which (columns) is an object; the border aside."""
+    mask = np.zeros((size, size), np.int32)
+    mask[:, : round(share * size)] = 1
+    probabilities = np.zeros((3, size, size), np.float32)
+    probabilities[FOREGROUND] = probability
+    probabilities[BORDER] = 1 - probability
+    return probabilities, mask
+
+
+def test_reliability_of_one_probability():
+    found = reliability([pair(0.75, 0.5), pair(0.75, 1.0)])
+    assert found.n_images == 2 and found.n_pixels.sum() == 20_000
+    (place,) = np.flatnonzero(found.n_pixels)
+    assert place == int(0.75 * BINS)
+    assert found.probability[place] == pytest.approx(0.75)
+    # One column of the 50 is the border of the object.
+    assert found.frequency[place] == pytest.approx((49 + 100) / 200, abs=0.011)
+    assert found.excess == pytest.approx(0.75 - found.frequency[place])
+
+
+def test_ignored_pixels_are_not_compared():
+    probabilities, mask = pair(0.95, 1.0)
+    mask[:50] = -1
+    assert reliability([(probabilities, mask)]).n_pixels.sum() == 5_000
+    assert reliability([]) is None
+
+
+def images(**columns):
+    values = {"image": ["a", "b"], "AP": np.nan, "smoothed": 0.0, "invented": 0.0, "removed": 1.0}
+    return pd.DataFrame(values | columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "topic", "named"),
+    [
+        ({"smoothed": [0.0, 0.2]}, "over-smoothing", ("b",)),
+        ({"invented": [0.05, 0.02]}, "invented structure", ("a", "b")),
+        ({"removed": [0.3, 0.4]}, "noise left", ()),
+        ({"AP": [0.9, 0.2]}, "scores", ()),
+    ],
+)
+def test_doubts(columns, topic, named):
+    (found,) = worst(find_doubts(images(**columns), None))
+    assert (found.severity, found.topic, found.images) == ("warning", topic, named)
+
+
+def test_nothing_to_doubt():
+    (found,) = find_doubts(images(), None)
+    assert (found.severity, found.topic) == ("note", "residual")
+    assert "In 100.0% of all windows, what was removed looks like noise" in found.sentence
+    unknown, noise_free = find_doubts(images(removed=np.nan), None)
+    assert unknown.topic == "noise left" and "cannot be told" in unknown.sentence
+    assert noise_free == found
+    assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
+
+
+def test_what_was_removed_is_no_noise_if_its_pixels_are_alike():
+    """Edges fill few windows, and hold most of what was removed."""
+    (found,) = find_doubts(images(), None, (0.47, 0.02))
+    assert (found.severity, found.topic) == ("warning", "residual")
+    assert "correlation 0.47, in the noise 0.02" in found.sentence
+    (rows,) = find_doubts(images(), None, (0.9, 0.8))  # noise along rows
+    (unknown,) = find_doubts(images(), None, (float("nan"), 0.0))
+    assert rows.severity == unknown.severity == "note"
+
+
+def test_probabilities_in_words():
+    (careful,) = find_doubts(images().iloc[:0], reliability([pair(0.6, 0.9)]))
+    assert "too low by 0.30" in careful.sentence and "1 image not" in careful.sentence
+    (sure,) = find_doubts(images().iloc[:0], reliability([pair(0.9, 0.3)] * 2))
+    assert "too high by 0.6" in sure.sentence and "2 images not" in sure.sentence
+    (right,) = find_doubts(images().iloc[:0], reliability([pair(0.75, 0.76)]))
+    assert right.severity == "note"

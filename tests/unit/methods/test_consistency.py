@@ -1,0 +1,313 @@
+"""Contradictions in the methods of a config, each in a sentence that names its key."""
+
+import pytest
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods.definition import down_samplings
+from denoiseg_flow.methods.networks import NETWORKS, build_network
+from denoiseg_flow.methods.networks.layout import volume_layout
+from denoiseg_flow.study.grid import Grid
+
+N2S = {"target": "blind_spot", "masking": "grid_interpolate", "alpha": 1}
+BLIND = {"target": "blind_spot", "alpha": 1}
+
+
+def message(config):
+    with pytest.raises(InputError) as caught:
+        Grid(config)
+    return str(caught.value)
+
+
+def message_of(config, **fields):
+    """What is said of one more method; recipes have patches of 32 x 32 pixels."""
+    config["methods"]["new"] = fields
+    config["grid"]["methods"] = ["new"]
+    return message(config)
+
+
+def test_what_does_not_fit_the_recipe_matters_only_where_it_is_used(config):
+    config["methods"] |= {"wide": N2S | {"grid": 33}, "dae": BLIND | {"network": "autoencoder"}}
+    config["recipes"]["fast"] |= {"depth": 1, "patch_size": 30}
+    Grid(config)
+    for name in ("wide", "dae"):
+        config["grid"]["methods"] = [name]
+        assert f"methods.{name}" in message(config)
+
+
+# What a method builds on
+
+
+@pytest.mark.parametrize("field", ["input", "init"])
+def test_unknown_upstream(config, field):
+    config["methods"]["sequential"][field] = "care"
+    assert message(config).startswith("unknown method 'care'; available: n2v, ")
+    assert message(config).endswith(f"(config key methods.sequential.{field})")
+
+
+def test_unknown_recipe(config):
+    assert message_of(config, **BLIND, recipe="fsat") == (
+        "unknown recipe 'fsat'; available: fast, other (config key methods.new.recipe)"
+    )
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"denoiseg": {"init": "denoiseg"}},
+        {"denoiseg": {"input": "denoiseg"}},
+        {"n2v": {"input": "denoiseg"}, "denoiseg": {"init": "n2v"}},
+        {
+            "n2v": {"init": "denoiseg"},
+            "denoiseg": {"init": "baseline"},
+            "baseline": {"input": "n2v"},
+        },
+    ],
+)
+def test_circles(config, links):
+    for name, fields in links.items():
+        config["methods"][name] |= fields
+    text = message(config)
+    assert "builds on itself, through " in text
+    assert text.endswith("change 'input' or 'init' of one of them")
+    named = text.split("through ")[1].split(";")[0].split(" and ")
+    assert set(named) == set(links)
+
+
+def test_a_circle_that_others_lead_into_is_found(config):
+    """Whatever builds on a circle must not send the check round for ever."""
+    config["methods"] = {
+        "first": {"init": "n2v"},
+        "n2v": {"target": "blind_spot", "alpha": 1, "init": "other"},
+        "other": {"target": "blind_spot", "alpha": 1, "init": "n2v"},
+    }
+    config["grid"] |= {"methods": ["first"], "reference": "first"}
+    assert "'methods.n2v' builds on itself, through n2v and other" in message(config)
+
+
+def test_input_that_does_not_denoise(config):
+    config["methods"]["sequential"]["input"] = "baseline"
+    assert message(config) == (
+        "config key 'methods.sequential.input' names 'baseline', which does not denoise (alpha 0); "
+        "name a method with alpha above 0"
+    )
+
+
+def test_classical_denoisers_may_be_the_input(config):
+    config["methods"]["median"] = {"classical": "median"}
+    config["methods"]["sequential"]["input"] = "median"
+    assert Grid(config).methods["sequential"].input == "median"
+
+
+@pytest.mark.parametrize("source", [{"classical": "median"}, N2S | {"each_image": True}])
+def test_a_warm_start_needs_a_single_network(config, source):
+    config["methods"]["many"] = source
+    assert message_of(config, **BLIND, init="many") == (
+        "config key 'methods.new.init' names 'many', which has no single network to start from; "
+        "name another method"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields, recipe, wanted",
+    [
+        ({"network": "unet_blurpool"}, {}, ("unet_blurpool", 2, 4, False)),
+        ({"mask_channel": True}, {}, ("unet", 2, 4, True)),
+        ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False)),
+        ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False)),
+    ],
+)
+def test_a_warm_start_needs_the_same_network(config, fields, recipe, wanted):
+    config["recipes"]["other"] |= recipe
+    assert message_of(config, **BLIND, init="n2v", **fields) == (
+        "config key 'methods.new.init' names 'n2v', but its network (name, depth, filters, mask "
+        f"channel) is ('unet', 2, 4, False) and not {wanted}; make them the same"
+    )
+
+
+def test_a_warm_start_may_be_trained_by_another_recipe(config):
+    config["recipes"]["other"]["epochs"] = 9
+    config["methods"]["denoiseg_warm"]["recipe"] = "other"
+    assert Grid(config).methods["denoiseg_warm"].init == "n2v"
+
+
+# Targets
+
+
+def test_alpha_without_target(config):
+    config["methods"]["denoiseg"] |= {"target": "none", "alpha": 0.3}
+    assert message(config) == (
+        "config key 'methods.denoiseg' has alpha 0.3 but nothing to learn denoising from; "
+        "set 'target: blind_spot', or 'alpha: 0' to segment only"
+    )
+
+
+@pytest.mark.parametrize("target", ["blind_spot", "second_noisy", "clean"])
+def test_target_without_alpha(config, target):
+    config["methods"]["baseline"]["target"] = target
+    assert message(config) == (
+        f"config key 'methods.baseline' has target '{target}' but alpha 0, so that nothing would "
+        "be denoised; set alpha above 0, or 'target: none'"
+    )
+
+
+@pytest.mark.parametrize("field, value", [("parameter", 2), ("noise_sigma", "known")])
+def test_networks_have_no_fields_of_classical_denoisers(config, field, value):
+    assert message_of(config, **BLIND, **{field: value}) == (
+        f"config key 'methods.new.{field}' is for classical denoisers only; leave it out, or name "
+        "a denoiser under 'classical'"
+    )
+
+
+# Hidden pixels
+
+
+def test_mask_channel_without_hidden_pixels(config):
+    assert message_of(config, target="clean", alpha=1, mask_channel=True) == (
+        "config key 'methods.new.mask_channel' is true, but no pixels are hidden; write 'target: "
+        "blind_spot', or leave it out"
+    )
+
+
+def test_even_neighbourhood(config):
+    assert message_of(config, **BLIND, neighbourhood=4) == (
+        "config key 'methods.new.neighbourhood' is 4, but must be odd, so that the hidden pixel is "
+        "its centre; write 11 or 5"
+    )
+
+
+def test_grid_larger_than_a_patch(config):
+    config["methods"]["fits"] = N2S | {"grid": 32}
+    Grid(config)
+    assert message_of(config, **N2S, grid=33) == (
+        "config key 'methods.new.grid' is 33, but a training patch, and so the smallest image, has "
+        "only 32 pixels a side; write a smaller number, such as 4"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        BLIND,
+        {"target": "clean", "alpha": 1, "masking": "grid_zero"},
+        N2S | {"alpha": 0.5},
+        N2S | {"init": "n2v"},
+    ],
+)
+def test_each_image_needs_a_grid_and_nothing_else(config, fields):
+    assert message_of(config, **fields, each_image=True) == (
+        "config key 'methods.new.each_image' is true, which needs a grid that leaves pixels for "
+        "validation and nothing but denoising: write 'target: blind_spot', 'masking: "
+        "grid_interpolate' and 'alpha: 1', without 'init'"
+    )
+
+
+@pytest.mark.parametrize("fields", [N2S, {"target": "clean", "alpha": 1}])
+def test_struct_mask_of_a_method_that_hides_no_single_pixels(config, fields):
+    assert message_of(config, **fields, struct_mask=[[1, 1, 1]]) == (
+        "config key 'methods.new.struct_mask' needs 'target: blind_spot' and a masking that is no "
+        "grid; leave it out, or change these"
+    )
+
+
+@pytest.mark.parametrize(
+    "mask", [[[1, 1]], [[1], [1]], [[1, 1, 1], [1, 1, 1]], [[1, 1, 1], [1], [1, 1, 1]]]
+)
+def test_struct_mask_of_even_or_ragged_sides(config, mask):
+    assert message_of(config, **BLIND, struct_mask=mask) == (
+        "config key 'methods.new.struct_mask' must have an odd number of rows of the same odd "
+        "length, such as [[1, 1, 1]]"
+    )
+
+
+def test_struct_mask_without_its_centre(config):
+    assert message_of(config, **BLIND, struct_mask=[[1, 0, 1]]) == (
+        "config key 'methods.new.struct_mask' must have a 1 in its centre"
+    )
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 33), (33, 1)])
+def test_struct_mask_larger_than_a_patch(config, rows, columns):
+    config["methods"]["fits"] = BLIND | {"struct_mask": [[1] * 31]}
+    Grid(config)
+    assert message_of(config, **BLIND, struct_mask=[[1] * columns] * rows) == (
+        f"config key 'methods.new.struct_mask' has {rows}x{columns} pixels, more than a training "
+        "patch (32x32); make it smaller, or 'recipes.fast.patch_size' larger"
+    )
+
+
+# Networks
+
+
+def test_patches_must_fit_the_depth(config):
+    config["recipes"]["fast"] |= {"depth": 3, "patch_size": 36}
+    assert message(config) == (
+        "config key 'recipes.fast.patch_size' is 36, but network 'unet' of methods.n2v (depth 3) "
+        "needs a multiple of 8"
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_patches_must_fit_the_stride_of_the_network(config, network, depth):
+    """The check knows the strides without loading torch."""
+    (stride,) = set(build_network(network, depth, 2).stride)
+    config["methods"] = {"denoiseg": BLIND | {"network": network}}
+    config["grid"]["methods"] = ["denoiseg"]
+    for size in range(32, 49):
+        config["recipes"]["fast"] |= {"depth": depth, "patch_size": size}
+        if size % stride == 0:
+            Grid(config)
+        else:
+            assert f"'{network}' of methods.denoiseg" in message(config)
+            assert message(config).endswith(f"needs a multiple of {stride}")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_strides_of_volumes_are_those_of_planes(network, depth):
+    """In y and x; how many planes fit is seen to where the layout is chosen."""
+    n_halvings = down_samplings(network, depth)
+    for step in (1.0, 3.0):
+        layout = volume_layout(n_halvings, 16, 64, step)
+        stride = build_network(network, depth, 2, layout=layout).stride
+        assert stride == (layout.z_stride, 2**n_halvings, 2**n_halvings)
+        assert layout.patch_depth % stride[0] == 0
+
+
+# Classical denoisers
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("target", "blind_spot"),
+        ("alpha", 0.5),
+        ("network", "dncnn"),
+        ("masking", "grid_zero"),
+        ("init", "n2v"),
+        ("recipe", "other"),
+        ("each_image", True),
+    ],
+)
+def test_classical_denoisers_are_not_trained(config, field, value):
+    assert message_of(config, classical="median", **{field: value}) == (
+        "config key 'methods.new' is classical (median), so that it is not trained and "
+        f"'{field}' means nothing; leave '{field}' out"
+    )
+
+
+@pytest.mark.parametrize("value", [2, [1, 2]])
+def test_raw_has_no_parameter(config, value):
+    assert message_of(config, classical="raw", parameter=value) == (
+        "config key 'methods.new.parameter' means nothing to 'raw'; leave it out"
+    )
+
+
+def test_noise_of_denoised_images_is_not_known(config):
+    fields = {"classical": "nlm", "input": "n2v"}
+    assert message_of(config, **fields, noise_sigma="known") == (
+        "config key 'methods.new.noise_sigma' is 'known', but what is left of the noise in the "
+        "images of 'n2v' is not; write 'noise_sigma: estimated'"
+    )
+    config["methods"]["new"] = fields | {"noise_sigma": "estimated"}
+    assert Grid(config).methods["new"].input == "n2v"

@@ -1,0 +1,304 @@
+"""The logic of the benchmarks, without the systems that they measure."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import torch
+from torch import nn
+
+from denoiseg_flow.methods.networks import build_network
+from denoiseg_flow.study.grid import Grid
+
+
+@pytest.fixture
+def load(root, monkeypatch):
+    """Import a module of the benchmarks, whose scripts find each other in their own folders."""
+    known = set(sys.modules)
+    monkeypatch.syspath_prepend(root / "benchmarks" / "workers")
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    yield importlib.import_module
+    for name in set(sys.modules) - known:
+        if str(root / "benchmarks") in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("filters", [2, 3])
+def test_flops_of_the_unet_follow_from_its_layers(load, filters):
+    """Depth 1: three pairs of 3x3 convolutions, the middle one at half the side, and a 1x1 head."""
+    f, pixels = filters, 16 * 16
+    down = 9 * (1 * f + f * f) * pixels
+    middle = 9 * (f * 2 * f + 2 * f * f) * pixels // 4
+    up = 9 * (2 * f * f + f * f) * pixels
+    head = f * 4 * pixels
+    network = build_network("unet", depth=1, filters=filters)
+    assert load("flops").training_flops(network, 16) == 6 * (down + middle + up + head)
+
+
+def test_numbers_moved_follow_from_the_layers(load):
+    """Inputs and outputs of all convolutions, once forwards and twice backwards."""
+    f, pixels = 2, 16 * 16
+    shapes = [(1, f), (f, f), (2 * f, f), (f, f), (f, 4)]
+    half = [(f, 2 * f), (2 * f, f)]
+    numbers = sum(a + b for a, b in shapes) * pixels + sum(a + b for a, b in half) * pixels // 4
+    network = build_network("unet", depth=1, filters=f)
+    assert load("flops").training_numbers(network, 16) == 3 * numbers
+
+
+def test_flops_count_groups_and_leave_the_network_alone(load):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, groups=2))
+    assert load("flops").training_flops(network, 6) == 6 * (4 * 9 * 16 + 4 * 2 * 16)
+    assert network.training
+    assert network[1].num_batches_tracked == 0
+    assert torch.equal(network[1].running_mean, torch.zeros(4))
+
+
+def test_every_second_round_runs_backwards(load):
+    order = list(load("rounds").alternate(["a", "b", "c"], 3))
+    assert order == [(n, x) for n, names in [(1, "abc"), (2, "cba"), (3, "abc")] for x in names]
+
+
+def test_spread_is_median_and_range(load):
+    assert load("rounds").spread([3, 1, 1200]) == "3.0 (1.0 to 1,200.0)"
+
+
+def test_snapshots_are_the_best_weights_of_earlier_epochs(load):
+    snapshots = load("snapshots").Snapshots([3.0, 1.0, 2.0])
+    snapshots.after_epoch(0.8, 10, 5.0, "first")
+    snapshots.after_epoch(1.6, 20, 7.0, "worse")
+    snapshots.after_epoch(2.4, 30, 4.0, "better, but after minute 2")
+    assert not snapshots.complete
+    snapshots.after_epoch(3.2, 40, 1.0, "after minute 3")
+    assert snapshots.complete
+    assert [(s.point, s.minutes, s.step, s.weights) for s in snapshots.taken] == [
+        (1.0, 1.0, 10, "first"),
+        (2.0, 2.0, 20, "first"),
+        (3.0, 3.0, 30, "better, but after minute 2"),
+    ]
+
+
+def test_points_before_the_first_validation_get_the_first_weights_and_their_time(load):
+    snapshots = load("snapshots").Snapshots([1.0, 2.0, 9.0])
+    snapshots.after_epoch(1.5, 10, 5.0, "first")
+    snapshots.after_epoch(2.5, 20, float("nan"), "diverged")
+    snapshots.finish(2.5)
+    assert [(s.point, s.minutes, s.weights) for s in snapshots.taken] == [
+        (1.0, 1.5, "first"),
+        (2.0, 2.0, "first"),
+        (9.0, 2.5, "first"),
+    ]
+
+
+def test_pace_fills_the_budget_and_never_exceeds_it(load):
+    pace = load("pace").Pace.of_two((40, 12.0), (240, 52.0))
+    assert (pace.overhead_seconds, pace.seconds_per_step) == (pytest.approx(4.0), 0.2)
+    steps = 8 * pace.steps_per_epoch(1.0, epochs=8)
+    assert 55 < pace.overhead_seconds + steps * pace.seconds_per_step <= 60
+    assert pace.steps_per_epoch(0.05, epochs=8) == 0
+
+
+@pytest.mark.parametrize("kind, change", [("recipe", "learning_rate"), ("method", "alpha")])
+def test_results_of_another_recipe_or_method_are_not_mixed(
+    load, tmp_path, monkeypatch, kind, change
+):
+    """Their names may be the same."""
+    quality = load("quality")
+    folders = ["--images", "images", "--masks", "masks", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["quality.py", *folders])
+    options = quality.read_options()
+    quality.keep_settings(options)
+    quality.keep_settings(options)
+    read = getattr(quality, f"read_{kind}")
+    monkeypatch.setattr(quality, f"read_{kind}", lambda name: read(name) | {change: 1})
+    with pytest.raises(SystemExit, match=f"results with another {kind}; name another folder"):
+        quality.keep_settings(options)
+
+
+def test_what_the_config_lacks_is_named(load):
+    with pytest.raises(SystemExit, match="no recipe 'slow'; give --recipe one of fast, demo"):
+        load("systems").read_recipe("slow")
+    with pytest.raises(SystemExit, match="no method 'n3v'; give --method one of n2v, baseline"):
+        load("systems").read_method("n3v")
+
+
+def test_record_is_a_csv_and_a_table_with_notes(load, tmp_path):
+    record = load("record")
+    body = record.markdown_table(["system", "speed"], [("ours", 2), ("theirs", 1)])
+    assert body == "| system | speed |\n| :-- | --: |\n| ours | 2 |\n| theirs | 1 |"
+    rows = pd.DataFrame({"system": ["ours"], "speed": [1 / 3]})
+    record.write(tmp_path / "new" / "speed", "Speed", rows, body, ["theirs was left out."])
+    assert (tmp_path / "new" / "speed.csv").read_text() == "system,speed\nours,0.333333\n"
+    text = (tmp_path / "new" / "speed.md").read_text()
+    assert text == f"# Speed\n\n{body}\n\n- theirs was left out.\n"
+
+
+def test_a_missing_peer_is_left_out_and_said_so(load, tmp_path):
+    systems = load("systems")
+    options = systems.parser("test")
+    systems.add_peers(options, "reference")
+    assert systems.peer_python(options.parse_args([]), "reference")[1] == [
+        "reference was left out: no --reference-python was given."
+    ]
+    there = tmp_path / "python"
+    given = options.parse_args(["--reference-python", str(there)])
+    assert systems.peer_python(given, "reference")[0] is None
+    there.symlink_to(sys.executable)
+    assert systems.peer_python(given, "reference") == (there, [])
+
+
+def prediction_options(prediction, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["prediction.py", "--filters", "2", *arguments])
+    return prediction.read_options()
+
+
+def test_a_prediction_is_measured_on_planes_or_volumes(load, monkeypatch, capsys):
+    prediction = load("prediction")
+    with pytest.raises(SystemExit):
+        prediction_options(prediction, monkeypatch, "--shape", "64")
+    assert "--shape needs two numbers, or three for a volume" in capsys.readouterr().err
+    options = prediction_options(prediction, monkeypatch, "--shape", "65", "512", "512")
+    systems, notes = prediction.choose_systems(options)
+    assert [system.name for system in systems] == ["ours denoiseg"]
+    assert notes == ["The peers were left out: the image has above 16,777,216 pixels."]
+
+
+def test_noise_does_not_depend_on_the_pieces_it_is_written_by(load, monkeypatch, tmp_path):
+    prediction = load("prediction")
+    whole = tifffile.imread(prediction.write_noise(tmp_path / "whole.tif", [3, 20, 10]))
+    monkeypatch.setattr(prediction, "PIECE", 64)
+    pieces = tifffile.imread(prediction.write_noise(tmp_path / "pieces.tif", [3, 20, 10]))
+    assert np.array_equal(whole, pieces)
+    assert whole.dtype == np.uint8
+    assert whole.std() == pytest.approx(30, rel=0.1)
+
+
+def test_seams_are_a_share_of_the_range(load):
+    tiled, untiled = np.array([-1.0, 2.9]), np.array([-1.0, 3.0])
+    assert load("job").share_of_range(tiled, untiled) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (6, 30, 40)])
+def test_our_worker_predicts_what_the_benchmark_describes(load, monkeypatch, tmp_path, shape):
+    prediction, worker = load("prediction"), load("ours_worker")
+    options = prediction_options(prediction, monkeypatch, "--shape", *map(str, shape))
+    [system], _ = prediction.choose_systems(options)
+    job = prediction.describe(options, str(tmp_path)) | system.settings
+    job |= {"threads": torch.get_num_threads(), "launched": 0.0}
+    report = worker.predict(job)
+    assert report["seconds"] > 0
+    # 146 kernels of 3x3 or 3x3x3, batch normalisation of 34 channels and the head.
+    assert report["parameters"] == 146 * 3 ** len(shape) + 2 * 34 + 12
+    assert tifffile.imread(job["seam_image"]).shape == (96,) * len(shape)
+    assert worker.seams(job)["seams"] < 1e-5
+
+
+def test_runs_of_the_full_grid_are_counted_by_what_they_cost(load, config):
+    grid_cost = load("grid_cost")
+    full = grid_cost.jobs(Grid(config))
+    # 2 noises x 2 seeds, and 2 label counts for all but n2v; the warm start trains like the other.
+    assert full == {"n2v": 4, "baseline": 8, "sequential": 8, "denoiseg": 16}
+    costs = pd.DataFrame(
+        {
+            "rule": "train",
+            "method": ["n2v", "denoiseg"],
+            "n_jobs": [1, 2],
+            "median_seconds": [3600.0, 900.0],
+            "total_hours": [1.0, 0.5],
+        }
+    )
+    np.testing.assert_allclose(grid_cost.extrapolate(costs, full)["full_core_hours"], [4, 4])
+
+
+@pytest.mark.parametrize("kind", ["boxes", "strokes"])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_scribbles_cover_the_share_that_is_asked_for(load, kind, share):
+    draw = load("scribbles").KINDS[kind]
+    painted = draw((200, 150), share, np.random.default_rng(0))
+    assert painted.shape == (200, 150)
+    assert share <= painted.mean() < share + 32 * 32 / (200 * 150)
+    assert not np.array_equal(painted, draw((200, 150), share, np.random.default_rng(1)))
+
+
+def test_scribbles_replace_the_masks_of_training_images_only(load, tmp_path):
+    scribbles = load("scribbles")
+    labels = np.arange(64 * 64, dtype=np.int32).reshape(64, 64)
+    for name in "ab":
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / kind / f"{name}.tif", labels)
+    options = SimpleNamespace(
+        images=tmp_path / "images", masks=tmp_path / "masks", out=tmp_path / "out", share=0.1
+    )
+    for folder in scribbles.paint(options, {"a"}).values():
+        painted, whole = (tifffile.imread(folder / f"{name}.tif") for name in "ab")
+        assert np.array_equal(whole, labels)
+        assert 0.1 <= (painted >= 0).mean() < 0.4
+        assert np.array_equal(painted[painted >= 0], labels[painted >= 0])
+
+
+def test_scribbles_are_compared_with_full_masks(load):
+    rows = [
+        (kind, metric, value, 0.01)
+        for kind, value in [("full", 0.8), ("boxes", 0.72), ("strokes", 0.4)]
+        for metric in ("AP", "SEG")
+    ]
+    summary = pd.DataFrame(rows, columns=["dataset", "metric", "mean", "sem"])
+    assert load("scribbles").compare(summary) == [
+        ("full masks", "0.800 ± 0.010", "0.800 ± 0.010", "100%"),
+        ("boxes", "0.720 ± 0.010", "0.720 ± 0.010", "90%"),
+        ("strokes", "0.400 ± 0.010", "0.400 ± 0.010", "50%"),
+    ]
+
+
+def test_suggested_images_are_compared_with_random_ones(load):
+    rows = [(1, "start", 0.5), (1, "random", 0.6), (1, "suggested", 0.7),
+            (2, "start", 0.4), (2, "random", 0.6), (2, "suggested", 0.55)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["draw", "choice", "AP"])
+    assert load("suggestions").compare(table) == [
+        ("1", "0.500", "0.600", "0.700", "+0.100"),
+        ("2", "0.400", "0.600", "0.550", "-0.050"),
+        ("mean", "0.450 ± 0.050", "0.600 ± 0.000", "0.625 ± 0.075", "+0.025 ± 0.075"),
+    ]
+
+
+def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
+    options = SimpleNamespace(
+        out=tmp_path, pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg", noise="n20"
+    )
+    study = load("suggestions").Study(options)
+    study.add_pool(1)
+    names = sorted(study.masks[1])
+    study.add_choice(1, "start", names[:2])
+    study.add_choice(1, "suggested", names[:5])
+    assert sorted(study.datasets) == ["start1", "suggested1", "test1"]
+    assert [name.split("_")[0] for name in names] == ["common"] * 3 + ["rare"] * 3
+    others = {path.read_bytes() for path in (study.folder / "test1").iterdir()}
+    assert len(others) == 3
+    assert not others & {path.read_bytes() for path in (study.folder / "pool1").iterdir()}
+    for choice, count in (("start", 2), ("suggested", 5)):
+        spec = study.datasets[f"{choice}1"]
+        assert len(list((study.folder / spec["images"]).iterdir())) == 6
+        assert len(list((study.folder / spec["masks"]).iterdir())) == count
+        assert f"/gt{count}/" in study.model(1, choice)
+
+
+def test_overhead_is_summed_up_by_rule(load):
+    notes = pd.DataFrame(
+        [
+            ("/x/.snakemake/scripts/tmpab12_9xy.score.py", 3.0, 2.0),
+            ("/x/.snakemake/scripts/tmpzz12_9xy.score.py", 4.0, 1.5),
+            ("/x/.snakemake/scripts/tmpzz12_9xy.plot_panel.py", 1.0, 0.5),
+            ("/bin/snakemake", 10.0, 0.0),
+        ],
+        columns=["script", "seconds", "before"],
+    )
+    table = load("overhead").by_rule(notes, 20.0).set_index("rule")
+    assert list(table.index) == [
+        "Snakemake itself", "score", "plot_panel", "end of Python, shells, solver"
+    ]  # fmt: skip
+    assert tuple(table.loc["score"]) == (2, 7.0, 3.5)
+    assert table["seconds"].sum() == 20

@@ -1,0 +1,95 @@
+"""What a folder of results was made by, and who may go on in it."""
+
+import json
+
+import pytest
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods.definition import Method, as_dict
+from denoiseg_flow.study import provenance
+from denoiseg_flow.study.provenance import check_results, record_study
+
+JOINT = {"denoiseg": as_dict(Method(name="denoiseg", target="blind_spot", alpha=0.5))}
+OTHER = {"denoiseg": JOINT["denoiseg"] | {"alpha": 0.3}}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with a run of the method."""
+    folder = tmp_path / "results"
+    record_study(folder, JOINT)
+    (folder / "runs/nuclei/n10/denoiseg/gt4/seed1").mkdir(parents=True)
+    return folder
+
+
+def refusal(folder, methods):
+    with pytest.raises(InputError) as caught:
+        check_results(folder, methods)
+    return str(caught.value)
+
+
+def test_the_same_study_goes_on(results):
+    check_results(results, JOINT)
+
+
+def test_a_new_folder_is_nobodys(tmp_path):
+    check_results(tmp_path / "new", JOINT)
+    assert not (tmp_path / "new").exists()
+
+
+def test_tuples_are_the_lists_that_they_become(results):
+    method = {"structn2v": as_dict(Method(name="structn2v", struct_mask=((1, 1, 1),)))}
+    record_study(results, method)
+    (results / "runs/nuclei/n10/structn2v").mkdir()
+    check_results(results, method)
+
+
+def test_another_definition_of_the_same_name(results):
+    text = refusal(results, OTHER)
+    assert "method 'denoiseg' is defined otherwise here (alpha: 0.3)" in text
+    assert f"the runs in {results} come from (alpha: 0.5)" in text
+    assert "'methods.denoiseg'" in text
+    assert f"delete {results}/runs/*/*/denoiseg" in text
+
+
+def test_fields_of_another_version_do_not_count(results):
+    record = results / "study.json"
+    record.write_text(record.read_text().replace('"alpha": 0.5,', '"older": 1,'))
+    check_results(results, OTHER)
+
+
+def test_the_advice_helps(results):
+    (results / "runs/nuclei/n10/denoiseg/gt4/seed1").rmdir()
+    (results / "runs/nuclei/n10/denoiseg/gt4").rmdir()
+    (results / "runs/nuclei/n10/denoiseg").rmdir()
+    check_results(results, OTHER)
+
+
+def test_methods_of_other_studies_stay_in_the_record(results):
+    record_study(results, {"n2v": as_dict(Method(name="n2v", target="blind_spot", alpha=1))})
+    refusal(results, OTHER)
+    assert [path.name for path in results.iterdir() if path.is_file()] == ["study.json"]
+
+
+@pytest.mark.parametrize("change, age", [(-1, "an older"), (1, "a newer")])
+def test_results_of_another_version(results, monkeypatch, change, age):
+    monkeypatch.setattr(provenance, "FORMAT", provenance.FORMAT - change)
+    text = refusal(results, JOINT)
+    assert f"the results in {results} were written by {age} version of the workflow" in text
+    assert "pathvars" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format": 1}', '{"format": "x", "methods": {}}', "\xff"]
+)
+def test_damaged_record(results, text):
+    path = results / "study.json"
+    path.write_bytes(text.encode("latin-1"))
+    assert f"{path} is damaged" in refusal(results, JOINT)
+
+
+def test_record_is_readable(results):
+    record = json.loads((results / "study.json").read_text())
+    assert record["methods"] == {
+        name: json.loads(json.dumps(method)) for name, method in JOINT.items()
+    }
