@@ -20,7 +20,7 @@ from denoiseg_flow.evaluation.overlap import Matching
 from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.figures.style import FULL_WIDTH, STYLE
 
-FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
+FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermilion, yellow
 MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
 _DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
