@@ -26,13 +26,13 @@ pathvars:
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
     run=RUN,
-    run_logs="<logs>/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}",
+    run_logs="<logs>/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}",
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/predict_run.smk"
 include: "workflow/rules/predict.smk"
-include: "workflow/rules/apply.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/trust.smk"

@@ -22,7 +22,7 @@ from denoiseg_flow.reporting.tables.intervals import estimate_mean, luck_of_the_
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 from denoiseg_flow.reporting.tables.verdicts import best_methods
 
-CELL = ["noise", "n_labelled", "method"]
+CELL = ["noise", "n_annotated", "method"]
 
 
 def read_options() -> argparse.Namespace:
@@ -143,7 +143,7 @@ def claims(spread: Spread, n_methods: int, n_seeds: int, n_sources: int, studies
     axes = [[f"{axis}{number}" for number in range(size)] for axis, size in (
         ("m", n_methods), ("s", n_seeds), ("i", n_sources))]  # fmt: skip
     index = pd.MultiIndex.from_product(axes, names=["method", "seed", "source"])
-    frame = index.to_frame(index=False).assign(dataset="d", noise="n", n_labelled=1, metric="AP")
+    frame = index.to_frame(index=False).assign(dataset="d", noise="n", n_annotated=1, metric="AP")
     frame["image"] = frame["source"]
     used, better, luck, told = [], [], [], []
     for _ in range(studies):

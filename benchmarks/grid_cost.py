@@ -30,7 +30,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--masks", type=Path, required=True, help="folder of their masks")
     options.add_argument("--recipe", default="fast", help="of config/config.yaml")
     options.add_argument("--noises", nargs="+", default=["n20"])
-    options.add_argument("--n-labelled", type=int, nargs="+", default=[10])
+    options.add_argument("--n-annotated", type=int, nargs="+", default=[10])
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options.add_argument(
         "--throughput",
@@ -64,7 +64,7 @@ def run_reduced_grid(options: argparse.Namespace, kinds: list[str]) -> pd.DataFr
         "grid": {
             "noises": options.noises,
             "methods": kinds,
-            "n_labelled": options.n_labelled,
+            "n_annotated": options.n_annotated,
             "seeds": options.seeds,
             "reference": kinds[-1],
         },
@@ -147,7 +147,7 @@ def main() -> None:
         ]
     )
     notes += [
-        f"Measured: {', '.join(options.noises)}, {_listed(options.n_labelled)} annotated images, "
+        f"Measured: {', '.join(options.noises)}, {_listed(options.n_annotated)} annotated images, "
         f"seeds {_listed(options.seeds)}, {options.threads} jobs of one core at a time. Recipe "
         f"`{options.recipe}` is not the schedule of the paper: this is the cost of answering the "
         "same questions, not of doing the same steps.",

@@ -52,7 +52,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--images", type=Path, required=True, help="folder of clean images")
     options.add_argument("--masks", type=Path, required=True, help="folder of their masks")
     options.add_argument("--noise", default="n20", help="level, as config/config.yaml names it")
-    options.add_argument("--n-labelled", type=int, nargs="+", default=[10])
+    options.add_argument("--n-annotated", type=int, nargs="+", default=[10])
     options.add_argument("--draws", type=int, nargs="+", default=[1, 2, 3], help="seeds")
     options.add_argument(
         "--minutes", type=float, nargs="+", default=[1, 2, 3, 5, 10], help="of ours"
@@ -77,7 +77,7 @@ def read_options() -> argparse.Namespace:
 
 def keep_settings(options: argparse.Namespace) -> None:
     """Refuse to mix parts that were measured differently."""
-    free = {"out", "reference_python", "n_labelled", "draws", "minutes", "reference_minutes"}
+    free = {"out", "reference_python", "n_annotated", "draws", "minutes", "reference_minutes"}
     settings = {key: str(value) for key, value in vars(options).items() if key not in free}
     settings["method"] = str(read_method(options.method))
     settings["recipe"] = str(read_recipe(options.recipe))
@@ -115,7 +115,7 @@ class Data:
         config = self.study / "folders.yaml"
         axes = {
             "noises": [options.noise],
-            "n_labelled": options.n_labelled,
+            "n_annotated": options.n_annotated,
             "seeds": options.draws,
         }
         config.write_text(yaml.safe_dump({"datasets": {DATASET: folders}, "grid": axes}))
@@ -123,28 +123,28 @@ class Data:
         targets = [str(target.relative_to(self.study)) for target in targets]
         run_workflow(self.study, config, options.threads, targets)
 
-    def names(self, draw: int, n_labelled: int) -> dict[str, list[str]]:
+    def names(self, draw: int, n_annotated: int) -> dict[str, list[str]]:
         """Return the names of training, revealed, validation and test images."""
         split = manifest.read(self.split_file(draw))
         names = {key: list(part["image"]) for key, part in split.groupby("subset")}
-        return names | {"revealed": splitting.labelled_images(split, n_labelled)}
+        return names | {"revealed": splitting.annotated_images(split, n_annotated)}
 
     def score(self, draw: int, predictions: Path) -> dict[str, float]:
         """Return the mean of each metric over the test images."""
-        identity = {"dataset": DATASET, "noise": "", "method": "", "n_labelled": 0, "seed": draw}
+        identity = {"dataset": DATASET, "noise": "", "method": "", "n_annotated": 0, "seed": draw}
         split = manifest.read(self.split_file(draw))
         scores = score_run(split, self.masks, self.clean, predictions, self.noisy, identity)
         means = scores.groupby("metric")["value"].mean()
         return {column: float(means[metric]) for metric, column in METRICS.items()}
 
 
-def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> Pace:
+def measure_pace(options: argparse.Namespace, data: Data, n_annotated: int) -> Pace:
     """Return the pace of our training; measured once, then read."""
-    path = options.out / "parts" / f"pace_gt{n_labelled}.json"
+    path = options.out / "parts" / f"pace_annotated{n_annotated}.json"
     if not path.exists():
         trainings = []
         for steps in PROBE_STEPS:
-            job = our_job(options, data, options.draws[0], n_labelled, steps)
+            job = our_job(options, data, options.draws[0], n_annotated, steps)
             report = run(ours(), "train", job | {"predictions": None}, options)
             trainings.append((report["steps"], report["seconds"]))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def measure_pace(options: argparse.Namespace, data: Data, n_labelled: int) -> Pa
 
 
 def our_job(
-    options: argparse.Namespace, data: Data, draw: int, n_labelled: int, steps_per_epoch: int
+    options: argparse.Namespace, data: Data, draw: int, n_annotated: int, steps_per_epoch: int
 ) -> dict[str, Any]:
     """Return the job of one of our trainings."""
     changes = {
@@ -166,7 +166,7 @@ def our_job(
         "noisy": str(data.noisy),
         "masks": str(data.masks),
         "noise": options.noise,
-        "n_labelled": n_labelled,
+        "n_annotated": n_annotated,
         "seed": draw,
         "method": read_method(options.method),
         "recipe": read_recipe(options.recipe) | changes,
@@ -175,16 +175,16 @@ def our_job(
 
 
 def measure_ours(
-    options: argparse.Namespace, data: Data, draw: int, n_labelled: int, budget: float
+    options: argparse.Namespace, data: Data, draw: int, n_annotated: int, budget: float
 ) -> list[dict[str, Any]]:
     """One training of our own per time point, because its schedule ends with it."""
-    pace = measure_pace(options, data, n_labelled)
+    pace = measure_pace(options, data, n_annotated)
     steps = pace.steps_per_epoch(budget, read_recipe(options.recipe)["epochs"])
     if not steps:
         print(f"ours, {budget:g} minutes: no step fits", file=sys.stderr)
         return []
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=options.out) as folder:
-        job = our_job(options, data, draw, n_labelled, steps) | {"predictions": folder}
+        job = our_job(options, data, draw, n_annotated, steps) | {"predictions": folder}
         report = run(ours(), "train", job, options)
         scores = data.score(draw, Path(folder))
     times = {"minutes": report["seconds"] / 60, "step": report["steps"]}
@@ -192,10 +192,10 @@ def measure_ours(
 
 
 def measure_reference(
-    options: argparse.Namespace, data: Data, draw: int, n_labelled: int, python: Path
+    options: argparse.Namespace, data: Data, draw: int, n_annotated: int, python: Path
 ) -> list[dict[str, Any]]:
     """One long training, whose best weights so far are judged at every time point."""
-    names = data.names(draw, n_labelled)
+    names = data.names(draw, n_annotated)
     with tempfile.TemporaryDirectory(prefix="benchmark_", dir=options.out) as folder:
         job = {
             "noisy": str(data.noisy),
@@ -248,31 +248,31 @@ def parts(options: argparse.Namespace, data: Data, reference: Path | None) -> pd
     """Measure whatever is missing, and return all rows."""
     tables = []
 
-    def part(system: str, n_labelled: int, draw: int, name: str, measure: Any) -> None:
-        path = options.out / "parts" / f"{system}_gt{n_labelled}_draw{draw}_{name}.csv"
+    def part(system: str, n_annotated: int, draw: int, name: str, measure: Any) -> None:
+        path = options.out / "parts" / f"{system}_annotated{n_annotated}_draw{draw}_{name}.csv"
         if not path.exists():
-            print(f"{system}, {n_labelled} annotated, draw {draw}, {name} minutes", flush=True)
+            print(f"{system}, {n_annotated} annotated, draw {draw}, {name} minutes", flush=True)
             table = pd.DataFrame(measure())
             table.insert(0, "system", system)
             table.insert(1, "draw", draw)
-            table.insert(2, "n_labelled", n_labelled)
+            table.insert(2, "n_annotated", n_annotated)
             path.parent.mkdir(parents=True, exist_ok=True)
             table.to_csv(f"{path}.partial", index=False)
             Path(f"{path}.partial").replace(path)
         tables.append(pd.read_csv(path))
 
-    for n_labelled in options.n_labelled:
+    for n_annotated in options.n_annotated:
         for draw in options.draws:
-            where = (options, data, draw, n_labelled)
+            where = (options, data, draw, n_annotated)
             if reference:
                 name = "-".join(f"{minutes:g}" for minutes in options.reference_minutes)
                 part(
-                    REFERENCE, n_labelled, draw, name,
+                    REFERENCE, n_annotated, draw, name,
                     lambda where=where: measure_reference(*where, reference),
                 )  # fmt: skip
             for minutes in options.minutes:
                 part(
-                    OURS, n_labelled, draw, f"{minutes:g}",
+                    OURS, n_annotated, draw, f"{minutes:g}",
                     lambda where=where, minutes=minutes: measure_ours(*where, minutes),
                 )  # fmt: skip
     return pd.concat(tables, ignore_index=True)
@@ -281,7 +281,7 @@ def parts(options: argparse.Namespace, data: Data, reference: Path | None) -> pd
 def summary(table: pd.DataFrame) -> str:
     """Return means over draws with their standard errors, one Markdown table per label count."""
     blocks = []
-    for n_labelled, part in table.groupby("n_labelled"):
+    for n_annotated, part in table.groupby("n_annotated"):
         rows = []
         for (budget, system), group in part.groupby(["budget", "system"]):
             values = [mean_and_error(group[column]) for column in METRICS.values()]
@@ -289,7 +289,7 @@ def summary(table: pd.DataFrame) -> str:
             rows.append((system, f"{budget:g}", *times, *values, len(group)))
         columns = ("system", "budget (min)", "used (min)", "steps", *METRICS, "draws")
         blocks += [
-            f"## {n_labelled} annotated images",
+            f"## {n_annotated} annotated images",
             record.markdown_table(columns, rows),
         ]
     return "\n\n".join(blocks)

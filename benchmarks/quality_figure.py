@@ -19,13 +19,13 @@ def curves(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, stem: Path) -> None:
     """Write ``<stem>.svg`` and ``<stem>.png``; bands are one standard error over draws."""
-    counts = sorted(table["n_labelled"].unique())
+    counts = sorted(table["n_annotated"].unique())
     styles = method_styles(sorted(table["system"].unique()))
     with mpl.rc_context(STYLE):
         figure, axes = panels(len(LABELS), len(counts), 2.0)
-        for column, n_labelled in enumerate(counts):
-            part = table[table["n_labelled"] == n_labelled]
-            axes[0, column].set_title(f"{n_labelled} annotated images")
+        for column, n_annotated in enumerate(counts):
+            part = table[table["n_annotated"] == n_annotated]
+            axes[0, column].set_title(f"{n_annotated} annotated images")
             axes[-1, column].set_xlabel("training time (minutes)")
             for row, (metric, label) in enumerate(LABELS.items()):
                 axis = axes[row, column]

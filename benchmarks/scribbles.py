@@ -35,7 +35,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--method", default="denoiseg", help="of config/config.yaml")
     options.add_argument("--recipe", default="fast", help="of config/config.yaml")
     options.add_argument("--noise", default="n20", help="of config/config.yaml")
-    options.add_argument("--n-labelled", type=int, default=10)
+    options.add_argument("--n-annotated", type=int, default=10)
     options.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     return options.parse_args()
 
@@ -101,7 +101,7 @@ def run_study(options: argparse.Namespace) -> pd.DataFrame:
             "datasets": ["full"],
             "noises": [options.noise],
             "methods": [options.method],
-            "n_labelled": [options.n_labelled],
+            "n_annotated": [options.n_annotated],
             "seeds": options.seeds,
             "reference": options.method,
         },
@@ -142,7 +142,7 @@ def main() -> None:
     body = record.markdown_table(columns, compare(summary))
     notes.append(
         f"Method {options.method}, recipe `{options.recipe}`, {options.noise}, "
-        f"{options.n_labelled} annotated images of which {options.share:.0%} of the pixels are "
+        f"{options.n_annotated} annotated images of which {options.share:.0%} of the pixels are "
         f"annotated, in boxes of {BOX}x{BOX} pixels or along strokes of {STROKE}x{WIDTH} pixels; "
         f"mean ± standard error over seeds {', '.join(map(str, options.seeds))}, each with its own "
         "draw of images. Validation and test images are annotated in full."

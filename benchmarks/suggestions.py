@@ -64,7 +64,7 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 
 
 class Study:
-    """One folder, in which each pool with each choice of masks is a data set of its own."""
+    """One folder, in which each pool with each choice of masks is a dataset of its own."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -89,7 +89,7 @@ class Study:
         }
 
     def add_choice(self, draw: int, choice: str, annotated: Iterable[str]) -> None:
-        """Define the data set of a draw in which the images of these names are annotated."""
+        """Define the dataset of a draw in which the images of these names are annotated."""
         folder = self.folder / f"masks_{choice}{draw}"
         for name in annotated:
             write_mask(folder / f"{name}.tif", self.masks[draw][name])
@@ -108,7 +108,7 @@ class Study:
             "datasets": [name for name in self.datasets if not name.startswith("test")],
             "noises": [options.noise],
             "methods": [options.method],
-            "n_labelled": ["all"],
+            "n_annotated": ["all"],
             "seeds": [1],
             "reference": options.method,
         }
@@ -122,7 +122,7 @@ class Study:
         """The file of the model that learned from a choice."""
         options = self.options
         count = options.start + (0 if choice == START else options.add)
-        run = f"{choice}{draw}/{options.noise}/{options.method}/gt{count}/seed1"
+        run = f"{choice}{draw}/{options.noise}/{options.method}/annotated{count}/seed1"
         return f"results/runs/{run}/model.pt"
 
     def suggestions(self, draw: int) -> str:

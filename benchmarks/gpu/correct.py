@@ -96,7 +96,7 @@ def gradients(material: Material, method: Method, layout: Layout) -> Row:
     generator = torch.Generator().manual_seed(0)
     bank = material.bank(layout, CPU, method.target)
     shape = layout.patch_shape(recipe.patch_size)
-    sampler = PatchSampler(bank, shape, recipe.batch_size, recipe.labelled_patches(method))
+    sampler = PatchSampler(bank, shape, recipe.batch_size, recipe.annotated_patches(method))
     torch.manual_seed(0)
     exact = new_network(method, recipe, layout).double()
     teacher = deepcopy(exact).eval() if method.denoises and method.segments else None
@@ -226,9 +226,9 @@ def predictions(material: Material) -> Row:
     """Compare what one trained model makes of test images on the GPU and on the CPU."""
     method, seed = material.method("denoiseg"), material.draws[0]
     recipe = material.short_recipe(min(300, material.scale.child_steps))
-    n_labelled = max(material.scale.n_labelled)
+    n_annotated = max(material.scale.n_annotated)
     path = material.scratch / "model.pt"
-    save_model(material.fit(method, recipe, seed, n_labelled), path)
+    save_model(material.fit(method, recipe, seed, n_annotated), path)
     split, noisy = material.split(seed), material.noisy("n20")
     names = list(split.loc[split["subset"] == "test", "image"])[: material.scale.predicted_images]
     folders = {}

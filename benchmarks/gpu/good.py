@@ -28,7 +28,7 @@ def run(phase: Phase, material: Material) -> None:
     scores = pd.DataFrame([row for row in phase.rows if "method" in row])
     if len(scores):
         for row in differences(scores):
-            about = f"{row['noise']}, {row['n_labelled']} annotated"
+            about = f"{row['noise']}, {row['n_annotated']} annotated"
             phase.do(
                 f"{row['pair']}, {about}: {row['metric']}", lambda row=row: row, needs=-math.inf
             )
@@ -41,27 +41,27 @@ def draw(material: Material, phase: Phase, noise: str, seed: int) -> Row:
     folder = material.scratch / "good"
     runs = 0
 
-    def score(name: str, n_labelled: int, images: Path | None = None) -> Path:
+    def score(name: str, n_annotated: int, images: Path | None = None) -> Path:
         nonlocal runs
         started = time.monotonic()
-        model = material.fit(material.method(name), recipe, seed, n_labelled, noise, images)
+        model = material.fit(material.method(name), recipe, seed, n_annotated, noise, images)
         trained = time.monotonic() - started
-        out = folder / f"{name}{n_labelled}"
+        out = folder / f"{name}{n_annotated}"
         everywhere = name == "n2v"
         predict(material, model, noise, seed, out, images, everywhere)
         means = mean_scores(material, noise, seed, out)
         row = {"item": "score", "status": "ok", "noise": noise, "seed": seed, "method": name}
-        row |= {"n_labelled": n_labelled, "training_seconds": trained} | means
+        row |= {"n_annotated": n_annotated, "training_seconds": trained} | means
         phase.rows.append(row)
         runs += 1
         return out
 
     try:
         denoised = score("n2v", 0)
-        for n_labelled in material.scale.n_labelled:
-            score("baseline", n_labelled)
-            score("sequential", n_labelled, denoised)
-            score("denoiseg", n_labelled)
+        for n_annotated in material.scale.n_annotated:
+            score("baseline", n_annotated)
+            score("sequential", n_annotated, denoised)
+            score("denoiseg", n_annotated)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return {"runs": runs}
@@ -90,7 +90,7 @@ def mean_scores(material: Material, noise: str, seed: int, predictions: Path) ->
         clean=material.prepared / "clean",
         predictions=predictions,
         noisy=material.noisy(noise),
-        identity={"dataset": "", "noise": noise, "method": "", "n_labelled": 0, "seed": seed},
+        identity={"dataset": "", "noise": noise, "method": "", "n_annotated": 0, "seed": seed},
     )
     means = scores.groupby("metric")["value"].mean()
     return {name: float(means[name]) for name in METRICS if name in means}
@@ -102,24 +102,24 @@ def differences(scores: pd.DataFrame) -> list[Row]:
     Parameters
     ----------
     scores
-        One row per noise, n_labelled, seed and method, with the columns AP and SEG.
+        One row per noise, n_annotated, seed and method, with the columns AP and SEG.
     """
     rows = []
     for metric in ("AP", "SEG"):
         wide = scores.pivot(
-            index=["noise", "n_labelled", "seed"], columns="method", values=metric
+            index=["noise", "n_annotated", "seed"], columns="method", values=metric
         )  # fmt: skip
         for better, worse in PAIRS:
             if not {better, worse} <= set(wide.columns):
                 continue
             pair = (wide[better] - wide[worse]).dropna()
-            for (noise, n_labelled), values in pair.groupby(level=[0, 1]):
+            for (noise, n_annotated), values in pair.groupby(level=[0, 1]):
                 error = float(values.std() / math.sqrt(len(values)))
                 rows.append(
                     {
                         "pair": f"{better} - {worse}",
                         "noise": noise,
-                        "n_labelled": int(n_labelled),
+                        "n_annotated": int(n_annotated),
                         "metric": metric,
                         "mean": float(values.mean()),
                         "standard_error": error,

@@ -62,7 +62,7 @@ class Scale:
     good_network: tuple[int, int]
     good_steps: int
     n_draws: int
-    n_labelled: tuple[int, ...]
+    n_annotated: tuple[int, ...]
     noises: tuple[str, ...]
 
 
@@ -81,7 +81,7 @@ SCALES = {
         good_network=(4, 32),
         good_steps=1600,
         n_draws=8,
-        n_labelled=(2, 10),
+        n_annotated=(2, 10),
         noises=("n20", "n10"),
     ),
     "cpu": Scale(
@@ -98,7 +98,7 @@ SCALES = {
         good_network=(1, 4),
         good_steps=20,
         n_draws=1,
-        n_labelled=(2,),
+        n_annotated=(2,),
         noises=("n20",),
     ),
 }
@@ -166,7 +166,7 @@ class Material:
         method: Method,
         recipe: Recipe,
         seed: int,
-        n_labelled: int,
+        n_annotated: int,
         noise: str = "n20",
         images: Path | None = None,
     ) -> AnyModel:
@@ -180,7 +180,7 @@ class Material:
                 "dataset": DATASET,
                 "noise": noise,
                 "method": method.name,
-                "n_labelled": n_labelled,
+                "n_annotated": n_annotated,
                 "seed": seed,
             },
             level=self.settings["noises"][noise],

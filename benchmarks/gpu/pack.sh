@@ -4,7 +4,7 @@
 #   benchmarks/gpu/pack.sh IMAGES MASKS [OUT]
 #
 # IMAGES are taken as free of noise. OUT is benchmarks/gpu/pack if it is not named; git ignores that.
-# It holds the prepared data set with the splits of eight draws (data.tar.xz), and the methods,
+# It holds the prepared dataset with the splits of eight draws (data.tar.xz), and the methods,
 # recipes and noise levels of the default config with all their defaults (settings.json).
 set -eu
 images=$(realpath "$1") masks=$(realpath "$2")

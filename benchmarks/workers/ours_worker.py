@@ -38,7 +38,7 @@ def plan(job: dict[str, Any]) -> tuple[Method, Recipe]:
 
 def identity(job: dict[str, Any]) -> dict[str, Any]:
     """Return what a training is known by."""
-    axes = {"dataset": "benchmark", "noise": "as given", "n_labelled": 10, "seed": 1}
+    axes = {"dataset": "benchmark", "noise": "as given", "n_annotated": 10, "seed": 1}
     return axes | {key: job[key] for key in axes if key in job} | {"method": job["method"]["name"]}
 
 
@@ -124,7 +124,7 @@ def train_once(job: dict[str, Any]) -> dict[str, Any]:
         split=split,
         images=Path(job["noisy"]),
         masks=Path(job["masks"]),
-        n_labelled=job["n_labelled"],
+        n_annotated=job["n_annotated"],
         segments=method.segments,
     )
     model, seconds = timed_training(method, recipe, job, files, device)

@@ -164,10 +164,10 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     tf.random.set_seed(job["seed"])
     noisy, masks = Path(job["noisy"]), Path(job["masks"])
     x, y = load_patches(job["train"], job["revealed"], noisy, masks)
-    labelled = int(y.any(axis=(1, 2, 3)).sum())
+    annotated = int(y.any(axis=(1, 2, 3)).sum())
     x_val, y_val = load_patches(job["val"], job["val"], noisy, masks)
     chosen = np.random.default_rng(job["seed"]).permutation(len(x_val))[: job["validation_patches"]]
-    print(f"{len(x)} training patches, {labelled} of them labelled, {len(chosen)} for validation")
+    print(f"{len(x)} training patches, {annotated} of them annotated, {len(chosen)} for validation")
     x, y = augment_data(x, "SYXC"), augment_data(y, "SYXC")
 
     keeper = Keeper(job["points"])
@@ -196,7 +196,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "points": [[snapshot.point, snapshot.minutes, snapshot.step] for snapshot in taken],
         "patches": len(x) // 8,
-        "labelled_patches": labelled,
+        "annotated_patches": annotated,
         "validation_patches": len(chosen),
         "versions": versions("denoiseg", "tensorflow-cpu"),
     }

@@ -15,7 +15,7 @@ from denoiseg_flow.data.folders import find_images, left_out
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
-from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
@@ -38,7 +38,7 @@ def _predict(options: argparse.Namespace) -> None:
     findings.log(left_out(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
-    failed = apply_model(
+    failed = predict_images(
         options.model, images, options.out, device, reading, options.format, options.tile
     )
     refuse_failures(failed, len(images), options.out)
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     _add_reading(export, "the channel that the model is for, by number (from 0) or name")
-    export.add_argument("--title", help="name of the package (default: from method and data set)")
+    export.add_argument("--title", help="name of the package (default: from method and dataset)")
     export.add_argument(
         "--author", action="append", default=[], help="who trained the model; may be repeated"
     )

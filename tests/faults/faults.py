@@ -88,7 +88,7 @@ def kill_each_rule(study: Study, draw: random.Random) -> str:
     due: dict[int, float] = {}
     while process.poll() is None:
         for job, rule in study.jobs():
-            if rule in killed or rule == "apply":  # the one with `retries: 0`
+            if rule in killed or rule == "predict":  # the one with `retries: 0`
                 continue
             moment = time.monotonic() + draw.uniform(0, study.seconds[rule])
             if due.setdefault(job.pid, moment) <= time.monotonic():
@@ -195,14 +195,14 @@ IMAGES = [
     ("data/nuclei/prepared/clean/*.tif", "score"),
     ("data/nuclei/prepared/manifest.tsv", "split"),
     ("data/nuclei/noisy/n10/*.tif", "train"),
-    ("data/nuclei/noisy/n10/*.tif", "predict"),
+    ("data/nuclei/noisy/n10/*.tif", "predict_run"),
     ("runs/**/predictions/denoised/*.tif", "score"),
     ("runs/**/n2v/**/predictions/denoised/*.tif", "train", "sequential"),
     ("runs/**/predictions/labels/*.tif", "score"),
 ]
 MODELS = [
-    ("runs/**/model.pt", "predict"),
-    ("runs/**/sequential/**/model.pt", "apply_chunk"),
+    ("runs/**/model.pt", "predict_run"),
+    ("runs/**/sequential/**/model.pt", "predict_chunk"),
 ]
 TABLES = [
     ("data/nuclei/split/*.tsv", "train"),
@@ -211,7 +211,7 @@ TABLES = [
     ("runs/**/history.tsv", "plot"),
     ("tables/metrics.csv", "plot"),
     ("benchmarks/**/train/**/*.tsv", "measure_costs"),
-    ("applied/tomorrow/objects/*.csv", "apply"),
+    ("predicted/tomorrow/objects/*.csv", "predict"),
 ]
 
 
@@ -236,7 +236,7 @@ def damaged_input(study: Study, draw: random.Random) -> str:
     path = draw.choice([*sorted(raw.glob("*/*")), *sorted(new.iterdir())])
     whole = shutil.copy2(path, study.folder / "whole")
     what = _spoil(path, draw, truncated=True)
-    study.undo("apply_chunk" if path.parent == new else "prepare")
+    study.undo("predict_chunk" if path.parent == new else "prepare")
     call = study.run()
     assert call.status != 0 and any(path.name in s for s in call.sentences), call.screen
     os.replace(whole, path)

@@ -191,12 +191,12 @@ def make_models(folder: Path) -> None:
     torch.manual_seed(0)
     recipe = Recipe(
         depth=1, filters=2, patch_size=16, batch_size=4, epochs=1, steps_per_epoch=1,
-        learning_rate=1e-3, schedule="one_cycle", weights="last", labelled_share=0.5,
-        loss_normalisation="labelled_pixels", batch_norm_momentum=0.1, freeze_batch_norm=0.0,
+        learning_rate=1e-3, schedule="one_cycle", weights="last", annotated_share=0.5,
+        loss_normalisation="annotated_pixels", batch_norm_momentum=0.1, freeze_batch_norm=0.0,
         ema_decay=0.0, masked_fraction=0.1, pseudo_labels=0.0, validation_patches=4,
         preserve_mean=False, instances="components", test_time_augmentation=False,
     )  # fmt: skip
-    identity = {"dataset": "a", "noise": "n10", "method": "m", "n_labelled": 4, "seed": 1}
+    identity = {"dataset": "a", "noise": "n10", "method": "m", "n_annotated": 4, "seed": 1}
     n2v = Method("n2v", target="blind_spot", alpha=1)
     layouts = {"planes": Layout(), "volumes": Layout(3, 2, 4, (2,))}
     for name, layout in layouts.items():
@@ -316,7 +316,7 @@ def read_config(path: Path, folder: Path) -> None:
     configuration.check(config, schema)
     configuration.fill_defaults(config, schema)
     grid = Grid(config)
-    check_sources(config, grid.n_labelled)
+    check_sources(config, grid.n_annotated)
     assert all(needed in grid.runs for run in grid.runs for needed in grid.upstream(run))
 
 
@@ -330,7 +330,7 @@ def read_record(path: Path, folder: Path) -> None:
         return
     how = {"val": 0.2, "test": 0.3, "seed": 0}
     manifest.write(splitting.split(manifest.read(path), how, 1), folder / "split.tsv")
-    splitting.labelled_images(manifest.read(folder / "split.tsv"), 1)
+    splitting.annotated_images(manifest.read(folder / "split.tsv"), 1)
 
 
 READERS = {

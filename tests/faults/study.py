@@ -33,7 +33,7 @@ OUTPUTS = {
     "add_noise": ["data/nuclei/noisy/*"],
     "check": ["checks"],
     "train": ["runs/**/model.pt", "runs/**/history.tsv"],
-    "predict": ["runs/**/predictions"],
+    "predict_run": ["runs/**/predictions"],
     "score": ["runs/**/metrics.tsv"],
     "aggregate": ["tables"],
     "measure_costs": ["benchmarks/costs.*"],
@@ -42,8 +42,8 @@ OUTPUTS = {
     "trust": ["trust", "figures/nuclei/residuals_*", "figures/nuclei/diagnostics_*"],
     "suggest": ["suggestions", "figures/nuclei/suggestions_*"],
     "report": ["report.html"],
-    "apply_chunk": ["applied/tomorrow"],
-    "apply": ["applied/tomorrow/.finished", "applied/tomorrow/objects.csv"],
+    "predict_chunk": ["predicted/tomorrow"],
+    "predict": ["predicted/tomorrow/.finished", "predicted/tomorrow/objects.csv"],
 }
 FAR = "results/data/far/prepared"
 TABLES = "results/tables/metrics.csv"
@@ -51,8 +51,8 @@ TABLES = "results/tables/metrics.csv"
 TARGETS = {
     "fetch": FAR,
     **dict.fromkeys(["simulate", "prepare", "split", "add_noise"], TABLES),
-    **dict.fromkeys(["train", "predict", "score", "aggregate"], TABLES),
-    **dict.fromkeys(["apply_chunk", "apply"], "apply"),
+    **dict.fromkeys(["train", "predict_run", "score", "aggregate"], TABLES),
+    **dict.fromkeys(["predict_chunk", "predict"], "predict"),
 }
 # The rules that read what a rule makes, as far as these files need them.
 READ_BY = {
@@ -60,8 +60,8 @@ READ_BY = {
     "prepare": ["split", "add_noise"],
     "split": ["train"],
     "add_noise": ["train"],
-    "train": ["predict"],
-    "predict": ["score"],
+    "train": ["predict_run"],
+    "predict_run": ["score"],
     "score": ["aggregate"],
     "check": ["report"],
     "measure_costs": ["report"],
@@ -129,7 +129,7 @@ class Study:
     Attributes
     ----------
     server
-        Where its second data set comes from.
+        Where its second dataset comes from.
     seconds
         How long a job of each rule took.
     targets
@@ -141,7 +141,7 @@ class Study:
     folder: Path
     server: Server
     seconds: dict[str, float] = field(default_factory=dict)
-    targets: tuple[str, ...] = ("all", FAR, "apply")
+    targets: tuple[str, ...] = ("all", FAR, "predict")
     damaged: str | None = None
 
     @property

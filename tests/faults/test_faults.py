@@ -6,9 +6,9 @@ from faults import NotHere, survive
 # Numbers by which a rule is drawn that little depends on.
 FAULTS = {
     "kill_each_rule": 0,
-    "kill_snakemake": 21,  # in apply_chunk
+    "kill_snakemake": 21,  # in predict_chunk
     "second_snakemake": 4,  # in score
-    "full_disk": 10,  # in predict
+    "full_disk": 10,  # in predict_run
     "damaged_image": 7,  # a denoised one
     "damaged_table": 10,  # metrics.tsv
     "damaged_checkpoint": 0,

@@ -103,7 +103,7 @@ def test_new_images(new_study, one_machine):
     """Every job of a chunk fits into a node, and all of them make what one machine makes."""
     there, here = (
         new_study(
-            "grid={methods: [n2v]}", *SLOW, "apply={images: new, chunk: 2}", targets=["apply"]
+            "grid={methods: [n2v]}", *SLOW, "predict={images: new, chunk: 2}", targets=["predict"]
         )
         for _ in range(2)
     )
@@ -113,7 +113,7 @@ def test_new_images(new_study, one_machine):
     here.run_locally()
     there.start()
     there.finish()
-    made = [path for path in here.find("applied/**/[a-z]*") if path.is_file()]
+    made = [path for path in here.find("predicted/**/[a-z]*") if path.is_file()]
     assert {path.name for path in made} >= {"images.tsv", "sim_0000.tif"}
     for path in made:
         assert (there.folder / path.relative_to(here.folder)).read_bytes() == path.read_bytes()
@@ -127,7 +127,7 @@ def test_time_is_up(new_study):
     there, here = (new_study("grid={methods: [n2v]}", *config, targets=[TABLE]) for _ in range(2))
     # Within a minute from its start: SLURM may send the signal up to a minute too early.
     limits = ["train:runtime=2", "train:slurm_extra='--signal=TERM@70'"]
-    partitions = [f"{rule}:slurm_partition=gpu" for rule in ("train", "predict")]
+    partitions = [f"{rule}:slurm_partition=gpu" for rule in ("train", "predict_run")]
     there.start("--set-resources", *limits, *partitions)
     there.finish()
     assert "SLURM status is: 'FAILED'" in there.screen

@@ -42,8 +42,8 @@ recipes:
     learning_rate: 1.0e-2
     schedule: one_cycle
     weights: last
-    labelled_share: 0.5
-    loss_normalisation: labelled_pixels
+    annotated_share: 0.5
+    loss_normalisation: annotated_pixels
   other: { <<: *fast, batch_norm_momentum: 0.01, validation_patches: 32 }
 methods:
   n2v: { target: blind_spot, alpha: 1, published: n2v }
@@ -55,7 +55,7 @@ grid:
   datasets: [nuclei]
   noises: [n10, n20]
   methods: [n2v, baseline, sequential, denoiseg, denoiseg_warm]
-  n_labelled: [4, 16]
+  n_annotated: [4, 16]
   seeds: [1, 2]
 """
 
@@ -132,9 +132,9 @@ def make_recipe() -> Callable[..., Recipe]:
             "freeze_batch_norm": 0.0,
             "ema_decay": 0.9,
             "masked_fraction": 1 / 16,
-            "labelled_share": 0.5,
+            "annotated_share": 0.5,
             "pseudo_labels": 0.0,
-            "loss_normalisation": "labelled_pixels",
+            "loss_normalisation": "annotated_pixels",
             "validation_patches": 4,
             "instances": "components",
             "preserve_mean": False,
@@ -187,7 +187,7 @@ def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
                 "dataset": "nuclei",
                 "noise": "n10",
                 "method": method.name,
-                "n_labelled": 4,
+                "n_annotated": 4,
                 "seed": 1,
             },
             normalisation=Normalisation(100.0, 25.0),

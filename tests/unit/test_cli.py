@@ -67,7 +67,7 @@ def test_an_image_that_fails(folder, capsys):
 
 
 def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "apply_model", lambda *_: 1 / 0)
+    monkeypatch.setattr(cli, "predict_images", lambda *_: 1 / 0)
     assert run(folder, folder / "images") == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 

@@ -107,7 +107,7 @@ def nameless(folder):
 
 
 OWN = [
-    "grid={datasets: [mine], n_labelled: [1]}",
+    "grid={datasets: [mine], n_annotated: [1]}",
     "datasets={mine: {source: folder, images: images}}",
 ]
 OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: masks}}"]
@@ -129,18 +129,18 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (None, ["recipe=slow"], "unknown recipe 'slow'; available: "),
         (
             None,
-            ["apply={method: n2n}"],
-            "config key 'apply.method' is 'n2n', which is not in grid.methods; available: n2v, ",
+            ["predict={method: n2n}"],
+            "config key 'predict.method' is 'n2n', which is not in grid.methods; available: n2v, ",
         ),
         (
             None,
             ["grid={n_labeled: [2]}"],
-            "unknown config key 'grid.n_labeled'; did you mean 'n_labelled'?",
+            "unknown config key 'grid.n_labeled'; did you mean 'n_annotated'?",
         ),
         (
             None,
-            ["grid={n_labelled: [8]}"],
-            "grid.n_labelled asks for 8 labelled images, but dataset nuclei has only 7 annotated "
+            ["grid={n_annotated: [8]}"],
+            "grid.n_annotated asks for 8 annotated images, but dataset nuclei has only 7 annotated "
             "images left for training",
         ),
         (
@@ -205,16 +205,16 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             None,
             [
                 "datasets={nuclei: {annotated: 3, split: {cross_validate_below: 8}}}",
-                "grid={n_labelled: [1]}",
+                "grid={n_annotated: [1]}",
             ],
-            "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei "
-            "are cross-validated",
+            "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset "
+            "nuclei are cross-validated",
         ),
         (no_masks, OWN_MASKS, "folder masks (config key `masks`) holds no image"),
         (
             None,
-            ["grid={n_labelled: [0]}"],
-            "config key 'grid.n_labelled.0': 0 is less than the minimum of 1; methods that only "
+            ["grid={n_annotated: [0]}"],
+            "config key 'grid.n_annotated.0': 0 is less than the minimum of 1; methods that only "
             "denoise need no annotated image, all others at least 1",
         ),
         (
@@ -288,7 +288,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
-        *("method", "noise", "recipe", "applied_method", "key", "label_count", "sigma"),
+        *("method", "noise", "recipe", "predict_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
@@ -309,42 +309,42 @@ def test_config(tmp_path, call_snakemake, files, config, sentence):
     assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
 
 
-def test_apply_without_images(tmp_path, call_snakemake):
-    call = call_snakemake(tmp_path, "--dry-run", "apply")
+def test_predict_without_images(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run", "predict")
     assert call.status != 0
-    assert "config key 'apply.images' is missing: name the folder of new images" in call.screen
+    assert "config key 'predict.images' is missing: name the folder of new images" in call.screen
 
 
-def test_apply_to_a_missing_folder(tmp_path, call_snakemake):
-    call = call_snakemake(tmp_path, "--dry-run", "apply", "--config", "apply={images: nowhere}")
+def test_predict_to_a_missing_folder(tmp_path, call_snakemake):
+    call = call_snakemake(tmp_path, "--dry-run", "predict", "--config", "predict={images: nowhere}")
     assert call.status != 0
     assert "nowhere" in call.screen
 
 
-def test_apply_to_two_folders_of_one_name(tmp_path, call_snakemake):
+def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
     """The second is refused before any job, unless it gets a name of its own."""
     for day in ("day1", "day2"):
         (tmp_path / day / "images").mkdir(parents=True)
         (tmp_path / day / f"images/{day}.tif").write_bytes(b"")
     (tmp_path / "model.pt").write_bytes(b"")
-    applied = tmp_path / "results/applied/images"
-    applied.mkdir(parents=True)
+    predicted = tmp_path / "results/predicted/images"
+    predicted.mkdir(parents=True)
     source = tmp_path / "day1/images/day1.tif"
-    Record(applied).add(Entry("day1", str(source), 0, 0, "", results="labels.tif"))
+    Record(predicted).add(Entry("day1", str(source), 0, 0, "", results="labels.tif"))
 
     def call(day, **options):
         asked = ", ".join(f"{key}: {value}" for key, value in options.items())
-        apply = f"apply={{images: {day}/images, model: model.pt, {asked}}}"
-        return call_snakemake(tmp_path, "--dry-run", "apply", "--config", apply)
+        asking = f"predict={{images: {day}/images, model: model.pt, {asked}}}"
+        return call_snakemake(tmp_path, "--dry-run", "predict", "--config", asking)
 
     refused = call("day2")
     assert refused.status != 0
     assert f"images from {tmp_path}/day1/images, such as day1, not from day2/images" in (
         refused.screen
     )
-    assert call("day2", name="second").jobs == {"apply_chunk": 1, "apply": 1}
-    (applied / "overlays").mkdir()
-    (applied / "overlays/day1.png").write_text("mine")
+    assert call("day2", name="second").jobs == {"predict_chunk": 1, "predict": 1}
+    (predicted / "overlays").mkdir()
+    (predicted / "overlays/day1.png").write_text("mine")
     assert "overlays/day1.png would be written over, but" in call("day1").screen
 
 
@@ -385,7 +385,7 @@ def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
     "partitions, sentence",
     [
         ("cpu (null)\ngpu gpu:2", "the cluster has no default partition, and rule "),
-        ("cpu* (null)\ngpu gpu:2", "rule 'predict' asks for 1 GPU in partition 'cpu'"),
+        ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' asks for 1 GPU in partition 'cpu'"),
     ],
 )
 def test_profile_that_does_not_fit_the_cluster(
@@ -551,7 +551,7 @@ def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_pat
         },
         wildcards={
             **{"dataset": "mine", "noise": "n0", "method": "denoiseg"},
-            **{"n_labelled": "1", "seed": "1"},
+            **{"n_annotated": "1", "seed": "1"},
         },
         config=config,
     )
@@ -565,7 +565,7 @@ def test_whole_workflow_shows_the_sentence(user, call_snakemake, tmp_path):
     work.mkdir()
     call = call_snakemake(
         work,
-        *("--cores", "1", "--config", "grid={datasets: [mine], n_labelled: [1]}"),
+        *("--cores", "1", "--config", "grid={datasets: [mine], n_annotated: [1]}"),
         f"datasets={{mine: {{source: folder, images: {user}/images, masks: {user}/masks}}}}",
     )
     assert call.status != 0
@@ -666,7 +666,7 @@ def test_no_network(call_snakemake, tmp_path, monkeypatch):
     far = f'source: remote, url: "http://{address}/a.zip", format: denoiseg_npz'
     call = call_snakemake(
         tmp_path,
-        *("--cores", "1", "--config", "grid={datasets: [far], n_labelled: [1]}"),
+        *("--cores", "1", "--config", "grid={datasets: [far], n_annotated: [1]}"),
         f"datasets={{far: {{{far}}}}}",
     )
     assert call.status != 0

@@ -79,7 +79,7 @@ def trained(finished, run):
     return finished / f"results/runs/nuclei/n10/{run}/seed1/model.pt"
 
 
-@pytest.mark.parametrize("run", ["n2v/gt0", "denoiseg/gt2", "sequential/gt2"])
+@pytest.mark.parametrize("run", ["n2v/annotated0", "denoiseg/annotated2", "sequential/annotated2"])
 def test_official_test_passes(finished, passes, run):
     passes(trained(finished, run), min((finished / "results/data/nuclei/noisy/n10").glob("*.tif")))
 
@@ -87,9 +87,9 @@ def test_official_test_passes(finished, passes, run):
 @pytest.mark.parametrize(
     "run, axes, layout",
     [
-        ("denoiseg/gt2", "ZYX", Layout(3, patch_depth=4, z_factors=(1, 2))),
-        ("n2v/gt0", "CYX", Layout(channels=2)),
-        ("denoiseg/gt2", "CZYX", Layout(3, channels=2, patch_depth=4, plane_by_plane=True)),
+        ("denoiseg/annotated2", "ZYX", Layout(3, patch_depth=4, z_factors=(1, 2))),
+        ("n2v/annotated0", "CYX", Layout(channels=2)),
+        ("denoiseg/annotated2", "CZYX", Layout(3, channels=2, patch_depth=4, plane_by_plane=True)),
     ],
     ids=["volumes", "channels", "volumes of channels, plane by plane"],
 )

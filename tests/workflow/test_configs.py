@@ -55,7 +55,7 @@ def shrink(config, folders):
         if is_available(config["methods"][name].get("classical", "median"))
     ]
     grid["noises"], grid["seeds"] = grid["noises"][-1:], [1]
-    grid["n_labelled"] = [2]
+    grid["n_annotated"] = [2]
     return config
 
 

@@ -43,13 +43,13 @@ def expected_files():
     yield from (f"data/nuclei/prepared/{name}" for name in ("manifest.tsv", "checksums.sha256"))
     yield from (f"data/nuclei/{name}/checksums.sha256" for name in ("raw", "noisy/n10"))
     yield from (f"data/nuclei/split/seed1.{end}" for end in ("tsv", "tsv.sha256"))
-    for method, n_labelled in METHODS.items():
-        axes = f"nuclei/n10/{method}/gt{n_labelled}/seed1"
+    for method, n_annotated in METHODS.items():
+        axes = f"nuclei/n10/{method}/annotated{n_annotated}/seed1"
         yield from (f"runs/{axes}/{name}" for name in ("model.pt", "history.tsv", "metrics.tsv"))
         yield from (f"runs/{axes}/{name}.tsv.sha256" for name in ("history", "metrics"))
         yield f"runs/{axes}/predictions/checksums.sha256"
-        yield from (f"benchmarks/{rule}/{axes}.tsv" for rule in ("train", "predict"))
-        yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict", "score"))
+        yield from (f"benchmarks/{rule}/{axes}.tsv" for rule in ("train", "predict_run"))
+        yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict_run", "score"))
 
 
 def test_jobs_are_selected_when_one_ends(tmp_path, call_snakemake):
@@ -90,15 +90,15 @@ def test_second_call_does_nothing(finished, call_snakemake):
 @pytest.mark.parametrize(
     ("change", "repeated"),
     [
-        ("grid={n_labelled: [2, 4]}", {"train": 4, "predict": 4, "score": 4}),
-        ("grid={noises: [n10, n20]}", {"add_noise": 1, "train": 5, "predict": 5, "score": 5}),
-        ("grid={seeds: [1, 2]}", {"split": 1, "train": 5, "predict": 5, "score": 5}),
+        ("grid={n_annotated: [2, 4]}", {"train": 4, "predict_run": 4, "score": 4}),
+        ("grid={noises: [n10, n20]}", {"add_noise": 1, "train": 5, "predict_run": 5, "score": 5}),
+        ("grid={seeds: [1, 2]}", {"split": 1, "train": 5, "predict_run": 5, "score": 5}),
         # n2v no longer feeds "sequential", so that only its test images are predicted.
-        ("grid={methods: [n2v, baseline, denoiseg]}", {"predict": 1, "score": 1}),
-        ("recipes={tiny: {epochs: 3}}", {"train": 5, "predict": 5, "score": 5}),
+        ("grid={methods: [n2v, baseline, denoiseg]}", {"predict_run": 1, "score": 1}),
+        ("recipes={tiny: {epochs: 3}}", {"train": 5, "predict_run": 5, "score": 5}),
         (
             "noises={n10: {sigma: 12}}",
-            {"add_noise": 1, "train": 5, "predict": 5, "score": 5},
+            {"add_noise": 1, "train": 5, "predict_run": 5, "score": 5},
         ),
         ("title=Another title", {"report": 1}),
     ],
@@ -107,7 +107,7 @@ def test_second_call_does_nothing(finished, call_snakemake):
 def test_change_repeats_only_what_depends_on_it(finished, call_snakemake, change, repeated):
     call = call_snakemake(finished, "--dry-run", "--config", change)
     assert call.status == 0, call.screen
-    steps = ("simulate", "prepare", "split", "add_noise", "train", "predict", "score")
+    steps = ("simulate", "prepare", "split", "add_noise", "train", "predict_run", "score")
     assert {rule: n for rule, n in call.jobs.items() if rule in steps} == {
         rule: n for rule, n in repeated.items() if rule in steps
     }
@@ -159,23 +159,23 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
 
 
 def test_model_on_new_images(finished, tmp_path, call_snakemake):
-    """`snakemake apply`: one file of four is damaged, then removed; then another comes."""
+    """`snakemake predict`: one file of four is damaged, then removed; then another comes."""
     folder, new = tmp_path / "copy", tmp_path / "new"
     shutil.copytree(finished, folder)
     new.mkdir()
     for path in sorted((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))[:3]:
         shutil.copy(path, new)
     (new / "torn.tif").write_bytes(b"torn")
-    images = f"apply={{images: {new}, method: sequential, chunk: 2}}"
-    options = ("--cores", "2", "apply", "--config", images)
+    images = f"predict={{images: {new}, method: sequential, chunk: 2}}"
+    options = ("--cores", "2", "predict", "--config", images)
     call = call_snakemake(folder, *options)
     assert call.status != 0
-    assert call.jobs == {"apply_chunk": 2, "apply": 1}
+    assert call.jobs == {"predict_chunk": 2, "predict": 1}
     assert "1 of 4 images could not be predicted" in call.screen
-    out = folder / "results/applied/new"
+    out = folder / "results/predicted/new"
     assert len(list((out / "labels").iterdir())) == 3, "what could be done is kept"
     call = call_snakemake(folder, "--dry-run", *options)
-    assert call.jobs == {"apply_chunk": 1, "apply": 1}, "that of the damaged one"
+    assert call.jobs == {"predict_chunk": 1, "predict": 1}, "that of the damaged one"
 
     (new / "torn.tif").unlink()
     call = call_snakemake(folder, *options)
@@ -187,7 +187,7 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     assert "Nothing to be done" in call.screen
     shutil.copy(path, new / "torn.tif")
     call = call_snakemake(folder, "--dry-run", *options)
-    assert call.jobs == {"apply_chunk": 1, "apply": 1}, "the others have nothing to do"
+    assert call.jobs == {"predict_chunk": 1, "predict": 1}, "the others have nothing to do"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="slots are names of Linux")
@@ -227,21 +227,22 @@ def test_five_annotated_images(finished, tmp_path, call_snakemake):
             shutil.copy(path, tmp_path / kind)
     call = call_snakemake(
         tmp_path,
-        *("--cores", "2", "--config", "predict=all"),
+        *("--cores", "2", "--config", "predicted_images=all"),
         "datasets={mine: {source: folder, images: images, masks: masks, "
         "split: {cross_validate_below: 8}}}",
-        "grid={datasets: [mine], noises: [n0], methods: [sequential, denoiseg], n_labelled: [all]}",
+        "grid={datasets: [mine], noises: [n0], methods: [sequential, denoiseg], "
+        "n_annotated: [all]}",
     )
     assert call.status == 0, call.screen
     assert call.jobs["train"] == 3
     results = tmp_path / "results"
     metrics = pd.read_csv(results / "tables/metrics.csv")
     assert set(metrics["image"]) == {f"sim_000{number}" for number in range(5)}
-    assert set(metrics["metric"]) >= {"AP", "SEG"} and set(metrics["n_labelled"]) == {5}
+    assert set(metrics["metric"]) >= {"AP", "SEG"} and set(metrics["n_annotated"]) == {5}
     for method in ("sequential", "denoiseg"):
-        run = results / f"runs/mine/n0/{method}/gt5/seed1"
+        run = results / f"runs/mine/n0/{method}/annotated5/seed1"
         assert len(list((run / "predictions/labels").iterdir())) == 7
-        log = (results / f"logs/mine/n0/{method}/gt5/seed1/train.log").read_text()
+        log = (results / f"logs/mine/n0/{method}/annotated5/seed1/train.log").read_text()
         assert "on 5 cross-validated images" in log
         assert not list(run.glob("checkpoint*"))
         losses = pd.read_csv(run / "metrics.tsv", sep="\t").query("metric.str.startswith('loss')")
@@ -266,7 +267,7 @@ def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
         text = opened.read("report/report.html").decode()
     assert names >= {f"{name}.html" for name in TABLES} | {f"{name}.png" for name in FIGURES}
     text = text.replace("\\n", " ")
-    assert "Every combination of data set, noise level, method" in text
+    assert "Every combination of dataset, noise level, method" in text
     for figure in FIGURES:
         assert caption_of(figure) in text
 

@@ -31,7 +31,7 @@ CONFIG = {
         "datasets": ["mine"],
         "noises": ["n20"],
         "methods": ["median"],
-        "n_labelled": [],
+        "n_annotated": [],
         "seeds": [1],
         "reference": "median",
     },

@@ -26,7 +26,7 @@ def test_test_config(tmp_path, call_snakemake):
     assert call.status == 0, call.screen
     assert call.jobs == {
         "simulate": 1, "prepare": 1, "split": 1, "add_noise": 1, "check": 1,
-        "train": 5, "predict": 5, "score": 5,
+        "train": 5, "predict_run": 5, "score": 5,
         "aggregate": 1, "measure_costs": 1, "plot": 3, "plot_panel": 1, "trust": 1, "suggest": 1,
         "report": 1, "all": 1,
     }  # fmt: skip
@@ -49,7 +49,7 @@ def test_default_config(tmp_path, call_snakemake):
     assert not (tmp_path / "results").exists()
 
 
-def test_combined_data_set(tmp_path, call_snakemake):
+def test_combined_dataset(tmp_path, call_snakemake):
     """Its parts are made although the grid does not select them, once, and divided as the first."""
     call = call_snakemake(
         tmp_path,
@@ -108,19 +108,19 @@ def test_grid_of_the_paper(tmp_path, call_snakemake, name, trainings):
     methods = train_methods(call)
     assert len(methods) == call.jobs["train"] == trainings + 3 * 5
     assert sum(method != "n2v" for method in methods) == trainings
-    assert call.jobs["predict"] == call.jobs["score"] == call.jobs["train"]
+    assert call.jobs["predict_run"] == call.jobs["score"] == call.jobs["train"]
     assert call.jobs["fetch"] == 1
 
 
 @pytest.mark.parametrize(
     ("name", "trainings"),
-    # Data sets x noise levels x methods x seeds.
+    # Datasets x noise levels x methods x seeds.
     [("n2v", 2 * 6 * 2), ("noise2self", 2 * 7 * 2), ("autoencoder", 3 * 2 * 3 * 2)],
 )
 def test_denoisers_on_simulated_images(tmp_path, call_snakemake, name, trainings):
     call = call_snakemake(tmp_path, "--dry-run", config=name)
     assert call.status == 0, call.screen
-    assert call.jobs["train"] == call.jobs["predict"] == call.jobs["score"] == trainings
+    assert call.jobs["train"] == call.jobs["predict_run"] == call.jobs["score"] == trainings
     assert "tables/paper.csv" in call.screen
     assert "label_curves" not in call.screen and "segmentation.csv" not in call.screen
 
@@ -151,7 +151,7 @@ def test_papers_on_denoising(tmp_path, call_snakemake, name, folders_of, methods
     assert len(train_methods(call)) == trainings
 
 
-def test_data_set_without_masks_beside_one_with(tmp_path, call_snakemake):
+def test_dataset_without_masks_beside_one_with(tmp_path, call_snakemake):
     """Methods that segment are left out there, and nothing else."""
     call = call_snakemake(
         tmp_path,

@@ -49,7 +49,7 @@ def test_real_images(dsb2018, call_snakemake, repo):
         f"datasets={{dsb2018: {{{folders}}}}}",
         "recipe=tiny",
         f"recipes={{tiny: {{{recipe}}}}}",
-        "grid={noises: [n20], methods: [denoiseg], n_labelled: [6], seeds: [1]}",
+        "grid={noises: [n20], methods: [denoiseg], n_annotated: [6], seeds: [1]}",
         config=None,
     )
     assert call.status == 0, call.screen

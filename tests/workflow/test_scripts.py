@@ -1,4 +1,4 @@
-"""The scripts, one after the other on a tiny data set, called without Snakemake."""
+"""The scripts, one after the other on a tiny dataset, called without Snakemake."""
 
 import csv
 import subprocess
@@ -42,17 +42,17 @@ class Chain:
         self.suggestions = folder / "suggestions"
         self.make_advice()
         self.make_report()
-        self.applied = folder / "applied"
-        self.apply()
+        self.predicted = folder / "predicted"
+        self.predict_new()
 
-    def apply(self):
+    def predict_new(self):
         """A model on images that it knows, in the jobs of two chunks."""
-        chunks = [self.applied / f".chunks/2/{number}.finished" for number in range(2)]
+        chunks = [self.predicted / f".chunks/2/{number}.finished" for number in range(2)]
         for number, finished in enumerate(chunks):
             self.call(
-                "apply_chunk",
+                "predict_chunk",
                 input={
-                    "model": self.of(self.grid.applied_run, "model.pt"),
+                    "model": self.of(self.grid.new_images_run, "model.pt"),
                     "images": self.noisy,
                 },
                 output={"finished": finished},
@@ -65,9 +65,9 @@ class Chain:
                 wildcards={"chunks": "2", "chunk": f"{number}"},
             )
         self.call(
-            "apply",
+            "predict",
             input={"chunks": chunks, "images": self.noisy},
-            output={"finished": self.applied / ".finished"},
+            output={"finished": self.predicted / ".finished"},
         )
 
     def of(self, run, name):
@@ -126,7 +126,7 @@ class Chain:
             wildcards=wildcards,
         )
         self.call(
-            "predict",
+            "predict_run",
             input={"split": self.split, "images": images, "model": self.of(run, "model.pt")},
             output={"predictions": self.of(run, "predictions")},
             params={
@@ -160,9 +160,9 @@ class Chain:
             output={"metrics": self.tables / "metrics.csv"},
             params={"study": self.grid.comparison},
         )
-        for rule in ("train", "predict"):
+        for rule in ("train", "predict_run"):
             for run in self.grid.runs:
-                name = f"nuclei/n10/{run.method}/gt{run.n_labelled}/seed1.tsv"
+                name = f"nuclei/n10/{run.method}/annotated{run.n_annotated}/seed1.tsv"
                 path = self.benchmarks / rule / name
                 path.parent.mkdir(parents=True)
                 path.write_text(BENCHMARK)
@@ -317,8 +317,8 @@ def test_train(chain):
             list(candidates("donut_median")) if method.classical else [20, 40]
         )
         assert np.isfinite(history["mse" if method.classical else "loss"]).all()
-        assert history[["method", "n_labelled"]].drop_duplicates().values.tolist() == [
-            [run.method, run.n_labelled]
+        assert history[["method", "n_annotated"]].drop_duplicates().values.tolist() == [
+            [run.method, run.n_annotated]
         ]
         model = load_model(chain.of(run, "model.pt"), "cpu")
         assert (getattr(model, "threshold", None) is not None) == method.segments
@@ -347,19 +347,19 @@ def test_check(chain):
     assert "independent from pixel to pixel" in page
 
 
-def test_apply(chain):
-    assert chain.grid.applied_run.method == "denoiseg"
+def test_predict_new_images(chain):
+    assert chain.grid.new_images_run.method == "denoiseg"
     split = manifest.read(chain.split)
-    predictions = chain.of(chain.grid.applied_run, "predictions")
+    predictions = chain.of(chain.grid.new_images_run, "predictions")
     for kind in ("denoised", "labels"):
-        assert stems(chain.applied / kind) == set(split["image"])
+        assert stems(chain.predicted / kind) == set(split["image"])
         for image in split.loc[split["subset"] == "test", "image"]:
             before, after = (
                 tifffile.imread(folder / kind / f"{image}.tif")
-                for folder in (predictions, chain.applied)
+                for folder in (predictions, chain.predicted)
             )
             assert np.array_equal(before, after)
-    record = pd.read_csv(chain.applied / "images.tsv", sep="\t")
+    record = pd.read_csv(chain.predicted / "images.tsv", sep="\t")
     assert record["image"].tolist() == sorted(split["image"])
 
 
@@ -402,7 +402,7 @@ def test_measure_costs(chain):
     with (chain.benchmarks / "costs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["rule"], row["method"]) for row in rows] == [
-        (rule, run.method) for rule in ("train", "predict") for run in chain.grid.runs
+        (rule, run.method) for rule in ("train", "predict_run") for run in chain.grid.runs
     ]
     assert {(row["n_jobs"], float(row["median_seconds"])) for row in rows} == {("1", 1.5)}
 
@@ -484,7 +484,7 @@ def test_every_script_left_a_log(chain, repo):
 
 def test_light_scripts_import_nothing_heavy(repo):
     """A second or more for each: most jobs would take longer to start than to do their work."""
-    heavy = {"plot", "plot_panel", "suggest", "trust", "train", "predict", "apply_chunk"}
+    heavy = {"plot", "plot_panel", "suggest", "trust", "train", "predict_run", "predict_chunk"}
     scripts = {path.stem: path for path in (repo / "workflow/scripts").glob("*.py")}
     light = [str(path) for name, path in scripts.items() if name not in heavy]
     code = (

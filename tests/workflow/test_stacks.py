@@ -22,7 +22,7 @@ STUDY = (
     "both: {source: folder, images: images, dimensions: 3, channel: all}}",
     "methods={denoiseg_planes: {target: blind_spot, alpha: 0.5, planes: true}}",
     "recipes={tiny: {patch_depth: 4}}",
-    "grid={datasets: [volumes, planes, both], noises: [n10], n_labelled: [2], seeds: [1], "
+    "grid={datasets: [volumes, planes, both], noises: [n10], n_annotated: [2], seeds: [1], "
     "methods: [n2v, denoiseg, denoiseg_planes, median]}",
 )
 
@@ -44,8 +44,8 @@ def study(tmp_path_factory, call_snakemake):
     return folder
 
 
-def predictions(study, dataset, method, kind, n_labelled):
-    run = study / f"results/runs/{dataset}/n10/{method}/gt{n_labelled}/seed1"
+def predictions(study, dataset, method, kind, n_annotated):
+    run = study / f"results/runs/{dataset}/n10/{method}/annotated{n_annotated}/seed1"
     return sorted((run / "predictions" / kind).iterdir())
 
 
@@ -101,17 +101,17 @@ def test_models_on_new_stacks(study, tmp_path, call_snakemake):
     pixels = read_image(study / "images/sim_0001.ome.tif")
     write_image(new / "tomorrow.ome.tif", pixels, STACKS)
     for dataset, planes in (("volumes", "false"), ("planes", "true")):
-        model = study / f"results/runs/{dataset}/n10/denoiseg/gt2/seed1/model.pt"
-        apply = f"{{images: new, model: {model}, channel: GFP, planes: {planes}, format: ome.zarr}}"
+        model = study / f"results/runs/{dataset}/n10/denoiseg/annotated2/seed1/model.pt"
+        asked = f"{{images: new, model: {model}, channel: GFP, planes: {planes}, format: ome.zarr}}"
         call = call_snakemake(
-            study, "--cores", "2", "apply", "--forcerun", "apply_chunk", "--config", *STUDY,
-            f"apply={apply}",
+            study, "--cores", "2", "predict", "--forcerun", "predict_chunk", "--config", *STUDY,
+            f"predict={asked}",
         )  # fmt: skip
         assert call.status == 0, call.screen
-        with open_image_file(study / "results/applied/new/denoised/tomorrow.ome.zarr") as file:
+        with open_image_file(study / "results/predicted/new/denoised/tomorrow.ome.zarr") as file:
             assert file.metadata == STACKS
             dapi, gfp = (file.read((n, *[slice(None)] * 3)) for n in range(2))
         assert dapi.tobytes() == pixels[0].astype(np.float32).tobytes()
         assert not np.array_equal(gfp, pixels[1])
-        labels = Path(study / "results/applied/new/labels/tomorrow.ome.zarr")
+        labels = Path(study / "results/predicted/new/labels/tomorrow.ome.zarr")
         assert read_metadata(labels) == STACKS.only("ZYX")

@@ -27,7 +27,7 @@ try:
     configuration.check(config, SCHEMA)
     configuration.fill_defaults(config, SCHEMA)
     GRID = Grid(config)
-    check_sources(config, GRID.n_labelled)
+    check_sources(config, GRID.n_annotated)
     RESULTS = Path(workflow.pathvars.apply("<results>"))
     DEFINITIONS = {run.method: as_dict(GRID.methods[run.method]) for run in GRID.runs}
     if workflow.is_main_process:  # not once more in every job: it may read all images
@@ -93,12 +93,12 @@ wildcard_constraints:
     dataset=either(config["datasets"]),
     noise=either(config["noises"]),
     method=either(config["methods"]),
-    n_labelled=r"\d+",
+    n_annotated=r"\d+",
     seed=r"\d+",
 
 
 # The folder of a run; rules write <run>.
-RUN = "<results>/runs/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}"
+RUN = "<results>/runs/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}"
 
 
 def run_path(run, name):
@@ -207,7 +207,7 @@ SEGMENTED = [setting for setting in SETTINGS if GRID.segments(**setting)]
 
 
 def in_settings(path, settings=SETTINGS):
-    """The file of every data set and noise level."""
+    """The file of every dataset and noise level."""
     return [path.format(**setting) for setting in settings]
 
 

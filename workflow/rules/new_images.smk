@@ -7,47 +7,47 @@ from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
-# The folder in <results>/applied that the results on new images are written to.
-APPLIED = (
-    config["apply"]["name"]
-    or Path(config["apply"]["images"] or "images").resolve().name
+# The folder in <results>/predicted that the results on new images are written to.
+PREDICTED = (
+    config["predict"]["name"]
+    or Path(config["predict"]["images"] or "images").resolve().name
 )
 
 # What the job of a chunk leaves behind.
-CHUNK = f"<results>/applied/{APPLIED}/.chunks/{{chunks}}/{{chunk}}.finished"
+CHUNK = f"<results>/predicted/{PREDICTED}/.chunks/{{chunks}}/{{chunk}}.finished"
 
 
-def applied_images(wildcards):
+def new_images_folder(wildcards):
     """The folder of new images that a trained model is used on."""
-    if config["apply"]["images"] is None:
+    if config["predict"]["images"] is None:
         raise WorkflowError(
-            "config key 'apply.images' is missing: name the folder of new images, such as "
-            "--config 'apply={images: /data/tomorrow}'"
+            "config key 'predict.images' is missing: name the folder of new images, such as "
+            "--config 'predict={images: /data/new}'"
         )
-    return local(config["apply"]["images"])
+    return local(config["predict"]["images"])
 
 
-def applied_model(wildcards):
+def new_images_model(wildcards):
     """The model that is used on new images: the user's file, or that of a run of the study."""
-    file = config["apply"]["model"]
-    return local(file) if file else run_path(GRID.applied_run, "model.pt")
+    file = config["predict"]["model"]
+    return local(file) if file else run_path(GRID.new_images_run, "model.pt")
 
 
 @cache
 def new_images():
     """The new images by name."""
     try:
-        return find_images([applied_images(None)])
+        return find_images([new_images_folder(None)])
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
 
-def check_applied():
+def check_output():
     """Whether the results may be written where they belong, before any of them is made."""
-    folder = RESULTS / "applied" / APPLIED
+    folder = RESULTS / "predicted" / PREDICTED
     try:
-        check_source(Path(applied_images(None)), folder)
-        check_targets(new_images(), folder, results_in(config["apply"]["format"]))
+        check_source(Path(new_images_folder(None)), folder)
+        check_targets(new_images(), folder, results_in(config["predict"]["format"]))
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
@@ -61,8 +61,8 @@ def chunks_of_new_images(count):
 def finished_chunks(wildcards):
     """What the jobs of all chunks leave behind."""
     if workflow.is_main_process:
-        check_applied()
-    count = count_chunks(len(new_images()), config["apply"]["chunk"])
+        check_output()
+    count = count_chunks(len(new_images()), config["predict"]["chunk"])
     return local(expand(CHUNK, chunks=count, chunk=chunks_of_new_images(count)))
 
 

@@ -1,32 +1,54 @@
-"""Prediction: denoised images, class probabilities and instance labels."""
+"""A trained model on new images: only if asked for, by `snakemake predict`.
+
+The results lie beside the declared outputs, which Snakemake would delete where a job is
+interrupted. So they stay on the file system when a bucket is the default storage: `local`.
+"""
+
+
+rule predict_chunk:
+    input:
+        model=new_images_model,
+        # Its time changes with every image of any chunk; params.state is of those of this one.
+        images=ancient(new_images_folder),
+    output:
+        finished=local(CHUNK),
+    log:
+        f"<logs>/predict_chunk/{PREDICTED}/{{chunks}}/{{chunk}}.log",
+    wildcard_constraints:
+        chunks=r"\d+",
+        chunk=r"\d+",
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    # As many as there are, if these are fewer: one job has the machine to itself.
+    threads: 8
+    resources:
+        gpu=gpu(True),
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        device=config["device"],
+        tile=config["tile"],
+        reading=lambda wildcards: {
+            key: config["predict"].get(key)
+            for key in ("axes", "planes", "channel", "pixel_size")
+        },
+        format=config["predict"]["format"],
+        state=state_of_chunk,
+    script:
+        "../scripts/predict_chunk.py"
 
 
 rule predict:
     input:
-        split="<results>/data/{dataset}/split/seed{seed}.tsv",
-        images=input_images,
-        model="<run>/model.pt",
+        chunks=finished_chunks,
+        images=ancient(new_images_folder),
     output:
-        predictions=directory("<run>/predictions"),
+        finished=local(f"<results>/predicted/{PREDICTED}/.finished"),
     log:
-        "<run_logs>/predict.log",
-    benchmark:
-        "<benchmarks>/predict/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+        f"<logs>/predict/{PREDICTED}.log",
+    # An image that could not be predicted will not be so a moment later.
+    retries: 0
     conda:
         "../../envs/denoiseg_flow.yaml"
-    threads: 1
-    resources:
-        gpu=gpu_of_method,
-        mem_mb=memory("predict", ESTIMATES.prediction),
-        runtime=minutes("predict", ESTIMATES.prediction),
-    params:
-        subsets=lambda wildcards: GRID.predicted_subsets(wildcards.method),
-        judged=lambda wildcards: GRID.judged_subsets(
-            wildcards.dataset, wildcards.method
-        ),
-        save_probabilities=config["save_probabilities"],
-        device=config["device"],
-        tile=config["tile"],
-        revision=REVISION,
     script:
         "../scripts/predict.py"

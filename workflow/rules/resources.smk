@@ -47,5 +47,5 @@ def minutes(rule, estimate, of=Run.of):
 
 
 def dataset_of(wildcards):
-    """The data set of a job."""
+    """The dataset of a job."""
     return wildcards.dataset

@@ -17,7 +17,7 @@ rule train:
     log:
         "<run_logs>/train.log",
     benchmark:
-        "<benchmarks>/train/{dataset}/{noise}/{method}/gt{n_labelled}/seed{seed}.tsv"
+        "<benchmarks>/train/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     # One thread each: a grid has more trainings than cores, and the sums of a training do not

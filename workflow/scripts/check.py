@@ -1,4 +1,4 @@
-"""Check a data set before anything is trained on it."""
+"""Check a dataset before anything is trained on it."""
 
 from pathlib import Path
 

@@ -1,40 +1,31 @@
-"""Predict the images of one run."""
+"""Join the tables of all new images, and say which could not be predicted."""
 
 from pathlib import Path
 
-from denoiseg_flow.data import manifest
-from denoiseg_flow.evaluation.scoring import SELF_SUPERVISION
-from denoiseg_flow.jobs import checksums
-from denoiseg_flow.jobs.devices import select_device
+from denoiseg_flow import findings
+from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.deployment.chunks import divide
+from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
+from denoiseg_flow.deployment.output_folder import at_work
 from denoiseg_flow.jobs.logs import job_log
-from denoiseg_flow.models.model_file import load_model
-from denoiseg_flow.models.predict_run import predict_folder, self_supervised_losses
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        params = snakemake.params
-        device = select_device(params.device, snakemake.threads, snakemake.resources)
-        model = load_model(Path(snakemake.input.model), device)
-        images, folder = Path(snakemake.input.images), Path(snakemake.output.predictions)
-        split = manifest.read(Path(snakemake.input.split))
-
-        def names(subsets):
-            return split.loc[split["subset"].isin(subsets), "image"]
-
-        save = params.save_probabilities
-        predict_folder(
-            model,
-            images,
-            names(params.subsets),
-            folder,
-            save,
-            params.tile,
-        )
-        if params.judged:
-            losses = self_supervised_losses(model, images, names(params.judged))
-            manifest.write(losses, folder / SELF_SUPERVISION)
-        checksums.write(folder)
+        finished = Path(snakemake.output.finished)
+        images = find_images([snakemake.input.images])
+        findings.log(left_out([snakemake.input.images]), "predict")
+        with at_work(finished.parent):
+            failed = join_results(images, finished.parent)
+        # Snakemake takes a chunk for done as long as its file is there: the next run is to try
+        # again where an image failed.
+        chunks = [Path(chunk) for chunk in snakemake.input.chunks]
+        to_repeat = divide(failed, int(chunks[0].parent.name))
+        for chunk in chunks:
+            if int(chunk.stem) in to_repeat:
+                chunk.unlink()
+        refuse_failures(failed, len(images), finished.parent)
+        finished.touch()
 
 
 if "snakemake" in globals():

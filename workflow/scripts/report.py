@@ -56,7 +56,7 @@ def main(snakemake):
 
 
 def examined(grid, metrics, settings, predictions):
-    """What was examined of each data set and noise level: a run for each purpose, or none."""
+    """What was examined of each dataset and noise level: a run for each purpose, or none."""
     folders = iter(predictions)
     found = []
     for setting in settings:

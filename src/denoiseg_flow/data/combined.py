@@ -1,7 +1,7 @@
-"""Data sets made of others: trained on their images or some of them, judged on those of the first.
+"""Datasets made of others: trained on their images or some of them, judged on those of the first.
 
 Gondara (2016) trains a denoising autoencoder on combined modalities, and on fewer and fewer images.
-The images of the first data set keep their names, hence their division and their noise; those of
+The images of the first dataset keep their names, hence their division and their noise; those of
 the others are for training only, and are called ``{dataset}_{image}``.
 """
 
@@ -19,7 +19,7 @@ from denoiseg_flow.jobs import checksums
 
 
 def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
-    """Return the names of the data sets that a data set is made of; its own if not combined.
+    """Return the names of the datasets that a dataset is made of; its own if not combined.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
     Raises
     ------
     InputError
-        If ``of`` names a single data set of which all images are used, one twice, one that is not
+        If ``of`` names a single dataset of which all images are used, one twice, one that is not
         defined, or one that is combined itself.
     """
     if datasets[name]["source"] != "combine":
@@ -58,12 +58,12 @@ def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
 def link_parts(
     names: Sequence[str], prepared: Sequence[str | Path], folder: str | Path
 ) -> pd.DataFrame:
-    """Link the files of prepared data sets into one folder.
+    """Link the files of prepared datasets into one folder.
 
     Parameters
     ----------
     names
-        Names of the data sets; the images of the first keep their names.
+        Names of the datasets; the images of the first keep their names.
     prepared
         Their prepared folders, in the same order.
     folder
@@ -73,7 +73,7 @@ def link_parts(
     Returns
     -------
     pandas.DataFrame
-        The manifest of the combined data set.
+        The manifest of the combined dataset.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Read the published DenoiSeg data sets (npz), image by image and without trusting pickles.
+"""Read the published DenoiSeg datasets (npz), image by image and without trusting pickles.
 
 The archives hold ``train/train_data.npz`` (X_train, Y_train, X_val, Y_val) and
 ``test/test_data.npz`` (X_test, Y_test). Arrays of images that differ in size are stored as object
@@ -115,7 +115,7 @@ def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             if f"{key}.npy" not in archive.namelist():
                 raise InputError(
-                    f"{path} holds no array {key}: it is not a DenoiSeg data set, so use "
+                    f"{path} holds no array {key}: it is not a DenoiSeg dataset, so use "
                     "`format: folder` in the dataset's config"
                 )
             info = archive.getinfo(f"{key}.npy")
@@ -133,7 +133,7 @@ def _only(folder: str | Path, name: str) -> Path:
     found = sorted(Path(folder).rglob(name))
     if len(found) != 1:
         raise InputError(
-            f"the archive holds {len(found)} files named {name}, but a DenoiSeg data set has one: "
+            f"the archive holds {len(found)} files named {name}, but a DenoiSeg dataset has one: "
             "correct `url`, or `format`, in the dataset's config"
         )
     return found[0]

@@ -181,7 +181,7 @@ def noisy_copy(
     """Return one of any number of independent noisy copies of an image.
 
     The noise depends on the seed in ``level``, on both names and on ``copy`` only: adding an image
-    to a data set changes no other.
+    to a dataset changes no other.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def noisy_copy(
     name
         Name of the level in the config.
     image_name
-        Name of the image in its data set.
+        Name of the image in its dataset.
     copy
         Number of the copy; 0 is the one that every method reads.
 
@@ -225,7 +225,7 @@ def add_noise_to_folder(
     name: str,
     out: str | Path,
 ) -> None:
-    """Write a noisy copy of every image of a prepared data set; see :func:`noisy_copy`.
+    """Write a noisy copy of every image of a prepared dataset; see :func:`noisy_copy`.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def prepare(
     folder: str | Path,
     prepared_parts: Sequence[str | Path] = (),
 ) -> None:
-    """Write the canonical form of a data set, a part of one image at a time in memory.
+    """Write the canonical form of a dataset, a part of one image at a time in memory.
 
     Masks are read as a whole.
 
@@ -65,11 +65,11 @@ def prepare(
         The dataset's section in the config.
     raw
         What was simulated, or downloaded and unpacked; None for the user's own folders, and for a
-        combined data set.
+        combined dataset.
     folder
         Folder to write; replaced if it exists, and there only once it is complete.
     prepared_parts
-        The prepared folders of the data sets that a combined one is made of, in the order of
+        The prepared folders of the datasets that a combined one is made of, in the order of
         ``of``.
 
     Raises
@@ -98,7 +98,7 @@ def prepare(
 
 
 def left_out(prepared: Path) -> list[Finding]:
-    """Return what :func:`prepare` found in the folders of a data set and did not read."""
+    """Return what :func:`prepare` found in the folders of a dataset and did not read."""
     path = prepared / _LEFT_OUT
     return findings.read(path) if path.exists() else []
 

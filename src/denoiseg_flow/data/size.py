@@ -1,4 +1,4 @@
-"""How many images of which size a data set has, as far as that is known before a study runs."""
+"""How many images of which size a dataset has, as far as that is known before a study runs."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Extent:
-    """The images of a data set, all of them taken to have one shape.
+    """The images of a dataset, all of them taken to have one shape.
 
     Attributes
     ----------
@@ -67,16 +67,16 @@ _ARCHIVE = _Part(4500, 4500, (128, 128), (675, 225), known=False)
 
 
 def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
-    """Return what is known of a data set: from its manifest, its config, or its first file.
+    """Return what is known of a dataset: from its manifest, its config, or its first file.
 
     Parameters
     ----------
     datasets
         The section of the config, with its defaults.
     name
-        Of the data set.
+        Of the dataset.
     data
-        The folder with ``{dataset}/prepared/manifest.tsv`` of every data set that is prepared.
+        The folder with ``{dataset}/prepared/manifest.tsv`` of every dataset that is prepared.
     """
     of = parts(datasets, name)
     first, *extra = (_find(datasets[part], data / part / "prepared/manifest.tsv") for part in of)

@@ -26,43 +26,43 @@ def simulator_options(spec: Spec) -> dict[str, Any]:
     return {key: spec[key] for key in SIMULATOR_KEYS if key in spec}
 
 
-def check_sources(config: Mapping[str, Any], n_labelled: Mapping[str, int]) -> None:
+def check_sources(config: Mapping[str, Any], n_annotated: Mapping[str, int]) -> None:
     """Check what can be known about the data before any job starts.
 
     Parameters
     ----------
     config
         The whole config, defaults filled in.
-    n_labelled
-        How many annotated training images the runs of each data set need.
+    n_annotated
+        How many annotated training images the runs of each dataset need.
 
     Raises
     ------
     InputError
-        If a folder cannot be used, a combined data set cannot be made, a noise level is
-        incomplete, or ``grid.n_labelled`` asks for more annotated images than a data set leaves
-        for training, or a data set leaves none for validation.
+        If a folder cannot be used, a combined dataset cannot be made, a noise level is
+        incomplete, or ``grid.n_annotated`` asks for more annotated images than a dataset leaves
+        for training, or a dataset leaves none for validation.
     """
     grid = config["grid"]
     for name in grid["noises"]:
         check_level(name, config["noises"][name])
     for name in grid["datasets"]:
         available = annotated_for_training(config["datasets"], name)
-        if available is not None and n_labelled[name] > available:
+        if available is not None and n_annotated[name] > available:
             raise InputError(
-                f"grid.n_labelled asks for {n_labelled[name]} labelled images, but dataset {name} "
-                f"has only {available} annotated images left for training after validation and "
-                "test are taken out: ask for fewer, or annotate more"
+                f"grid.n_annotated asks for {n_annotated[name]} annotated images, but dataset "
+                f"{name} has only {available} annotated images left for training after "
+                "validation and test are taken out: ask for fewer, or annotate more"
             )
         sizes = _sizes_in_advance(config["datasets"][parts(config["datasets"], name)[0]])
         if sizes is None or sizes.cross:
             continue
-        if config["predict"] == "test" and not sizes.test:
+        if config["predicted_images"] == "test" and not sizes.test:
             raise InputError(
                 f"dataset {name} keeps no image for testing, so that nothing would be predicted: "
-                "set 'test' of its split above 0, or write 'predict: all'"
+                "set 'test' of its split above 0, or write 'predicted_images: all'"
             )
-        if n_labelled[name] and not (sizes.annotated_only and sizes.val):
+        if n_annotated[name] and not (sizes.annotated_only and sizes.val):
             raise InputError(
                 f"dataset {name} has too few annotated images to choose the threshold of the "
                 "segmentation on some that were not trained on: annotate at least 3 (with 'val' of "
@@ -109,7 +109,7 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
     Raises
     ------
     InputError
-        If the folders cannot be paired, the data set cannot be split, it cannot be made of others
+        If the folders cannot be paired, the dataset cannot be split, it cannot be made of others
         as it says, or it has fewer training images than it asks for.
     """
     specs = [datasets[part] for part in parts(datasets, name)]
@@ -118,7 +118,7 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
         return None
     if specs[0]["split"] == splitting.GIVEN:
         raise InputError(
-            f"`split: given` needs a data set with a fixed split, but the source is "
+            f"`split: given` needs a dataset with a fixed split, but the source is "
             f"{specs[0]['source']}: write `split: {{val: 0.15, test: 0.25, seed: 0}}`"
         )
     sizes = splitting.subset_sizes(*own, specs[0]["split"])
@@ -143,9 +143,9 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
 
 
 def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether the annotated images of a data set are cross-validated, if known yet.
+    """Return whether the annotated images of a dataset are cross-validated, if known yet.
 
-    Looks at the folders of a data set only where its split allows for it.
+    Looks at the folders of a dataset only where its split allows for it.
     """
     spec = datasets[parts(datasets, name)[0]]
     how = spec.get("split", {})
@@ -164,12 +164,12 @@ def _sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
 
 
 def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:
-    """Return how a data set is divided; a combined one as the first of those it is made of."""
+    """Return how a dataset is divided; a combined one as the first of those it is made of."""
     return datasets[parts(datasets, name)[0]]["split"]
 
 
 def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether the clean images of a data set are known, in a combined one of all parts."""
+    """Return whether the clean images of a dataset are known, in a combined one of all parts."""
     return all(
         spec["source"] == "simulate"
         or spec.get("format") == "denoiseg_npz"
@@ -179,12 +179,12 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
 
 
 def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
-    """Return 3 for a data set of volumes, 2 for one of planes.
+    """Return 3 for a dataset of volumes, 2 for one of planes.
 
     Raises
     ------
     InputError
-        If a combined data set is made of both.
+        If a combined dataset is made of both.
     """
     of = parts(datasets, name)
     found = [_dimensions(datasets[part]) for part in of]
@@ -203,7 +203,7 @@ def _dimensions(spec: Spec) -> int:
 
 
 def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether images of a data set have masks, in a combined one those of the first part.
+    """Return whether images of a dataset have masks, in a combined one those of the first part.
 
     The others do not count, because only images of the first are ever tested.
     """

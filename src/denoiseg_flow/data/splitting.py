@@ -34,7 +34,7 @@ def split(
     run_seed: int,
     n_train: int | None = None,
 ) -> pd.DataFrame:
-    """Split a data set by source image, and rank its annotated training images.
+    """Split a dataset by source image, and rank its annotated training images.
 
     Validation and test images are drawn from the annotated images, the rest is for training.
     Images of one file, such as the planes of a stack, are in one subset, if there are files enough
@@ -42,8 +42,8 @@ def split(
     With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
     and validation images are drawn from the others, as long as one of these is left for training.
     With fewer than three annotated images, all of those stay in training, and validation and test
-    are drawn from the others, so that at least denoising can be scored. Images that a combined data
-    set adds (given_subset "extra") are for training, and the others are divided as if alone.
+    are drawn from the others, so that at least denoising can be scored. Images that a combined
+    dataset adds (given_subset "extra") are for training, and the others are divided as if alone.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def split(
         to follow the manifest's column given_subset.
     run_seed
         Decides the order in which annotated training images are revealed. The first n of them are
-        this seed's n labelled images, so that smaller subsets lie within larger ones.
+        this seed's n annotated images, so that smaller subsets lie within larger ones.
     n_train
         How many training images are used: the annotated ones first, in order of rank, then others
         in random order. The rest is in no subset ("unused"). None uses all.
@@ -76,7 +76,7 @@ def split(
     table = manifest.assign(subset=subset)
     if n_train is not None and (subset == CROSS).any():
         raise InputError(
-            "config key 'n_train' of a combined data set cannot be used where annotated images are "
+            "config key 'n_train' of a combined dataset cannot be used where annotated images are "
             "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
         )
     if n_train is not None:
@@ -114,7 +114,7 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
     spare = pool - (1 if annotated_only or n_annotated == 0 else 0)  # training needs one image
     if spare < wanted:
         raise InputError(
-            f"the data set has {n_images} images, {n_annotated} of them annotated, too few to "
+            f"the dataset has {n_images} images, {n_annotated} of them annotated, too few to "
             "split into training, validation and test: give at least 3, or better 3 with masks"
         )
     n_test = min(max(int(test * pool + 0.5), 1), spare - (val > 0)) if test > 0 else 0
@@ -122,15 +122,15 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
     return SubsetSizes(n_val, n_test, annotated_only)
 
 
-def folds(split_table: pd.DataFrame, n_labelled: int) -> list[list[str]]:
+def folds(split_table: pd.DataFrame, n_annotated: int) -> list[list[str]]:
     """Return the images of the subset "cross" in parts; none, if there is no such image.
 
-    Each part is predicted by a network that was trained without it. The first ``n_labelled``, whose
-    masks are used, are divided into :data:`N_FOLDS` parts, or as many as there are images. The
-    others are a part of their own; without any mask, it is they that are divided.
+    Each part is predicted by a network that was trained without it. The first ``n_annotated``,
+    whose masks are used, are divided into :data:`N_FOLDS` parts, or as many as there are images.
+    The others are a part of their own; without any mask, it is they that are divided.
     """
     ranked = split_table[split_table["subset"] == CROSS].sort_values("rank")
-    revealed = set(labelled_images(split_table, n_labelled))
+    revealed = set(annotated_images(split_table, n_annotated))
     used = ranked["image"].isin(revealed)
     if not used.any():
         return _in_parts(ranked)
@@ -146,8 +146,8 @@ def _in_parts(images: pd.DataFrame) -> list[list[str]]:
     return [images.loc[numbers % n_parts == part, "image"].tolist() for part in range(n_parts)]
 
 
-def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
-    """Return the names of the first ``n_labelled`` annotated training images, in order of rank.
+def annotated_images(split_table: pd.DataFrame, n_annotated: int) -> list[str]:
+    """Return the names of the first ``n_annotated`` annotated training images, in order of rank.
 
     Raises
     ------
@@ -155,12 +155,12 @@ def labelled_images(split_table: pd.DataFrame, n_labelled: int) -> list[str]:
         If there are fewer.
     """
     ranked = split_table[split_table["rank"].notna()].sort_values("rank")
-    if n_labelled > len(ranked):
+    if n_annotated > len(ranked):
         raise InputError(
-            f"grid.n_labelled asks for {n_labelled} labelled images, but only {len(ranked)} "
+            f"grid.n_annotated asks for {n_annotated} annotated images, but only {len(ranked)} "
             "annotated images are left for training: ask for fewer, or annotate more"
         )
-    return ranked["image"].head(n_labelled).tolist()
+    return ranked["image"].head(n_annotated).tolist()
 
 
 def _beyond(train: pd.DataFrame, n_train: int, run_seed: int) -> list[str]:
@@ -181,7 +181,7 @@ def _given(manifest: pd.DataFrame) -> pd.Series:
     lacking = manifest.loc[~manifest["given_subset"].isin([*SUBSETS, EXTRA]), "image"]
     if len(lacking):
         raise InputError(
-            f"the data set comes without a fixed split (image {lacking.iloc[0]} has none): write "
+            f"the dataset comes without a fixed split (image {lacking.iloc[0]} has none): write "
             "`split: {val: 0.15, test: 0.25, seed: 0}` instead of `split: given`"
         )
     return manifest["given_subset"].replace(EXTRA, "train")

@@ -64,7 +64,7 @@ def export_model(
         A file with an image like those that the model is for, of which the first becomes the test
         image, or its centre.
     title
-        Name of the package; None: from method and data set.
+        Name of the package; None: from method and dataset.
     authors
         Names of those who trained the model.
     licence

@@ -42,7 +42,7 @@ def description(models: Sequence[TrainedModel]) -> str:
     told = models[-1].identity
     return (
         f"{purpose(models)} {_images(models[-1].layout)}. Method {told['method']}, trained on "
-        f"data set {told['dataset']} at noise level {told['noise']} with {told['n_labelled']} "
+        f"dataset {told['dataset']} at noise level {told['noise']} with {told['n_annotated']} "
         f"annotated images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
     )
 
@@ -231,7 +231,7 @@ def _differences(models: Sequence[TrainedModel]) -> str:
 def _training(models: Sequence[TrainedModel]) -> str:
     facts = {
         key: " / ".join(str(model.identity.get(key, "")) for model in models)
-        for key in ("dataset", "noise", "method", "n_labelled", "seed")
+        for key in ("dataset", "noise", "method", "n_annotated", "seed")
     }
     facts["exported by"] = f"DenoiSeg-Flow {__version__}"
     return "\n".join([

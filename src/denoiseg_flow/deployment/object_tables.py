@@ -14,7 +14,7 @@ from denoiseg_flow.jobs import checksums
 
 
 def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
-    """Join what is known of images after the last call of :func:`predict_images.apply_model`.
+    """Join what is known of images after the last call of :func:`predict_images.predict_images`.
 
     Writes ``images.tsv`` and, if the model segments, ``objects.csv``, the tables of all images in
     one. Images of earlier calls with the same model stay in both, those of other models in the

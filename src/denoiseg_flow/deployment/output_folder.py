@@ -13,7 +13,7 @@ from denoiseg_flow.jobs.lock import sole_process
 UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
 
 _ELSEWHERE = (
-    "move it away, or choose another folder for the results ('--out', or 'apply: {name: ...}' in "
+    "move it away, or choose another folder for the results ('--out', or 'predict: {name: ...}' in "
     "the config)"
 )
 

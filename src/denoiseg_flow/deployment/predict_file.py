@@ -32,7 +32,7 @@ OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
 OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
 
 
-def apply_to_file(
+def predict_file(
     model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
 ) -> tuple[int | str, list[str]]:
     """Write all results of one file, or none.
@@ -134,8 +134,8 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     if is_stack and trained == 2 and reading.dimensions is None:
         raise InputError(
             f"{path} is a stack of {file.length('Z')} planes, but the model was trained on planes: "
-            "ask for each plane to be predicted by itself (--planes, or 'apply: {planes: true}' in "
-            "the config), or use a model that was trained on volumes"
+            "ask for each plane to be predicted by itself (--planes, or 'predict: {planes: true}' "
+            "in the config), or use a model that was trained on volumes"
         )
     if trained == 3 and (not is_stack or reading.dimensions == 2):
         raise InputError(

@@ -21,7 +21,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.deployment.object_tables import join_results, table_of
 from denoiseg_flow.deployment.output_folder import at_work, check_targets
-from denoiseg_flow.deployment.predict_file import apply_to_file, remove, results_of
+from denoiseg_flow.deployment.predict_file import predict_file, remove, results_of
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.devices import is_out_of_memory
@@ -33,7 +33,7 @@ from denoiseg_flow.models.tiled_prediction import check_tile
 logger = logging.getLogger(__name__)
 
 
-def apply_model(
+def predict_images(
     file: Path,
     images: Mapping[str, Path],
     folder: Path,
@@ -106,7 +106,7 @@ def apply_model(
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
         # disable=None: no bar unless standard error is a terminal.
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
-            record.add(_apply(model, item, folder, torch.device(device), reading, form, tile))
+            record.add(_predict(model, item, folder, torch.device(device), reading, form, tile))
         return {} if chunk else join_results(images, folder)
 
 
@@ -117,7 +117,7 @@ def _there(entry: Entry, folder: Path) -> list[str]:
     return [result for result, path in files if os.path.lexists(path)]
 
 
-def _apply(
+def _predict(
     model: AnyModel,
     item: Entry,
     folder: Path,
@@ -128,7 +128,7 @@ def _apply(
 ) -> Entry:
     """Predict one image; return what became of it."""
     try:
-        count, doubts = apply_to_file(model, item, folder, reading, form, tile)
+        count, doubts = predict_file(model, item, folder, reading, form, tile)
         for doubt in doubts:
             logger.warning("%s", doubt)
         table = "" if count == "" else checksums.digest(table_of(item.image, folder))

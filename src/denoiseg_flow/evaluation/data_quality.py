@@ -1,4 +1,4 @@
-"""Look at a data set before anything is trained on it: what a user would want to know first."""
+"""Look at a dataset before anything is trained on it: what a user would want to know first."""
 
 import hashlib
 from collections import Counter
@@ -33,7 +33,7 @@ THUMBNAIL = 16  # pixels a side
 
 @dataclass(frozen=True)
 class DataChecks:
-    """What was found in a data set.
+    """What was found in a dataset.
 
     Attributes
     ----------
@@ -54,12 +54,12 @@ class DataChecks:
 
 
 def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataChecks:
-    """Check a prepared data set, one image at a time in memory.
+    """Check a prepared dataset, one image at a time in memory.
 
     Parameters
     ----------
     prepared
-        Folder of the prepared data set; of it, the manifest, the masks, and what was left out.
+        Folder of the prepared dataset; of it, the manifest, the masks, and what was left out.
     noisy
         Folder of the images that methods read, ``{image}.tif`` each.
     split

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from denoiseg_flow.data.store import centre_crop, open_plane
 
 CENTRE = 2048  # pixels a side: of larger images, noise is read off that part
-SOME_IMAGES = 32  # spread over a data set, are enough
+SOME_IMAGES = 32  # spread over a dataset, are enough
 PATCH = 16  # side of the patches that are looked at, in pixels
 REACH = 8  # longest distance that correlation is measured at, in pixels
 FLATTEST = 0.1  # share of the patches of an image that is taken for flat
@@ -61,7 +61,7 @@ class NoiseStructure:
 
 
 def noise_of_files(files: Sequence[Path]) -> NoiseStructure:
-    """Measure :func:`noise_structure` of a data set, on the centres of some of its images."""
+    """Measure :func:`noise_structure` of a dataset, on the centres of some of its images."""
     some = files[:: max(1, len(files) // SOME_IMAGES)]
     return noise_structure(centre_crop(open_plane(file), CENTRE) for file in some)
 

@@ -84,7 +84,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     noisy, denoised
         (y, x), on the same scale of grey levels.
     noise
-        Of the data set: noise that is correlated itself may be removed as it is.
+        Of the dataset: noise that is correlated itself may be removed as it is.
     """
     residual = noisy.astype(np.float64) - denoised
     rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))

@@ -18,7 +18,7 @@ from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.jobs import checksums
 
 #: The columns that say which run a row belongs to, in the order of metrics.tsv.
-RUN_COLUMNS = ["dataset", "noise", "method", "n_labelled", "seed"]
+RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 
 #: What a method may predict: one folder each.
 PREDICTED = ("labels", "denoised", "j_invariant")
@@ -98,7 +98,7 @@ def score_run(
     noisy
         Folder with the noisy inputs.
     identity
-        Values of dataset, noise, method, n_labelled and seed; they become columns.
+        Values of dataset, noise, method, n_annotated and seed; they become columns.
 
     Returns
     -------

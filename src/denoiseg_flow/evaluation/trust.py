@@ -75,7 +75,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Trust:
-    """What was found out about the results of a study for one data set and noise.
+    """What was found out about the results of a study for one dataset and noise.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Trust:
     along_x, along_y
         Mean correlation of the residuals; None without denoised images.
     noise
-        The noise of the data set.
+        The noise of the dataset.
     calibration
         Of the segmentation; None without annotated test images.
     findings
@@ -200,7 +200,7 @@ def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reli
     """Return how right the probabilities are in annotated images that were not trained on."""
     source = input_folder(segmented.images)
     annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
-    # Spread over the data set, for images of a kind often lie side by side.
+    # Spread over the dataset, for images of a kind often lie side by side.
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
     files = (source / f"{name}.tif" for name in compared)
     truths = (open_image(masks / f"{name}.tif") for name in compared)

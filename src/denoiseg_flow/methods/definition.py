@@ -138,7 +138,7 @@ class Recipe:
         weight on the past; 0 keeps the weights of the last step themselves.
     masked_fraction
         Share of pixels that a blind-spot target hides.
-    labelled_share
+    annotated_share
         Share of each joint batch that is drawn from annotated images; None draws from all images
         alike. Methods that only segment draw all patches from annotated images, unless None.
     pseudo_labels
@@ -146,7 +146,7 @@ class Recipe:
         the patches of a joint batch without annotation ("mean teacher", Tarvainen & Valpola 2017,
         with soft labels); 0 does without.
     loss_normalisation
-        ``"labelled_pixels"`` or ``"all_pixels"``, see :func:`losses.segmentation_loss`.
+        ``"annotated_pixels"`` or ``"all_pixels"``, see :func:`losses.segmentation_loss`.
     validation_patches
         How many patches the validation loss is computed on, at most.
     preserve_mean
@@ -172,7 +172,7 @@ class Recipe:
     freeze_batch_norm: float
     ema_decay: float
     masked_fraction: float
-    labelled_share: float | None
+    annotated_share: float | None
     pseudo_labels: float
     loss_normalisation: str
     validation_patches: int
@@ -191,16 +191,16 @@ class Recipe:
         """The step before which the statistics of batch normalisation are fixed."""
         return self.steps - round(self.freeze_batch_norm * self.steps)
 
-    def labelled_patches(self, method: Method) -> int:
+    def annotated_patches(self, method: Method) -> int:
         """Patches of a batch that ``method`` draws from annotated images only; they come first."""
-        if self.labelled_share is None or not method.segments:
+        if self.annotated_share is None or not method.segments:
             return 0
-        return round(self.labelled_share * self.batch_size) if method.denoises else self.batch_size
+        return round(self.annotated_share * self.batch_size) if method.denoises else self.batch_size
 
     def first_pseudo_step(self, method: Method) -> int:
         """The step from which pseudo-labels count: before, the teacher has to learn itself."""
         joint = method.denoises and method.segments
-        if joint and self.pseudo_labels and self.labelled_patches(method) < self.batch_size:
+        if joint and self.pseudo_labels and self.annotated_patches(method) < self.batch_size:
             return round(0.3 * self.steps)
         return self.steps
 
@@ -220,24 +220,9 @@ def method_from_dict(values: Mapping[str, Any]) -> Method:
     return Method(**_known(Method, values))
 
 
-# What every recipe did before it had these fields: model files of that time lack them.
-_BEFORE = {
-    "freeze_batch_norm": 0.0,
-    "ema_decay": 0.0,
-    "pseudo_labels": 0.0,
-    "preserve_mean": False,
-    "instances": "components",
-    "test_time_augmentation": False,
-}
-
-
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that :func:`as_dict` described, in this version or another.
-
-    Fields that an earlier version did not have get the value that stands for what it did; fields
-    of later versions are ignored.
-    """
-    return Recipe(**_BEFORE | _known(Recipe, values))
+    """Return the recipe that :func:`as_dict` described, ignoring fields of later versions."""
+    return Recipe(**_known(Recipe, values))
 
 
 def _known(part: type[Method] | type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:

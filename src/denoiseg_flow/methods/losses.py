@@ -35,7 +35,7 @@ def segmentation_loss(
     normalisation
         ``"all_pixels"`` divides by the number of pixels in the batch, as the reference
         implementation of DenoiSeg does: with 10 of 3,800 images annotated, the loss all but
-        vanishes. ``"labelled_pixels"`` divides by the number of annotated pixels, which keeps the
+        vanishes. ``"annotated_pixels"`` divides by the number of annotated pixels, which keeps the
         balance of the two losses at any number of annotated images.
     """
     # Made on the device: copied there from a list, they would stop the host at every step.

@@ -26,7 +26,7 @@ class TrainedModel:
     Attributes
     ----------
     identity
-        dataset, noise, method, n_labelled and seed of the run.
+        dataset, noise, method, n_annotated and seed of the run.
     layout
         The images that the network is for.
     threshold

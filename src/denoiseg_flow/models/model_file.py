@@ -31,11 +31,8 @@ from denoiseg_flow.models.model import (
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
 
-FORMAT = 3
-
-# 2 is 3 for planes of one channel only and without origin; 1 is 2 without models of single images
-# and classical denoisers.
-READABLE = (1, 2, 3)
+FORMAT = 4
+READABLE = (3, 4)
 SINCE = "0.1.0"  # the first version of the package that reads this format
 _UNFIT = (
     *(ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError),
@@ -133,7 +130,23 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
             f"denoiseg-flow reads format {FORMAT}; install the version that wrote it "
             f"({plain(content.get('software', 'unknown'))})"
         )
-    return content
+    return _with_new_names(content) if content["format"] == 3 else content
+
+
+def _with_new_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file of format 3 holds, with the names of format 4."""
+    new = dict(content)
+    for part in ("identity", "recipe"):
+        values = content.get(part) or {}
+        new[part] = {_new_name(key): _new_name(value) for key, value in values.items()}
+    if content.get("input"):
+        new["input"] = _with_new_names(content["input"])
+    return new
+
+
+def _new_name(value: Any) -> Any:
+    """Return the name with "annotated" of something that was "labelled"."""
+    return value.replace("labelled", "annotated") if isinstance(value, str) else value
 
 
 def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:

@@ -1,4 +1,4 @@
-"""The page about the checks of a data set."""
+"""The page about the checks of a dataset."""
 
 from denoiseg_flow.evaluation.data_quality import DataChecks
 from denoiseg_flow.reporting.html import render

@@ -63,7 +63,7 @@ class ReportFigure:
 
     @classmethod
     def of_file(cls, path: Path) -> ReportFigure:
-        """Return a figure of the workflow, named by its data set and by what it shows."""
+        """Return a figure of the workflow, named by its dataset and by what it shows."""
         kind = next(name for name in FIGURES if path.stem.startswith(name))
         noise = path.stem.removeprefix(kind).removeprefix("_")
         title, caption = FIGURES[kind]
@@ -90,7 +90,7 @@ class ReportTrust:
 
     @property
     def title(self) -> str:
-        """Data set and noise."""
+        """Dataset and noise."""
         return f"{self.dataset}, noise {self.noise}"
 
     @property
@@ -121,13 +121,13 @@ class ReportTrust:
 
 def _called(run: Run) -> str:
     """Method, annotated images and seed of a run."""
-    given = f" with {count(run.n_labelled, 'annotated image')}" if run.n_labelled else ""
+    given = f" with {count(run.n_annotated, 'annotated image')}" if run.n_annotated else ""
     return f"{run.method}{given}, seed {run.seed}"
 
 
 @dataclass(frozen=True)
 class ReportAdvice:
-    """Which images of a data set to annotate next, from :func:`annotate_next.suggest`."""
+    """Which images of a dataset to annotate next, from :func:`annotate_next.suggest`."""
 
     dataset: str
     noise: str
@@ -141,7 +141,7 @@ class ReportData:
 
     title: str
     study: dict[str, list[str]]
-    """What was run, e.g. ``{"data sets": ["dsb2018"], "noise levels": ["n10", "n20"]}``."""
+    """What was run, e.g. ``{"datasets": ["dsb2018"], "noise levels": ["n10", "n20"]}``."""
     config: dict[str, Any]
     verdicts: list[Verdict] = field(default_factory=list)
     """From :func:`~denoiseg_flow.reporting.tables.verdicts.best_methods`."""
@@ -213,7 +213,7 @@ def build_report(data: ReportData) -> str:
 
 
 def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
-    """Data set, noise, and the verdicts with the fewest and the most annotated images."""
+    """Dataset, noise, and the verdicts with the fewest and the most annotated images."""
     settings = []
     for key, members in groupby(verdicts, key=lambda verdict: (verdict.dataset, verdict.noise)):
         group = list(members)

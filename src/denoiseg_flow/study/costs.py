@@ -197,7 +197,7 @@ class Estimates:
     grid
         The study.
     data
-        The folder of its prepared data sets, see :func:`extent`.
+        The folder of its prepared datasets, see :func:`extent`.
     """
 
     def __init__(self, grid: Grid, data: Path) -> None:
@@ -206,7 +206,7 @@ class Estimates:
         self._costs: dict[tuple[object, ...], Cost] = {}
 
     def extent(self, dataset: str) -> Extent:
-        """Return what is known of the images of a data set, looked up once."""
+        """Return what is known of the images of a dataset, looked up once."""
         if dataset not in self._extents:
             self._extents[dataset] = extent(self.grid.config["datasets"], dataset, self.data)
         return self._extents[dataset]
@@ -217,7 +217,7 @@ class Estimates:
 
     def prediction(self, run: Run) -> Cost:
         """Return what it costs to predict the images of a run."""
-        return self._once("predict", run, self._prediction)
+        return self._once("predict_run", run, self._prediction)
 
     def examination(self, runs: Sequence[Run]) -> Cost:
         """Return what it costs to look at every image with one of some trained runs, at most."""
@@ -231,7 +231,7 @@ class Estimates:
         )
 
     def handling(self, dataset: str) -> Cost:
-        """Return what it costs to go through all images of a data set, each as a whole."""
+        """Return what it costs to go through all images of a dataset, each as a whole."""
         images = self.extent(dataset)
         seconds = START_SECONDS + WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
         return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), 0)
@@ -243,7 +243,7 @@ class Estimates:
 
     def _once(self, what: str, run: Run, estimate: Callable[[Run], Cost]) -> Cost:
         """Return the estimate, which noise level and seed do not change."""
-        key = (what, run.dataset, run.method, run.n_labelled)
+        key = (what, run.dataset, run.method, run.n_annotated)
         if key not in self._costs:
             self._costs[key] = estimate(run)
         return self._costs[key]
@@ -257,21 +257,21 @@ class Estimates:
         if method.each_image:
             n_networks = self._n_predicted(run)
         elif images.cross:
-            n_networks += min(N_FOLDS, run.n_labelled or images.n_test)
-            n_networks += 0 < run.n_labelled < images.n_test
+            n_networks += min(N_FOLDS, run.n_annotated or images.n_test)
+            n_networks += 0 < run.n_annotated < images.n_test
         patch = self._patch(run)
         taught = recipe.steps - recipe.first_pseudo_step(method)
         # Patches that pass through the network forth and back, or forth alone.
         both = recipe.steps * recipe.batch_size
         forth = recipe.epochs * recipe.validation_patches + taught * (
-            recipe.batch_size - recipe.labelled_patches(method)
+            recipe.batch_size - recipe.annotated_patches(method)
         )
         pixels = n_networks * patch * (both + forth / 3)
         seconds = START_SECONDS + _seconds(each, pixels)
         step = each.flops * patch * recipe.batch_size / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
         gpu = GPU_START_SECONDS + max(step, LEAST_GPU_STEP) * (pixels / patch / recipe.batch_size)
         if method.segments:
-            judged = run.n_labelled if images.cross else images.n_val
+            judged = run.n_annotated if images.cross else images.n_val
             choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
             seconds, gpu = seconds + choice, gpu + choice
         copies = 2 if method.target in ("clean", "second_noisy") else 1

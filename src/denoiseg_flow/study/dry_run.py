@@ -15,7 +15,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.study.grid import Run
 
 # The rules of which there is a job for each run; their wildcards are the axes of the run.
-OF_RUNS = ("train", "predict", "score")
+OF_RUNS = ("train", "predict_run", "score")
 
 _JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 _WILDCARDS = re.compile(r"^    wildcards: (.*)$", re.MULTILINE)

@@ -25,7 +25,7 @@ PURPOSES = LABELS, DENOISED = "labels", "denoised"
 #: Steps of trainings that are too short to judge methods by.
 SHORT = 400
 
-# Data sets of the DenoiSeg paper, whose tables have a form of their own.
+# Datasets of the DenoiSeg paper, whose tables have a form of their own.
 _DENOISEG = {"dsb", "flywing", "mouse"}
 
 
@@ -33,26 +33,27 @@ _DENOISEG = {"dsb", "flywing", "mouse"}
 class Run:
     """One training: the values of its five axes.
 
-    ``n_labelled`` is 0 for methods that do not depend on annotated images, so that one such run
+    ``n_annotated`` is 0 for methods that do not depend on annotated images, so that one such run
     serves every label count.
     """
 
     dataset: str
     noise: str
     method: str
-    n_labelled: int
+    n_annotated: int
     seed: int
 
     @classmethod
     def of(cls, wildcards: Mapping[str, str]) -> "Run":
         """Return the run that the wildcards of a job describe."""
         axes = dict(wildcards.items())
-        return cls(**axes | {"n_labelled": int(axes["n_labelled"]), "seed": int(axes["seed"])})
+        return cls(**axes | {"n_annotated": int(axes["n_annotated"]), "seed": int(axes["seed"])})
 
     @property
     def folder(self) -> str:
         """Where the files of the run are, below the folder of all runs."""
-        return f"{self.dataset}/{self.noise}/{self.method}/gt{self.n_labelled}/seed{self.seed}"
+        replicate = f"annotated{self.n_annotated}/seed{self.seed}"
+        return f"{self.dataset}/{self.noise}/{self.method}/{replicate}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the axes as plain values, for wildcards and for table columns."""
@@ -104,7 +105,7 @@ class Grid:
             self.recipe_of(method)
         self.runs = list(dict.fromkeys(self._expand()))
         self._check_runs()
-        self._check_application()
+        self._check_new_images()
 
     @property
     def method_names(self) -> list[str]:
@@ -153,7 +154,7 @@ class Grid:
 
     def predicted_subsets(self, method: str) -> list[str]:
         """Return which subsets a method predicts: all, where another method trains on them."""
-        everything = method in self.read_methods or self.config["predict"] == "all"
+        everything = method in self.read_methods or self.config["predicted_images"] == "all"
         return [*SUBSETS, CROSS] if everything else list(TESTED)
 
     def judged_subsets(self, dataset: str, method: str) -> list[str]:
@@ -214,10 +215,10 @@ class Grid:
                 )
 
     @property
-    def n_labelled(self) -> dict[str, int]:
-        """How many annotated training images the runs of each data set need."""
+    def n_annotated(self) -> dict[str, int]:
+        """How many annotated training images the runs of each dataset need."""
         return {
-            dataset: max(run.n_labelled for run in self.runs if run.dataset == dataset)
+            dataset: max(run.n_annotated for run in self.runs if run.dataset == dataset)
             for dataset in self.config["grid"]["datasets"]
         }
 
@@ -293,7 +294,7 @@ class Grid:
         return [name for name, wanted in possible.items() if wanted]
 
     def training_sizes(self, dataset: str) -> dict[str, int]:
-        """Return the data sets of the grid that differ in the number of training images only.
+        """Return the datasets of the grid that differ in the number of training images only.
 
         ``dataset`` is one of them; the values are these numbers. Empty if there are no others.
         """
@@ -349,15 +350,15 @@ class Grid:
         return list(dict.fromkeys(runs))
 
     def segments(self, dataset: str, noise: str) -> bool:
-        """Whether any method segments the images of a data set."""
+        """Whether any method segments the images of a dataset."""
         return bool(self.candidates(dataset, noise, LABELS))
 
     @property
-    def applied_run(self) -> Run:
+    def new_images_run(self) -> Run:
         """The run whose model is used on new images."""
         axes, names = self.config["grid"], self.method_names
         known = axes["reference"] if axes["reference"] in names else names[-1]
-        method = self.config["apply"]["method"] or known
+        method = self.config["predict"]["method"] or known
         return next(
             run
             for dataset in axes["datasets"]
@@ -371,17 +372,17 @@ class Grid:
             for run in self.scored_runs
             if (run.dataset, run.noise, run.method) == (dataset, noise, method)
         ]
-        return max(runs, key=lambda run: run.n_labelled, default=None)
+        return max(runs, key=lambda run: run.n_annotated, default=None)
 
     @property
     def summary(self) -> dict[str, list[str]]:
         """The axes of the study in words, for the head of the report."""
         axes = self.config["grid"]
         return {
-            "data sets": list(axes["datasets"]),
+            "datasets": list(axes["datasets"]),
             "noise levels": list(axes["noises"]),
             "methods": list(axes["methods"]),
-            "annotated images": [str(count) for count in axes["n_labelled"]],
+            "annotated images": [str(count) for count in axes["n_annotated"]],
             "seeds": [str(seed) for seed in axes["seeds"]],
             "recipe": [self.config["recipe"]],
         }
@@ -394,26 +395,27 @@ class Grid:
                     counts = self._counts(dataset) if self._uses_labels(method) else [0]
                     if counts != [0] and not has_masks(self.config["datasets"], dataset):
                         continue  # there is nothing to learn segmentation from
-                    for n_labelled in counts:
+                    for n_annotated in counts:
                         for seed in axes["seeds"]:
-                            run = self._run(dataset, noise, method, n_labelled, seed)
+                            run = self._run(dataset, noise, method, n_annotated, seed)
                             yield from self._with_upstream(run)
 
     def _counts(self, dataset: str) -> list[int]:
-        """The numbers of annotated images that a data set is studied with."""
-        counts: list[Any] = self.config["grid"]["n_labelled"]
+        """The numbers of annotated images that a dataset is studied with."""
+        counts: list[Any] = self.config["grid"]["n_annotated"]
         if "all" not in counts or not has_masks(self.config["datasets"], dataset):
             return counts
         available = annotated_for_training(self.config["datasets"], dataset)
         if available is None:
             raise InputError(
-                f"config key 'grid.n_labelled' has 'all', but how many masks dataset '{dataset}' "
+                f"config key 'grid.n_annotated' has 'all', but how many masks dataset '{dataset}' "
                 "has is not known before it is prepared; write numbers, such as [4]"
             )
         if not available:
             raise InputError(
-                f"config key 'grid.n_labelled' has 'all', but dataset '{dataset}' has no annotated "
-                "images left for training; annotate more, or lower 'val' and 'test' of its split"
+                f"config key 'grid.n_annotated' has 'all', but dataset '{dataset}' has no "
+                "annotated images left for training; annotate more, or lower 'val' and 'test' "
+                "of its split"
             )
         return list(dict.fromkeys(available if count == "all" else count for count in counts))
 
@@ -422,14 +424,14 @@ class Grid:
             yield from self._with_upstream(needed)
         yield run
 
-    def _run(self, dataset: str, noise: str, method: str, n_labelled: int, seed: int) -> Run:
-        return Run(dataset, noise, method, n_labelled if self._uses_labels(method) else 0, seed)
+    def _run(self, dataset: str, noise: str, method: str, n_annotated: int, seed: int) -> Run:
+        return Run(dataset, noise, method, n_annotated if self._uses_labels(method) else 0, seed)
 
     def _run_beside(self, run: Run, method: str | None) -> Run | None:
         """The run of another method in the same place of the grid; None for no method."""
         if method in (None, NOISY):
             return None
-        return self._run(run.dataset, run.noise, method, run.n_labelled, run.seed)
+        return self._run(run.dataset, run.noise, method, run.n_annotated, run.seed)
 
     def _uses_labels(self, name: str) -> bool:
         method = self.methods[name]
@@ -445,9 +447,9 @@ class Grid:
         learning = [name for name in axes["methods"] if self._uses_labels(name)]
         for dataset in axes["datasets"]:
             masks = has_masks(self.config["datasets"], dataset)
-            if masks and learning and not axes["n_labelled"]:
+            if masks and learning and not axes["n_annotated"]:
                 raise InputError(
-                    f"config key 'grid.n_labelled' is missing, but method '{learning[0]}' learns "
+                    f"config key 'grid.n_annotated' is missing, but method '{learning[0]}' learns "
                     "from annotated images; say how many, such as [4]"
                 )
             if not masks and learning == axes["methods"]:
@@ -456,9 +458,9 @@ class Grid:
                     f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises"
                 )
         for run in self.runs:
-            if run.n_labelled == 1 and self.is_cross_validated(run.dataset):
+            if run.n_annotated == 1 and self.is_cross_validated(run.dataset):
                 raise InputError(
-                    f"grid.n_labelled asks for 1 labelled image, but the annotated images of "
+                    f"grid.n_annotated asks for 1 annotated image, but the annotated images of "
                     f"dataset {run.dataset} are cross-validated, each by a network that was "
                     "trained on others: ask for 2 at least"
                 )
@@ -496,10 +498,10 @@ class Grid:
                     f"package is not installed; {HOW_TO_INSTALL_BM3D}"
                 )
 
-    def _check_application(self) -> None:
-        name, methods = self.config["apply"]["method"], self.config["grid"]["methods"]
+    def _check_new_images(self) -> None:
+        name, methods = self.config["predict"]["method"], self.config["grid"]["methods"]
         if name is not None and name not in methods:
             raise InputError(
-                f"config key 'apply.method' is {shown(name)}, which is not in grid.methods; "
+                f"config key 'predict.method' is {shown(name)}, which is not in grid.methods; "
                 f"available: {', '.join(methods)}"
             )

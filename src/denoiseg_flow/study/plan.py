@@ -16,7 +16,7 @@ from denoiseg_flow.study.grid import Grid, Run
 # the workflow in it. All other jobs are counted with this alone. The default study, 123 jobs,
 # 2026-11-22, 2 cores of an Intel Xeon: 130 s of processor time beside trainings and predictions.
 JOB_SECONDS = 1.1
-# Per pixel of a data set: images, masks and clean images, and each of its noise levels.
+# Per pixel of a dataset: images, masks and clean images, and each of its noise levels.
 PREPARED_BYTES, NOISY_BYTES = 6, 4
 
 
@@ -57,10 +57,10 @@ def make_plan(
     ----------
     benchmarks, logs
         The workflow's folders. What finished jobs took is believed more than estimates, for all
-        runs of the same data set and method.
+        runs of the same dataset and method.
     """
     lines, n_measured = [], 0
-    for rule, estimate in (("train", estimates.training), ("predict", estimates.prediction)):
+    for rule, estimate in (("train", estimates.training), ("predict_run", estimates.prediction)):
         left = pending.runs[rule]
         done = [run for run in grid.runs if run not in left]
         measured = _measure(rule, done, benchmarks, logs)
@@ -118,7 +118,7 @@ class _Measured(NamedTuple):
 def _measure(
     rule: str, runs: Iterable[Run], benchmarks: Path, logs: Path
 ) -> dict[tuple[str, str], _Measured]:
-    """Return what finished jobs took, by data set and method."""
+    """Return what finished jobs took, by dataset and method."""
     seconds: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for run in runs:
         benchmark, log = benchmarks / rule / f"{run.folder}.tsv", logs / run.folder / f"{rule}.log"
@@ -155,7 +155,7 @@ def _notes(grid: Grid, estimates: Estimates, n_measured: int) -> list[str]:
     if n_measured:
         notes.append(
             f"{n_measured:,} trainings and predictions are counted with the mean time of finished "
-            "ones of the same data set and method, on the machine that these ran on."
+            "ones of the same dataset and method, on the machine that these ran on."
         )
     return notes
 

@@ -55,13 +55,13 @@ def fit(
     recipe
         None for classical denoisers.
     identity
-        dataset, noise, method, n_labelled and seed of the run.
+        dataset, noise, method, n_annotated and seed of the run.
     level
         The noise level's entry in the config, for methods that know it.
     split
         Table of :func:`~denoiseg_flow.data.splitting.split`.
     prepared, images
-        Folder of the prepared data set, and of the images to read.
+        Folder of the prepared dataset, and of the images to read.
     init
         File of the model whose weights the training starts from.
     own_subsets
@@ -77,7 +77,7 @@ def fit(
         split=split,
         images=images,
         masks=prepared / "masks",
-        n_labelled=identity["n_labelled"],
+        n_annotated=identity["n_annotated"],
         segments=method.segments,
         target=find_target(method, prepared, identity["noise"], level),
     )

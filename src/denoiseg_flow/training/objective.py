@@ -50,11 +50,11 @@ class Objective:
         if method.segments:
             segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
         if teacher is not None:
-            unlabelled = slice(recipe.labelled_patches(method), None)
-            shown = self._as_input(batch.patches[unlabelled])
+            unannotated = slice(recipe.annotated_patches(method), None)
+            shown = self._as_input(batch.patches[unannotated])
             with torch.no_grad():
                 _, imitated = split_output(teacher(shown).float(), self.layout.channels)
-            pseudo = consistency_loss(logits[unlabelled], imitated.softmax(dim=1))
+            pseudo = consistency_loss(logits[unannotated], imitated.softmax(dim=1))
         total = method.alpha * denoise + (1 - method.alpha) * (
             segment + recipe.pseudo_labels * pseudo
         )

@@ -58,7 +58,7 @@ class ImageBank:
         (image,), int64: where each image starts.
     sizes
         (image, axis), int64: its shape ([z,] y, x).
-    labelled
+    annotated
         (image,), bool.
     """
 
@@ -67,7 +67,7 @@ class ImageBank:
     targets: torch.Tensor | None
     offsets: torch.Tensor
     sizes: torch.Tensor
-    labelled: torch.Tensor
+    annotated: torch.Tensor
 
     @classmethod
     def load(
@@ -99,7 +99,7 @@ class ImageBank:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         pixels = _fill(images, offsets, channels, device)
         codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
-        labelled = torch.zeros(len(shapes), dtype=torch.bool)
+        annotated = torch.zeros(len(shapes), dtype=torch.bool)
         starts = offsets[:-1].tolist()
         for index, (annotation, place) in enumerate(zip(classes, starts, strict=True)):
             if annotation is None:
@@ -107,14 +107,14 @@ class ImageBank:
             for part in annotation:
                 codes[place : place + part.numel()] = part.ravel()
                 place += part.numel()
-            labelled[index] = True
+            annotated[index] = True
         return cls(
             pixels=pixels,
-            classes=codes if labelled.any() else None,
+            classes=codes if annotated.any() else None,
             targets=None if targets is None else _fill(targets, offsets, channels, device),
             offsets=torch.from_numpy(offsets[:-1]).to(device),
             sizes=torch.tensor(np.array(shapes)).to(device),
-            labelled=labelled.to(device),
+            annotated=annotated.to(device),
         )
 
     @property
@@ -231,13 +231,13 @@ class PatchSampler:
         ([z,] y, x) of the patches in pixels, as high as wide.
     batch_size
         Patches in a batch.
-    n_labelled
+    n_annotated
         How many of them are drawn from annotated images only. They come first; the others are
         drawn from all images alike.
     """
 
     def __init__(
-        self, bank: ImageBank, patch_shape: Sequence[int], batch_size: int, n_labelled: int
+        self, bank: ImageBank, patch_shape: Sequence[int], batch_size: int, n_annotated: int
     ) -> None:
         self.bank = bank
         self.patch_shape = tuple(patch_shape)
@@ -248,8 +248,8 @@ class PatchSampler:
         self._groups = [
             (count, weights)
             for count, weights in [
-                (n_labelled, volume * bank.labelled),
-                (batch_size - n_labelled, volume),
+                (n_annotated, volume * bank.annotated),
+                (batch_size - n_annotated, volume),
             ]
             if count
         ]

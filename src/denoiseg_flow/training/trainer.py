@@ -91,7 +91,7 @@ class Trainer:
         self.schedule = make_schedule(recipe, self.optimiser)
         patch_shape = layout.patch_shape(recipe.patch_size)
         self.sampler = PatchSampler(
-            bank, patch_shape, recipe.batch_size, recipe.labelled_patches(method)
+            bank, patch_shape, recipe.batch_size, recipe.annotated_patches(method)
         )
         self.generator = self._new_generator("training")
         self.compute_gradients = Replayed(
@@ -301,7 +301,7 @@ def train(
     Parameters
     ----------
     identity
-        dataset, noise, method, n_labelled and seed of the run; the seed decides every draw.
+        dataset, noise, method, n_annotated and seed of the run; the seed decides every draw.
     checkpoints
         Where the state of the training is kept while it runs. A training that finds one there
         continues; the caller removes them once the model is safely written.

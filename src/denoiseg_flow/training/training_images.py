@@ -15,7 +15,7 @@ from denoiseg_flow.data.files.tiles import pieces, within
 from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import noisy_copy
-from denoiseg_flow.data.splitting import folds, labelled_images
+from denoiseg_flow.data.splitting import annotated_images, folds
 from denoiseg_flow.data.store import open_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
@@ -75,7 +75,7 @@ class TrainingImages:
         split: pd.DataFrame,
         images: Path,
         masks: Path,
-        n_labelled: int,
+        n_annotated: int,
         segments: bool,
         target: Target | None = None,
     ) -> "TrainingImages":
@@ -87,7 +87,7 @@ class TrainingImages:
             Table of :func:`~denoiseg_flow.data.splitting.split`.
         images, masks
             Folders that hold ``<image>.tif``, the images as in :func:`layout.input_folder`.
-        n_labelled
+        n_annotated
             How many annotated training images are revealed.
         segments
             Whether the method looks at masks at all.
@@ -96,7 +96,7 @@ class TrainingImages:
         """
         train = split.loc[split["subset"].isin(TRAINED), "image"]
         val = split.loc[split["subset"].isin(("val", CROSS))]
-        revealed = set(labelled_images(split, n_labelled)) if segments else set()
+        revealed = set(annotated_images(split, n_annotated)) if segments else set()
         own = split.loc[(split["subset"] == "val") & (split["annotated"] == 1), "image"]
         shown = set(own) if segments else set()
 
@@ -114,7 +114,7 @@ class TrainingImages:
             val=[image(name) for name in val["image"]],
             val_masks=[mask(name) for name in val["image"]],
             target=target,
-            folds=folds(split, n_labelled),
+            folds=folds(split, n_annotated),
         )
 
 
@@ -128,7 +128,7 @@ def find_target(
     Parameters
     ----------
     prepared
-        Folder of the prepared data set.
+        Folder of the prepared dataset.
     noise, level
         Name of the noise level, and its entry in the config.
     """
@@ -165,7 +165,7 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
         if kind != kinds[0]:
             raise InputError(
                 f"image {path} has axes {kind[0]} and {kind[1]} channels, but {images[0]} has "
-                f"{axes} and {channels}: images of one data set must be of one kind"
+                f"{axes} and {channels}: images of one dataset must be of one kind"
             )
     if "Z" not in axes:
         return Layout(channels=channels)

@@ -86,22 +86,22 @@ def test_subsets_depend_on_the_split_seed_and_ranks_on_the_run_seed():
     assert other["subset"].tolist() != first["subset"].tolist()
 
 
-def test_labelled_subsets_are_nested():
+def test_annotated_subsets_are_nested():
     split = splitting.split(table(60), HOW, 3)
-    ten, nineteen = splitting.labelled_images(split, 10), splitting.labelled_images(split, 19)
+    ten, nineteen = splitting.annotated_images(split, 10), splitting.annotated_images(split, 19)
     assert nineteen[:10] == ten and len(set(nineteen)) == 19
     assert set(nineteen) <= members(split, "train")
-    assert splitting.labelled_images(split, 0) == []
+    assert splitting.annotated_images(split, 0) == []
 
 
-def test_too_many_labelled_images_asked_for():
+def test_too_many_annotated_images_asked_for():
     split = splitting.split(table(10, 5), HOW, 0)
     available = int(split["rank"].notna().sum())
-    assert len(splitting.labelled_images(split, available)) == available
+    assert len(splitting.annotated_images(split, available)) == available
     with pytest.raises(InputError) as caught:
-        splitting.labelled_images(split, available + 1)
+        splitting.annotated_images(split, available + 1)
     message = str(caught.value)
-    assert all(part in message for part in (str(available), str(available + 1), "grid.n_labelled"))
+    assert all(part in message for part in (str(available), str(available + 1), "grid.n_annotated"))
 
 
 @pytest.mark.parametrize("n_annotated", [0, 1, 2])
@@ -110,7 +110,7 @@ def test_few_masks_stay_in_training(caplog, n_annotated):
         split = splitting.split(table(n_annotated, 10), HOW, 0)
     assert f"only {n_annotated} of" in caplog.text and "cannot" in caplog.text
     assert members(split, "val") and members(split, "test")
-    assert len(splitting.labelled_images(split, n_annotated)) == n_annotated
+    assert len(splitting.annotated_images(split, n_annotated)) == n_annotated
 
 
 def stacks(planes, annotated=True):
@@ -180,7 +180,7 @@ def test_given_split():
 
 
 def with_extra(images, n_annotated, n_other):
-    """Images that a combined data set adds to those of its first part."""
+    """Images that a combined dataset adds to those of its first part."""
     extra = table(n_annotated, n_other, splitting.EXTRA)
     return pd.concat([images, extra.assign(image="x_" + extra["image"])], ignore_index=True)
 
@@ -218,9 +218,9 @@ def test_fewer_training_images_are_nested_and_leave_the_rest_alone():
         assert members(split, splitting.UNUSED) == train - chosen
         for subset in ("val", "test"):
             assert members(split, subset) == members(everything, subset)
-        n_labelled = min(n_train, 12)
-        assert splitting.labelled_images(split, n_labelled) == splitting.labelled_images(
-            everything, n_labelled
+        n_annotated = min(n_train, 12)
+        assert splitting.annotated_images(split, n_annotated) == splitting.annotated_images(
+            everything, n_annotated
         )
         before = chosen
     assert members(splitting.split(images, HOW, 4, 5), "train") != members(
@@ -232,7 +232,7 @@ def test_fewer_training_images_are_nested_and_leave_the_rest_alone():
 
 @pytest.mark.parametrize("n_annotated, n_other", [(1, 0), (0, 1), (3, 4)])
 def test_all_images_may_be_for_testing(n_annotated, n_other):
-    """However few there are; images that a combined data set adds stay for training."""
+    """However few there are; images that a combined dataset adds stay for training."""
     images = table(n_annotated, n_other)
     split = splitting.split(images, {"val": 0, "test": 1, "seed": 0}, 0)
     assert (split["subset"] == "test").all()
@@ -268,16 +268,16 @@ def test_others_are_divided_as_ever(n_annotated):
 
 
 @pytest.mark.parametrize(
-    "n_labelled, sizes", [(0, [3, 2, 2]), (2, [1, 1, 5]), (3, [1, 1, 1, 4]), (7, [3, 2, 2])]
+    "n_annotated, sizes", [(0, [3, 2, 2]), (2, [1, 1, 5]), (3, [1, 1, 1, 4]), (7, [3, 2, 2])]
 )
-def test_each_cross_validated_image_is_left_out_once(n_labelled, sizes):
+def test_each_cross_validated_image_is_left_out_once(n_annotated, sizes):
     """Those whose masks are not used have a network with all the masks that are."""
     split = splitting.split(table(7, 5), FEW, 3)
-    folds = splitting.folds(split, n_labelled)
+    folds = splitting.folds(split, n_annotated)
     assert list(map(len, folds)) == sizes
     names = [name for fold in folds for name in fold]
     assert sorted(names) == sorted(members(split, "cross"))
-    assert set(names[:n_labelled]) == set(splitting.labelled_images(split, n_labelled))
+    assert set(names[:n_annotated]) == set(splitting.annotated_images(split, n_annotated))
 
 
 def test_extra_images_with_masks_are_never_left_out():
@@ -289,7 +289,7 @@ def test_extra_images_with_masks_are_never_left_out():
 
 
 def test_cross_validation_and_the_size_of_the_training_set():
-    with pytest.raises(InputError, match="'n_train' of a combined data set cannot be used"):
+    with pytest.raises(InputError, match="'n_train' of a combined dataset cannot be used"):
         splitting.split(table(5, 5), FEW, 0, n_train=4)
 
 

@@ -86,7 +86,7 @@ def test_masks_have_no_channels(user, tmp_path, how):
 
 
 def test_what_is_left_out_is_remembered(user, tmp_path):
-    """For the checks of the data set, and of those that it is a part of."""
+    """For the checks of the dataset, and of those that it is a part of."""
     prepare.prepare(folder_spec(user), None, tmp_path / "one")
     assert prepare.left_out(tmp_path / "one") == []
     (user / "masks" / "sim_0003.jpg").touch()
@@ -247,12 +247,12 @@ def test_what_is_known_in_advance_is_what_happens(user, tmp_path):
     assert ranks.notna().sum() == available(folder_spec(user))
 
 
-# --- data sets made of others -------------------------------------------------------------------
+# --- datasets made of others -------------------------------------------------------------------
 
 
 @pytest.fixture
 def defined(user):
-    """A data set of each kind, and one made of two of them."""
+    """A dataset of each kind, and one made of two of them."""
     simulated = {"source": "simulate", "split": SPLIT, "n_images": 10}
     return {
         "mine": folder_spec(user),
@@ -330,7 +330,7 @@ def test_names_that_clash_are_refused(user, tmp_path, prepared_parts):
     assert not list((tmp_path / "both").iterdir())
 
 
-def test_annotated_images_of_a_combined_data_set(defined):
+def test_annotated_images_of_a_combined_dataset(defined):
     assert sources.annotated_for_training(defined, "both") == 1 + 10
     defined["both"]["of"] = ["cells", "mine", "lines"]
     assert sources.annotated_for_training(defined, "both") == 5 + 3
@@ -379,7 +379,7 @@ def test_has_clean_truth_and_has_masks(defined, user):
         (["both", "mine"], "dataset both is combined itself"),
     ],
 )
-def test_mistakes_in_a_combined_data_set(defined, of, sentence):
+def test_mistakes_in_a_combined_dataset(defined, of, sentence):
     defined["both"]["of"] = of
     if "again" in of:
         defined["again"] = {"source": "combine", "of": ["mine", "cells"]}
@@ -387,7 +387,7 @@ def test_mistakes_in_a_combined_data_set(defined, of, sentence):
         "datasets": defined,
         "noises": {},
         "grid": {"datasets": ["both"], "noises": []},
-        "predict": "test",
+        "predicted_images": "test",
     }
     with pytest.raises(InputError) as caught:
         sources.check_sources(config, {"both": 1})
@@ -399,9 +399,9 @@ def test_mistakes_in_a_combined_data_set(defined, of, sentence):
 
 
 def test_fewer_training_images(defined):
-    """One data set alone with `n_train`; more than there are is refused before any job."""
+    """One dataset alone with `n_train`; more than there are is refused before any job."""
     defined["some"] = {"source": "combine", "of": ["mine"], "n_train": 2}
-    config = {"datasets": defined, "noises": {}, "predict": "test"}
+    config = {"datasets": defined, "noises": {}, "predicted_images": "test"}
     config["grid"] = {"datasets": ["some"], "noises": []}
     assert sources.annotated_for_training(defined, "some") <= 2
     defined["some"]["n_train"] = 1000
@@ -478,7 +478,7 @@ def test_check_sources(user):
         "datasets": {"mine": folder_spec(user), "unused": {"source": "folder", "images": "none"}},
         "noises": {"n20": {"kind": "gaussian", "sigma": 20, "seed": 0}, "bad": {"kind": "salt"}},
         "grid": {"datasets": ["mine"], "noises": ["n20"]},
-        "predict": "test",
+        "predicted_images": "test",
     }
 
     def with_grid(**more):
@@ -501,8 +501,8 @@ def test_something_must_be_predicted(user):
         "noises": {},
         "grid": {"datasets": ["mine"], "noises": []},
     }
-    sources.check_sources(config | {"predict": "all"}, {"mine": 0})
+    sources.check_sources(config | {"predicted_images": "all"}, {"mine": 0})
     with pytest.raises(
         InputError, match=r"dataset mine keeps no image for testing, .*: set 'test'"
     ):
-        sources.check_sources(config | {"predict": "test"}, {"mine": 0})
+        sources.check_sources(config | {"predicted_images": "test"}, {"mine": 0})

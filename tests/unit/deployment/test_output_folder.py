@@ -15,15 +15,15 @@ from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.deployment.output_folder import at_work, check_source
-from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.models.model import ClassicalModel
 from denoiseg_flow.models.model_file import save_model
 
 FIX = (
-    ": move it away, or choose another folder for the results ('--out', or 'apply: {name: ...}' in "
-    "the config)"
+    ": move it away, or choose another folder for the results ('--out', or 'predict: {name: ...}' "
+    "in the config)"
 )
 # Works in a folder until it is told to end.
 WORKER = """
@@ -70,15 +70,15 @@ def work(here, start_python):
     return lambda how="alone": start_python(WORKER, here / "out", how)
 
 
-def apply(file, images, out="out", **options):
+def predict_all(file, images, out="out", **options):
     found = find_images([images])
-    failed = apply_model(file, found, type(file)(out), **options)
+    failed = predict_images(file, found, type(file)(out), **options)
     refuse_failures(failed, len(found), type(file)(out))
 
 
 def refusal(*arguments, **options):
     with pytest.raises(InputError) as caught:
-        apply(*arguments, **options)
+        predict_all(*arguments, **options)
     assert str(caught.value).endswith(FIX)
     return str(caught.value).removesuffix(FIX)
 
@@ -100,7 +100,7 @@ def test_a_file_of_the_user_is_left_alone(images, model, name, link):
     )
     assert [each for each in (images / "out").rglob("*") if not each.is_dir()] == [path]
     path.unlink()
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
 
 
 @pytest.mark.parametrize("name", ["images.tsv", "objects.csv"])
@@ -118,17 +118,17 @@ def test_other_files_do_not_matter(images, model):
     mine = images / "out/labels/a.png"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     assert mine.read_text() == "mine"
 
 
 def test_labels_of_the_user_beside_what_a_denoiser_made(images, model, denoiser):
     """That an image is known does not mean that all files of its name are."""
-    apply(denoiser, "day1/images")
+    predict_all(denoiser, "day1/images")
     path = images / "out/labels/a.tif"
     path.parent.mkdir()
     path.write_text("painted by hand")
-    apply(denoiser, "day1/images")
+    predict_all(denoiser, "day1/images")
     assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
     assert path.read_text() == "painted by hand"
 
@@ -136,28 +136,28 @@ def test_labels_of_the_user_beside_what_a_denoiser_made(images, model, denoiser)
 def test_labels_of_the_user_for_an_image_that_failed(images, model):
     (images / "day1/images/b.tif").write_bytes(b"damaged")
     with pytest.raises(InputError, match="1 of 2 images could not be predicted"):
-        apply(model, "day1/images")
+        predict_all(model, "day1/images")
     (images / "out/labels/b.tif").write_text("painted by hand")
     assert "out/labels/b.tif would be written over" in refusal(model, "day1/images")
     assert (images / "out/labels/b.tif").read_text() == "painted by hand"
 
 
 def test_labels_of_the_user_in_the_place_of_those_that_were_deleted(images, model, denoiser):
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     (images / "out/labels/a.tif").unlink()
-    apply(denoiser, "day1/images")
+    predict_all(denoiser, "day1/images")
     (images / "out/labels/a.tif").write_text("painted by hand")
     assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
 
 
 def test_the_other_form_of_images_counts_by_itself(images, model):
-    apply(model, "day1/images", form="ome.zarr")
+    predict_all(model, "day1/images", form="ome.zarr")
     (images / "out/labels/a.tif").write_text("painted by hand")
     assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
 
 
 def test_results_of_another_folder(images, model):
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     before = state(images / "out")
     assert refusal(model, "day2/images") == (
         "out/denoised/a.tif would be written over, but is the result of day1/images/a.tif, not of "
@@ -180,40 +180,40 @@ def test_the_images_themselves(images, model):
 
 
 def test_the_same_images_from_wherever_and_however_named(images, model, monkeypatch):
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     before = state(images / "out")
-    apply(model, images / "day1/images")
+    predict_all(model, images / "day1/images")
     monkeypatch.chdir(images / "day1")
-    apply(model, "images", "../out")
+    predict_all(model, "images", "../out")
     assert state(images / "out") == before
 
 
 def test_a_study_that_moves_as_a_whole(images, model, monkeypatch):
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     before = (images / "out/images.tsv").read_text()
     for name in ("out", "day1"):
         shutil.move(images / name, images / "elsewhere" / name)
     monkeypatch.chdir(images / "elsewhere")
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     assert (images / "elsewhere/out/images.tsv").read_text() == before
 
 
 def test_other_models_one_after_the_other(images, model, denoiser):
     """What they made is known, though it no longer counts, and is made anew where it is asked."""
-    apply(model, "day1/images")
-    apply(denoiser, "day1/images/a.tif")
+    predict_all(model, "day1/images")
+    predict_all(denoiser, "day1/images/a.tif")
     entries = Record(images / "out").read()
     assert not entries["a"].failed and "by another model" in entries["b"].failed
     assert not (images / "out/objects.csv").exists()
-    apply(denoiser, "day1/images/b.tif")
-    apply(model, "day1/images")
+    predict_all(denoiser, "day1/images/b.tif")
+    predict_all(model, "day1/images")
     assert not any(entry.failed for entry in Record(images / "out").read().values())
     assert (images / "out/objects.csv").exists()
 
 
 def test_the_record_of_an_older_version(images, model):
     """It has no columns for doubts and results, and paths as they were given."""
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     path = images / "out/images.tsv"
     with path.open(newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))
@@ -221,7 +221,7 @@ def test_the_record_of_an_older_version(images, model):
         row[1] = f"day1/images/{row[0]}.tif"
     path.write_text("".join("\t".join(row[:8]) + "\n" for row in rows))
     before = state(images / "out")
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     assert state(images / "out") == before, "nothing was left to do"
     assert "is the result of day1/images/a.tif" in refusal(model, "day2/images")
 
@@ -230,7 +230,7 @@ def test_a_file_in_the_place_of_the_folder(images, model):
     (images / "out").write_text("mine")
     for out in ("out", "out/deeper"):
         with pytest.raises(InputError, match=f"^{out} is or lies in a file, not a folder: "):
-            apply(model, "day1/images", out)
+            predict_all(model, "day1/images", out)
     assert (images / "out").read_text() == "mine"
 
 
@@ -247,9 +247,9 @@ def test_a_process_killed_while_it_writes_leaves_what_the_next_one_knows(
     with monkeypatch.context() as patch:
         patch.setattr(predict_file, "remove", stop)
         with pytest.raises(KeyboardInterrupt):
-            apply(model, "day1/images")
+            predict_all(model, "day1/images")
     assert Record(images / "out").read()["b"].failed == INTERRUPTED
-    apply(model, "day1/images")
+    predict_all(model, "day1/images")
     assert not any(entry.failed for entry in Record(images / "out").read().values())
 
 
@@ -308,7 +308,7 @@ def test_what_a_killed_process_left_is_removed(here, work):
 def test_predictions_wait_for_another_process(images, model, work):
     other = work()
     assert other.stdout.readline() == "at work\n"
-    predictions = threading.Thread(target=apply, args=[model, "day1/images"])
+    predictions = threading.Thread(target=predict_all, args=[model, "day1/images"])
     predictions.start()
     predictions.join(2)
     assert predictions.is_alive() and not (images / "out/denoised").exists()
@@ -320,7 +320,7 @@ def test_predictions_wait_for_another_process(images, model, work):
 def test_tables_of_chunks_are_joined_by_whoever_comes_last(images, model):
     found = find_images(["day1/images"])
     for name, path in found.items():
-        assert apply_model(model, {name: path}, images / "out", chunk=True) == {}
+        assert predict_images(model, {name: path}, images / "out", chunk=True) == {}
     assert not (images / "out/images.tsv").exists()
     with at_work(images / "out"):
         assert join_results(found, images / "out") == {}

@@ -14,7 +14,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.store import read_metadata, write_image
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
-from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
@@ -61,11 +61,11 @@ def write(folder, name, image, axes, **known):
     return metadata
 
 
-def apply(file, folder, **how):
+def predict_all(file, folder, **how):
     out = folder.parent / "out"
     form, tile = how.pop("form", "tif"), how.pop("tile", None)
     images = find_images([folder])
-    apply_model(file, images, out, reading=Reading(**how), form=form, tile=tile)
+    predict_images(file, images, out, reading=Reading(**how), form=form, tile=tile)
     refuse_failures(join_results(images, out), len(images), out)
     return out
 
@@ -73,7 +73,7 @@ def apply(file, folder, **how):
 def refusal(*arguments, **how):
     """Why the one image could not be predicted, in one sentence."""
     with pytest.raises(InputError):
-        apply(*arguments, **how)
+        predict_all(*arguments, **how)
     table = pd.read_csv(arguments[1].parent / "out/images.tsv", sep="\t", keep_default_na=False)
     (reason,) = table["failed"]
     assert reason and "\n" not in reason
@@ -100,7 +100,7 @@ def test_every_time_point_is_an_image(model_of, draw, tmp_path):
     model, file = model_of()
     series = draw(3)
     metadata = write(tmp_path / "in", "a.tif", series, "TYX")
-    out = apply(file, tmp_path / "in")
+    out = predict_all(file, tmp_path / "in")
     denoised, labels = (read_image(out / kind / "a.tif") for kind in ("denoised", "labels"))
     before = 0
     for image, found, numbered in zip(series, denoised, labels, strict=True):
@@ -121,7 +121,7 @@ def test_planes_of_a_stack_only_if_asked_for(model_of, draw, tmp_path):
     reason = refusal(file, tmp_path / "in")
     assert "a.tif is a stack of 3 planes, but the model was trained on planes" in reason
     assert "--planes" in reason
-    out = apply(file, tmp_path / "in", dimensions=2)
+    out = predict_all(file, tmp_path / "in", dimensions=2)
     denoised, labels = (read_image(out / kind / "a.tif") for kind in ("denoised", "labels"))
     assert denoised.shape == labels.shape == stack.shape
     for place in np.ndindex(2, 3):
@@ -137,7 +137,7 @@ def test_volumes(model_of, draw, tmp_path):
     model, file = model_of(VOLUMES)
     volume = draw(5)
     metadata = write(tmp_path / "in", "a.tif", volume, "ZYX")
-    out = apply(file, tmp_path / "in")
+    out = predict_all(file, tmp_path / "in")
     denoised, labels = (read_image(out / kind / "a.tif") for kind in ("denoised", "labels"))
     (tile,) = predict_tiles(model, volume)
     np.testing.assert_array_equal(denoised, tile.denoised)
@@ -147,7 +147,7 @@ def test_volumes(model_of, draw, tmp_path):
     assert read_metadata(out / "denoised/a.tif") == read_metadata(out / "labels/a.tif") == metadata
     series = draw(2, 5)
     write(tmp_path / "in", "a.tif", series, "TZYX")
-    out = apply(file, tmp_path / "in")
+    out = predict_all(file, tmp_path / "in")
     np.testing.assert_array_equal(read_image(out / "denoised/a.tif")[0], denoised)
 
 
@@ -160,7 +160,7 @@ def test_other_channels_stay_as_they_are_bit_for_bit(model_of, draw, tmp_path, f
     reason = refusal(file, tmp_path / "in")
     assert "2 channels, 0 (DAPI), 1 (GFP)" in reason and "--channel" in reason
     for channel in ("DAPI", 0):
-        out = apply(file, tmp_path / "in", channel=channel, form=form)
+        out = predict_all(file, tmp_path / "in", channel=channel, form=form)
         denoised = read_image(out / "denoised" / f"a.{form}")
         assert denoised[1].tobytes() == both[1].astype(np.float32).tobytes()
         expected, labels = alone(model, both[0], tmp_path)
@@ -169,7 +169,7 @@ def test_other_channels_stay_as_they_are_bit_for_bit(model_of, draw, tmp_path, f
         assert read_metadata(out / "denoised" / f"a.{form}") == metadata
         assert read_metadata(out / "labels" / f"a.{form}") == metadata.only("YX")
     # And the other way round, on what was made of the first: both are denoised then.
-    last = apply(file, tmp_path / "in", channel="GFP", form=form)
+    last = predict_all(file, tmp_path / "in", channel="GFP", form=form)
     denoised = read_image(last / "denoised" / f"a.{form}")
     assert denoised[0].tobytes() == both[0].astype(np.float32).tobytes()
     assert not np.array_equal(denoised[1], both[1])
@@ -183,7 +183,7 @@ def test_one_network_for_all_channels(model_of, draw, tmp_path, axes, layout):
     model, file = model_of(replace(layout, channels=2))
     image = draw(*{"CYX": (2,), "CZYX": (2, 5)}[axes])
     metadata = write(tmp_path / "in", "a.tif", image, axes, channels=("DAPI", "GFP"))
-    out = apply(file, tmp_path / "in")
+    out = predict_all(file, tmp_path / "in")
     (tile,) = predict_tiles(model, image)
     np.testing.assert_array_equal(read_image(out / "denoised/a.tif"), tile.denoised)
     check_objects(out, "a", read_image(out / "labels/a.tif"))
@@ -201,7 +201,7 @@ def test_planes_are_no_volumes(model_of, draw, tmp_path):
     assert "plane by plane" in refusal(file, tmp_path / "in", dimensions=2)
     tifffile.imwrite(tmp_path / "in/a.tif", draw(5), metadata={"axes": "ZYX"})
     assert "how far apart its planes" in refusal(file, tmp_path / "in")
-    out = apply(file, tmp_path / "in", pixel_size=(2.0, 0.5, 0.25))
+    out = predict_all(file, tmp_path / "in", pixel_size=(2.0, 0.5, 0.25))
     assert read_metadata(out / "labels/a.tif") == Metadata("ZYX", SIZE)
 
 
@@ -212,7 +212,7 @@ def test_axes_that_the_user_tells(model_of, draw, tmp_path):
     tifffile.imwrite(tmp_path / "in/a.tif", draw(3), photometric="minisblack")
     assert "write `axes`" in refusal(file, tmp_path / "in")
     assert "fewer letters" in refusal(file, tmp_path / "in", axes="YX")
-    out = apply(file, tmp_path / "in", axes="TYX")
+    out = predict_all(file, tmp_path / "in", axes="TYX")
     assert read_metadata(out / "denoised/a.tif").axes == "TYX"
 
 
@@ -226,7 +226,7 @@ def test_ome_zarr_in_and_out(model_of, draw, tmp_path):
         array[:] = image
     found = {}
     for form in ("tif", "ome.zarr"):
-        out = apply(file, tmp_path / "in", channel="GFP", form=form)
+        out = predict_all(file, tmp_path / "in", channel="GFP", form=form)
         for kind, kept in (("denoised", "CZYX"), ("labels", "ZYX")):
             with open_image_file(out / kind / f"a.{form}") as result:
                 assert result.metadata == metadata.only(kept)
@@ -241,13 +241,13 @@ def test_classical_denoisers_take_what_there_is(draw, tmp_path):
         method = Method("gaussian", classical="gaussian", planes=planes)
         save_model(ClassicalModel(method, {}, 1.0, None), tmp_path / "model.pt")
         write(tmp_path / "in", "a.tif", draw(2, 5), "CZYX", channels=("a", "b"))
-        out = apply(tmp_path / "model.pt", tmp_path / "in", channel=1)
+        out = predict_all(tmp_path / "model.pt", tmp_path / "in", channel=1)
         found = read_image(out / "denoised/a.tif")
         assert np.array_equal(found[0], draw(2, 5)[0])
         moved = np.roll(draw(2, 5)[1], 1, axis=0)
         write(tmp_path / "in", "a.tif", np.stack([moved, moved]), "CZYX", channels=("a", "b"))
         again = read_image(
-            apply(tmp_path / "model.pt", tmp_path / "in", channel=1) / "denoised/a.tif"
+            predict_all(tmp_path / "model.pt", tmp_path / "in", channel=1) / "denoised/a.tif"
         )
         assert np.allclose(np.roll(found[1], 1, axis=0)[2], again[1, 2], atol=1e-4) == planes
 
@@ -257,7 +257,7 @@ def test_tables_of_different_files_are_one(model_of, draw, tmp_path):
     _, file = model_of()
     write(tmp_path / "in", "a.tif", draw(), "YX")
     write(tmp_path / "in", "b.tif", draw(2), "TYX")
-    table = pd.read_csv(apply(file, tmp_path / "in") / "objects.csv")
+    table = pd.read_csv(predict_all(file, tmp_path / "in") / "objects.csv")
     assert table["t"].isna().tolist() == (table["image"] == "a").tolist()
     assert table["area"].notna().all() and set(table["image"]) == {"a", "b"}
 
@@ -270,11 +270,11 @@ def test_a_tile_must_hold_what_the_network_sees(model_of, draw, tmp_path, layout
     least = 2 * (-(-max(model.network.halo) // 2) * 2) + 2
     write(tmp_path / "in", "a.tif", shape, Metadata.of_shape(shape.shape).axes)
     with pytest.raises(InputError, match=f"smaller than what the network .* 'tile: {least}'"):
-        apply(file, tmp_path / "in", tile=least - 1)
+        predict_all(file, tmp_path / "in", tile=least - 1)
     assert not (tmp_path / "out").exists()
-    whole = read_image(apply(file, tmp_path / "in") / "denoised/a.tif")
+    whole = read_image(predict_all(file, tmp_path / "in") / "denoised/a.tif")
     (tmp_path / "out/denoised/a.tif").unlink()
-    found = read_image(apply(file, tmp_path / "in", tile=least) / "denoised/a.tif")
+    found = read_image(predict_all(file, tmp_path / "in", tile=least) / "denoised/a.tif")
     assert np.abs(found - whole).max() < 1e-4 * np.ptp(whole)
 
 
@@ -283,10 +283,10 @@ def test_pixels_of_another_size_are_a_warning(model_of, draw, tmp_path, caplog):
     model.origin = {"pixel_size": {"Y": 0.5, "X": 0.5}}
     save_model(model, file)
     write(tmp_path / "in", "a.tif", draw(), "YX")
-    apply(file, tmp_path / "in")
+    predict_all(file, tmp_path / "in")
     assert "0.25 micrometres from pixel to pixel along X" in caplog.text
     caplog.clear()
-    apply(file, tmp_path / "in", pixel_size=(0.55, 0.45))
+    predict_all(file, tmp_path / "in", pixel_size=(0.55, 0.45))
     assert "micrometres" not in caplog.text
 
 
@@ -297,10 +297,10 @@ def test_changed_chunks_of_ome_zarr_are_predicted_again(model_of, draw, tmp_path
     path.parent.mkdir()
     with create_ome_zarr(path, (48, 48), "u2", Metadata("YX")) as array:
         array[:] = draw()
-    apply(file, tmp_path / "in")
+    predict_all(file, tmp_path / "in")
     before = read_image(tmp_path / "out/denoised/a.tif")
-    apply(file, tmp_path / "in")
+    predict_all(file, tmp_path / "in")
     assert "1 of 1 images are done already" in caplog.text
     array[:] = draw() + 7
-    apply(file, tmp_path / "in")
+    predict_all(file, tmp_path / "in")
     assert not np.array_equal(read_image(tmp_path / "out/denoised/a.tif"), before)

@@ -14,15 +14,15 @@ from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.store import read_metadata, write_image
-from denoiseg_flow.deployment import predict_file, predict_images
+from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Record, shard
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
-from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.models.model import ClassicalModel, ImageModels
-from denoiseg_flow.models.model_file import save_model
+from denoiseg_flow.models.model_file import load_model, save_model
 from denoiseg_flow.models.predict_run import predict_any
 
 N2V = Method("n2v", target="blind_spot", alpha=1)
@@ -60,15 +60,15 @@ def predicted(monkeypatch):
     return names
 
 
-def apply(file, images, out):
+def predict_all(file, images, out):
     found = find_images([images])
-    apply_model(file, found, out)
+    predict_images(file, found, out)
     refuse_failures(join_results(found, out), len(found), out)
 
 
 def refusal(*arguments):
     with pytest.raises(InputError) as caught:
-        apply(*arguments)
+        predict_all(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -79,7 +79,7 @@ def record(out):
 
 def test_what_is_written(file, images, tmp_path):
     out = tmp_path / "out"
-    apply(file, images, out)
+    predict_all(file, images, out)
     assert sorted(path.name for path in out.iterdir()) == [
         *("denoised", "images.tsv", "labels", "objects", "objects.csv", "overlays")
     ]
@@ -109,8 +109,8 @@ def test_what_is_written(file, images, tmp_path):
 
 
 def test_the_same_as_in_the_workflow(file, images, tmp_path, make_model):
-    apply(file, images, tmp_path / "out")
-    predict_any(predict_images.load_model(file), images / "a.tif", tmp_path / "run", False)
+    predict_all(file, images, tmp_path / "out")
+    predict_any(load_model(file), images / "a.tif", tmp_path / "run", False)
     for kind in ("denoised", "labels"):
         assert np.array_equal(
             tifffile.imread(tmp_path / "run" / kind / "a.tif"),
@@ -133,7 +133,7 @@ def test_a_model_brings_the_one_that_it_reads_the_images_of(images, tmp_path, ma
     denoiser, segmenter = make_model(N2V), make_model(SEGMENTER)
     segmenter.input = denoiser
     save_model(segmenter, tmp_path / "model.pt")
-    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     predict_any(denoiser, images / "a.tif", tmp_path / "first", False)
     predict_any(segmenter, tmp_path / "first/denoised/a.tif", tmp_path / "second", False)
     for folder, kind in (("first", "denoised"), ("second", "labels")):
@@ -150,7 +150,7 @@ def test_denoisers_one_after_the_other(images, tmp_path, make_model):
     joint = make_model(Method("denoiseg", target="blind_spot", alpha=0.5, input="n2v"))
     joint.input, denoiser.input = denoiser, median
     save_model(joint, tmp_path / "model.pt")
-    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     read = images
     for number, step in enumerate((median, denoiser, joint)):
         predict_any(step, read / "a.tif", tmp_path / f"{number}", False)
@@ -169,7 +169,7 @@ def test_new_images_may_have_the_names_of_old_ones(images, tmp_path, make_model)
         other.network.head.weight.mul_(-1)
     model.held_out = {"a": other}
     save_model(model, tmp_path / "model.pt")
-    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     predict_any(model, images / "a.tif", tmp_path / "run", False)
     assert np.array_equal(
         tifffile.imread(tmp_path / "run/denoised/a.tif"),
@@ -180,7 +180,7 @@ def test_new_images_may_have_the_names_of_old_ones(images, tmp_path, make_model)
 def test_a_denoiser_yields_denoised_images_only(images, tmp_path):
     median = Method("median", classical="median", parameter=1)
     save_model(ClassicalModel(median, {}, 1, None), tmp_path / "model.pt")
-    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"denoised", "images.tsv"}
     assert set(record(tmp_path / "out")["objects"]) == {""}
 
@@ -198,7 +198,7 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     assert set(pd.read_csv(out / "objects.csv")["image"]) == {"a", "c"}
 
     (images / "b.tif").unlink()
-    apply(file, images, out)
+    predict_all(file, images, out)
     assert predicted == ["a", "c"], "nothing was left to do"
     assert list(record(out).index) == ["a", "c"]
 
@@ -231,7 +231,7 @@ def test_whatever_goes_wrong_with_one_image(file, images, tmp_path, monkeypatch,
         return predict_any(model, source, *others, **options)
 
     out = tmp_path / "out"
-    apply(file, images, out)
+    predict_all(file, images, out)
     os.utime(images / "b.tif", ns=(1, 1))
     monkeypatch.setattr(predict_file, "predict_any", predict)
     assert "1 of 3 images could not be predicted" in refusal(file, images, out)
@@ -258,7 +258,7 @@ def test_what_no_other_image_would_survive_ends_all(file, images, tmp_path, monk
 
     monkeypatch.setattr(predict_file, "predict_any", predict)
     with pytest.raises(type(error)):
-        apply(file, images, tmp_path / "out")
+        predict_all(file, images, tmp_path / "out")
     assert asked == ["a"]
 
 
@@ -271,7 +271,7 @@ def test_images_of_one_bit(file, images, tmp_path):
         zarr[0:40, 0:40] = bits
     write_image(images / "b.tif", bits.astype(np.uint8))
     out = tmp_path / "out"
-    apply(file, images, out)
+    predict_all(file, images, out)
     for kind in ("labels", "denoised"):
         found = [tifffile.imread(out / kind / f"{name}.tif") for name in "abcd"]
         assert all(np.array_equal(each, found[1]) for each in found)
@@ -287,16 +287,16 @@ def test_images_of_one_bit(file, images, tmp_path):
 @pytest.mark.parametrize("name", ["n" * 251, "n" * 247, "é" * 125])
 def test_names_as_long_as_file_systems_take_them(file, images, tmp_path, name):
     (images / "a.tif").rename(images / f"{name}.tif")
-    apply(file, images, tmp_path / "out")
+    predict_all(file, images, tmp_path / "out")
     assert name in set(pd.read_csv(tmp_path / "out/objects.csv")["image"])
-    apply(file, images, tmp_path / "out")
+    predict_all(file, images, tmp_path / "out")
 
 
 def test_names_too_long_for_the_results(file, images, tmp_path):
     name = "n" * 251
     (images / "a.tif").rename(images / f"{name}.tif")
     found, out = find_images([images]), tmp_path / "out"
-    assert list(apply_model(file, found, out, form="ome.zarr")) == [name]
+    assert list(predict_images(file, found, out, form="ome.zarr")) == [name]
     reason = record(out).loc[name, "failed"]
     assert f"cannot use {out}/denoised/{name}.ome.zarr: the name is too long" in reason
     assert (record(out).loc[["b", "c"], "failed"] == "").all()
@@ -307,7 +307,7 @@ def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, 
     image = tifffile.imread(images / "b.tif") * np.float64(scale) + offset
     write_image(images / "b.tif", image.astype(np.float32))
     out = tmp_path / "out"
-    apply(file, images, out)
+    predict_all(file, images, out)
     warned = record(out)["warned"]
     assert (warned[["a", "c"]] == "").all()
     assert warned["b"].startswith(
@@ -315,7 +315,7 @@ def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, 
     )
     assert "was trained on of mean 100 and standard deviation 25" in warned["b"]
     assert [line for line in caplog.messages if "grey levels" in line] == [warned["b"]]
-    apply(file, images, out)
+    predict_all(file, images, out)
     assert record(out)["warned"].equals(warned), "it is still known"
 
 
@@ -351,11 +351,11 @@ def kill_it(file, images, out):
 @pytest.mark.parametrize("change", [touch, lose_labels, kill_it])
 def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, change):
     out = tmp_path / "out"
-    apply(file, images, out)
+    predict_all(file, images, out)
     before = {path: path.read_bytes() for path in out.rglob("*.*") if path.name != "images.tsv"}
     assert predicted == ["a", "b", "c"]
     change(file, images, out)
-    apply(file, images, out)
+    predict_all(file, images, out)
     assert predicted[3:] == ["b"]
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(record(out).index) == ["a", "b", "c"]
@@ -364,29 +364,29 @@ def test_only_what_is_missing_is_done_again(file, images, tmp_path, predicted, c
 
 def test_a_damaged_table_is_noticed_and_made_again(file, images, tmp_path, predicted):
     out = tmp_path / "out"
-    apply(file, images / "a.tif", out)
-    apply(file, images, tmp_path / "undisturbed")
+    predict_all(file, images / "a.tif", out)
+    predict_all(file, images, tmp_path / "undisturbed")
     table = out / "objects/a.csv"
     table.write_bytes(table.read_bytes()[:-1])
     assert "1 of 3 images could not be predicted" in refusal(file, images, out)
     assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; the same")
     predicted.clear()
-    apply(file, images, out)
+    predict_all(file, images, out)
     assert predicted == ["a"]
     for path in (tmp_path / "undisturbed").rglob("*.*"):
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "undisturbed")).read_bytes()
 
 
 def test_another_model_does_all_of_them_again(file, images, tmp_path, predicted, make_model):
-    apply(file, images, tmp_path / "out")
+    predict_all(file, images, tmp_path / "out")
     save_model(make_model(filters=3), file)
-    apply(file, images, tmp_path / "out")
+    predict_all(file, images, tmp_path / "out")
     assert predicted == list("abcabc")
 
 
 def test_images_of_earlier_calls_stay(file, images, tmp_path, predicted):
     for name in ("a.tif", "c.png"):
-        apply(file, images / name, tmp_path / "out")
+        predict_all(file, images / name, tmp_path / "out")
     assert predicted == ["a", "c"]
     assert list(record(tmp_path / "out").index) == ["a", "c"]
     assert set(pd.read_csv(tmp_path / "out/objects.csv")["image"]) == {"a", "c"}
@@ -394,18 +394,18 @@ def test_images_of_earlier_calls_stay(file, images, tmp_path, predicted):
 
 def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     """The last of them never starts; an image is added, and then there are other chunks."""
-    apply(file, images, tmp_path / "one")
+    predict_all(file, images, tmp_path / "one")
     out, found = tmp_path / "out", find_images([images])
     chunks = list(divide(found, 16).values())
     assert len(chunks) == 3
     for chunk in chunks[:2]:
-        apply_model(file, chunk, out)
+        predict_images(file, chunk, out)
     write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predicted.clear()
     chunks = divide(find_images([images]), 4)
     assert len(chunks) == 2
     for chunk in chunks.values():
-        apply_model(file, chunk, out)
+        predict_images(file, chunk, out)
     assert len(predicted) == 2 and "d" in predicted
     assert join_results([*found, "d"], out) == {}
     assert list(record(out).index) == ["a", "b", "c", "d"]
@@ -414,7 +414,7 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
 
 
 def test_a_file_that_became_unreadable_loses_its_results(file, images, tmp_path):
-    apply(file, images, tmp_path / "out")
+    predict_all(file, images, tmp_path / "out")
     (images / "b.tif").write_bytes(b"damaged")
     refusal(file, images, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("b.*"))
@@ -425,7 +425,7 @@ def test_constant_and_empty_images_have_no_objects(images, tmp_path, make_model)
     model.threshold = type(model.threshold)(1.0, 0.5, 1)
     save_model(model, tmp_path / "model.pt")
     write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
-    apply(tmp_path / "model.pt", images, tmp_path / "out")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     assert set(record(tmp_path / "out")["objects"]) == {0}
     assert len(pd.read_csv(tmp_path / "out/objects.csv")) == 0
 
@@ -454,5 +454,5 @@ def test_missing_model(images, tmp_path):
 
 def test_large_images_are_thinned_out_for_the_overlay(file, images, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_file, "OVERLAY_SIDE", 20)
-    apply(file, images / "a.tif", tmp_path / "out")
+    predict_all(file, images / "a.tif", tmp_path / "out")
     assert Image.open(tmp_path / "out/overlays/a.png").size == (16, 16)

@@ -1,4 +1,4 @@
-"""What is found in a data set before training."""
+"""What is found in a dataset before training."""
 
 from html.parser import HTMLParser
 

@@ -15,7 +15,7 @@ from denoiseg_flow.evaluation.scoring import (
 )
 from denoiseg_flow.reporting.tables.statistics import read_metrics
 
-IDENTITY = {"dataset": "cells", "noise": "n20", "method": "m", "n_labelled": 2, "seed": 1}
+IDENTITY = {"dataset": "cells", "noise": "n20", "method": "m", "n_annotated": 2, "seed": 1}
 SEGMENTATION = ["AP", "AP_0.6", "AP_0.7", "AP_0.8", "AP_0.9", "AP_mean", "SEG"]
 J_INVARIANT = ["PSNR_j_invariant", "SSIM_j_invariant", "MSE_j_invariant"]
 DENOISING = [

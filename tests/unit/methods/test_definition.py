@@ -67,8 +67,8 @@ def test_only_blind_spots_hide_a_grid(target, masking, hides):
         (N2V, None, 0),
     ],
 )
-def test_labelled_patches(method, share, expected, make_recipe):
-    assert make_recipe(batch_size=8, labelled_share=share).labelled_patches(method) == expected
+def test_annotated_patches(method, share, expected, make_recipe):
+    assert make_recipe(batch_size=8, annotated_share=share).annotated_patches(method) == expected
 
 
 @pytest.mark.parametrize("share, first", [(0.0, 20), (0.3, 14), (0.99, 0)])
@@ -89,7 +89,7 @@ def test_first_frozen_step(share, first, make_recipe):
     ],
 )
 def test_first_pseudo_step(method, weight, share, first, make_recipe):
-    recipe = make_recipe(epochs=5, steps_per_epoch=4, pseudo_labels=weight, labelled_share=share)
+    recipe = make_recipe(epochs=5, steps_per_epoch=4, pseudo_labels=weight, annotated_share=share)
     assert recipe.first_pseudo_step(method) == first
 
 
@@ -103,7 +103,7 @@ def test_method_round_trip_through_json(method):
 
 
 def test_recipe_round_trip_through_json(make_recipe):
-    recipe = make_recipe(labelled_share=None)
+    recipe = make_recipe(annotated_share=None)
     assert recipe_from_dict(json.loads(json.dumps(as_dict(recipe)))) == recipe
 
 

@@ -12,7 +12,7 @@ from denoiseg_flow.methods.losses import (
     segmentation_loss,
 )
 
-NORMALISATIONS = ["labelled_pixels", "all_pixels"]
+NORMALISATIONS = ["annotated_pixels", "all_pixels"]
 
 
 @pytest.fixture(params=[(4, 5), (2, 2, 5)], ids=["planes", "volumes"])
@@ -39,7 +39,7 @@ def weighted_cross_entropy(logits, classes):
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 def test_segmentation_loss_by_hand(batch, normalisation):
     logits, classes = batch
-    count = {"labelled_pixels": int((classes != IGNORE).sum()), "all_pixels": 40}[normalisation]
+    count = {"annotated_pixels": int((classes != IGNORE).sum()), "all_pixels": 40}[normalisation]
     assert 0 < count <= 40
     expected = weighted_cross_entropy(logits.numpy(), classes.numpy()) / count
     found = segmentation_loss(logits, classes, normalisation)
@@ -54,18 +54,18 @@ def test_equal_logits_cost_the_weight_times_log_three(code, weight):
         assert found == pytest.approx(weight * np.log(3), rel=1e-6)
 
 
-def test_only_one_normalisation_feels_unlabelled_patches(batch):
-    """Nine unlabelled patches beside each labelled one divide the papers' loss by ten."""
+def test_only_one_normalisation_feels_unannotated_patches(batch):
+    """Nine unannotated patches beside each annotated one divide the papers' loss by ten."""
     logits, classes = batch
     more = torch.cat([logits, torch.randn(18, *logits.shape[1:])])
-    unlabelled = torch.cat([classes, torch.full((18, *classes.shape[1:]), IGNORE)])
+    unannotated = torch.cat([classes, torch.full((18, *classes.shape[1:]), IGNORE)])
     ratios = {
         name: (
-            segmentation_loss(more, unlabelled, name) / segmentation_loss(logits, classes, name)
+            segmentation_loss(more, unannotated, name) / segmentation_loss(logits, classes, name)
         ).item()
         for name in NORMALISATIONS
     }
-    assert ratios == pytest.approx({"labelled_pixels": 1.0, "all_pixels": 0.1})
+    assert ratios == pytest.approx({"annotated_pixels": 1.0, "all_pixels": 0.1})
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)

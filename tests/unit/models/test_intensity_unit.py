@@ -52,7 +52,7 @@ def results(blobs, make_recipe, tmp_path_factory):
         chosen = TrainingImages(files[0][:2], masks[:2], files[0][2:], masks[2:])
         if method.target == "clean":
             chosen = replace(chosen, target=lambda name: scale * blobs[0][0])
-        identity = {"dataset": "d", "noise": "n", "method": "m", "n_labelled": 2, "seed": 1}
+        identity = {"dataset": "d", "noise": "n", "method": "m", "n_annotated": 2, "seed": 1}
         checkpoints = Checkpoints(folder / "checkpoint.pt", 60)
         recipe = make_recipe(depth=2)
         model, _ = train(method, recipe, identity, chosen, checkpoints, CPU)

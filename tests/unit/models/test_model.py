@@ -269,14 +269,6 @@ def test_other_formats_are_refused(model, tmp_path, version):
     )
 
 
-def test_fields_of_later_methods_are_ignored(model, tmp_path):
-    path = tmp_path / "model.pt"
-    save_model(model, path)
-    method = tensor_file.load(path)["method"]
-    rewrite(path, method=method | {"n_planes": 3})
-    assert load_model(path).method == model.method
-
-
 def test_the_header_tells_all_but_the_weights(make_model, tmp_path):
     """What it is, how it was trained, on what, with which threshold, and what reads it."""
     model = make_model(layout=Layout(3, 2, 4, (1,)))
@@ -310,78 +302,29 @@ def test_summaries(singles, model, make_model):
     assert summary(classical) == "Denoises planes and volumes."
 
 
-def test_model_of_an_older_release():
-    """Written by this package before it knew volumes; it predicts what it did then."""
+def test_model_of_format_3():
+    """Its recipe and run call annotated images "labelled"; it predicts what it did then."""
     folder = Path(__file__).parent
-    model = load_model(folder / "model_format2.pt")
-    assert describe_model(folder / "model_format2.pt")["format"] == 2
-    assert model.layout == Layout() and model.origin == {}
-    with np.load(folder / "model_format2.npz") as kept:
+    model = load_model(folder / "model_format3.pt")
+    assert describe_model(folder / "model_format3.pt")["format"] == 3
+    with np.load(folder / "model_format3.npz") as kept:
         tile = predictions(model, kept["image"])
         assert np.abs(tile.denoised - kept["denoised"]).max() < 1e-3
         assert np.abs(tile.probabilities - kept["probabilities"]).max() < 1e-4
     assert (model.threshold.value, model.input.method.name) == (0.35, "median")
     assert set(model.held_out) == {"a"}
+    assert model.recipe.loss_normalisation == "annotated_pixels"
+    assert model.recipe.annotated_share == 0.5
+    assert model.identity["n_annotated"] == model.input.identity["n_annotated"] == 4
 
 
-BEFORE = {
-    "instances": "components",
-    "test_time_augmentation": False,
-    "freeze_batch_norm": 0.0,
-    "preserve_mean": False,
-}
-
-
-@pytest.mark.parametrize("field", list(BEFORE))
-def test_models_of_earlier_versions_do_what_they_did(make_model, make_recipe, tmp_path, field):
-    """Recipes had fewer fields then; what the new ones say was not done."""
-    path = tmp_path / "model.pt"
-    model = make_model()
-    new = make_recipe(
-        instances="watershed",
-        test_time_augmentation=True,
-        freeze_batch_norm=0.5,
-        preserve_mean=True,
-    )
-    model.recipe = new
-    save_model(model, path)
-    recipe = tensor_file.load(path)["recipe"]
-    rewrite(path, recipe={key: recipe[key] for key in recipe if key != field} | {"later": 1})
-    assert load_model(path).recipe == replace(new, **{field: BEFORE[field]})
-
-
-FIRST_METHOD = ["name", "input", "target", "masking", "network", "alpha", "init"]
-
-
-def test_model_of_the_first_format(model, tmp_path):
-    """Methods had fewer fields then; what the new ones say was not done."""
+def test_fields_of_later_versions_are_ignored(model, tmp_path):
     path = tmp_path / "model.pt"
     save_model(model, path)
-    method = tensor_file.load(path)["method"]
-    assert set(FIRST_METHOD) < set(method)
-    rewrite(path, format=1, method={key: method[key] for key in FIRST_METHOD})
+    content = tensor_file.load(path)
+    rewrite(path, **{part: content[part] | {"later": 1} for part in ("method", "recipe")})
     loaded = load_model(path)
-    assert loaded.method == model.method
-    assert loaded.threshold == model.threshold
-    image = np.random.default_rng(0).normal(100, 25, (23, 31)).astype(np.float32)
-    before, after = predictions(model, image), predictions(loaded, image)
-    assert np.array_equal(before.denoised, after.denoised)
-
-
-FIRST_RECIPE = [
-    *("depth", "filters", "patch_size", "batch_size", "epochs", "steps_per_epoch"),
-    *("learning_rate", "schedule", "weights", "batch_norm_momentum", "masked_fraction"),
-    *("labelled_share", "loss_normalisation", "validation_patches"),
-]
-
-
-def test_model_with_the_recipe_of_the_first_version(make_model, make_recipe, tmp_path):
-    path = tmp_path / "model.pt"
-    save_model(make_model(), path)
-    recipe = tensor_file.load(path)["recipe"]
-    rewrite(path, recipe={key: recipe[key] for key in FIRST_RECIPE})
-    loaded = load_model(path).recipe
-    assert (loaded.instances, loaded.test_time_augmentation) == ("components", False)
+    assert (loaded.method, loaded.recipe) == (model.method, model.recipe)
 
 
 def test_damaged_model_is_refused_in_a_sentence(model, tmp_path):

@@ -20,9 +20,9 @@ METHODS = ["baseline", "denoiseg", "n2v"]
 
 
 def tidy(values, dataset="data", noise="n20"):
-    """Rows of (method, n_labelled, seed, image, metric, value)."""
+    """Rows of (method, n_annotated, seed, image, metric, value)."""
     frame = pd.DataFrame(
-        values, columns=["method", "n_labelled", "seed", "image", "metric", "value"]
+        values, columns=["method", "n_annotated", "seed", "image", "metric", "value"]
     )
     return frame.assign(dataset=dataset, noise=noise, source=frame["image"] + ".tif")
 
@@ -47,7 +47,7 @@ def history(**changes):
         "dataset": "data",
         "noise": "n20",
         "method": "baseline",
-        "n_labelled": 2,
+        "n_annotated": 2,
         "seed": 0,
     }
     return pd.DataFrame(columns | changes)
@@ -108,7 +108,7 @@ def test_denoising_levels_show_psnr_and_leave_out_infinite_input():
     points = {float(box.lines[0].get_xdata()[0]) for box in figure.axes[1].containers}
     assert points == {27.0, 33.0, 31.0}
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["noisy input", "2 labelled", "8 labelled"]
+    assert labels == ["noisy input", "2 annotated", "8 annotated"]
 
 
 def test_training_curves_have_a_line_per_run_and_no_row_for_a_missing_loss():
@@ -147,7 +147,7 @@ def calibration(method, values, least=1, gap=400.0, noise="n20", seed=0, known=T
             # What sees the pixel that it predicts seems best where it changes least.
             "loss_plain": error + gap if DENOISERS[method].j_invariant else values,
             "mse": error if known else np.nan,
-            "dataset": "data", "noise": noise, "method": method, "n_labelled": 0, "seed": seed,
+            "dataset": "data", "noise": noise, "method": method, "n_annotated": 0, "seed": seed,
         }
     )  # fmt: skip
 
@@ -250,7 +250,7 @@ def test_a_figure_that_does_not_apply_says_so(draw, arguments):
     assert not figure.axes and figure.texts[0].get_text().startswith("No ")
 
 
-def test_two_data_sets_are_refused():
+def test_two_datasets_are_refused():
     both = pd.concat([grid(), grid().assign(dataset="other")])
     with pytest.raises(ValueError, match="data, other"):
         curves.label_curves(both, METHODS, ["n20"])

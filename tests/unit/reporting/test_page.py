@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 def verdict(**changes):
     values = {
-        "dataset": "d", "noise": "n", "n_labelled": 2, "method": "m", "mean": 0.5, "sem": 0.1,
+        "dataset": "d", "noise": "n", "n_annotated": 2, "method": "m", "mean": 0.5, "sem": 0.1,
         "n_seeds": 3, "n_sources": 10, "n_images": 10,
     }  # fmt: skip
     return Verdict(**(values | changes))
@@ -82,7 +82,7 @@ def data(name="simulated", **changes):
     hostile = Comparison(name, "AP", 0.1, -0.1, 0.3, 0.5)
     values = {
         "title": f"Study of {name}",
-        "study": {"data sets": [name], "methods": [name, "denoiseg"]},
+        "study": {"datasets": [name], "methods": [name, "denoiseg"]},
         "config": {"grid": {"datasets": [name], "seeds": [1]}},
         "verdicts": [verdict(dataset=name, noise=name, method=name, comparisons=[hostile])],
         "tables": [ReportTable(name, f"caption {name}", "<table><tr><td>1 ± 2</td></tr></table>")],
@@ -203,7 +203,7 @@ def test_the_same_data_give_the_same_page():
 
 
 def test_summary_shows_fewest_and_most_labels_and_lists_all_settings():
-    verdicts = [verdict(n_labelled=count) for count in (2, 4, 8)]
+    verdicts = [verdict(n_annotated=count) for count in (2, 4, 8)]
     page = Page(build_report(data(verdicts=verdicts)))
     text = "".join(page.text)
     assert [text.count(f"With {count} annotated") for count in (2, 4, 8)] == [1, 0, 1]

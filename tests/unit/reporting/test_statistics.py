@@ -17,7 +17,7 @@ from denoiseg_flow.reporting.tables.statistics import (
 
 
 def tidy(*rows):
-    """Rows of (method, n_labelled, seed, image, metric, value) on one data set and noise level.
+    """Rows of (method, n_annotated, seed, image, metric, value) on one dataset and noise level.
 
     Every image is of a file of its own, or of the one that is written before a slash.
     """
@@ -65,7 +65,7 @@ def test_mean_over_images_then_sem_over_seeds():
     first, second = summarise(frame).itertuples()
     assert (first.mean, first.n_seeds, first.n_images) == (5, 3, 3)
     assert first.sem == pytest.approx(np.sqrt(13 / 3))
-    assert (second.n_labelled, second.mean, second.n_seeds) == (5, 7, 1)
+    assert (second.n_annotated, second.mean, second.n_seeds) == (5, 7, 1)
     assert np.isnan(second.sem)
 
 
@@ -94,7 +94,7 @@ def test_constant_difference_has_an_interval_of_zero_width():
             value = random.uniform()
             rows += [("r", 2, seed, image, "AP", value), ("m", 2, seed, image, "AP", value + 0.1)]
     (row,) = paired_differences(tidy(*rows), "r", ("AP",)).itertuples()
-    assert (row.method, row.n_labelled, row.n_seeds, row.n_images) == ("m", 2, 3, 7)
+    assert (row.method, row.n_annotated, row.n_seeds, row.n_images) == ("m", 2, 3, 7)
     assert row.difference == pytest.approx(0.1)
     assert row.low == pytest.approx(0.1, abs=1e-12) and row.high == pytest.approx(0.1, abs=1e-12)
 
@@ -117,9 +117,9 @@ def test_pairs_only_equal_images_and_seeds():
 def test_methods_without_labels_pair_with_every_label_count():
     rows = [("r", n, 1, "a", "PSNR", 30.0 + n) for n in (2, 5)]
     found = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "r", ("PSNR",))
-    assert found[["n_labelled", "difference"]].to_numpy().tolist() == [[2, 1], [5, -2]]
+    assert found[["n_annotated", "difference"]].to_numpy().tolist() == [[2, 1], [5, -2]]
     turned = paired_differences(tidy(*rows, ("n2v", 0, 1, "a", "PSNR", 33.0)), "n2v", ("PSNR",))
-    assert turned[["n_labelled", "difference"]].to_numpy().tolist() == [[2, -1], [5, 2]]
+    assert turned[["n_annotated", "difference"]].to_numpy().tolist() == [[2, -1], [5, 2]]
 
 
 def paired(table, name="{:02}"):
@@ -166,10 +166,10 @@ def test_p_values_are_adjusted_for_the_methods_of_a_column():
             rows += [(m, 2, seed, image, "AP", 0.2 + random.normal(0, 0.1)) for m in "xyz"]
             rows += [("x", 5, seed, image, "AP", 0.2 + random.normal(0, 0.1))]
     found = paired_differences(tidy(*rows), "r", ("AP",))
-    column = found[found["n_labelled"] == 2]
+    column = found[found["n_annotated"] == 2]
     assert column["p_adjusted"].min() == pytest.approx(3 * column["p"].min())
     assert (column["p_adjusted"] >= column["p"]).all()
-    (alone,) = found[found["n_labelled"] == 5].itertuples()
+    (alone,) = found[found["n_annotated"] == 5].itertuples()
     assert alone.p_adjusted == alone.p
 
 

@@ -61,7 +61,7 @@ def test_segmentation_table(metrics):
         f"{metric}, cells, {noise}" for metric in ("AP", "SEG") for noise in ("n20", "n10")
     ]
     first = table.panels[0]
-    assert first.columns == ("10 labelled", "19 labelled")
+    assert first.columns == ("10 annotated", "19 annotated")
     assert [headers for headers, _ in first.rows] == [("denoiseg",), ("baseline",)]
     best, worse = (cells[0] for _, cells in first.rows)
     assert (best.text, best.bold) == ("0.600 ± 0.100", True)
@@ -130,7 +130,7 @@ def test_a_checkerboard_is_shown_but_never_best(metrics):
 
 
 def hidden_grid():
-    """Two methods with a grid on two noise levels, one without; no truth of the data set lines."""
+    """Two methods with a grid on two noise levels, one without; no truth of the dataset lines."""
     rows = []
     for dataset, noise, seed in [("cells", n, s) for n in NOISES for s in (1, 2)] + [
         ("lines", "n20", 1)
@@ -183,11 +183,11 @@ def test_planes_of_one_file_are_said_to_count_once(metrics):
 def test_paired_table(metrics):
     table = paired_table(metrics, "denoiseg", [], *ORDER)
     panels = {panel.heading: grid(panel) for panel in table.panels}
-    cell = panels["AP, cells, n20, minus denoiseg"][("baseline",), "19 labelled"]
+    cell = panels["AP, cells, n20, minus denoiseg"][("baseline",), "19 annotated"]
     assert (cell.text, cell.bold) == (f"{MINUS}0.100 [{MINUS}0.100, {MINUS}0.100]", True)
-    cell = panels["SEG, cells, n20, minus denoiseg"][("baseline",), "10 labelled"]
+    cell = panels["SEG, cells, n20, minus denoiseg"][("baseline",), "10 annotated"]
     assert (cell.text, cell.bold) == ("+0.000 [+0.000, +0.000]", False)
-    cell = panels["PSNR, cells, n10, minus denoiseg"][("n2v",), "10 labelled"]
+    cell = panels["PSNR, cells, n10, minus denoiseg"][("n2v",), "10 annotated"]
     assert cell.text == "+1.00 [+1.00, +1.00]"
 
 
@@ -196,14 +196,14 @@ def test_published_table(metrics):
     names = {"denoiseg": "denoiseg_alpha0.5", "baseline": "baseline", "n2v": "n2v"}
     table = published_table(metrics, published, {"cells": "dsb"}, names, *ORDER)
     cells = grid(table.panels[0])
-    assert cells[("denoiseg", "ours"), "10 labelled"].text == "0.600 ± 0.100"
-    assert cells[("denoiseg", "published"), "10 labelled"].text == "0.678"
-    assert cells[("denoiseg", "difference"), "10 labelled"].text == f"{MINUS}0.078"
-    assert cells[("denoiseg", "oracle (alpha chosen on test)"), "10 labelled"].text == "0.690"
+    assert cells[("denoiseg", "ours"), "10 annotated"].text == "0.600 ± 0.100"
+    assert cells[("denoiseg", "published"), "10 annotated"].text == "0.678"
+    assert cells[("denoiseg", "difference"), "10 annotated"].text == f"{MINUS}0.078"
+    assert cells[("denoiseg", "oracle (alpha chosen on test)"), "10 annotated"].text == "0.690"
     assert ("baseline", "oracle (alpha chosen on test)") not in {row for row, _ in cells}
-    assert set(table.data["n_labelled"]) == {0, 10, 19}  # only what was run here
+    assert set(table.data["n_annotated"]) == {0, 10, 19}  # only what was run here
     psnr = grid(table.panels[-1])
-    assert psnr[("denoiseg", "published"), "10 labelled"].text == "37.57 ± 0.07"
+    assert psnr[("denoiseg", "published"), "10 annotated"].text == "37.57 ± 0.07"
     oracle = table.data["published_method"] == "denoiseg_alpha_best_on_test"
     assert oracle.any() and table.data["difference"].isna().equals(oracle)
 
@@ -212,7 +212,7 @@ def test_published_table(metrics):
 
 
 def scores(metric):
-    """Two data sets, two noise levels and methods, one of which depends on labels; with input."""
+    """Two datasets, two noise levels and methods, one of which depends on labels; with input."""
     rows = []
     for dataset, noise, seed in (
         (dataset, noise, seed) for dataset in ("b", "a") for noise in NOISES for seed in (1, 2)
@@ -236,7 +236,7 @@ def numbers(metric):
         ("bsd68", "n20", "denoiseg_paper", 3.0, "verified", "source Z"),
     ]
     table = pd.DataFrame(rows, columns=["dataset", "noise", "method", "mean", "status", "source"])
-    return table.assign(n_labelled=0, sem=np.nan, metric=metric)
+    return table.assign(n_annotated=0, sem=np.nan, metric=metric)
 
 
 def paper(name, metric):
@@ -252,7 +252,7 @@ def shown(panel):
     return {headers: [cell.text for cell in cells] for headers, cells in panel.rows}
 
 
-def test_methods_by_data_sets_as_in_noise2void():
+def test_methods_by_datasets_as_in_noise2void():
     (panel,) = paper("noise2void", "PSNR").panels
     assert (panel.heading, panel.row_names) == ("PSNR", ("method", "number"))
     assert panel.columns == ("a, n20", "a, n10", "b, n20", "b, n10")
@@ -266,7 +266,7 @@ def test_methods_by_data_sets_as_in_noise2void():
     }
 
 
-def test_data_sets_by_methods_as_in_noise2self():
+def test_datasets_by_methods_as_in_noise2self():
     (panel,) = paper("noise2self", "PSNR").panels
     assert (panel.heading, panel.row_names) == ("PSNR", ("data", "number"))
     assert panel.columns == ("noisy input", "bm3d", "n2v")
@@ -310,7 +310,7 @@ def test_a_paper_without_numbers_says_so():
     table = paper_table(
         scores("PSNR"), "noise2self", numbers("PSNR"), {}, {"n2v": "n2v_paper"}, ["n2v"], NOISES
     )
-    assert "No published number has these data sets, noise levels and methods." in table.caption
+    assert "No published number has these datasets, noise levels and methods." in table.caption
     assert {number for _, number in shown(table.panels[0])} == {"ours"}
     assert table.data["published_mean"].isna().all()
 

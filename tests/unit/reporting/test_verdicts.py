@@ -15,7 +15,7 @@ from denoiseg_flow.reporting.tables.verdicts import (
 MINUS = "\N{MINUS SIGN}"
 
 
-def scores(differences, seeds=4, images=10, n_labelled=2, planes=1, **columns):
+def scores(differences, seeds=4, images=10, n_annotated=2, planes=1, **columns):
     """AP rows: method ``best`` at 0.8, and others below it by a draw of (mean, spread)."""
     random = np.random.default_rng(0)
     rows = []
@@ -23,13 +23,13 @@ def scores(differences, seeds=4, images=10, n_labelled=2, planes=1, **columns):
         draws = random.normal(0, spread, (seeds, images)) if spread else np.zeros((seeds, images))
         values = 0.8 - mean - (draws - draws.mean())
         rows += [
-            ("d", "n", method, n_labelled, seed, f"{image}.tif", f"{image}_{plane}", "AP",
+            ("d", "n", method, n_annotated, seed, f"{image}.tif", f"{image}_{plane}", "AP",
              values[seed, image])
             for seed in range(seeds)
             for image in range(images)
             for plane in range(planes)
         ]  # fmt: skip
-    names = ["dataset", "noise", "method", "n_labelled", "seed", "source", "image", "metric"]
+    names = ["dataset", "noise", "method", "n_annotated", "seed", "source", "image", "metric"]
     return pd.DataFrame(rows, columns=[*names, "value"]).assign(**columns)
 
 
@@ -86,13 +86,13 @@ def test_all_pairs_count():
 
 
 def test_a_single_method_is_no_comparison():
-    (alone,) = best_methods(scores({}, n_labelled=1))
+    (alone,) = best_methods(scores({}, n_annotated=1))
     assert "no other method" in alone.sentence and "With 1 annotated image," in alone.sentence
     assert sentences(scores({}))["labels"] == "Only best was measured: AP 0.800 ± 0.000."
 
 
 def test_without_segmentation_methods_are_ranked_by_psnr():
-    metrics = scores({"other": (0.2, 0.01)}, n_labelled=0, metric="PSNR")
+    metrics = scores({"other": (0.2, 0.01)}, n_annotated=0, metric="PSNR")
     (verdict,) = best_methods(metrics)
     assert (verdict.metric, verdict.method, verdict.value) == ("PSNR", "best", "0.80 ± 0.00")
     assert verdict.sentence.startswith("best has the highest mean PSNR, 0.80")
@@ -160,9 +160,9 @@ def test_too_few_images_name_no_winner(images, planes, few):
 
 
 def test_the_most_annotated_images_decide_and_methods_without_labels_take_part():
-    few = scores({"other": (0.2, 0.01)}, n_labelled=2)
-    many = scores({"other": (-0.1, 0.01)}, n_labelled=8)
-    free = scores({"n2v": (-0.15, 0.5)}, n_labelled=0).query("method == 'n2v'")
+    few = scores({"other": (0.2, 0.01)}, n_annotated=2)
+    many = scores({"other": (-0.1, 0.01)}, n_annotated=8)
+    free = scores({"n2v": (-0.15, 0.5)}, n_annotated=0).query("method == 'n2v'")
     metrics = pd.concat([few, many, free.assign(metric="PSNR"), many.assign(metric="PSNR")])
     found = sentences(metrics)
     assert found["labels"].startswith("Use other: AP 0.900")
@@ -172,7 +172,7 @@ def test_the_most_annotated_images_decide_and_methods_without_labels_take_part()
 
 
 def test_without_clean_images_the_least_loss_is_best():
-    losses = scores({"worse": (-0.2, 0.01)}, n_labelled=0, metric="loss_self_supervised")
+    losses = scores({"worse": (-0.2, 0.01)}, n_annotated=0, metric="loss_self_supervised")
     sentence = sentences(losses)["denoised"]
     assert sentence.startswith("Use best: self-supervised loss 0.800 ± 0.000, better than worse")
     assert "by 0.200 (95 % interval 0.1" in sentence
@@ -212,16 +212,16 @@ def test_equal_methods_seldom_get_a_winner():
 def gain_of(mean, spread, **sizes):
     """Gains where one method has 0.8 with 8 annotated images, and that much less with 4 and 2."""
     tables = [
-        scores({}, n_labelled=8, **sizes),
+        scores({}, n_annotated=8, **sizes),
         *(
-            scores({"best_below": (mean, spread)}, n_labelled=count, **sizes).query(
+            scores({"best_below": (mean, spread)}, n_annotated=count, **sizes).query(
                 "method == 'best_below'"
             )
             for count in (2, 4)
         ),
     ]
     metrics = pd.concat(tables).assign(method="m")
-    other = scores({}, n_labelled=8, method="other", value=0.5)
+    other = scores({}, n_annotated=8, method="other", value=0.5)
     return label_gains(pd.concat([metrics, other]))
 
 

@@ -265,7 +265,7 @@ def test_suggested_images_are_compared_with_random_ones(load):
     ]
 
 
-def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
+def test_every_choice_of_images_is_a_dataset_of_its_own(load, tmp_path):
     options = SimpleNamespace(
         out=tmp_path, pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg", noise="n20"
     )
@@ -283,7 +283,7 @@ def test_every_choice_of_images_is_a_data_set_of_its_own(load, tmp_path):
         spec = study.datasets[f"{choice}1"]
         assert len(list((study.folder / spec["images"]).iterdir())) == 6
         assert len(list((study.folder / spec["masks"]).iterdir())) == count
-        assert f"/gt{count}/" in study.model(1, choice)
+        assert f"/annotated{count}/" in study.model(1, choice)
 
 
 def test_overhead_is_summed_up_by_rule(load):

@@ -50,7 +50,7 @@ def dry_run(folder, *options):
 
 # --- config/README.md ---------------------------------------------------------------------------
 
-COMMON = {"source", "split", "published"}  # keys of every data set, explained once
+COMMON = {"source", "split", "published"}  # keys of every dataset, explained once
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ COMMON = {"source", "split", "published"}  # keys of every data set, explained o
     [
         ("Top level", None),
         ("grid", "grid"),
-        ("apply", "apply"),
+        ("predict", "predict"),
         ("datasets", "dataset"),
         ("source: simulate", "simulate"),
         ("source: folder", "folder"),
@@ -93,7 +93,7 @@ def test_every_key_is_explained_with_its_default(schema, heading, definition):
 def test_no_definition_of_the_schema_is_forgotten(schema):
     tested = {
         "grid",
-        "apply",
+        "predict",
         "dataset",
         "simulate",
         "folder",
@@ -148,7 +148,7 @@ FOLDERS = {
     "<results>": "results",
 }
 VALUES = {"dataset": "nuclei|dsb2018_archive|n_4|n_6", "noise": "n10", "method": "[a-z0-9_]+"}
-VALUES |= {"n_labelled": r"\d+", "seed": r"\d+", "image": ".+"}
+VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+"}
 
 
 def documented():

@@ -95,7 +95,7 @@ def test_differences_are_paired_by_draw(load):
     values = {"denoiseg": [0.8, 0.5], "baseline": [0.5, 0.4]}
     scores = pd.DataFrame(
         [
-            {"noise": "n20", "n_labelled": 2, "seed": seed, "method": method, "AP": ap, "SEG": ap}
+            {"noise": "n20", "n_annotated": 2, "seed": seed, "method": method, "AP": ap, "SEG": ap}
             for method, both in values.items()
             for seed, ap in enumerate(both)
         ]

@@ -87,9 +87,9 @@ def put(config, path, value):
             "config key 'recipes.fast.depth' is 'two', but must be of type integer",
         ),
         (
-            "recipes.fast.labelled_share",
+            "recipes.fast.annotated_share",
             "half",
-            "config key 'recipes.fast.labelled_share' is 'half', but must be of type number or "
+            "config key 'recipes.fast.annotated_share' is 'half', but must be of type number or "
             "null",
         ),
         ("methods.n2v", None, "config key 'methods.n2v' is None, but must be of type object"),
@@ -120,9 +120,9 @@ def put(config, path, value):
             "annotated images and initial weights.",
         ),
         (
-            "grid.n_labelled.1",
+            "grid.n_annotated.1",
             0,
-            "config key 'grid.n_labelled.1': 0 is less than the minimum of 1; methods that only "
+            "config key 'grid.n_annotated.1': 0 is less than the minimum of 1; methods that only "
             "denoise need no annotated image, all others at least 1",
         ),
         (
@@ -163,7 +163,7 @@ def put(config, path, value):
         (
             "datasets",
             {},
-            "config key 'datasets': {} should be non-empty; The data sets that can be studied, by "
+            "config key 'datasets': {} should be non-empty; The datasets that can be studied, by "
             "name.",
         ),
     ],
@@ -370,14 +370,14 @@ def test_text_becomes_numbers_where_numbers_are_wanted(schema, config):
     put(config, "grid.seeds", ["3", "4"])
     put(config, "recipes.fast.learning_rate", "0.01")
     put(config, "recipes.fast.epochs", "5")
-    put(config, "recipes.fast.labelled_share", "null")
+    put(config, "recipes.fast.annotated_share", "null")
     put(config, "save_probabilities", "false")
     put(config, "datasets.nuclei.split", {"val": "0.5", "test": "0.25", "seed": "1"})
     read_numbers(config, schema)
     assert config["title"] == "2018"
     assert config["grid"]["seeds"] == [3, 4]
     fast = config["recipes"]["fast"]
-    assert (fast["learning_rate"], fast["epochs"], fast["labelled_share"]) == (0.01, 5, None)
+    assert (fast["learning_rate"], fast["epochs"], fast["annotated_share"]) == (0.01, 5, None)
     assert config["save_probabilities"] is False
     assert config["datasets"]["nuclei"]["split"] == {"val": 0.5, "test": 0.25, "seed": 1}
     check(config, schema)
@@ -484,7 +484,7 @@ def test_names_are_plain(config, schema, section, name):
     assert said.isprintable() and len(said) < 400
 
 
-FREE = ["title", "recipe", "paper", "device", "grid.reference", "grid.methods", "apply.method",
+FREE = ["title", "recipe", "paper", "device", "grid.reference", "grid.methods", "predict.method",
         "methods.n2v.input", "methods.n2v.init", "datasets.nuclei.published",
         "no_such_key"]  # fmt: skip
 
@@ -512,8 +512,8 @@ def test_paths_have_nothing_that_snakemake_replaces(config, schema, path):
     said = message(config, schema)
     assert said.startswith("config key 'datasets.nuclei.images': ") and "Without {, }, <" in said
     config["datasets"]["nuclei"] = {"source": "simulate"}
-    config["apply"] = {"images": path}
-    assert "config key 'apply.images': " in message(config, schema)
+    config["predict"] = {"images": path}
+    assert "config key 'predict.images': " in message(config, schema)
 
 
 def test_results_have_no_wildcards(config, schema):

@@ -28,28 +28,28 @@ def test_one_run_for_each_combination(config):
         datasets=["nuclei", "more"],
         noises=["n0", "n10", "n20"],
         methods=["baseline", "denoiseg"],
-        n_labelled=[2, 4, 8, 16, 32],
+        n_annotated=[2, 4, 8, 16, 32],
         seeds=[1, 2, 3, 4, 5, 6, 7],
     )
     assert len(grid.runs) == 2 * 3 * 2 * 5 * 7
     assert set(grid.runs) == {
-        Run(dataset, noise, method, n_labelled, seed)
+        Run(dataset, noise, method, n_annotated, seed)
         for dataset in ("nuclei", "more")
         for noise in ("n0", "n10", "n20")
         for method in ("baseline", "denoiseg")
-        for n_labelled in (2, 4, 8, 16, 32)
+        for n_annotated in (2, 4, 8, 16, 32)
         for seed in (1, 2, 3, 4, 5, 6, 7)
     }
 
 
 def test_methods_without_labels_run_once(config):
-    grid = select(config, methods=["n2v"], n_labelled=[1, 2, 3], seeds=[5, 6], noises=["n10"])
+    grid = select(config, methods=["n2v"], n_annotated=[1, 2, 3], seeds=[5, 6], noises=["n10"])
     assert grid.runs == [Run("nuclei", "n10", "n2v", 0, seed) for seed in (5, 6)]
 
 
 @pytest.mark.parametrize("methods", [["sequential"], ["denoiseg_warm"]])
 def test_upstream_runs_come_along_once_and_first(config, methods):
-    grid = select(config, methods=methods, n_labelled=[4, 16], seeds=[1, 2], noises=["n20"])
+    grid = select(config, methods=methods, n_annotated=[4, 16], seeds=[1, 2], noises=["n20"])
     n2v = {seed: Run("nuclei", "n20", "n2v", 0, seed) for seed in (1, 2)}
     assert sorted(run for run in grid.runs if run.method == "n2v") == list(n2v.values())
     assert len(grid.runs) == 2 + 2 * 2
@@ -84,14 +84,14 @@ def test_predicts_all_images_where_others_train_on_them(config):
     assert set(map(tuple, subsets.values())) == {("test", "cross")}
     grid = select(config, methods=["n2v", "denoiseg_warm"])
     assert grid.predicted_subsets("n2v") == ["test", "cross"]
-    config["predict"] = "all"
+    config["predicted_images"] = "all"
     assert sorted(Grid(config).predicted_subsets("baseline")) == ["cross", "test", "train", "val"]
 
 
 def test_denoisers_behind_labels_depend_on_labels(config):
     """Noise2Void on the output of DenoiSeg is another one for every label count."""
     config["methods"]["twice"] = {"input": "denoiseg", "target": "blind_spot", "alpha": 1}
-    grid = select(config, methods=["twice"], n_labelled=[4, 16], seeds=[1], noises=["n10"])
+    grid = select(config, methods=["twice"], n_annotated=[4, 16], seeds=[1], noises=["n10"])
     assert grid.runs == [
         Run("nuclei", "n10", method, count, 1) for count in (4, 16) for method in DEPENDENT
     ]
@@ -103,7 +103,7 @@ DEPENDENT = ("denoiseg", "twice")
 def test_what_two_others_build_on_runs_once(config):
     config["methods"]["both"] = {"input": "denoiseg", "init": "n2v", "alpha": 0}
     config["methods"]["denoiseg"]["init"] = "n2v"
-    grid = select(config, methods=["both"], n_labelled=[4], seeds=[1], noises=["n10"])
+    grid = select(config, methods=["both"], n_annotated=[4], seeds=[1], noises=["n10"])
     assert [run.method for run in grid.runs] == ["n2v", "denoiseg", "both"]
 
 
@@ -111,16 +111,16 @@ def test_no_method_is_dropped(config):
     """A method that another one pulled in first must still be shown, in any order."""
     names = list(config["methods"])
     for methods in (names, names[::-1]):
-        grid = select(config, methods=methods, seeds=[1], n_labelled=[4], noises=["n10"])
+        grid = select(config, methods=methods, seeds=[1], n_annotated=[4], noises=["n10"])
         assert {run.method for run in grid.scored_runs} == set(names)
         assert len(grid.runs) == len(names)
 
 
-def test_how_many_annotated_images_each_data_set_needs(config):
+def test_how_many_annotated_images_each_dataset_needs(config):
     config["datasets"]["lines"] = {"source": "simulate", "structure": "filaments"}
-    grid = select(config, datasets=["nuclei", "lines"], n_labelled=[4, 16, 8])
-    assert grid.n_labelled == {"nuclei": 16, "lines": 0}
-    assert select(config, datasets=["nuclei"], methods=["n2v"]).n_labelled == {"nuclei": 0}
+    grid = select(config, datasets=["nuclei", "lines"], n_annotated=[4, 16, 8])
+    assert grid.n_annotated == {"nuclei": 16, "lines": 0}
+    assert select(config, datasets=["nuclei"], methods=["n2v"]).n_annotated == {"nuclei": 0}
 
 
 def test_a_recipe_of_its_own_or_that_of_the_study(config):
@@ -167,7 +167,7 @@ def test_runs_are_plain_values(config):
         "dataset": "a",
         "noise": "n0",
         "method": "m",
-        "n_labelled": 4,
+        "n_annotated": 4,
         "seed": 1,
     }
 
@@ -197,7 +197,7 @@ def test_unknown_reference(config):
     assert message(config).endswith("(config key grid.reference)")
 
 
-# Whether data sets and noise levels have what the methods need
+# Whether datasets and noise levels have what the methods need
 
 FOLDER = {"source": "folder", "images": "images", "masks": "masks"}
 N2N = {"target": "second_noisy", "alpha": 1}
@@ -268,17 +268,19 @@ def test_what_others_build_on_is_checked_too(config):
     )
 
 
-# Data sets without masks
+# Datasets without masks
 
 LINES = {"source": "simulate", "structure": "filaments", "split": {"val": 0.2, "test": 0.2}}
 
 
 def test_methods_that_segment_are_left_out_where_there_are_no_masks(config):
-    """Those behind labels as well; the other data sets keep them all."""
+    """Those behind labels as well; the other datasets keep them all."""
     config["datasets"]["lines"] = LINES
     config["methods"]["behind"] = {"input": "denoiseg", "target": "blind_spot", "alpha": 1}
     names = [*config["methods"]]
-    grid = select(config, datasets=["lines", "nuclei"], methods=names, n_labelled=[4], seeds=[1, 2])
+    grid = select(
+        config, datasets=["lines", "nuclei"], methods=names, n_annotated=[4], seeds=[1, 2]
+    )
     found = {
         dataset: {run.method for run in grid.runs if run.dataset == dataset}
         for dataset in ("lines", "nuclei")
@@ -299,15 +301,15 @@ def test_a_study_of_denoising_alone(config, schema, spec):
     config["grid"] |= {
         "datasets": ["lines"], "methods": ["n2v", "n2s", "median"], "reference": "n2v",
     }  # fmt: skip
-    del config["grid"]["n_labelled"]
+    del config["grid"]["n_annotated"]
     configuration.check(config, schema)
     configuration.fill_defaults(config, schema)
     grid = Grid(config)
-    assert {run.n_labelled for run in grid.runs} == {0}
+    assert {run.n_annotated for run in grid.runs} == {0}
     assert len(grid.runs) == 3 * 2 * 2
     assert grid.tables == ["denoising", "self_supervision", "paired"]
     assert grid.figures("lines") == ["denoising_levels", "training_curves", "calibration"]
-    assert grid.n_labelled == {"lines": 0}
+    assert grid.n_annotated == {"lines": 0}
     assert grid.summary["annotated images"] == []
     assert grid.candidates("lines", "n10", "denoised")[0].method == "n2v"
     assert grid.candidates("lines", "n10", "labels") == []
@@ -326,13 +328,13 @@ def test_masks_are_needed_if_all_methods_segment(config):
 
 @pytest.mark.parametrize("methods", [["baseline"], ["n2v", "baseline"]])
 def test_label_counts_are_needed_by_methods_that_segment(config, methods):
-    config["grid"] |= {"n_labelled": [], "methods": methods}
+    config["grid"] |= {"n_annotated": [], "methods": methods}
     assert message(config) == (
-        "config key 'grid.n_labelled' is missing, but method 'baseline' learns from annotated "
+        "config key 'grid.n_annotated' is missing, but method 'baseline' learns from annotated "
         "images; say how many, such as [4]"
     )
     config["grid"]["methods"] = ["baseline"]
-    assert len(select(config, n_labelled=[4, 16]).runs) == 2 * 2 * 2
+    assert len(select(config, n_annotated=[4, 16]).runs) == 2 * 2 * 2
 
 
 # Tables and figures
@@ -446,7 +448,7 @@ def test_examples_are_runs_of_the_study(config):
     grid = Grid(config)
     runs = grid.example_runs("nuclei", "n20")
     assert [run.method for run in runs] == grid.method_names
-    assert {run.n_labelled for run in runs} == {0, 4}
+    assert {run.n_annotated for run in runs} == {0, 4}
     assert set(runs) <= set(grid.runs)
 
 
@@ -455,7 +457,7 @@ def test_candidates_are_the_runs_with_the_most_annotated_images(config):
     grid = Grid(config)
     found = {purpose: grid.candidates("nuclei", "n20", purpose) for purpose in PURPOSES}
     assert found["labels"][0] == Run("nuclei", "n20", "denoiseg", 16, 1)
-    assert {run.n_labelled for run in found["labels"]} == {16}
+    assert {run.n_annotated for run in found["labels"]} == {16}
     segmenting = ["denoiseg", "denoiseg_warm", "sequential", "baseline"]
     assert [run.method for run in found["labels"]] == segmenting
     denoising = ["denoiseg", "denoiseg_warm", "n2v"]
@@ -486,7 +488,7 @@ def test_short_trainings_are_not_for_judging_methods(config):
 
 def test_summary_names_every_axis(config):
     assert Grid(config).summary == {
-        "data sets": ["nuclei"],
+        "datasets": ["nuclei"],
         "noise levels": ["n10", "n20"],
         "methods": ["n2v", "baseline", "sequential", "denoiseg", "denoiseg_warm"],
         "annotated images": ["4", "16"],
@@ -528,7 +530,7 @@ def few(config):
 
 
 def counts(grid):
-    return sorted({run.n_labelled for run in grid.runs if run.n_labelled})
+    return sorted({run.n_annotated for run in grid.runs if run.n_annotated})
 
 
 @pytest.mark.parametrize(
@@ -544,7 +546,7 @@ def counts(grid):
 def test_all_annotated_images(few, annotated, below, wanted, expected):
     few["datasets"]["nuclei"] |= {"annotated": annotated}
     few["datasets"]["nuclei"]["split"] |= {"cross_validate_below": below}
-    grid = select(few, n_labelled=wanted)
+    grid = select(few, n_annotated=wanted)
     assert counts(grid) == expected
     assert grid.is_cross_validated("nuclei") == (annotated < below)
 
@@ -559,9 +561,9 @@ def test_all_annotated_images_of_an_archive_are_not_known_yet(few):
     few["datasets"]["far"] = {
         "source": "remote", "url": "https://a.b/c.zip", "format": "denoiseg_npz", "split": "given",
     }  # fmt: skip
-    assert refused(few, datasets=["far"], n_labelled=["all"]) == (
-        "config key 'grid.n_labelled' has 'all', but how many masks dataset 'far' has is not known "
-        "before it is prepared; write numbers, such as [4]"
+    assert refused(few, datasets=["far"], n_annotated=["all"]) == (
+        "config key 'grid.n_annotated' has 'all', but how many masks dataset 'far' has is not "
+        "known before it is prepared; write numbers, such as [4]"
     )
 
 
@@ -576,9 +578,9 @@ def test_the_report_says_which_images_were_cross_validated(few):
 
 
 def test_cross_validation_needs_two_images(few):
-    assert refused(few, n_labelled=[1]) == (
-        "grid.n_labelled asks for 1 labelled image, but the annotated images of dataset nuclei are "
-        "cross-validated, each by a network that was trained on others: ask for 2 at least"
+    assert refused(few, n_annotated=[1]) == (
+        "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset nuclei "
+        "are cross-validated, each by a network that was trained on others: ask for 2 at least"
     )
 
 
@@ -621,7 +623,7 @@ def some(values):
 @given(
     noises=some(["n0", "n10", "n20"]),
     methods=some(METHODS),
-    n_labelled=some([1, 2, 4, 8, 16]),
+    n_annotated=some([1, 2, 4, 8, 16]),
     seeds=some([0, 1, 2, 7]),
 )
 def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
@@ -631,7 +633,7 @@ def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
         assert set(grid.upstream(run)) <= set(grid.runs[:place])
         assert (run.noise in axes["noises"]) and (run.seed in axes["seeds"])
     for method in axes["methods"]:
-        counts = [0] if method == "n2v" else axes["n_labelled"]
+        counts = [0] if method == "n2v" else axes["n_annotated"]
         found = [run for run in grid.scored_runs if run.method == method]
         expected = {
             Run("nuclei", noise, method, count, seed)
@@ -643,7 +645,7 @@ def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
     # What is not asked for is there for others alone.
     extra = set(grid.runs) - set(grid.scored_runs)
     assert extra <= {needed for run in grid.runs for needed in grid.upstream(run)}
-    assert grid.n_labelled == {"nuclei": max(run.n_labelled for run in grid.runs)}
+    assert grid.n_annotated == {"nuclei": max(run.n_annotated for run in grid.runs)}
     # In another order, the same runs; of a larger grid, they are a part.
     turned = select(config, **{axis: values[::-1] for axis, values in axes.items()})
     assert set(turned.runs) == set(grid.runs)

@@ -16,9 +16,9 @@ train        1
 [Sun Nov 22 12:14:43 2026]
 rule train:
     input: results/data/nuclei/prepared
-    output: results/runs/nuclei/n10/n2v/gt0/seed1/model.pt
-    reason: Missing output files: results/runs/nuclei/n10/n2v/gt0/seed1/model.pt
-    wildcards: dataset=nuclei, noise=n10, method=n2v, n_labelled=0, seed=1
+    output: results/runs/nuclei/n10/n2v/annotated0/seed1/model.pt
+    reason: Missing output files: results/runs/nuclei/n10/n2v/annotated0/seed1/model.pt
+    wildcards: dataset=nuclei, noise=n10, method=n2v, n_annotated=0, seed=1
     resources: tmpdir=/tmp
 [Sun Nov 22 12:14:43 2026]
 localrule all:
@@ -57,7 +57,7 @@ def finish(run, tmp_path, seconds, device):
 def test_jobs_are_read_from_a_dry_run(grid):
     left = read_dry_run(DRY_RUN)
     assert left.jobs == {"train": 1, "all": 1}
-    assert left.runs == {"train": {grid.runs[0]}, "predict": set(), "score": set()}
+    assert left.runs == {"train": {grid.runs[0]}, "predict_run": set(), "score": set()}
 
 
 def test_plan_adds_up(grid, tmp_path):
@@ -82,8 +82,10 @@ def test_measured_time_is_believed_where_it_was_measured(grid, tmp_path, device,
     grid.runs = [done, *left]
     before = planned(grid, tmp_path, left)[1]["train"]
     finish(done, tmp_path, 7200, device)
-    (tmp_path / f"b/predict/{done.folder}.tsv").parent.mkdir(parents=True)
-    (tmp_path / f"b/predict/{done.folder}.tsv").write_text("s\th:m:s\tmax_rss\n7200\t")  # damaged
+    (tmp_path / f"b/predict_run/{done.folder}.tsv").parent.mkdir(parents=True)
+    (tmp_path / f"b/predict_run/{done.folder}.tsv").write_text(
+        "s\th:m:s\tmax_rss\n7200\t"
+    )  # damaged
     plan, lines = planned(grid, tmp_path, left)
     assert getattr(lines["train"], column) == pytest.approx(2 * len(left), rel=1e-2)
     other = "gpu_hours" if column == "core_hours" else "core_hours"

@@ -18,7 +18,7 @@ def results(tmp_path):
     """A folder with a run of the method."""
     folder = tmp_path / "results"
     record_study(folder, JOINT)
-    (folder / "runs/nuclei/n10/denoiseg/gt4/seed1").mkdir(parents=True)
+    (folder / "runs/nuclei/n10/denoiseg/annotated4/seed1").mkdir(parents=True)
     return folder
 
 
@@ -59,8 +59,8 @@ def test_fields_of_another_version_do_not_count(results):
 
 
 def test_the_advice_helps(results):
-    (results / "runs/nuclei/n10/denoiseg/gt4/seed1").rmdir()
-    (results / "runs/nuclei/n10/denoiseg/gt4").rmdir()
+    (results / "runs/nuclei/n10/denoiseg/annotated4/seed1").rmdir()
+    (results / "runs/nuclei/n10/denoiseg/annotated4").rmdir()
     (results / "runs/nuclei/n10/denoiseg").rmdir()
     check_results(results, OTHER)
 

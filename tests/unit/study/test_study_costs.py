@@ -135,13 +135,13 @@ def test_outputs_are_counted_in_bytes(grid, costs):
 def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
     nuclei = config["datasets"]["nuclei"]
     nuclei |= {"annotated": 6, "split": SPLIT}
-    config["grid"]["n_labelled"] = [3]
+    config["grid"]["n_annotated"] = [3]
     grid = Grid(config)
     one = Estimates(grid, tmp_path).training(run_of(grid, "baseline"))
     nuclei["split"] = SPLIT | {"cross_validate_below": 8}
     # With fewer masks than there are, the images of the others are one more part.
-    for n_labelled, method, count in ((6, "baseline", 4), (3, "baseline", 5), (3, "n2v", 4)):
-        config["grid"]["n_labelled"] = [n_labelled]
+    for n_annotated, method, count in ((6, "baseline", 4), (3, "baseline", 5), (3, "n2v", 4)):
+        config["grid"]["n_annotated"] = [n_annotated]
         grid = Grid(config)
         several = Estimates(grid, tmp_path).training(run_of(grid, method))
         assert several.output_bytes == count * one.output_bytes

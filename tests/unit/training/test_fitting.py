@@ -37,7 +37,7 @@ SUPERVISED = Method("supervised", target="clean", alpha=1)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, make_blobs):
-    """A prepared data set of nine images, and its noisy images."""
+    """A prepared dataset of nine images, and its noisy images."""
     folder = tmp_path_factory.mktemp("blobs")
     for number, name in enumerate("".join(SUBSETS.values())):
         labels = make_blobs(48, seed=number)[1]
@@ -71,7 +71,7 @@ def make(folder, split, tmp_path, make_recipe):
             "method": method,
             "recipe": None if method.classical else recipe or make_recipe(),
             "identity": {
-                "dataset": "blobs", "noise": "n20", "method": method.name, "n_labelled": 0,
+                "dataset": "blobs", "noise": "n20", "method": method.name, "n_annotated": 0,
                 "seed": 1,
             },
             "level": LEVEL,

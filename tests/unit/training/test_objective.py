@@ -147,7 +147,7 @@ def test_alpha_weighs_target_and_annotation(look, network, parts, batch):
     method = Method("m", target="clean", alpha=0.3)
     (total, denoise, segment, _), _ = look(method, batch)
     logits = parts(network.values)[1]
-    expected = segmentation_loss(logits, batch.classes, "labelled_pixels")
+    expected = segmentation_loss(logits, batch.classes, "annotated_pixels")
     assert segment == pytest.approx(expected.item(), rel=1e-6)
     assert total == pytest.approx(0.3 * denoise + 0.7 * segment, rel=1e-6)
     assert denoise > 0
@@ -281,13 +281,15 @@ def test_a_teacher_sees_what_the_network_must_guess(
 ):
     """The patches as they are, with nothing marked as hidden; the annotated ones are not shown."""
     method = Method("m", target="blind_spot", mask_channel=True, alpha=0.5)
-    n_labelled = make_recipe().labelled_patches(method)
-    teacher = outputs(COUNT - n_labelled)
+    n_annotated = make_recipe().annotated_patches(method)
+    teacher = outputs(COUNT - n_annotated)
     (*_, pseudo), _ = look(method, batch, teacher=teacher)
     images, masks = teacher.seen.split(layout.channels, dim=1)
-    assert torch.equal(images.reshape(batch.patches[n_labelled:].shape), batch.patches[n_labelled:])
+    assert torch.equal(
+        images.reshape(batch.patches[n_annotated:].shape), batch.patches[n_annotated:]
+    )
     assert not masks.any()
     wanted = parts(teacher.values)[1].softmax(dim=1)
-    expected = consistency_loss(parts(network.values)[1][n_labelled:], wanted).item()
+    expected = consistency_loss(parts(network.values)[1][n_annotated:], wanted).item()
     assert pseudo == pytest.approx(expected, rel=1e-6)
     assert teacher.values.grad is None

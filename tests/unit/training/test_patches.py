@@ -13,7 +13,7 @@ from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_p
 
 SHAPES = [(20, 31), (12, 12), (40, 17)]
 STACKS = [(6, 12, 15), (4, 9, 9), (9, 8, 13)]
-LABELLED = [True, False, True]
+ANNOTATED = [True, False, True]
 PATCHES = {2: (8, 8), 3: (4, 8, 8)}
 
 
@@ -49,11 +49,11 @@ def target_of(image):
     return 3 * image + 7
 
 
-def make_bank(shapes=SHAPES, labelled=LABELLED, targets=False):
+def make_bank(shapes=SHAPES, annotated=ANNOTATED, targets=False):
     images = numbered(shapes)
     classes = [
         [torch.from_numpy(code(image))] if known else None
-        for image, known in zip(images, labelled, strict=True)
+        for image, known in zip(images, annotated, strict=True)
     ]
     others = map(target_of, images) if targets else None
     return ImageBank.load(iter(images), iter(classes), shapes, torch.device("cpu"), others)
@@ -112,7 +112,7 @@ def test_classes_lie_on_their_pixels(rng, shapes):
     assert (classes.shape, classes.dtype) == (patches.shape, torch.int64)
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
         number, *_ = place(patch, shapes)
-        expected = code(patch) if LABELLED[number] else np.full(patch.shape, IGNORE)
+        expected = code(patch) if ANNOTATED[number] else np.full(patch.shape, IGNORE)
         assert np.array_equal(codes, expected)
 
 
@@ -122,11 +122,11 @@ def test_classes_may_come_in_parts(shapes, length):
     whole = make_bank(shapes)
     parts = [
         iter(torch.from_numpy(code(image).ravel()).split(length)) if known else None
-        for image, known in zip(numbered(shapes), LABELLED, strict=True)
+        for image, known in zip(numbered(shapes), ANNOTATED, strict=True)
     ]
     bank = ImageBank.load(numbered(shapes), parts, shapes, torch.device("cpu"))
     assert torch.equal(bank.classes, whole.classes)
-    assert torch.equal(bank.labelled, whole.labelled)
+    assert torch.equal(bank.annotated, whole.annotated)
 
 
 def test_every_pixel_tells_where_it_lies_in_its_image(rng, shapes):
@@ -266,19 +266,19 @@ def test_the_range_of_a_constant_image_does_not_divide_by_zero():
     assert not bank.pixels.any()
 
 
-@pytest.mark.parametrize("labelled, targets", [([False] * 3, False), (LABELLED, True)])
-def test_part_of_a_batch(rng, shapes, labelled, targets):
-    bank = make_bank(shapes, labelled=labelled, targets=targets)
+@pytest.mark.parametrize("annotated, targets", [([False] * 3, False), (ANNOTATED, True)])
+def test_part_of_a_batch(rng, shapes, annotated, targets):
+    bank = make_bank(shapes, annotated=annotated, targets=targets)
     batch, _ = draw(bank, rng, patch_of(shapes))
     part = batch.part(slice(10, 30))
     for values, some in zip(batch, part, strict=True):
         assert some is None if values is None else torch.equal(some, values[10:30])
-    assert (part.classes is not None, part.targets is not None) == (any(labelled), targets)
+    assert (part.classes is not None, part.targets is not None) == (any(annotated), targets)
 
 
 @pytest.mark.parametrize("count", [20, 10, 40, 0])
-def test_labelled_patches_come_first(rng, shapes, count):
-    """The first part of a batch is labelled for certain, the rest is drawn from all images."""
+def test_annotated_patches_come_first(rng, shapes, count):
+    """The first part of a batch is annotated for certain, the rest is drawn from all images."""
     sampler = PatchSampler(make_bank(shapes), patch_of(shapes), 40, count)
     drawn = np.array(
         [[place(patch, shapes)[0] for patch in sampler.draw(rng)[0].numpy()] for _ in range(60)]
@@ -328,12 +328,12 @@ def test_large_images_lie_in_a_file_that_leaves_no_trace(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
     maps = Path("/proc/self/maps")  # Linux
     assert not maps.exists() or str(tmp_path) in maps.read_text()
-    for field in ("pixels", "targets", "classes", "labelled"):
+    for field in ("pixels", "targets", "classes", "annotated"):
         assert torch.equal(getattr(resident, field), getattr(mapped, field))
 
 
 def test_no_classes_without_annotated_images(rng):
-    bank = make_bank(labelled=[False] * 3)
+    bank = make_bank(annotated=[False] * 3)
     assert bank.classes is None
     assert PatchSampler(bank, PATCHES[2], 4, 0).draw(rng)[1] is None
     assert validation_patches(bank, PATCHES[2], 4, rng)[1] is None
@@ -383,7 +383,7 @@ def test_validation_cuts_every_image_into_a_grid(rng, shapes):
         corner = [int(position.flat[0]) for position in along]
         for position, start, ramp in zip(along, corner, np.indices(sides), strict=True):
             assert np.array_equal(position, start + ramp)
-        expected = code(patch) if LABELLED[number] else np.full(sides, IGNORE)
+        expected = code(patch) if ANNOTATED[number] else np.full(sides, IGNORE)
         assert np.array_equal(codes, expected)
         corners.add((number, *corner))
     assert len(corners) == len(patches)

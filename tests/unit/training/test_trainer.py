@@ -72,7 +72,7 @@ def identity(method, seed=1):
         "dataset": "blobs",
         "noise": "n20",
         "method": method.name,
-        "n_labelled": 3,
+        "n_annotated": 3,
         "seed": seed,
     }
 
@@ -179,12 +179,12 @@ def test_batches_are_drawn_as_the_recipe_says(run, make_recipe, joint, files, mo
     drawn = []
 
     class Spy(trainer.PatchSampler):
-        def __init__(self, bank, patch_size, batch_size, n_labelled):
-            super().__init__(bank, patch_size, batch_size, n_labelled)
-            drawn.append((patch_size, batch_size, n_labelled, bank.labelled.tolist()))
+        def __init__(self, bank, patch_size, batch_size, n_annotated):
+            super().__init__(bank, patch_size, batch_size, n_annotated)
+            drawn.append((patch_size, batch_size, n_annotated, bank.annotated.tolist()))
 
     monkeypatch.setattr(trainer, "PatchSampler", Spy)
-    recipe = make_recipe(patch_size=24, batch_size=6, labelled_share=0.4)
+    recipe = make_recipe(patch_size=24, batch_size=6, annotated_share=0.4)
     for method, images in ((joint, files), (BASELINE, files), (N2V, without_masks(files))):
         run(method, recipe, images)
     known = [True, True, True, False, False]
@@ -233,7 +233,7 @@ N2S = replace(N2V, masking="grid_interpolate", mask_channel=True)
     "method, normalisation",
     [
         *[(method, "all_pixels") for method in (N2V, BASELINE, JOINT)],
-        *[(method, "labelled_pixels") for method in (N2V, BASELINE, JOINT)],
+        *[(method, "annotated_pixels") for method in (N2V, BASELINE, JOINT)],
         *[(replace(N2V, masking=name), "all_pixels") for name in masking.REPLACEMENTS],
         (replace(N2V, struct_mask=[[1, 1, 1]], network="unet_blurpool"), "all_pixels"),
         *[(N2S, "all_pixels"), (replace(N2S, masking="grid_zero"), "all_pixels")],
@@ -627,7 +627,7 @@ def test_pseudo_labels_begin_when_the_teacher_has_learned(run, make_recipe, join
 )
 def test_no_pseudo_labels_without_patches_to_label(run, make_recipe, files, method, share):
     images = files if method.segments else without_masks(files)
-    _, history = run(method, make_recipe(pseudo_labels=1.0, labelled_share=share), images)
+    _, history = run(method, make_recipe(pseudo_labels=1.0, annotated_share=share), images)
     assert (history["loss_pseudo"] == 0).all()
     assert np.isfinite(history["loss"]).all()
 
@@ -674,7 +674,7 @@ def test_frozen_statistics_are_those_of_the_training_images(run, make_recipe, mo
         return network
 
     monkeypatch.setattr(trainer, "new_network", copying)
-    model, _ = run(BASELINE, replace(recipe, labelled_share=None))
+    model, _ = run(BASELINE, replace(recipe, annotated_share=None))
     layer = batch_norm.batch_norms(model.network)[0]
     assert layer.running_mean.numpy() == pytest.approx(0, abs=0.05)
     assert layer.running_var.numpy() == pytest.approx(1, rel=0.05)
@@ -980,10 +980,10 @@ def split():
     )
 
 
-@pytest.mark.parametrize("n_labelled, revealed", [(1, "d"), (2, "dg"), (3, "adg")])
-def test_only_revealed_masks_are_read(split, tmp_path, n_labelled, revealed):
+@pytest.mark.parametrize("n_annotated, revealed", [(1, "d"), (2, "dg"), (3, "adg")])
+def test_only_revealed_masks_are_read(split, tmp_path, n_annotated, revealed):
     images, masks = tmp_path / "noisy", tmp_path / "masks"
-    found = TrainingImages.of_split(split, images, masks, n_labelled, segments=True)
+    found = TrainingImages.of_split(split, images, masks, n_annotated, segments=True)
     assert found.train == [images / f"{name}.tif" for name in "abdg"]
     assert found.train_masks == [
         masks / f"{name}.tif" if name in revealed else None for name in "abdg"

@@ -21,7 +21,7 @@ ALL = "all"  # as `channel`: all of them together
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a data set are to be read.
+    """How the files of a dataset are to be read.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Simulated fluorescence images of nuclei or filaments: the data sets that need no download.
+"""Simulated fluorescence images of nuclei or filaments: the datasets that need no download.
 
 Grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to 25, most nuclei
 40 to 150 above it, some so dim that Gaussian noise of sigma 20 drowns them. The image is unevenly
@@ -42,7 +42,7 @@ class SimulatedImage(NamedTuple):
     clean: np.ndarray
     """float32, blurred and free of noise: what an ideal denoiser gives back."""
     annotated: bool
-    """Whether the data set shows the mask to its users."""
+    """Whether the dataset shows the mask to its users."""
 
 
 def simulate(
@@ -55,7 +55,7 @@ def simulate(
     depth: int | None = None,
     z_step: float = 1.0,
 ) -> Iterator[SimulatedImage]:
-    """Simulate a data set, one image at a time.
+    """Simulate a dataset, one image at a time.
 
     Image ``i`` depends on ``seed``, ``i``, ``size``, ``structure`` and, if these are nuclei,
     ``n_nuclei``, ``depth`` and ``z_step`` only.
@@ -73,7 +73,7 @@ def simulate(
         How many images, or which fraction of them (a float), have a mask: the first ones.
         None means all that can have one, which filaments cannot.
     seed
-        Seed of the data set.
+        Seed of the dataset.
     structure
         What the images show: nuclei or filaments.
     depth
@@ -123,7 +123,7 @@ def count_annotated(
 ) -> int:
     """Return how many of ``n_images`` simulated images have a mask; see :func:`simulate`."""
     if n_images < 1:
-        raise InputError(f"n_images is {n_images}, but a data set needs at least 1 image")
+        raise InputError(f"n_images is {n_images}, but a dataset needs at least 1 image")
     if structure not in STRUCTURES:
         raise InputError(f"structure is {structure!r}; available: {', '.join(STRUCTURES)}")
     if structure == "filaments":

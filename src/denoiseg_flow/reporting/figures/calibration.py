@@ -43,7 +43,7 @@ def calibration_curves(
     Parameters
     ----------
     histories
-        Rows of ``history.tsv`` of all runs of one data set; those of networks are passed over.
+        Rows of ``history.tsv`` of all runs of one dataset; those of networks are passed over.
     methods
         All methods of the study, in order.
     noises

@@ -1,6 +1,6 @@
 """Figures of the report: quality against labels, denoising quality, training curves.
 
-Every function draws one data set and returns a :class:`matplotlib.figure.Figure`; write it with
+Every function draws one dataset and returns a :class:`matplotlib.figure.Figure`; write it with
 :func:`save`.
 
 Error bars and bands mean one thing throughout: the metric is averaged over the images of a run,
@@ -47,15 +47,15 @@ def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str
     Parameters
     ----------
     metrics
-        Tidy metrics of one data set.
+        Tidy metrics of one dataset.
     methods
         All methods of the study, in order; those without AP or SEG are not drawn.
     noises
         Noise levels, in order, one column each.
     """
-    summary = _summary(metrics, ["AP", "SEG"]).assign(count=lambda table: table["n_labelled"])
+    summary = _summary(metrics, ["AP", "SEG"]).assign(count=lambda table: table["n_annotated"])
     titles = {"AP": "AP (IoU > 0.5)", "SEG": "SEG"}
-    text = "No method of this data set predicts instances."
+    text = "No method of this dataset predicts instances."
     return _count_curves(summary, titles, "annotated training images", methods, noises, text)
 
 
@@ -69,17 +69,17 @@ def size_curves(
     Parameters
     ----------
     metrics
-        Tidy metrics of data sets that differ in the number of their training images only.
+        Tidy metrics of datasets that differ in the number of their training images only.
     sizes
         That number for each of them.
     methods, noises
         As in :func:`label_curves`; methods that segment as well are not drawn.
     """
     shown = metrics["metric"].isin(["SSIM", "PSNR"]) & np.isfinite(metrics["value"])
-    summary = summarise(metrics[shown & (metrics["n_labelled"] == 0)])
+    summary = summarise(metrics[shown & (metrics["n_annotated"] == 0)])
     summary = summary.assign(count=summary["dataset"].map(sizes))
     titles = {"SSIM": "SSIM", "PSNR": "PSNR [dB]"}
-    text = "No method of these data sets denoises images with a clean truth."
+    text = "No method of these datasets denoises images with a clean truth."
     return _count_curves(summary, titles, "training images", methods, noises, text)
 
 
@@ -127,9 +127,9 @@ def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable
     results = summary[summary["metric"] == "PSNR"]
     drawn = [name for name in methods if name in set(results["method"])]
     if not drawn:
-        return notice("No PSNR: no method of this data set denoises images with a clean truth.")
+        return notice("No PSNR: no method of this dataset denoises images with a clean truth.")
     styles = method_styles(methods)
-    counts = sorted(int(count) for count in results["n_labelled"].unique() if count > 0)
+    counts = sorted(int(count) for count in results["n_annotated"].unique() if count > 0)
     rows = results.groupby(["noise", "method"]).size().groupby("method").max()[drawn].to_numpy()
     heights = 0.18 + 0.15 * rows  # inches
     places = np.cumsum(heights) - heights / 2
@@ -142,7 +142,7 @@ def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable
                 axis.axvline(noisy.mean(), color=GREY, linestyle=(0, (4, 2)), linewidth=1.2)
             here = here[here["metric"] == "PSNR"]
             for place, method in zip(places, drawn, strict=True):
-                points = here[here["method"] == method].sort_values("n_labelled")
+                points = here[here["method"] == method].sort_values("n_annotated")
                 _draw_row(axis, points, place, styles[method], counts)
             axis.grid(axis="x")
             axis.margins(x=0.12)
@@ -154,8 +154,8 @@ def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable
         handles = [Line2D([], [], color=GREY, linestyle=(0, (4, 2)), label="noisy input")]
         if rows.max() > 1:
             handles += [
-                Line2D([], [], color="#333333", marker="o", linestyle="", label=f"{count} labelled",
-                       markerfacecolor=_shade("#333333", count, counts))
+                Line2D([], [], color="#333333", marker="o", linestyle="",
+                       label=f"{count} annotated", markerfacecolor=_shade("#333333", count, counts))
                 for count in counts
             ]  # fmt: skip
         legend(figure, handles)
@@ -168,8 +168,8 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
     Parameters
     ----------
     histories
-        Rows of ``history.tsv`` of all runs of one data set, with the columns dataset, noise,
-        method, n_labelled and seed added. Long runs are averaged into at most 120 bins of
+        Rows of ``history.tsv`` of all runs of one dataset, with the columns dataset, noise,
+        method, n_annotated and seed added. Long runs are averaged into at most 120 bins of
         steps. A loss that is nowhere positive gets no row.
     methods
         All methods of the study, in order.
@@ -178,12 +178,12 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
     titles = {"loss_denoise": "denoising loss", "loss_segment": "segmentation loss",
               "val_loss": "validation loss"}  # fmt: skip
     if "step" not in histories:
-        return notice("No method of this data set is trained.")
+        return notice("No method of this dataset is trained.")
     histories = histories.dropna(subset=["step"])  # classical denoisers take none
     losses = [name for name in titles if (histories[name] > 0).any()]
     drawn = [name for name in methods if name in set(histories["method"])]
     if not losses or not drawn:
-        return notice("No method of this data set is trained.")
+        return notice("No method of this dataset is trained.")
     styles = method_styles(methods)
     noises = list(dict.fromkeys(histories["noise"]))
     with mpl.rc_context(STYLE):
@@ -191,7 +191,7 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
         for method in drawn:
             style = styles[method]
             own = histories[histories["method"] == method]
-            for (noise, *_), run in own.groupby(["noise", "n_labelled", "seed"], sort=True):
+            for (noise, *_), run in own.groupby(["noise", "n_annotated", "seed"], sort=True):
                 for row, loss in enumerate(losses):
                     steps, values = _thin(run["step"], run[loss])
                     axes[row, noises.index(noise)].plot(
@@ -217,7 +217,7 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
 def _one_dataset(frame: pd.DataFrame) -> None:
     names = sorted(frame["dataset"].unique())
     if len(names) > 1:
-        raise ValueError(f"a figure shows one data set, but was given {', '.join(names)}")
+        raise ValueError(f"a figure shows one dataset, but was given {', '.join(names)}")
 
 
 def _summary(metrics: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -263,7 +263,7 @@ def _draw_row(
         axis.errorbar(point.mean, place + offset,
                       xerr=None if np.isnan(point.sem) else point.sem, color=style.colour,
                       marker=style.marker, capsize=2, elinewidth=1.2,
-                      markerfacecolor=_shade(style.colour, point.n_labelled, counts))  # fmt: skip
+                      markerfacecolor=_shade(style.colour, point.n_annotated, counts))  # fmt: skip
 
 
 def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, ...]:

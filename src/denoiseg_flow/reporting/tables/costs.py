@@ -29,7 +29,7 @@ def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, objec
             "method": run.method,
             "path": folder / rule / f"{run.folder}.tsv",
         }
-        for rule in ("train", "predict")
+        for rule in ("train", "predict_run")
         for run in runs
     ]
 

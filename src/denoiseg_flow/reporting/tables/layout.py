@@ -47,7 +47,7 @@ def empty_table(title: str, reason: str, data: pd.DataFrame) -> Table:
 def order_rows(
     frame: pd.DataFrame, methods: Iterable[str], noises: Mapping[str, str], *last: str
 ) -> pd.DataFrame:
-    """Sort by data set, noise level, method, label count, metric and then ``last``.
+    """Sort by dataset, noise level, method, label count, metric and then ``last``.
 
     Methods and noise levels become ordered categories: in the given order, others after them.
     What ``noises`` says about a level becomes the column ``noise_parameters``.
@@ -57,7 +57,7 @@ def order_rows(
         names = [*names, *sorted(set(frame[column]))]
         order = pd.CategoricalDtype(list(dict.fromkeys(names)), ordered=True)
         frame = frame.assign(**{column: frame[column].astype(order)})
-    keys = ["dataset", "noise", "method", "n_labelled", "metric", *last]
+    keys = ["dataset", "noise", "method", "n_annotated", "metric", *last]
     return frame.sort_values(keys, kind="stable", ignore_index=True)
 
 
@@ -81,8 +81,8 @@ def wide_panel(
     columns = list(dict.fromkeys(frame.sort_values(column, kind="stable")[column]))
     return Panel(
         heading,
-        tuple("labelled" if name == "n_labelled" else name for name in rows),
-        tuple(f"{c} labelled" if column == "n_labelled" else str(c) for c in columns),
+        tuple("annotated" if name == "n_annotated" else name for name in rows),
+        tuple(f"{c} annotated" if column == "n_annotated" else str(c) for c in columns),
         tuple(
             (tuple(map(str, row)), tuple(placed.get((row, c), Cell("")) for c in columns))
             for row in dict.fromkeys(order)

@@ -32,9 +32,9 @@ class Shape:
     metrics: tuple[str, ...]
     rows: str
     column: str
-    """Names of columns of the data: method, data (data set and noise level), or noise."""
+    """Names of columns of the data: method, data (dataset and noise level), or noise."""
     by_dataset: bool
-    """Whether each data set has a panel of its own."""
+    """Whether each dataset has a panel of its own."""
 
 
 PAPERS = {
@@ -72,7 +72,7 @@ def paper_table(
     shape = PAPERS[paper]
     title = f"In the shape of the {shape.title} paper"
     ours = denoising_summary(metrics, shape.metrics)
-    ours = ours[ours["n_labelled"] == 0]
+    ours = ours[ours["n_annotated"] == 0]
     if ours.empty:
         return empty_table(title, "no method without annotation was scored on clean images", ours)
     names = {**method_names, NOISY_INPUT: "raw"}
@@ -86,7 +86,7 @@ def paper_table(
             "method": "published_method",
             "mean": "published_mean",
         }
-    ).drop(columns=["n_labelled", "sem"])
+    ).drop(columns=["n_annotated", "sem"])
     data = ours.merge(
         theirs, how="left", on=["published_dataset", "published_method", "noise", "metric"]
     )
@@ -137,7 +137,7 @@ def _panel(heading: str, part: pd.DataFrame, shape: Shape):
 def _sources(data: pd.DataFrame) -> str:
     known = data.dropna(subset=["status"])
     if known.empty:
-        return "No published number has these data sets, noise levels and methods."
+        return "No published number has these datasets, noise levels and methods."
     sources = {
         status: "; ".join(sorted(set(part["source"]))) for status, part in known.groupby("status")
     }

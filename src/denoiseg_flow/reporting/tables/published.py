@@ -1,4 +1,4 @@
-"""Published numbers beside ours, where data set, noise, method and label count are the same."""
+"""Published numbers beside ours, where dataset, noise, method and label count are the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from denoiseg_flow.reporting.tables.statistics import summarise
 
 _ORACLE = "denoiseg_alpha_best_on_test"
 _ORACLE_ROW = "oracle (alpha chosen on test)"
-_JOIN = ["noise", "n_labelled", "metric", "published_method"]
+_JOIN = ["noise", "n_annotated", "metric", "published_method"]
 
 
 def published_table(
@@ -35,14 +35,14 @@ def published_table(
     methods: list[str],
     noises: Mapping[str, str],
 ) -> Table:
-    """Published means beside ours, where data set, noise, method and label count are the same.
+    """Published means beside ours, where dataset, noise, method and label count are the same.
 
     Parameters
     ----------
     metrics, methods, noises
         As in :func:`~denoiseg_flow.reporting.tables.quality.segmentation_table`.
     published
-        Columns dataset, noise, method, n_labelled, metric, mean, sem (may be empty), source, as in
+        Columns dataset, noise, method, n_annotated, metric, mean, sem (may be empty), source, as in
         ``config/published/denoiseg.csv``.
     dataset_names, method_names
         Our name: published name. A method that stands for DenoiSeg at one alpha also gets the
@@ -80,7 +80,7 @@ def published_table(
     )
     return Table(
         "Published numbers",
-        "Our means beside published ones, by number of labelled training images (columns). "
+        "Our means beside published ones, by number of annotated training images (columns). "
         f"{definitions(shown)} {error_bar(data)} Published numbers carry "
         "± where the source gives it. Oracle: alpha was chosen on the test set, so this is no fair "
         f"comparison. Sources: {'; '.join(sorted(set(data['source'])))}.",
@@ -103,9 +103,9 @@ def _published_panel(heading: str, part: pd.DataFrame) -> Panel:
                 "difference": format_number(row.difference, row.metric, "+"),
             }
         for kind, text in texts.items():
-            frames.append((row.method, kind, row.n_labelled))
+            frames.append((row.method, kind, row.n_annotated))
             cells.append(Cell(text))
-    frame = pd.DataFrame(frames, columns=["method", "number", "n_labelled"])
+    frame = pd.DataFrame(frames, columns=["method", "number", "n_annotated"])
     frame["method"] = frame["method"].astype(part["method"].dtype)
     frame["number"] = pd.Categorical(frame["number"], kinds, ordered=True)
-    return wide_panel(heading, frame, cells, ["method", "number"], "n_labelled")
+    return wide_panel(heading, frame, cells, ["method", "number"], "n_annotated")

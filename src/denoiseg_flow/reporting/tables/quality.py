@@ -51,7 +51,7 @@ _SELF_SUPERVISION = {
 def segmentation_table(
     metrics: pd.DataFrame, methods: list[str], noises: Mapping[str, str]
 ) -> Table:
-    """Segmentation quality: method x number of labelled images, per data set and noise level.
+    """Segmentation quality: method x number of annotated images, per dataset and noise level.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ def segmentation_table(
         return empty_table("Segmentation", "no annotated test image holds an object", data)
     return Table(
         "Segmentation",
-        "Segmentation quality of each method by number of labelled training images (columns). "
+        "Segmentation quality of each method by number of annotated training images (columns). "
         f"{definitions(('AP', 'SEG'))} {noise_levels(noises)} {error_bar(data)} Bold: best of the "
         "column.",
         data,
         tuple(
-            wide_panel(heading, part, _mean_cells(part, "n_labelled"), ["method"], "n_labelled")
+            wide_panel(heading, part, _mean_cells(part, "n_annotated"), ["method"], "n_annotated")
             for _, heading, part in split_panels(data, ("AP", "SEG"), ["dataset", "noise"])
         ),
     )
@@ -89,7 +89,7 @@ def denoising_table(
     methods: list[str],
     noises: Mapping[str, str],
 ) -> Table:
-    """Denoising quality: method and number of labels x noise level, per data set and metric.
+    """Denoising quality: method and number of labels x noise level, per dataset and metric.
 
     The first row of PSNR and SSIM is the noisy input itself; it takes no part in the ranking.
 
@@ -112,7 +112,9 @@ def denoising_table(
         "column, noisy input aside (it depends on no seed and has no error bar).",
         data,
         tuple(
-            wide_panel(heading, part, _mean_cells(part, "noise"), ["method", "n_labelled"], "noise")
+            wide_panel(
+                heading, part, _mean_cells(part, "noise"), ["method", "n_annotated"], "noise"
+            )
             for _, heading, part in split_panels(data, shown, ["dataset"])
         ),
     )
@@ -143,7 +145,7 @@ def self_supervision_table(
     Returns
     -------
     Table
-        A panel per data set and noise level; the true errors are left out where there are no
+        A panel per dataset and noise level; the true errors are left out where there are no
         clean images.
     """
     judged = metrics.loc[metrics["metric"] == "loss_self_supervised", "method"].unique()
@@ -157,7 +159,7 @@ def self_supervision_table(
     for (dataset, noise), part in data.groupby(["dataset", "noise"], observed=True, sort=True):
         cells = [Cell(format_mean(row.mean, row.sem, row.metric)) for row in part.itertuples()]
         heading = f"{dataset}, {noise}"
-        panels.append(wide_panel(heading, part, cells, ["method", "n_labelled"], "measure"))
+        panels.append(wide_panel(heading, part, cells, ["method", "n_annotated"], "measure"))
     return Table(
         "Self-supervision",
         "How well methods foretell pixels that they do not see. The self-supervised loss is the "
@@ -206,11 +208,11 @@ def paired_table(
             differs = row.p_adjusted <= 1 - LEVEL and excludes_zero
             cells.append(Cell(number + interval, bold=differs))
         panels.append(
-            wide_panel(f"{heading}, minus {reference}", part, cells, ["method"], "n_labelled")
+            wide_panel(f"{heading}, minus {reference}", part, cells, ["method"], "n_annotated")
         )
     return Table(
         f"Paired differences to {reference}",
-        f"Each method minus {reference}, by number of labelled training images (columns), paired "
+        f"Each method minus {reference}, by number of annotated training images (columns), paired "
         f"by seed and image. {definitions(shown)} Brackets: 95 % interval, over other trainings "
         f"and other images ({seed_range(data)}; none with one seed, or with fewer than "
         f"{MIN_SOURCES} images). Bold: a difference is shown, with p-values adjusted for the "

@@ -23,12 +23,12 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.reporting.tables.intervals import estimate_mean, holm
 
 #: What identifies one number of a table: everything but seed and image.
-CELL_COLUMNS = ["dataset", "noise", "method", "n_labelled", "metric"]
+CELL_COLUMNS = ["dataset", "noise", "method", "n_annotated", "metric"]
 
 #: How the noisy input is called where it stands among the methods.
 NOISY_INPUT = "noisy input"
 
-_TYPES = {"n_labelled": "int64", "seed": "int64", "value": "float64"}
+_TYPES = {"n_annotated": "int64", "seed": "int64", "value": "float64"}
 
 
 def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        dataset, noise, method, n_labelled, metric, mean, sem (NaN with one seed), n_seeds,
+        dataset, noise, method, n_annotated, metric, mean, sem (NaN with one seed), n_seeds,
         n_sources and n_images (distinct ones), sorted by these columns.
     """
     known = metrics.dropna(subset=["value"])
@@ -148,12 +148,12 @@ def noisy_input(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics of the noisy input itself, once per image and seed.
 
     Every run repeats PSNR_noisy and SSIM_noisy of its test images; here they become the metrics
-    PSNR and SSIM of the method "noisy input" with n_labelled 0.
+    PSNR and SSIM of the method "noisy input" with n_annotated 0.
     """
     rows = metrics[metrics["metric"].isin(["PSNR_noisy", "SSIM_noisy"])]
     rows = rows.drop_duplicates(["dataset", "noise", "seed", "image", "metric"])
     return rows.assign(
-        method=NOISY_INPUT, n_labelled=0, metric=rows["metric"].str.removesuffix("_noisy")
+        method=NOISY_INPUT, n_annotated=0, metric=rows["metric"].str.removesuffix("_noisy")
     )
 
 
@@ -177,8 +177,8 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Return each method minus the reference, with its 95 % interval.
 
-    Values are paired by dataset, noise, n_labelled, seed and image. A method that uses no labels
-    (n_labelled 0) is paired with every label count of the reference, and the other way round.
+    Values are paired by dataset, noise, n_annotated, seed and image. A method that uses no labels
+    (n_annotated 0) is paired with every label count of the reference, and the other way round.
     Means and intervals are those of :func:`intervals.estimate_mean`, of the
     mean differences of each source.
 
@@ -196,10 +196,10 @@ def paired_differences(
     Returns
     -------
     pandas.DataFrame
-        dataset, noise, method, n_labelled, metric, difference, low, high and p (NaN where there
+        dataset, noise, method, n_annotated, metric, difference, low, high and p (NaN where there
         are too few seeds or sources for an interval), from_seeds, n_seeds,
         n_sources, n_images, and p_adjusted, for all methods of the same dataset, noise,
-        n_labelled and metric. Pairs whose difference is not finite are left out.
+        n_annotated and metric. Pairs whose difference is not finite are left out.
     """
     used = metrics[metrics["metric"].isin(list(metric_names))]
     is_reference = used["method"] == reference
@@ -224,15 +224,15 @@ def paired_differences(
 def _pair(methods: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Join both sides on equal label counts, and label-free runs with every other count."""
     keys = ["dataset", "noise", "seed", "source", "image", "metric"]
-    free, reference_free = methods["n_labelled"] == 0, reference["n_labelled"] == 0
+    free, reference_free = methods["n_annotated"] == 0, reference["n_annotated"] == 0
     suffixes = ("", "_reference")
     joined = [
-        methods.merge(reference, on=[*keys, "n_labelled"], suffixes=suffixes),
+        methods.merge(reference, on=[*keys, "n_annotated"], suffixes=suffixes),
         methods[free]
-        .drop(columns="n_labelled")
+        .drop(columns="n_annotated")
         .merge(reference[~reference_free], on=keys, suffixes=suffixes),
         methods[~free].merge(
-            reference[reference_free].drop(columns="n_labelled"), on=keys, suffixes=suffixes
+            reference[reference_free].drop(columns="n_annotated"), on=keys, suffixes=suffixes
         ),
     ]
     return pd.concat(joined, ignore_index=True)

@@ -85,7 +85,7 @@ class Verdict:
 
     dataset: str
     noise: str
-    n_labelled: int
+    n_annotated: int
     method: str
     mean: float
     sem: float
@@ -126,7 +126,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """One sentence about this setting."""
-        given = f"With {count(self.n_labelled, 'annotated image')}, " if self.n_labelled else ""
+        given = f"With {count(self.n_annotated, 'annotated image')}, " if self.n_annotated else ""
         best = "lowest" if self.metric in _LOW_IS_GOOD else "highest"
         text = f"{given}{self.method} has the {best} mean {self.name}, {self.value} ({self.extent})"
         if better := self.names("better"):
@@ -216,7 +216,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which method to use for a purpose on a data set with its noise."""
+    """Which method to use for a purpose on a dataset with its noise."""
 
     dataset: str
     noise: str
@@ -233,7 +233,7 @@ class Recommendation:
 
 
 def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Recommendation]:
-    """Recommend a method for labels, and one for denoised images, of every data set and noise.
+    """Recommend a method for labels, and one for denoised images, of every dataset and noise.
 
     Methods that learn from annotated images are judged with the most of them. Denoised images are
     judged by PSNR or, without clean images, by the self-supervised loss.
@@ -259,7 +259,7 @@ def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Re
 
 
 def best_method(metrics: pd.DataFrame, purpose: str) -> str | None:
-    """Return the method that came out best for a purpose, on one data set with its noise.
+    """Return the method that came out best for a purpose, on one dataset with its noise.
 
     None where nothing was scored. It is the one that :func:`recommend` speaks of.
     """
@@ -277,7 +277,7 @@ def best_run(metrics: pd.DataFrame, runs: Sequence[Run], purpose: str) -> Run | 
     metrics
         Tidy metrics of the whole study.
     runs
-        See :meth:`grid.Grid.candidates`: one for each method, of one data set with
+        See :meth:`grid.Grid.candidates`: one for each method, of one dataset with
         its noise. The first one is taken where none of them was scored, and None if there is none.
     """
     if not runs:
@@ -296,8 +296,8 @@ def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
     else:
         metric = "AP"
     scores = metrics[metrics["metric"] == metric].dropna(subset=["value"])
-    most = scores["n_labelled"].max()
-    return scores[scores["n_labelled"].isin([0, most])].assign(n_labelled=most)
+    most = scores["n_annotated"].max()
+    return scores[scores["n_annotated"].isin([0, most])].assign(n_annotated=most)
 
 
 def ranking_metric(metrics: pd.DataFrame) -> str:
@@ -310,7 +310,7 @@ def ranking_metric(metrics: pd.DataFrame) -> str:
 
 
 def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Verdict]:
-    """Find the best method for every data set, noise level and label count.
+    """Find the best method for every dataset, noise level and label count.
 
     The best one has the best mean of :func:`ranking_metric`.
 
@@ -324,20 +324,20 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
     Returns
     -------
     list of Verdict
-        Sorted by data set, noise level and label count; empty where nothing was scored.
+        Sorted by dataset, noise level and label count; empty where nothing was scored.
     """
     metric = ranking_metric(metrics)
     scores = metrics[metrics["metric"] == metric]
-    cells = ["dataset", "noise", "n_labelled"]
+    cells = ["dataset", "noise", "n_annotated"]
     parts = {cell: part for cell, part in scores.groupby(cells, observed=True)}
     verdicts = []
     for cell, group in summarise(scores).groupby(cells, observed=True):
         ranked, setting = _ranked(group), _Setting.of(parts[cell])
         best = ranked.iloc[0]
-        dataset, noise, n_labelled = cell
+        dataset, noise, n_annotated = cell
         verdicts.append(
             Verdict(
-                str(dataset), str(noise), int(n_labelled), str(best["method"]),
+                str(dataset), str(noise), int(n_annotated), str(best["method"]),
                 float(best["mean"]), float(best["sem"]), int(best["n_seeds"]),
                 int(best["n_sources"]), int(best["n_images"]),
                 _comparisons(setting, ranked["method"].astype(str).tolist(), metric, untrained),
@@ -456,21 +456,21 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
     Returns
     -------
     list of LabelGain
-        Sorted by data set and noise level; none where there is but one number.
+        Sorted by dataset and noise level; none where there is but one number.
     """
-    scores = metrics[(metrics["metric"] == "AP") & (metrics["n_labelled"] > 0)]
+    scores = metrics[(metrics["metric"] == "AP") & (metrics["n_annotated"] > 0)]
     gains = []
     for (dataset, noise), here in scores.groupby(["dataset", "noise"], observed=True):
-        counts = sorted(here["n_labelled"].unique())
+        counts = sorted(here["n_annotated"].unique())
         if len(counts) < 2:
             continue
         *_, (fewer, more) = pairwise(counts)
-        best = best_method(here[here["n_labelled"] == more], LABELS)
+        best = best_method(here[here["n_annotated"] == more], LABELS)
         # Numbers take the place of methods, and methods of noise levels, so that the same pairing
         # serves.
-        ends = here[here["n_labelled"].isin([fewer, more])]
+        ends = here[here["n_annotated"].isin([fewer, more])]
         turned = ends.assign(
-            noise=ends["method"].astype(str), method=ends["n_labelled"].astype(str), n_labelled=1
+            noise=ends["method"].astype(str), method=ends["n_annotated"].astype(str), n_annotated=1
         )
         found = paired_differences(turned, str(fewer), ("AP",))
         found["p_adjusted"] = holm(found["p"].to_numpy(float))

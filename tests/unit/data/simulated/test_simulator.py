@@ -1,4 +1,4 @@
-"""The simulated data set is reproducible, and as difficult as it says."""
+"""The simulated dataset is reproducible, and as difficult as it says."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_noise_is_photon_noise(items):
 
 
 def test_nuclei_stay_the_same_whatever_else_is_simulated():
-    """Other nuclei would change every number that a study of the default data set came to."""
+    """Other nuclei would change every number that a study of the default dataset came to."""
     assert int(SIX[0].image.sum()) == pytest.approx(396_340, rel=1e-4)
     assert int(SIX[5].image.sum()) == pytest.approx(423_625, rel=1e-4)
 

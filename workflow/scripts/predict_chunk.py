@@ -5,7 +5,7 @@ from pathlib import Path
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.chunks import divide
-from denoiseg_flow.deployment.predict_images import apply_model
+from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
 
@@ -18,7 +18,7 @@ def main(snakemake):
         chunks = divide(find_images([snakemake.input.images]), int(snakemake.wildcards.chunks))
         asked = dict(params.reading)
         reading = Reading.of(asked | {"dimensions": 2 if asked["planes"] else None})
-        apply_model(
+        predict_images(
             Path(snakemake.input.model),
             chunks.get(int(snakemake.wildcards.chunk), {}),
             finished.parents[2],
