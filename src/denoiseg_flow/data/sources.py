@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.data import folders, splitting
+from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
@@ -19,6 +21,11 @@ SIMULATOR_KEYS = (
     "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
 )  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
+
+ARCHIVE_FORMATS = {
+    "denoiseg_npz": ArchiveFormat(read_denoiseg_npz, annotated=True, clean=True),
+}
+"""What ``format`` of a dataset with ``source: remote`` can name, besides ``folder``."""
 
 
 def simulator_options(spec: Spec) -> dict[str, Any]:
@@ -172,8 +179,8 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
     """Return whether the clean images of a dataset are known, in a combined one of all parts."""
     return all(
         spec["source"] == "simulate"
-        or spec.get("format") == "denoiseg_npz"
         or bool(spec.get("clean"))
+        or (spec.get("format") in ARCHIVE_FORMATS and ARCHIVE_FORMATS[spec["format"]].clean)
         for spec in (datasets[part] for part in parts(datasets, name))
     )
 
@@ -210,7 +217,9 @@ def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
     spec = datasets[parts(datasets, name)[0]]
     if spec["source"] == "simulate":
         return count_in_advance(spec)[1] > 0
-    return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
+    if spec.get("format") in ARCHIVE_FORMATS:
+        return ARCHIVE_FORMATS[spec["format"]].annotated
+    return bool(spec.get("masks"))
 
 
 def count_in_advance(spec: Spec) -> tuple[int, int] | None:

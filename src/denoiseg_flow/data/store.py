@@ -18,12 +18,12 @@ from numpy.typing import DTypeLike
 from denoiseg_flow import __version__
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file, read_image
+from denoiseg_flow.data.files.reader import READERS, UNREADABLE, open_image_file, read_image
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 
-ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr")
+ENDINGS = tuple(READERS)
 
 BAND_ROWS = 256  # of an image that is written piece by piece
 LARGE = 1024  # pixels a side: such an image is written in tiles if it is larger
