@@ -46,7 +46,7 @@ class ZarrSource:
     InputError
         If the folder is no OME-Zarr image, holds several, misses chunks, or has huge ones.
     OSError, ValueError, ...
-        If it is damaged: anything in ``image_files.UNREADABLE``.
+        If it is damaged: anything in ``reader.UNREADABLE``.
     """
 
     palette = False

@@ -46,7 +46,7 @@ class TifSource:
     InputError
         If the file holds several images.
     OSError, ValueError, ...
-        If it is damaged: anything in ``image_files.UNREADABLE``.
+        If it is damaged: anything in ``reader.UNREADABLE``.
     """
 
     def __init__(self, path: Path) -> None:
