@@ -14,6 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -130,12 +131,8 @@ def _only(folder: str | Path, name: str) -> Path:
 def _together(
     images: Iterator[np.ndarray], labels: Iterator[np.ndarray], path: Path, key: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    end = object()
-    while True:
-        image, truth = next(images, end), next(labels, end)
-        if image is end and truth is end:
-            return
-        if image is end or truth is end:
+    for image, truth in zip_longest(images, labels):
+        if image is None or truth is None:
             raise InputError(
                 f"{path} holds a different number of images ({key}) and masks: download it again"
             )

@@ -95,7 +95,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dropped": (lambda value: _is_number(value) and 0 < value < 1, "a share above 0 and below 1"),
     "flipped": (lambda value: _is_number(value) and 0 < value <= 1, "a share above 0, at most 1"),
     "length": (
-        lambda value: isinstance(value, Integral) and value >= 2,
+        lambda value: isinstance(value, Integral) and int(value) >= 2,
         "a whole number of pixels, at least 2",
     ),
     "axis": (lambda value: value in ("x", "y"), "x or y"),

@@ -106,7 +106,7 @@ def left_out(prepared: Path) -> list[Finding]:
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
-    if spec.get("format") in ARCHIVE_FORMATS:
+    if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
         return _from_archive(ARCHIVE_FORMATS[spec["format"]], raw, values)
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
@@ -134,8 +134,11 @@ def _from_folders(
     for name, image_path, mask_path, clean_path in folders.find(**kinds):
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
-            masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
-            cleans = _open_regions(clean_path, reading, stack)
+            masks = cleans = None
+            if mask_path is not None:
+                masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            if clean_path is not None:
+                cleans = _open_regions(clean_path, reading, stack)
             for others, kind, path in (
                 (masks, "mask", mask_path),
                 (cleans, "clean image", clean_path),
@@ -159,11 +162,9 @@ def _from_folders(
 
 
 def _open_regions(
-    path: Path | None, reading: Reading, stack: ExitStack, indexed: bool = False
-) -> list[Region] | None:
+    path: Path, reading: Reading, stack: ExitStack, indexed: bool = False
+) -> list[Region]:
     """Return the images of a file, which stays open as long as ``stack``."""
-    if path is None:
-        return None
     file = stack.enter_context(open_image_file(path, reading.axes, indexed))
     return list(find_regions(file, reading))
 

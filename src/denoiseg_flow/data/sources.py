@@ -216,10 +216,18 @@ def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
     """
     spec = datasets[parts(datasets, name)[0]]
     if spec["source"] == "simulate":
-        return count_in_advance(spec)[1] > 0
+        return count_simulated(spec)[1] > 0
     if spec.get("format") in ARCHIVE_FORMATS:
         return ARCHIVE_FORMATS[spec["format"]].annotated
     return bool(spec.get("masks"))
+
+
+def count_simulated(spec: Spec) -> tuple[int, int]:
+    """Return the numbers of images and of annotated images of a simulated dataset."""
+    n_images = spec.get("n_images", simulator.N_IMAGES)
+    structure = spec.get("structure", simulator.STRUCTURES[0])
+    simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
+    return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
 
 
 def count_in_advance(spec: Spec) -> tuple[int, int] | None:
@@ -228,12 +236,9 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     Of a folder, it is not known where files hold several images.
     """
     if spec["source"] == "simulate":
-        n_images = spec.get("n_images", simulator.N_IMAGES)
-        structure = spec.get("structure", simulator.STRUCTURES[0])
-        simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
-        return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
+        return count_simulated(spec)
     if spec["source"] == "folder":
-        sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+        sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
         if _holds_several(sources[0].image, spec):
             return None
         return len(sources), sum(source.mask is not None for source in sources)

@@ -216,7 +216,7 @@ def write_bands(
     tifffile.imwrite(
         path,
         (
-            zlib.compress(np.ascontiguousarray(part))
+            zlib.compress(np.ascontiguousarray(part).data)
             for band in bands
             for part in (_tiles(band) if tiled else [band])
         ),

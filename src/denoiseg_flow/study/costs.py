@@ -115,12 +115,12 @@ def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> lis
     """Return the convolutions of a network in their order, see :mod:`denoiseg_flow.networks`."""
     if network == "dncnn":
         widths = [inputs, *[filters] * 7, 4]
-        return [Convolution(*pair, side=3, level=0) for pair in pairwise(widths)]
+        return [Convolution(before, after, side=3, level=0) for before, after in pairwise(widths)]
     if network == "autoencoder":
         widths, levels = [inputs, *[filters] * 4, 4], [0, 1, 2, 1, 0]
         return [
-            Convolution(*pair, side=3, level=level)
-            for *pair, level in zip(widths[:-1], widths[1:], levels, strict=True)
+            Convolution(before, after, side=3, level=level)
+            for before, after, level in zip(widths[:-1], widths[1:], levels, strict=True)
         ]
     widths = [filters * 2**level for level in range(depth + 1)]
     found = []
@@ -357,6 +357,7 @@ def _seconds(each: Work, pixels: float) -> float:
 
 def _calibration(method: Method, images: Extent) -> Cost:
     """Return what it costs to choose the parameter of a classical denoiser."""
+    assert method.classical is not None
     pixels = min(images.pixels, CALIBRATION_SIDE**2)
     passes = CALIBRATION_PASSES * method.calibrated
     n_images = min(images.n_val or images.n_test, CALIBRATION_IMAGES)

@@ -24,15 +24,17 @@ def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
         return np.memmap(file.name, dtype, "r+", shape=shape)
 
 
-def release(array: np.ndarray | None) -> None:
+def release(array: object) -> None:
     """Give back the memory that a memory-mapped array takes; its values stay in the file.
 
     Every page that was read or written counts as memory of the process until then. Does nothing
-    to other arrays.
+    to anything else.
     """
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if mapped and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    if not isinstance(array, np.memmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    base: object = array.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def reserve(path: str | Path, size: int) -> None:

@@ -16,10 +16,11 @@ PIECE = 2**24  # pixels that are read together
 class Readable(Protocol):
     """An array, or what can be read like one."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __getitem__(self, place: Place) -> np.ndarray: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __getitem__(self, place: Place, /) -> np.ndarray: ...
 
 
 def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[slice, slice]]:
