@@ -28,7 +28,7 @@ from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding
 from denoiseg_flow.jobs import checksums
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_folder
 
 logger = logging.getLogger(__name__)
 _LEFT_OUT = "left_out.json"
