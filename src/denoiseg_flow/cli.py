@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import yaml
 
-from denoiseg_flow import __version__, findings
+from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
 from denoiseg_flow.data.folders import find_images, left_out
@@ -20,6 +20,7 @@ from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
+from denoiseg_flow.version import __version__
 
 # Quoted, because it takes no parameters at run time.
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
