@@ -347,6 +347,7 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
     probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
     truths = (open_image(mask) for _, mask in annotated)
     threshold = choose_threshold(zip(probabilities, truths, strict=True), model.recipe.instances)
+    assert threshold is not None  # check_subsets found an annotated object
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
     logger.info(
