@@ -1,6 +1,8 @@
 """The command ``denoiseg-flow``."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +82,21 @@ def test_is_installed():
     command = Path(sys.executable).with_name("denoiseg-flow")
     result = subprocess.run([command, "--version"], capture_output=True, text=True)
     assert result.stdout == f"denoiseg-flow {__version__}\n"
+
+
+def test_without_a_command_it_prints_help(capsys):
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    for command in ("predict", "describe", "export"):
+        assert f"\n    {command} " in text
+
+
+@pytest.mark.parametrize("name", ["predict", "describe", "export"])
+def test_examples_of_the_help_are_accepted(capsys, name):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    examples = re.findall(r"^  denoiseg-flow (.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert examples
+    for example in examples:
+        options = cli._parser().parse_args(shlex.split(example))
+        assert options.command == name and options.model.name == "model.pt"

@@ -13,13 +13,15 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from denoiseg_flow.data.archive import ArchiveImage
 from denoiseg_flow.errors import InputError, plain
 
 PARTS = (
@@ -50,21 +52,7 @@ _BROKEN = (
 )
 
 
-class NpzImage(NamedTuple):
-    """One image of a DenoiSeg archive."""
-
-    name: str
-    subset: str
-    """train, val or test."""
-    image: np.ndarray
-    """Shape (y, x)."""
-    labels: np.ndarray
-    """Shape (y, x), as stored: integer or float."""
-    origin: str
-    """File, array and index, for messages."""
-
-
-def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
+def read_denoiseg_npz(folder: str | Path) -> Iterator[ArchiveImage]:
     """Read an unpacked DenoiSeg archive, one image at a time.
 
     Parameters
@@ -74,7 +62,8 @@ def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
 
     Yields
     ------
-    NpzImage
+    ArchiveImage
+        Images of these archives have no noise: each is its own clean image.
 
     Raises
     ------
@@ -86,7 +75,7 @@ def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
         pairs = _together(read_images(path, images), read_images(path, labels), path, images)
         for number, (image, truth) in enumerate(pairs, start=1):
             origin = f"{file_name}:{images}[{number - 1}]"
-            yield NpzImage(f"{subset}_{number:05d}", subset, image, truth, origin)
+            yield ArchiveImage(f"{subset}_{number:05d}", image, truth, image, subset, origin)
 
 
 def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
@@ -141,12 +130,8 @@ def _only(folder: str | Path, name: str) -> Path:
 def _together(
     images: Iterator[np.ndarray], labels: Iterator[np.ndarray], path: Path, key: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    end = object()
-    while True:
-        image, truth = next(images, end), next(labels, end)
-        if image is end and truth is end:
-            return
-        if image is end or truth is end:
+    for image, truth in zip_longest(images, labels):
+        if image is None or truth is None:
             raise InputError(
                 f"{path} has different numbers of images ({key}) and masks; download it again"
             )

@@ -163,7 +163,8 @@ class _Member(NamedTuple):
     """A plain file: neither link nor device."""
     size: int
     """Declared size in bytes."""
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], IO[bytes] | None]
+    """Open a plain file; nothing else can be."""
 
 
 def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKED) -> None:
@@ -208,11 +209,11 @@ class _Header(tarfile.TarInfo):
     """A tar header that raises ReadError if it is damaged or its extension is too long."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         """Return the header in a block of bytes."""
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]  # not in typeshed
             # tarfile would treat it as the end of the archive.
             raise tarfile.ReadError(f"damaged header, {error}") from error
         if header.type in _EXTENSIONS and header.size > _LONGEST_HEADER:
@@ -266,7 +267,9 @@ def _extract(members: Iterable[_Member], folder: Path, archive: Path, max_bytes:
             target.mkdir(parents=True, exist_ok=True)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, target.open("xb") as sink:
+        source = member.open()
+        assert source is not None
+        with source, target.open("xb") as sink:
             while chunk := source.read(_CHUNK):  # count, because declared sizes may be wrong
                 left -= len(chunk)
                 if left < 0:

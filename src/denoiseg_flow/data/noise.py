@@ -101,7 +101,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a fraction above 0 and at most 1",
     ),
     "length": (
-        lambda value: isinstance(value, Integral) and value >= 2,
+        lambda value: isinstance(value, Integral) and int(value) >= 2,
         "a whole number of pixels, at least 2",
     ),
     "axis": (lambda value: value in ("x", "y"), "x or y"),

@@ -16,14 +16,14 @@ import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import folders, manifest
+from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import link_parts
-from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.sources import FOLDER_KEYS, Spec, _dimensions
+from denoiseg_flow.data.sources import ARCHIVE_FORMATS, FOLDER_KEYS, Spec, _dimensions
 from denoiseg_flow.data.store import copy_image, write_image
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
@@ -106,8 +106,8 @@ def left_out(prepared: Path) -> list[Finding]:
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
-    if spec.get("format") == "denoiseg_npz":
-        return _from_npz(raw, values)
+    if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
+        return _from_archive(ARCHIVE_FORMATS[spec["format"]], raw, values)
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=_dimensions(spec))
@@ -122,7 +122,7 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
         return {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-    if spec["format"] == "denoiseg_npz":
+    if spec["format"] in ARCHIVE_FORMATS:
         return {}
     return {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
 
@@ -134,8 +134,11 @@ def _from_folders(
     for name, image_path, mask_path, clean_path in folders.find(**kinds):
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
-            masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
-            cleans = _open_regions(clean_path, reading, stack)
+            masks = cleans = None
+            if mask_path is not None:
+                masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            if clean_path is not None:
+                cleans = _open_regions(clean_path, reading, stack)
             for others, kind, path in (
                 (masks, "mask", mask_path),
                 (cleans, "clean image", clean_path),
@@ -159,25 +162,29 @@ def _from_folders(
 
 
 def _open_regions(
-    path: Path | None, reading: Reading, stack: ExitStack, indexed: bool = False
-) -> list[Region] | None:
+    path: Path, reading: Reading, stack: ExitStack, indexed: bool = False
+) -> list[Region]:
     """Return the images of a file, which ``stack`` keeps open."""
-    if path is None:
-        return None
     file = stack.enter_context(open_image_file(path, reading.axes, indexed))
     return list(find_regions(file, reading))
 
 
-def _from_npz(raw: str | Path, values: Mapping[str, Any]) -> Iterator[_Sample]:
-    """Yield the images of a DenoiSeg archive; without noise, each is its own clean image."""
-    for item in read_denoiseg_npz(raw):
-        mask = check_mask(item.labels, f"of {item.origin}", **values)
-        check_pair(item.image, mask, item.origin, "labels", "mask")
+def _from_archive(
+    archive: ArchiveFormat, raw: str | Path, values: Mapping[str, Any]
+) -> Iterator[_Sample]:
+    """Yield the images of an unpacked archive; ``values`` are keyword arguments of `check_mask`."""
+    for item in archive.read(Path(raw)):
+        mask = item.mask
+        if mask is not None:
+            mask = check_mask(mask, f"of {item.origin}", **values)
+            check_pair(item.image, mask, item.origin, "of the archive", "mask")
+        if item.clean is not None:
+            check_pair(item.image, item.clean, item.origin, "of the archive", "clean image")
         yield _Sample(
             item.name,
             item.image,
             mask,
-            item.image,
+            item.clean,
             item.origin,
             Metadata("YX"),
             item.subset,

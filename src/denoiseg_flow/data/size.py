@@ -11,7 +11,7 @@ from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.simulated import simulator
-from denoiseg_flow.data.sources import FOLDER_KEYS, count_in_advance
+from denoiseg_flow.data.sources import count_simulated
 
 Spec = Mapping[str, Any]
 
@@ -105,7 +105,7 @@ def _find(spec: Spec, table: Path) -> _Part:
     if spec["source"] == "simulate":
         side = spec.get("size", simulator.SIZE)
         shape = (*filter(None, [spec.get("depth")]), side, side)
-        return _Part(*count_in_advance(spec), shape)
+        return _Part(*count_simulated(spec), shape)
     if spec["source"] == "folder":
         return _of_folders(spec)
     return _ARCHIVE
@@ -115,14 +115,14 @@ def _of_manifest(table: Path) -> _Part:
     rows = manifest.read(table)
     volume = (rows["depth"] * rows["height"] * rows["width"]).idxmax()
     depth, *plane = rows.loc[volume, ["depth", "height", "width"]]
-    given = tuple(int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
+    n_val, n_test = (int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
     shape = tuple(map(int, plane if depth == 1 else (depth, *plane)))
-    return _Part(len(rows), int(rows["annotated"].sum()), shape, given)
+    return _Part(len(rows), int(rows["annotated"].sum()), shape, (n_val, n_test))
 
 
 def _of_folders(spec: Spec) -> _Part:
     """Estimate from all file names and the first file; each file may hold several images."""
-    sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+    sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
     with open_image_file(sources[0].image, spec.get("axes")) as file:
         regions = list(find_regions(file, Reading.of(spec)))
         shape = regions[0].shape

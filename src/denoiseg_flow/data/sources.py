@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.data import folders, splitting
+from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
@@ -19,6 +21,11 @@ SIMULATOR_KEYS = (
     "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
 )  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
+
+ARCHIVE_FORMATS = {
+    "denoiseg_npz": ArchiveFormat(read_denoiseg_npz, annotated=True, clean=True),
+}
+"""What ``format`` of a dataset with ``source: remote`` can name, besides ``folder``."""
 
 
 def simulator_options(spec: Spec) -> dict[str, Any]:
@@ -171,8 +178,8 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
     """Return whether a dataset, or every part of a combined one, has clean images."""
     return all(
         spec["source"] == "simulate"
-        or spec.get("format") == "denoiseg_npz"
         or bool(spec.get("clean"))
+        or (spec.get("format") in ARCHIVE_FORMATS and ARCHIVE_FORMATS[spec["format"]].clean)
         for spec in (datasets[part] for part in parts(datasets, name))
     )
 
@@ -208,8 +215,18 @@ def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
     """
     spec = datasets[parts(datasets, name)[0]]
     if spec["source"] == "simulate":
-        return count_in_advance(spec)[1] > 0
-    return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
+        return count_simulated(spec)[1] > 0
+    if spec.get("format") in ARCHIVE_FORMATS:
+        return ARCHIVE_FORMATS[spec["format"]].annotated
+    return bool(spec.get("masks"))
+
+
+def count_simulated(spec: Spec) -> tuple[int, int]:
+    """Return the numbers of images and of annotated images of a simulated dataset."""
+    n_images = spec.get("n_images", simulator.N_IMAGES)
+    structure = spec.get("structure", simulator.STRUCTURES[0])
+    simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
+    return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
 
 
 def count_in_advance(spec: Spec) -> tuple[int, int] | None:
@@ -218,12 +235,9 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     They are not known in advance for folders whose files hold several images each.
     """
     if spec["source"] == "simulate":
-        n_images = spec.get("n_images", simulator.N_IMAGES)
-        structure = spec.get("structure", simulator.STRUCTURES[0])
-        simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
-        return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
+        return count_simulated(spec)
     if spec["source"] == "folder":
-        sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+        sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
         if _holds_several(sources[0].image, spec):
             return None
         return len(sources), sum(source.mask is not None for source in sources)

@@ -74,7 +74,10 @@ def split(
         If there are fewer than three images, the fractions leave none for training, the manifest
         has no given split, or fewer than ``n_train`` training images are left.
     """
-    subset = _given(manifest) if how == GIVEN else pd.Series(_draw(manifest, how), manifest.index)
+    if isinstance(how, str):
+        subset = _given(manifest)
+    else:
+        subset = pd.Series(_draw(manifest, how), manifest.index)
     table = manifest.assign(subset=subset)
     if n_train is not None and (subset == CROSS).any():
         raise InputError(

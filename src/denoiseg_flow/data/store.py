@@ -17,13 +17,13 @@ from numpy.typing import DTypeLike
 
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file, read_image
+from denoiseg_flow.data.files.reader import READERS, UNREADABLE, open_image_file, read_image
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.version import __version__
 
-ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr")
+ENDINGS = tuple(READERS)
 
 BAND_ROWS = 256  # rows written at once
 LARGE = 1024  # pixels; images are tiled if both sides are longer
@@ -214,7 +214,7 @@ def write_bands(
     tifffile.imwrite(
         path,
         (
-            zlib.compress(np.ascontiguousarray(part))
+            zlib.compress(np.ascontiguousarray(part).data)
             for band in bands
             for part in (_tiles(band) if tiled else [band])
         ),

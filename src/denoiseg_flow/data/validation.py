@@ -44,7 +44,8 @@ def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
     """
     if not math.prod(image.shape):
         raise InputError(f"image {name} has no pixels (shape {image.shape}); remove it")
-    n_bad, extremes = 0, []
+    n_bad = 0
+    extremes: list[tuple[float, float]] = []
     for place in pieces(image.shape, PIECE):
         values = image[place]
         if values.dtype.kind == "f":
@@ -64,7 +65,7 @@ def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
     return _pixel_type(image.dtype, name, low, high)
 
 
-def _pixel_type(dtype: np.dtype, name: str, low: np.generic, high: np.generic) -> np.dtype:
+def _pixel_type(dtype: np.dtype, name: str, low: float, high: float) -> np.dtype:
     kind, size = dtype.kind, dtype.itemsize
     if kind == "b":
         return np.dtype(np.uint8)

@@ -26,7 +26,13 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.classes import CLASSES
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel, chain
+from denoiseg_flow.models.model import (
+    AnyModel,
+    ClassicalModel,
+    ImageModels,
+    TrainedModel,
+    chain,
+)
 from denoiseg_flow.models.model_file import existing_model, load_model
 
 FORMAT = "0.5.14"  # format version; newer versions of bioimageio.spec raise it themselves
@@ -143,7 +149,7 @@ def _load(file: Path) -> list[TrainedModel]:
         reason = _obstacle(model)
         if reason:
             raise InputError(f"cannot export model {file}, because {reason}")
-    return models
+    return [model for model in models if isinstance(model, TrainedModel)]
 
 
 def _obstacle(model: AnyModel) -> str | None:
@@ -151,7 +157,7 @@ def _obstacle(model: AnyModel) -> str | None:
     method = f"method '{model.method.name}'"
     if isinstance(model, ClassicalModel):
         return f"{method} is a classical filter without a network; export one that has a network"
-    if model.method.each_image:
+    if isinstance(model, ImageModels):
         return f"{method} trains a network for each image; export a model of another method"
     smallest = min(std for _, std in model.normalisation.channels())
     if smallest < SMALLEST_STD:
@@ -220,7 +226,7 @@ def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndar
     before = middle_plane(noisy[0])
     after = middle_plane(outputs.get("denoised", noisy)[0])
     labels = nothing = np.zeros(before.shape, np.uint8)
-    if "probabilities" in outputs:
+    if "probabilities" in outputs and model.threshold is not None:
         thresholds = [model.threshold.value]
         (found,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
         labels = middle_plane(found)

@@ -133,8 +133,9 @@ def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
     layout = models[0].layout
     shape, image = ("z, y, x", "volume") if layout.dimensions == 3 else ("y, x", "image")
     noisy = f"- `noisy`: the {image} as recorded, {_recorded(models[0], known)}"
-    if known.spacing():
-        size = " x ".join(f"{step:g}" for step in known.spacing())
+    spacing = known.spacing()
+    if spacing:
+        size = " x ".join(f"{step:g}" for step in spacing)
         noisy += f" The {_pixels(layout)} of the test image measure {size} micrometres ({shape})."
     axes = f"The axes of every tensor are batch, channel, {shape}."
     lines = ["## Input and output", "", axes, "", noisy]
@@ -179,6 +180,7 @@ def _pixels(layout: Layout) -> str:
 
 
 def _instances(model: TrainedModel) -> str:
+    assert model.threshold is not None
     threshold = model.threshold.value
     sides = "faces" if model.layout.dimensions == 3 else "sides"
     if model.recipe.instances == "components":

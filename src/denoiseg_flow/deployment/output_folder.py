@@ -92,7 +92,7 @@ def check_targets(
             problem = f"is not among the results that {record.path} lists"
             if os.path.abspath(path) == given:
                 problem = "is one of the images to predict"
-            elif result in listed:
+            elif entry and result in listed:
                 problem = f"is the result of {entry.source}, not of {source}"
             raise InputError(f"{path} would be overwritten, but {problem}; {_ELSEWHERE}")
     return known

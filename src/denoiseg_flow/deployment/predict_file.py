@@ -25,7 +25,13 @@ from denoiseg_flow.deployment.output_folder import UNFINISHED
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.methods.instances import label_type
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, chain, denoises
+from denoiseg_flow.models.model import (
+    AnyModel,
+    ImageModels,
+    TrainedModel,
+    chain,
+    denoises,
+)
 from denoiseg_flow.models.predict_run import predict_any
 
 OTHER_SIZE = 1.25  # ratio of pixel sizes that causes a warning
@@ -128,7 +134,7 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     """Return how to read a file for a model; raise InputError if they do not match."""
     axes, path = file.metadata.axes, file.path
     is_stack = "Z" in axes
-    if isinstance(model, ClassicalModel):
+    if not isinstance(model, TrainedModel):
         # Classical denoisers process planes and volumes.
         return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
     trained = model.layout.dimensions
@@ -177,6 +183,7 @@ def _predict(
     for each, channel in zip(levels, image if len(levels) > 1 else [image], strict=True):
         each.add(channel)
     for number, step in enumerate(chain(model)):
+        assert not isinstance(step, ImageModels)
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
         if step.method.denoises:
             read.unlink()  # it may be large

@@ -54,8 +54,8 @@ def suggest(
     if not others:
         return pd.DataFrame(columns=COLUMNS)
     if len(others) > MANY:
-        order = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
-        others = sorted(order[:MANY])
+        drawn = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
+        others = sorted(drawn[:MANY])
     looked = [look_at(model, open_image(images / f"{name}.tif")) for name in (*annotated, *others)]
     uncertainty = np.array([entropy for entropy, _ in looked[len(annotated) :]])
     features = np.array([each for _, each in looked])
@@ -67,7 +67,7 @@ def suggest(
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
-def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:
+def look_at(model: TrainedModel, image: np.ndarray) -> tuple[float, NDArray[np.float64]]:
     """Return what a network thinks of an image: its uncertainty, and a description.
 
     The uncertainty is the mean entropy of the class probabilities in bits. The description are
@@ -85,22 +85,22 @@ def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.floa
     return total / count, np.concatenate([mean, spread])
 
 
-def entropy(probabilities: NDArray) -> NDArray:
+def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy (...) of class probabilities (class, ...), in bits."""
     clipped = np.clip(probabilities, np.finfo(np.float32).tiny, 1)
     return -(clipped * np.log2(clipped)).sum(axis=0)
 
 
 @contextmanager
-def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]]:
+def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
     """Note size, means and mean squares of what the last convolution reads, at every call."""
-    noted: list[tuple[int, NDArray, NDArray]] = []
+    noted: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].double()
         others = [axis for axis in range(x.dim()) if axis != 1]
-        means = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
-        noted.append((x[:, 0].numel(), *means))
+        mean, square = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
+        noted.append((x[:, 0].numel(), mean, square))
 
     kinds = (nn.Conv2d, nn.Conv3d)
     last = [layer for layer in network.modules() if isinstance(layer, kinds)][-1]
@@ -112,7 +112,7 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]
 
 
 def coverage_order(
-    features: NDArray, covered: NDArray, candidates: NDArray, count: int
+    features: np.ndarray, covered: np.ndarray, candidates: np.ndarray, count: int
 ) -> NDArray[np.int64]:
     """Return which images to take, one after the other, to have one like each of them soonest.
 

@@ -72,11 +72,11 @@ class Residual:
 
 def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
     """Read an image and what became of it, see :func:`judge_residual`."""
-    both = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
-    return judge_residual(*both, noise)
+    before, after = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
+    return judge_residual(before, after, noise)
 
 
-def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> Residual:
+def judge_residual(noisy: np.ndarray, denoised: np.ndarray, noise: NoiseStructure) -> Residual:
     """Judge what a denoiser took away from an image.
 
     Parameters
@@ -120,7 +120,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     )
 
 
-def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
+def _removed(noisy: np.ndarray, residual: np.ndarray, noise: NoiseStructure) -> float:
     """Return how much of the noise was removed, see :class:`Residual`."""
     if noise.kind not in ("independent", "x", "y"):
         return float("nan")
@@ -131,7 +131,7 @@ def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
     return float(np.sqrt(taken / before)) if before else float("nan")
 
 
-def _windows(image: NDArray) -> NDArray:
+def _windows(image: np.ndarray) -> np.ndarray:
     """Return (rows, columns, y, x), the windows of an image, each of mean 0; the rest is left out.
 
     An image that is smaller than a window is one.
@@ -143,7 +143,7 @@ def _windows(image: NDArray) -> NDArray:
     return cut - cut.mean(axis=(2, 3), keepdims=True)
 
 
-def _beside(windows: NDArray, axis: int) -> NDArray:
+def _beside(windows: np.ndarray, axis: int) -> np.ndarray:
     """Return the covariance of neighbours along an axis of each window; 0 if there are none."""
     size = windows.shape[axis]
     if size < 2:

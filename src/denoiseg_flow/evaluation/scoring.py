@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
@@ -27,7 +26,7 @@ RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
-def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+def segmentation_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
 
     ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
@@ -46,7 +45,9 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
     }
 
 
-def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
+def denoising_scores(
+    truth: np.ndarray, prediction: np.ndarray, noisy: np.ndarray
+) -> dict[str, float]:
     """Return every measure of the denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
@@ -61,7 +62,7 @@ def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dic
 
 
 def j_invariant_scores(
-    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+    truth: np.ndarray | None, prediction: np.ndarray, noisy: np.ndarray
 ) -> dict[str, float]:
     """Return the measures of a J-invariant prediction: without a truth, the loss on itself."""
     scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
@@ -138,7 +139,7 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+    scores: Callable[..., dict[str, float]], path: Path, *images: np.ndarray | None
 ) -> dict[str, float]:
     """Return the scores of images, means over their channels if the file of one has several."""
     if "C" not in read_metadata(path).axes:

@@ -75,7 +75,7 @@ def select_device(
         # The same as use_deterministic_algorithms(True), which imports the compiler as well.
         torch.set_deterministic_debug_mode("error")
         # It would fill all new memory, to tell those who read it unwritten: 5 % of a training.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at import
     else:
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -150,7 +150,7 @@ def _without_kernels() -> str | None:
     )
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager:
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return the context that networks are trained in: bfloat16 where a GPU computes in it.
 
     Weights, optimiser and losses stay in float32, and so does prediction. Older GPUs only emulate

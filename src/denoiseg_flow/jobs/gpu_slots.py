@@ -125,13 +125,15 @@ def check_limit(limit: int | None, shares: Sequence[int | str]) -> None:
     gpus = len(visible_gpus())
     if not gpus:
         return
+    numbers = []
     for share in shares:
         if not isinstance(share, int) or share < 1:
             raise InputError(
                 f"resource 'jobs_per_gpu' is {share}; write a number, 1 or more, or choose the CPU "
                 "by the config key 'device'"
             )
-    share = max(shares, default=1)
+        numbers.append(share)
+    share = max(numbers, default=1)
     if limit is not None and limit > gpus * share:
         raise InputError(
             f"the limit 'gpu' of --resources is {limit}, but {gpus} visible GPU(s) with {share} "

@@ -62,7 +62,9 @@ def _subgrids(shape: tuple[int, ...], count: int) -> list[Any]:
     return [((y + z) % 4 == row) & ((x + 2 * z) % 4 == column) for row, column in starts]
 
 
-def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = True) -> NDArray:
+def _median(
+    image: np.ndarray, radius: float, noise_sigma: float, centre: bool = True
+) -> np.ndarray:
     if radius != int(radius):
         raise ValueError(f"the radius of a median must be a whole number, not {radius}")
     radius = int(radius)
@@ -86,29 +88,29 @@ def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = Tr
     return result
 
 
-def _gaussian(image: NDArray, sigma: float, noise_sigma: float) -> NDArray:
+def _gaussian(image: np.ndarray, sigma: float, noise_sigma: float) -> np.ndarray:
     return scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")
 
 
 _NLM_PATCHES = {2: (7, 11), 3: (5, 4)}  # size and distance
 
 
-def _nlm(image: NDArray, h: float, noise_sigma: float) -> NDArray:
+def _nlm(image: np.ndarray, h: float, noise_sigma: float) -> np.ndarray:
     sizes = _NLM_PATCHES[image.ndim]
     patches = {"patch_size": sizes[0], "patch_distance": sizes[1], "fast_mode": True}
     return ski.restoration.denoise_nl_means(image, h=h * noise_sigma, sigma=noise_sigma, **patches)
 
 
-def _wavelet(image: NDArray, threshold: float, noise_sigma: float) -> NDArray:
+def _wavelet(image: np.ndarray, threshold: float, noise_sigma: float) -> np.ndarray:
     return ski.restoration.denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")
 
 
-def _tv(image: NDArray, weight: float, noise_sigma: float) -> NDArray:
+def _tv(image: np.ndarray, weight: float, noise_sigma: float) -> np.ndarray:
     # The default eps of 2e-4 stops early at some weights only, which would bias comparisons.
     return ski.restoration.denoise_tv_chambolle(image, weight * noise_sigma, eps=1e-5)
 
 
-def _bm3d(image: NDArray, strength: float, noise_sigma: float) -> NDArray:
+def _bm3d(image: np.ndarray, strength: float, noise_sigma: float) -> np.ndarray:
     import bm3d
 
     profile = bm3d.BM3DProfile()
@@ -122,7 +124,7 @@ def _bm3d(image: NDArray, strength: float, noise_sigma: float) -> NDArray:
 class Denoiser:
     """A classical denoiser; for its parameter, see the docstring of the module."""
 
-    function: Callable[[NDArray, float, float], NDArray]  # of image, parameter, noise_sigma
+    function: Callable[..., np.ndarray]  # of image, parameter and noise_sigma
     parameter: str | None = None
     candidates: tuple[float, ...] = ()
     needs_noise: bool = False
@@ -219,7 +221,7 @@ def denoise_planes(
 
 
 def hidden_pixel_loss(
-    function: Callable[[NDArray], NDArray],
+    function: Callable[[np.ndarray], np.ndarray],
     image: ArrayLike,
     subgrids: int = 4,
     hidden: Sequence[Any] | None = None,
@@ -303,7 +305,7 @@ def calibrate(
     denoiser = _denoiser(name)
     if denoiser.parameter is None:
         raise ValueError(f"{name} has no parameter to calibrate")
-    losses = []  # axes: image, value, loss
+    losses: list[list[tuple[float, float, float]]] = []  # axes: image, value, loss
     pairs = zip(images, clean, strict=True) if clean is not None else ((x, x) for x in images)
     for image, truth in pairs:
         image, truth = _as_float(image), _as_float(truth)
@@ -312,7 +314,8 @@ def calibrate(
         for value in values:
             function = partial(denoise, name, parameter=value, noise_sigma=sigma)
             denoised = function(image)
-            plain, mse = np.mean((denoised - image) ** 2), np.mean((denoised - truth) ** 2)
+            plain = float(np.mean((denoised - image) ** 2))
+            mse = float(np.mean((denoised - truth) ** 2))
             loss = plain if denoiser.j_invariant else hidden_pixel_loss(function, image, subgrids)
             losses[-1].append((loss, plain, mse))
     if not losses:

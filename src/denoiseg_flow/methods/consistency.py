@@ -1,6 +1,6 @@
 """Find contradictions in the definitions of methods, before any job starts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
 
 def needed_methods(method: Method, methods: Mapping[str, Method]) -> list[str]:
     """Return the names of the defined methods that a method builds on."""
-    return [name for name in (method.input, method.init) if name in methods]
+    return [name for name in (method.input, method.init) if name is not None and name in methods]
 
 
 def _check_ends(method: Method, methods: Mapping[str, Method]) -> None:
@@ -164,22 +164,22 @@ def _check_masking(method: Method, key: str) -> None:
             "grid_interpolate' and 'alpha: 1', without 'init'"
         )
     if method.struct_mask is not None:
-        _check_struct_mask(method, key)
+        _check_struct_mask(method, method.struct_mask, key)
 
 
-def _check_struct_mask(method: Method, key: str) -> None:
-    rows, columns = len(method.struct_mask), len(method.struct_mask[0])
+def _check_struct_mask(method: Method, mask: Sequence[Sequence[int]], key: str) -> None:
+    rows, columns = len(mask), len(mask[0])
     if method.hides_grid or method.target != "blind_spot":
         raise InputError(
             f"config key '{key}.struct_mask' needs 'target: blind_spot' and a masking other than a "
             "grid; leave it out, or change these"
         )
-    if any(len(row) != columns for row in method.struct_mask) or not rows % 2 or not columns % 2:
+    if any(len(row) != columns for row in mask) or not rows % 2 or not columns % 2:
         raise InputError(
             f"config key '{key}.struct_mask' must have an odd number of rows of the same odd "
             "length, such as [[1, 1, 1]]"
         )
-    if method.struct_mask[rows // 2][columns // 2] != 1:
+    if mask[rows // 2][columns // 2] != 1:
         raise InputError(f"config key '{key}.struct_mask' has a 0 in its centre; write a 1 there")
 
 

@@ -31,7 +31,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     checksum = hashlib.sha256()
     for name, tensor in tensors.items():
         checksum.update(name.encode())
-        checksum.update(tensor.cpu().contiguous().numpy())
+        checksum.update(tensor.cpu().contiguous().numpy().data)
     return checksum.hexdigest()
 
 
@@ -50,7 +50,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
             n_bytes = sum(member.file_size for member in archive.infolist())
             damaged = n_bytes > path.stat().st_size
             # PyTorch does not verify the checksums of the archive.
-            damaged = damaged or archive.testzip()
+            damaged = damaged or archive.testzip() is not None
         content = None if damaged else torch.load(path, map_location=device, weights_only=True)
         _check_values(content, n_bytes)
     except (FileNotFoundError, PermissionError):

@@ -44,7 +44,7 @@ FIGURES = {
         "What was removed, image by image",
         "Images of which the most was smoothed away or invented, or else the worst. What was "
         "removed (noisy minus denoised) should look like noise: windows in which it holds "
-        "structure of the image are framed with vermillion, windows in which the denoised image "
+        "structure of the image are framed with vermilion, windows in which the denoised image "
         "shows structure that the noisy one does not have with yellow.",
     ),
     "suggestions": (

@@ -116,12 +116,12 @@ def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> lis
     """Return the convolutions of a network in order, see :mod:`denoiseg_flow.methods.networks`."""
     if network == "dncnn":
         widths = [inputs, *[filters] * 7, 4]
-        return [Convolution(*pair, side=3, level=0) for pair in pairwise(widths)]
+        return [Convolution(before, after, side=3, level=0) for before, after in pairwise(widths)]
     if network == "autoencoder":
         widths, levels = [inputs, *[filters] * 4, 4], [0, 1, 2, 1, 0]
         return [
-            Convolution(*pair, side=3, level=level)
-            for *pair, level in zip(widths[:-1], widths[1:], levels, strict=True)
+            Convolution(before, after, side=3, level=level)
+            for before, after, level in zip(widths[:-1], widths[1:], levels, strict=True)
         ]
     widths = [filters * 2**level for level in range(depth + 1)]
     found = []
@@ -151,7 +151,7 @@ class Work(NamedTuple):
 
 @cache
 def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work:
-    """Return the work of a network in 2D (2 axes) or 3D (3 axes, z counted at full resolution)."""
+    """Return the work of a network in 2D (2 axes) or 3D (3 axes, z is never down-sampled)."""
     layers = convolutions(network, depth, filters, inputs)
     weights = [layer.inputs * layer.outputs * layer.side**axes for layer in layers]
     places = [4.0**-layer.level for layer in layers]
@@ -360,6 +360,7 @@ def _seconds(each: Work, pixels: float) -> float:
 
 def _calibration(method: Method, images: Extent) -> Cost:
     """Return the cost of choosing the parameter of a classical denoiser."""
+    assert method.classical is not None
     pixels = min(images.pixels, CALIBRATION_SIDE**2)
     passes = CALIBRATION_PASSES * method.calibrated
     n_images = min(images.n_val or images.n_test, CALIBRATION_IMAGES)

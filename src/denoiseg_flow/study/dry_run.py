@@ -84,6 +84,7 @@ def read_dry_run(text: str) -> Pending:
     for rule, details in _JOB.findall(text):
         jobs[rule] += 1
         if rule in OF_RUNS:
-            wildcards = _WILDCARDS.search(details)[1]
-            runs[rule].add(Run.of(dict(pair.split("=", 1) for pair in wildcards.split(", "))))
+            wildcards = _WILDCARDS.search(details)
+            assert wildcards, details
+            runs[rule].add(Run.of(dict(pair.split("=", 1) for pair in wildcards[1].split(", "))))
     return Pending(jobs, runs)

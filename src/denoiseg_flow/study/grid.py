@@ -46,7 +46,7 @@ class Run:
     @classmethod
     def of(cls, wildcards: Mapping[str, str]) -> "Run":
         """Return the run that the wildcards of a job describe."""
-        axes = dict(wildcards.items())
+        axes: dict[str, Any] = dict(wildcards.items())
         return cls(**axes | {"n_annotated": int(axes["n_annotated"]), "seed": int(axes["seed"])})
 
     @property
@@ -266,7 +266,11 @@ class Grid:
     def calibrated_denoisers(self) -> dict[str, str]:
         """The methods of the grid whose parameter is chosen, and which denoiser each of them is."""
         methods = [self.methods[name] for name in self.method_names]
-        return {method.name: method.classical for method in methods if method.calibrated}
+        return {
+            method.name: method.classical
+            for method in methods
+            if method.classical and method.calibrated
+        }
 
     @property
     def noise_sigmas(self) -> dict[str, str]:
@@ -320,7 +324,7 @@ class Grid:
 
     def example_runs(self, dataset: str, noise: str) -> list[Run]:
         """Return one run of every method: first label count and first seed of the config."""
-        first = {}
+        first: dict[str, Run] = {}
         for run in self.scored_runs:
             if (run.dataset, run.noise) == (dataset, noise):
                 first.setdefault(run.method, run)

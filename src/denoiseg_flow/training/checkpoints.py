@@ -65,7 +65,8 @@ class Checkpoints:
 
         def remember(number: int, _: object) -> None:
             self._signal = number
-            signal.signal(number, before[number])  # a second signal exits at once
+            # A second signal exits at once.
+            signal.signal(number, before[signal.Signals(number)])
 
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         before = {number: what for number, what in before.items() if what != signal.SIG_IGN}

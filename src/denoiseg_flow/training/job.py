@@ -42,9 +42,15 @@ class TrainingJob:
         return replace(self, part={kind: value}, checkpoints=checkpoints)
 
     @property
+    def network_recipe(self) -> Recipe:
+        """The recipe of a method that trains a network."""
+        assert self.recipe is not None
+        return self.recipe
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Return dataset, noise, method, n_annotated and seed, and the part."""
-        return self.run.as_dict() | self.part
+        return {**self.run.as_dict(), **self.part}
 
     @property
     def name(self) -> str:

@@ -156,7 +156,8 @@ def test_whole_archive(tmp_path):
         ("test_00001", "test"), ("test_00002", "test"),
     ]  # fmt: skip
     np.testing.assert_array_equal(items[2].image, x[2])
-    np.testing.assert_array_equal(items[4].labels, y[1, :2])
+    assert items[2].clean is items[2].image
+    np.testing.assert_array_equal(items[4].mask, y[1, :2])
     np.savez(test, X_test=x, Y_test=y[:2])
     with pytest.raises(InputError, match="different number"):
         list(read_denoiseg_npz(tmp_path))

@@ -24,15 +24,17 @@ def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
         return np.memmap(file.name, dtype, "r+", shape=shape)
 
 
-def release(array: np.ndarray | None) -> None:
+def release(array: object) -> None:
     """Free the memory of a memory-mapped array; its values stay in the file.
 
-    Until then, all pages read or written count as memory of the process. Other arrays are left
+    Until then, all pages read or written count as memory of the process. Other objects are left
     unchanged.
     """
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if mapped and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    if not isinstance(array, np.memmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    base: object = array.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def reserve(path: str | Path, size: int) -> None:

@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ def is_ome_zarr(folder: Path) -> bool:
     return False
 
 
-def _open_array(folder: Path) -> "zarr.Array":
+def _open_array(folder: Path) -> "zarr.Array[Any]":
     """Open an array for reading; damaged chunks raise ValueError.
 
     Blosc trusts the size in the first bytes of a chunk. If it is wrong, Blosc reads and writes
@@ -180,7 +181,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
         group = zarr.open_group(folder, mode="r", use_consolidated=False)
     except (zarr.errors.ContainsArrayError, FileNotFoundError):
         return {}  # an array without a group
-    attributes = dict(group.attrs)
+    attributes: dict[str, Any] = dict(group.attrs)
     return attributes.get("ome", attributes)
 
 
@@ -207,7 +208,7 @@ def _scale(described: Mapping[str, Any], axes: Sequence[Any]) -> list[float]:
     return [1.0] * len(axes)
 
 
-def _count_chunks(array: "zarr.Array", folder: Path) -> tuple[int, int]:
+def _count_chunks(array: "zarr.Array[Any]", folder: Path) -> tuple[int, int]:
     """Return how many chunks (or shards) an array should have, and how many are missing.
 
     zarr reads a missing chunk as the fill value. A single listing of the folder suffices, whatever
@@ -219,7 +220,7 @@ def _count_chunks(array: "zarr.Array", folder: Path) -> tuple[int, int]:
         prefix, separator = "", array.metadata.dimension_separator
     else:
         encoding = array.metadata.chunk_key_encoding
-        separator = encoding.separator
+        separator = encoding.separator  # type: ignore[attr-defined]  # each of the encodings has it
         prefix = f"c{separator}" if encoding.name == "default" else ""
     n_found = 0
     for parent, _, names in os.walk(folder):
@@ -245,7 +246,7 @@ def create_ome_zarr(
     metadata: Metadata,
     chunks: tuple[int, ...] | None = None,
     labels: bool = False,
-) -> Iterator["zarr.Array"]:
+) -> Iterator["zarr.Array[Any]"]:
     """Create an OME-Zarr image (NGFF 0.4) to be written piece by piece in a ``with`` statement.
 
     When the statement ends, images of more than 2048 pixels in height or width get lower resolution
@@ -300,7 +301,7 @@ def create_ome_zarr(
 
 def _create_level(
     group: "zarr.Group", level: int, shape: tuple[int, ...], dtype: DTypeLike, chunks: Sequence[int]
-) -> "zarr.Array":
+) -> "zarr.Array[Any]":
     from numcodecs import Blosc
 
     return group.create_array(
@@ -315,7 +316,7 @@ def _create_level(
     )
 
 
-def _halve(source: "zarr.Array", target: "zarr.Array", labels: bool) -> None:
+def _halve(source: "zarr.Array[Any]", target: "zarr.Array[Any]", labels: bool) -> None:
     """Fill an array of half the height and width, chunk by chunk."""
     for place, _ in boxes(target.shape, target.chunks):
         wide = [slice(2 * part.start, 2 * part.stop) for part in place[-2:]]
@@ -328,7 +329,7 @@ def _means(piece: np.ndarray) -> np.ndarray:
     odd = [(0, length % 2) for length in piece.shape[-2:]]
     even = np.pad(piece, [(0, 0)] * (piece.ndim - 2) + odd, mode="edge")
     quarters = [even[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
-    means = sum(quarter / 4 for quarter in quarters)
+    means = reduce(np.add, (quarter / 4 for quarter in quarters))
     return (np.rint(means) if piece.dtype.kind in "iu" else means).astype(piece.dtype)
 
 

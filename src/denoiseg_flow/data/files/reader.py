@@ -5,7 +5,7 @@ Whatever the order of axes in a file, pixels are returned in the order of ``meta
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -40,18 +40,33 @@ _SINGLETONS = "TCZ"  # axes that are dropped if they have length 1
 _DEFLATE = 1100  # largest compression ratio of deflate, which png uses
 
 
-class _Source(Protocol):
-    """An open file, with axes in the order of the file; see `TifSource`."""
+class Source(Protocol):
+    """An open file, with axes in the order of the file.
+
+    Opening a file raises InputError if it does not hold exactly one image, and any error in
+    :data:`UNREADABLE` if it is damaged.
+    """
 
     shape: tuple[int, ...]
+    """Length of each dimension, those of length 1 included."""
     axes: str
+    """A letter of TCZYX for each dimension, S for colours, or another for one without a meaning."""
     dtype: np.dtype
+    """Of the pixels, in the byte order of this machine."""
     palette: bool
+    """Whether pixels are indices of a palette."""
     pixel_size: dict[str, float]
+    """Micrometres by axis letter, as far as known."""
     channels: tuple[str, ...]
+    """Names of the channels, empty unless the file has some."""
 
-    def read(self, slices: Sequence[slice]) -> np.ndarray: ...
-    def close(self) -> None: ...
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        """Return a copy of a piece, for which there is a slice for each dimension."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 class ImageFile:
@@ -70,9 +85,7 @@ class ImageFile:
         Pixel type; uint8 for boolean images.
     """
 
-    def __init__(
-        self, path: Path, source: _Source, axes: str | None, indexed: bool = False
-    ) -> None:
+    def __init__(self, path: Path, source: Source, axes: str | None, indexed: bool = False) -> None:
         self.path = path
         self._source = source
         if source.dtype.kind not in "biuf" or 0 in source.shape:
@@ -205,20 +218,30 @@ class _PngSource:
         pass
 
 
-def _is_png(path: Path) -> bool:
-    return path.name.lower().endswith(".png")
+READERS: dict[str, Callable[[Path], Source]] = {
+    ".ome.tif": TifSource,
+    ".ome.tiff": TifSource,
+    ".tif": TifSource,
+    ".tiff": TifSource,
+    ".png": _PngSource,
+    ".ome.zarr": ZarrSource,
+    ".zarr": ZarrSource,
+}
+"""What opens the files of each ending."""
 
 
-def _open(path: Path, indexed: bool) -> _Source:
+def _open(path: Path, indexed: bool) -> Source:
     """Open a file by its ending; reject palettes unless ``indexed``."""
-    is_zarr = path.name.lower().endswith(".zarr") or is_ome_zarr(path)
-    kind = ZarrSource if is_zarr else TifSource
-    if kind is ZarrSource and not path.is_dir():
+    name = path.name.lower()
+    reader = next((READERS[ending] for ending in READERS if name.endswith(ending)), TifSource)
+    if is_ome_zarr(path):
+        reader = ZarrSource
+    if reader is ZarrSource and not path.is_dir():
         raise InputError(f"{path} does not exist or is not a folder; correct its path")
-    if kind is TifSource and not path.is_file():
+    if reader is not ZarrSource and not path.is_file():
         raise InputError(f"{path} does not exist or is not a file; correct its path")
     with _refusal(path):
-        source: _Source = _PngSource(path) if _is_png(path) else kind(path)
+        source = reader(path)
     if source.palette and not indexed:
         source.close()
         raise _colour(path)
@@ -239,7 +262,7 @@ def _refusal(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _not_single(source: _Source) -> list[int]:
+def _not_single(source: Source) -> list[int]:
     """Return the numbers of the axes longer than 1, and of Y and X."""
     return [
         number
@@ -248,7 +271,7 @@ def _not_single(source: _Source) -> list[int]:
     ]
 
 
-def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[int, str]:
+def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[int, str]:
     """Return the letter of each axis of a file by its number, without some of length 1.
 
     Raises

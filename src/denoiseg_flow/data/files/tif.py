@@ -84,7 +84,7 @@ class TifSource:
         self.axes = "".join(letter for _, letter in dimensions)
         self.dtype = self._series.dtype.newbyteorder("=")
         self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
-        self._map = None
+        self._map: np.memmap | None = None
         self._check_imagej()
         offset = self._series.dataoffset
         if offset is not None and not self._series.is_multifile:
@@ -96,7 +96,7 @@ class TifSource:
         else:
             self._check_pages()
             # The files of a set may be compressed differently.
-            keyframes = {page.keyframe for page in self._series.pages if not page.is_final}
+            keyframes = {_keyframe(page) for page in self._pages if not page.is_final}
             try:
                 self._decoders = {page: SegmentDecoder(page) for page in keyframes}
             except MissingCodec as error:
@@ -114,11 +114,12 @@ class TifSource:
 
     def _check_pages(self) -> None:
         """Raise ValueError unless the file is large enough to hold all pages of the image."""
-        n_missing = sum(page is None for page in self._series.pages)
+        self._pages = [page for page in self._series.pages if page is not None]
+        n_missing = len(self._series.pages) - len(self._pages)
         if n_missing:
             raise ValueError(f"it lacks {n_missing} of its {len(self._series.pages)} planes")
-        for page in self._series.pages:
-            file, keyframe = page.parent.filehandle, page.keyframe
+        for page in self._pages:
+            file, keyframe = page.parent.filehandle, _keyframe(page)
             if (keyframe.shaped, keyframe.dtype) != (self._keyframe.shaped, self._keyframe.dtype):
                 raise ValueError("its planes differ in size or type")
             if page.is_final:
@@ -146,8 +147,8 @@ class TifSource:
             return values
         n_leading = self._leading()
         if n_leading is None:
-            whole = np.empty((len(self._series.pages), *self._keyframe.shaped), self.dtype)
-            for page, plane in zip(self._series.pages, whole, strict=True):
+            whole = np.empty((len(self._pages), *self._keyframe.shaped), self.dtype)
+            for page, plane in zip(self._pages, whole, strict=True):
                 self._read_page(page, [slice(0, n) for n in plane.shape], plane)
             return whole.reshape(self.shape)[tuple(slices)].copy()
         values = np.empty(shape, self.dtype)
@@ -161,7 +162,7 @@ class TifSource:
         places = itertools.product(*(range(s.start, s.stop) for s in slices[:n_leading]))
         for plane, place in zip(planes, places, strict=True):
             number = _flat_index(place, self.shape[:n_leading])
-            self._read_page(self._series.pages[number], region, plane)
+            self._read_page(self._pages[number], region, plane)
         return values
 
     def _leading(self) -> int | None:
@@ -169,7 +170,7 @@ class TifSource:
         of_page = [length for length in self._keyframe.shaped if length > 1]
         for number in range(len(self.shape) + 1):
             leading, others = self.shape[:number], self.shape[number:]
-            if math.prod(leading) == len(self._series.pages) and of_page == [
+            if math.prod(leading) == len(self._pages) and of_page == [
                 length for length in others if length > 1
             ]:
                 return number
@@ -216,6 +217,12 @@ def _flat_index(place: Sequence[int], shape: Sequence[int]) -> int:
     return int(np.ravel_multi_index(tuple(place), tuple(shape))) if shape else 0
 
 
+def _keyframe(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
+    """Return the page whose tags hold for a page."""
+    assert page.keyframe is not None
+    return page.keyframe
+
+
 def _check_end(end: int, file: tifffile.FileHandle) -> None:
     if end > file.size:
         raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
@@ -224,7 +231,7 @@ def _check_end(end: int, file: tifffile.FileHandle) -> None:
 def _check_chain(tif: tifffile.TiffFile) -> None:
     """Raise ValueError if the chain of pages has a cycle, which tifffile would follow forever."""
     form, file = tif.tiff, tif.filehandle
-    offset, seen = tif.pages.first.offset, set()
+    offset, seen = tif.pages.first.offset, set[int]()
     while 0 < offset < file.size:
         if offset in seen:
             raise ValueError(f"its page {len(seen)} is followed by an earlier one")
@@ -268,7 +275,9 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
         name = told.get("FileName", "image")
         if not _is_plain(name):
             raise ValueError(f"its metadata refer to another folder, {name!r}")
-        counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
+        counts: list[str | float] = [
+            told[key] for key in ("PlaneCount", "NumPlanes") if key in told
+        ]
         sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
         counts.append(math.prod(sizes) // max(tif.pages.first.size, 1))
         if "Start" in told and "End" in told:
@@ -358,10 +367,11 @@ def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]
 
 def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
     """Return the attributes of Pixels in OME metadata; empty without OME metadata."""
-    if not tif.is_ome:
+    text = tif.ome_metadata
+    if text is None:
         return {}
     try:
-        image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+        image = tifffile.xml2dict(text)["OME"]["Image"]
         return (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
     except (KeyError, TypeError, SyntaxError, IndexError):
         return {}

@@ -67,8 +67,9 @@ class SegmentDecoder:
 
     def __init__(self, page: tifffile.TiffPage) -> None:
         self._page = page
+        self._dtype = np.dtype(page.dtype)
         self._is_jpeg = int(page.compression) in _JPEG
-        self._pixel_bytes = page.shaped[-1] * np.dtype(page.dtype).itemsize
+        self._pixel_bytes = page.shaped[-1] * self._dtype.itemsize
         self._last: tuple[_Page, int, np.ndarray] | None = None
         self.sides = (1, page.rowsperstrip, page.imagewidth)
         if page.is_tiled:
@@ -112,7 +113,9 @@ class SegmentDecoder:
             if self._is_jpeg:
                 more = {"jpegtables": tables, "jpegheader": self._page.jpegheader}
             for number in numbers:
-                yield self._page.decode(read(number), number, **more)[0]
+                values = self._page.decode(read(number), number, **more)[0]
+                assert values is not None
+                yield values
             return
         depth, _, width = self.sides
         for rows, alike in groupby(numbers, self._rows):
@@ -131,7 +134,7 @@ class SegmentDecoder:
     def _by_pillow(self, segments: list[bytes], rows: int, tables: bytes | None) -> np.ndarray:
         """Return the pixels (row, ...) of several segments with ``rows`` rows each."""
         page, width = self._page, self.sides[2]
-        bits, samples, dtype = page.bitspersample, page.shaped[-1], page.dtype
+        bits, samples, dtype = page.bitspersample, page.shaped[-1], self._dtype
         compression = int(page.compression)
         row = -(-width * samples * bits // 8)  # bytes
         for data in segments:
@@ -169,7 +172,7 @@ def _is_for_tifffile(page: tifffile.TiffPage) -> bool:
 
 def _is_for_pillow(page: tifffile.TiffPage) -> bool:
     """Return whether Pillow can decode a page."""
-    bits, compression, kind = page.bitspersample, int(page.compression), page.dtype.kind
+    bits, compression, kind = page.bitspersample, int(page.compression), np.dtype(page.dtype).kind
     if compression != 1 and not _libtiff_knows(compression):
         return False
     if compression == 7:
@@ -245,8 +248,11 @@ def _decompress(
     )
     entries, values = struct.pack("<H", len(tags)), b""
     for code, value in sorted(tags.items()):
-        kind = 7 if isinstance(value, bytes) else 3 if code in _SHORT else 4
-        packed = value if kind == 7 else struct.pack(f"<{len(value)}{' HI'[kind - 2]}", *value)
+        if isinstance(value, bytes):
+            kind, packed = 7, value
+        else:
+            kind, letter = (3, "H") if code in _SHORT else (4, "I")
+            packed = struct.pack(f"<{len(value)}{letter}", *value)
         entries += struct.pack("<HHI", code, kind, len(value))
         if len(packed) > 4:
             entries += struct.pack("<I", directory + 2 + 12 * len(tags) + 4 + len(values))

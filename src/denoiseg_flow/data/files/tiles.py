@@ -16,10 +16,11 @@ PIECE = 2**24  # pixels read at once
 class Readable(Protocol):
     """An array, or an object that can be indexed like one."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __getitem__(self, place: Place) -> np.ndarray: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __getitem__(self, place: Place, /) -> np.ndarray: ...
 
 
 def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[slice, slice]]:

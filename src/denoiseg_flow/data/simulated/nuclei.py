@@ -5,6 +5,7 @@ Nuclei vary in size, shape and brightness, have a chromatin-like texture, and to
 the z-slices, so nuclei are as high as they are wide.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def draw(
         of its pixels; nuclei that touch have no gap between them.
     """
     steps = np.array(spacing)
-    extent = shape * steps
+    extent = steps * shape
     radius = rng.uniform(6.5, 10.5)  # each image is its own culture
     brightness = rng.uniform(45, 110)
     chromatin = _texture(shape, steps, rng)
@@ -127,7 +128,7 @@ def _paint(
         for index, step, c in zip(np.ogrid[window], canvas.spacing, centre, strict=True)
     ]
     outline = _ellipse if len(offsets) == 2 else _ellipsoid
-    nearness = outline(*offsets, radius, rng)
+    nearness = outline(offsets, radius, rng)
     mine = (nearness < 1) & (nearness < canvas.nearness[window])
     # Nuclei are flattened domes, so intensity falls off towards the rim.
     dome = np.sqrt(np.clip(1 - nearness[mine], 0, 1)) ** 0.5
@@ -137,8 +138,9 @@ def _paint(
     canvas.light[window][mine] = level * (0.35 + 0.65 * dome) * grain
 
 
-def _ellipse(y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
+def _ellipse(offsets: Sequence[np.ndarray], radius: float, rng: np.random.Generator) -> np.ndarray:
     """Return the nearness of the pixels at offsets (y, x) from the centre of a nucleus."""
+    y, x = offsets
     along, across = _stretched(y, x, rng)
     angle = np.arctan2(across, along)
     rim = np.ones_like(angle)
@@ -149,9 +151,10 @@ def _ellipse(y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generat
 
 
 def _ellipsoid(
-    z: np.ndarray, y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generator
+    offsets: Sequence[np.ndarray], radius: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Return the nearness of the voxels at offsets (z, y, x) from the centre of a nucleus."""
+    z, y, x = offsets
     along, across = _stretched(y, x, rng)
     squared = z**2 + along**2 + across**2
     distance = np.sqrt(np.maximum(squared, 1e-12))  # the centre itself has no direction

@@ -11,7 +11,7 @@ out-of-focus light from nuclei above and below is as bright as a dim nucleus in 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -99,7 +99,8 @@ def simulate(
             "per image, such as [8, 22]"
         )
     check_volume(depth, z_step, structure)
-    shape, spacing = (size, size), (1.0, 1.0)
+    shape: tuple[int, ...] = (size, size)
+    spacing: tuple[float, ...] = (1.0, 1.0)
     if depth is not None:
         shape, spacing = (depth, *shape), (z_step, *spacing)
     for index in range(n_images):
@@ -170,7 +171,7 @@ def check_volume(depth: int | None, z_step: float = 1.0, structure: str = "nucle
         )
 
 
-def write(folder: str | Path, **spec) -> None:
+def write(folder: str | Path, **spec: Any) -> None:
     """Write simulated images (see :func:`simulate`) as tif to folder/images, masks and clean.
 
     The metadata of volumes include axes and voxel size.
@@ -183,7 +184,7 @@ def write(folder: str | Path, **spec) -> None:
         name = f"{simulated.name}.tif"
         write_image(Path(folder, "images", name), simulated.image, metadata=metadata)
         write_image(Path(folder, "clean", name), simulated.clean, metadata=metadata)
-        if simulated.annotated:
+        if simulated.annotated and simulated.mask is not None:
             mask = simulated.mask.astype(np.uint16)
             write_image(Path(folder, "masks", name), mask, metadata=metadata, compress=True)
 

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from denoiseg_flow.methods.definition import down_samplings
-from denoiseg_flow.methods.networks.layers import CONVOLUTION, MAX_POOL, upsampling
+from denoiseg_flow.methods.networks.layers import CONVOLUTION, MAX_POOL, initialise, upsampling
 from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.network import Network
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Network):
     """Five 3x3 convolutions around two max-poolings and two up-samplings, without skips.
 
     Fully convolutional, so it accepts images of any size, not only the 64x64 pixels of the paper.
@@ -60,7 +61,8 @@ class Autoencoder(nn.Module):
         started at the mean grey value of their targets did.
         """
         grey = min(max(grey, 1e-3), 1 - 1e-3)
-        self.layers[-1].bias[: self.channels] = math.log(grey / (1 - grey))
+        bias = self.layers[-1].get_parameter("bias")
+        bias[: self.channels] = math.log(grey / (1 - grey))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, inputs, ...) to (batch, channels + 3, ...); denoised values are in (0, 1)."""
@@ -79,6 +81,5 @@ def _convolution(inputs: int, outputs: int, dimensions: int) -> nn.Module:
     constant for hundreds of steps.
     """
     layer = CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    initialise(layer)
     return layer

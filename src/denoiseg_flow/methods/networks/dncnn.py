@@ -5,11 +5,12 @@ from torch import nn
 
 from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.network import Network
 
 LAYERS = 8
 
 
-class DnCNN(nn.Sequential):
+class DnCNN(Network, nn.Sequential):
     """A chain of 3x3 convolutions at full resolution.
 
     The denoised image is the output itself, not the input minus the output, because the prediction
@@ -26,8 +27,6 @@ class DnCNN(nn.Sequential):
     layout
         Layout of its images.
     """
-
-    bounded = False
 
     def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         dimensions = layout.dimensions

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
@@ -12,7 +13,7 @@ from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
 _CONVOLUTIONS, _BATCH_NORMS = tuple(CONVOLUTION.values()), tuple(BATCH_NORM.values())
 
 
-class _OneDNN(nn.Module):
+class _OneDNN(_ConvNd):
     """A convolution that always uses oneDNN on a CPU.
 
     PyTorch uses other code for 1x1 convolutions on one thread and for a single small image. In 3D
@@ -23,6 +24,7 @@ class _OneDNN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return super().forward(x)
+        assert not isinstance(self.padding, str)
         how = self.padding, self.stride, self.dilation, self.groups
         return torch.mkldnn_convolution(x, self.weight, self.bias, *how)
 

@@ -1,10 +1,11 @@
 """Apply a 2D network to volumes, z-slice by z-slice."""
 
 import torch
-from torch import nn
+
+from denoiseg_flow.methods.networks.network import Network
 
 
-class PlaneByPlane(nn.Module):
+class PlaneByPlane(Network):
     """Apply a network to each z-slice of a volume separately.
 
     Parameters
@@ -13,7 +14,7 @@ class PlaneByPlane(nn.Module):
         Maps (batch, inputs, y, x) to (batch, outputs, y, x).
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         self.stride = (1, *network.stride)

@@ -9,22 +9,25 @@ from denoiseg_flow.methods.networks.layers import (
     CONVOLUTION,
     MAX_POOL,
     convolve,
+    initialise,
     max_pool,
     upsampling,
 )
 from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.network import Network
 
 
 class ConvBlock(nn.Sequential):
     """3x3(x3) convolution, batch normalisation, ReLU; initialised like in Keras."""
 
     def __init__(self, inputs: int, outputs: int, dimensions: int = 2) -> None:
+        convolution = CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False)
         super().__init__(
-            CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False),
+            convolution,
             BATCH_NORM[dimensions](outputs, eps=1e-3),
             nn.ReLU(inplace=True),
         )
-        nn.init.xavier_uniform_(self[0].weight)
+        initialise(convolution)
 
 
 class DoubleConv(nn.Sequential):
@@ -55,7 +58,7 @@ class MaxBlurPool(nn.Module):
         """Map (batch, channel, ...) to the same axes, divided by their factors."""
         # functional.pad starts with the last axis.
         after = [side for factor in reversed(self.factors) for side in (0, factor - 1)]
-        peaks = max_pool(functional.pad(x, after), kernel_size=self.factors, stride=1)
+        peaks = max_pool(functional.pad(x, after), self.factors, stride=1)
         kernel = x.new_ones(x.shape[1], 1, *(2 * factor - 1 for factor in self.factors))
         for axis, factor in enumerate(self.factors, start=2):
             if factor == 2:
@@ -65,7 +68,7 @@ class MaxBlurPool(nn.Module):
         return convolve(peaks, kernel, stride=self.factors, padding=padding, groups=x.shape[1])
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net with max-pooling, nearest up-sampling and concatenating skip connections.
 
     Parameters
@@ -80,7 +83,6 @@ class UNet(nn.Module):
         Layout of its images.
     """
 
-    bounded = False
     top_skip = True
     pool_reach = 0  # pixels beyond its own cell that a pooled pixel depends on
 
@@ -107,8 +109,7 @@ class UNet(nn.Module):
         self.pools = nn.ModuleList(self.make_pool(factor) for factor in factors)
         self.upsamplings = nn.ModuleList(upsampling(factor) for factor in reversed(factors))
         self.head = CONVOLUTION[dimensions](filters, layout.channels + 3, kernel_size=1)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        initialise(self.head)
 
         *above, self.stride = strides(factors)
         # Two 3x3 convolutions at each level of encoder and decoder, two at the bottom, the position

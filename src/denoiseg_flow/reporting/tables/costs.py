@@ -34,7 +34,7 @@ def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, objec
     ]
 
 
-def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
+def costs_table(records: Iterable[Mapping[str, str | Path]]) -> Table:
     """Sum up run time and peak memory per rule and method.
 
     Parameters

@@ -9,6 +9,7 @@ import pandas as pd
 
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
+    Panel,
     Table,
     definitions,
     empty_table,
@@ -115,7 +116,7 @@ def _parts(data: pd.DataFrame, metric: str, shape: Shape) -> list[tuple[str, pd.
     return [(f"{metric}, {name}", part) for name, part in data.groupby("dataset", sort=True)]
 
 
-def _panel(heading: str, part: pd.DataFrame, shape: Shape):
+def _panel(heading: str, part: pd.DataFrame, shape: Shape) -> Panel:
     """Return the rows ours, published and recalled, the latter where there are such numbers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
     for row in part.itertuples():

@@ -122,7 +122,7 @@ def denoising_table(
 
 def _told(noise_sigmas: Mapping[str, str]) -> str:
     """Return sentences that tell where methods have the strength of the noise from."""
-    names = {source: [] for source in noise_sigmas.values()}
+    names: dict[str, list[str]] = {source: [] for source in noise_sigmas.values()}
     for name, source in noise_sigmas.items():
         names[source].append(name)
     meanings = {

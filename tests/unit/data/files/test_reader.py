@@ -379,7 +379,7 @@ def test_without_permission(tmp_path, monkeypatch):
         def forbidden(*_):
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(reader, "TifSource", forbidden)
+        monkeypatch.setitem(reader.READERS, ".tif", forbidden)
     assert refusal(open_image_file, path) == (
         f"permission denied: {path}; check the file permissions"
     )
