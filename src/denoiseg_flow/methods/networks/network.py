@@ -1,19 +1,19 @@
-"""What every network of a method is."""
+"""Base class of all networks."""
 
 from torch import nn
 
 
 class Network(nn.Module):
-    """Maps (batch, inputs, [z,] y, x) to (batch, channels + 3, ...), see :func:`build_network`.
+    """Map (batch, inputs, [z,] y, x) to (batch, channels + 3, ...), see :func:`build_network`.
 
     Attributes
     ----------
     stride
-        Along each spatial axis: sides of the input must be multiples of it.
+        Sides of the input must be multiples of it, along each spatial axis.
     halo
-        Along each spatial axis: how many pixels away an input pixel can change an output pixel.
+        Radius of the receptive field in pixels, along each spatial axis.
     bounded
-        Whether the denoised image lies between 0 and 1.
+        Whether denoised values lie between 0 and 1.
     """
 
     stride: tuple[int, ...]
@@ -21,4 +21,4 @@ class Network(nn.Module):
     bounded: bool = False
 
     def start_at(self, grey: float) -> None:
-        """Let an untrained network that is ``bounded`` begin with images of about that grey."""
+        """Initialise an untrained ``bounded`` network to output about this grey value."""
