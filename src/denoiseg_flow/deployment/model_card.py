@@ -161,8 +161,8 @@ def _recorded(model: TrainedModel, known: Metadata) -> str:
     if len(scales) == 1:
         ((mean, std),) = scales
         return (
-            "one channel. Do not rescale its intensities: the package subtracts the mean of the "
-            f"training images ({mean:g}) and divides by their standard deviation ({std:g})."
+            "one channel. Do not rescale its intensities: the preprocessing subtracts the mean of "
+            f"the training images ({mean:g}) and divides by their standard deviation ({std:g})."
         )
     channels = ", ".join(
         f"{name} (mean {mean:g}, standard deviation {std:g})"
@@ -170,8 +170,8 @@ def _recorded(model: TrainedModel, known: Metadata) -> str:
     )
     return (
         f"with {len(scales)} channels in this order: {channels}. Do not rescale their intensities: "
-        "the package subtracts from each channel its mean in the training images and divides by "
-        "its standard deviation."
+        "the preprocessing subtracts from each channel its mean in the training images and divides "
+        "by its standard deviation."
     )
 
 
