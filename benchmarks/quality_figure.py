@@ -1,4 +1,4 @@
-"""Draw the figure of `quality.py`: metrics over minutes, a column per number of annotated images."""
+"""Draw the figure of `quality.py`: metrics over minutes, a column per number of annotations."""
 
 from pathlib import Path
 
