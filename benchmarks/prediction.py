@@ -1,7 +1,7 @@
-"""How many pixels per second does prediction take in, and how much memory does it need?
+"""Measure throughput (pixels per second) and memory of prediction.
 
-One plane or volume, from the tif file to the tif files of the results, in a fresh process each
-time; and whether the tiles that it is cut into can be told from the result.
+Each measurement predicts one plane or volume, from its tif file to the tif files of the results, in
+a new process; a further check looks for seams between tiles in the results.
 """
 
 import argparse

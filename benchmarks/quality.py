@@ -1,7 +1,7 @@
-"""Which quality do ours and the reference reach after how many minutes of training?
+"""Compare the quality of this package and the reference implementation by minutes of training.
 
-Both train `denoiseg` on the same noisy images with the same revealed masks, and are judged by the
-same code on the same test images. Interrupted, it continues where it was.
+Both train `denoiseg` on the same noisy images with the same masks, and are scored by the same code
+on the same test images. An interrupted run resumes where it stopped.
 """
 
 import argparse

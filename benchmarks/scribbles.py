@@ -1,7 +1,7 @@
-"""How good is a segmentation that was learned from a part of the pixels of each annotated image?
+"""Measure the quality of segmentation trained on partly annotated images.
 
-The training images keep only the annotation inside of boxes, or along strokes of the brush. What
-is validated and tested on is annotated in full, and the same for all.
+Training images keep only the annotation inside boxes or along brush strokes. Validation and test
+images are fully annotated, and the same for all.
 """
 
 import argparse

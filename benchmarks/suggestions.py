@@ -1,8 +1,8 @@
-"""Is it better to annotate the images that the workflow suggests than any others?
+"""Compare annotating the images that the workflow suggests with annotating random images.
 
-Draw by draw: a pool of simulated images of which a few are annotated; a network learns from these
-and suggests more; then networks learn from the first and the suggested ones, or from the first and
-as many that were chosen at random. All are judged on other images.
+For each draw, a network is trained on a few annotated images of a simulated pool and suggests
+more. Then networks are trained on the first images plus the suggested ones, or plus as many random
+ones. All are scored on other images.
 """
 
 import argparse

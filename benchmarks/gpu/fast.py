@@ -1,4 +1,4 @@
-"""How fast is it, and how fast could it be?"""
+"""Measure speed, and compare it with the peak of the GPU."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What the phases work on: the data that was packed, settings, and small images made here."""
+"""Data and settings of the phases: packed datasets and small simulated images."""
 
 import json
 import shutil

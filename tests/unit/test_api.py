@@ -75,7 +75,7 @@ def test_axes_come_in_any_order(make_model):
     ("axes", "shape"), [("YX", (4, 5, 6)), ("YY", (4, 5)), ("ZY", (4, 5)), ("YXQ", (4, 5, 6))]
 )
 def test_axes_that_do_not_fit_are_refused(make_model, axes, shape):
-    with pytest.raises(InputError, match=f"axes '{axes}' do not fit an image of shape"):
+    with pytest.raises(InputError, match=f"axes '{axes}' do not match an image of shape"):
         denoiseg_flow.predict(make_model(), np.zeros(shape), axes=axes)
 
 

@@ -79,7 +79,7 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
         if row.annotated:
             measured |= _objects(np.asarray(open_labels(prepared.mask(row.image))))
         rows.append(measured)
-        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image).data).digest()
         thumbnails[row.image] = _thumbnail(plane)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([image_file(noisy, name) for name in table["image"]])
@@ -278,7 +278,7 @@ def _about_twins(
     """Report duplicate images, above all those in the test set and in another subset."""
     subset = dict(zip(table["image"], table["subset"], strict=True))
     pairs = list(_twins(table, contents, thumbnails))
-    leaks = [pair for pair in pairs if _leaks(*map(subset.get, pair))]
+    leaks = [pair for pair in pairs if _leaks(*(subset[name] for name in pair))]
     if leaks:
         yield Finding(
             "problem",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
@@ -27,7 +26,7 @@ RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
-def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+def segmentation_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
 
     ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
@@ -46,7 +45,9 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
     }
 
 
-def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
+def denoising_scores(
+    truth: np.ndarray, prediction: np.ndarray, noisy: np.ndarray
+) -> dict[str, float]:
     """Return all denoising metrics of a denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
@@ -61,7 +62,7 @@ def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dic
 
 
 def j_invariant_scores(
-    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+    truth: np.ndarray | None, prediction: np.ndarray, noisy: np.ndarray
 ) -> dict[str, float]:
     """Return the metrics of a J-invariant prediction: only the loss if there is no truth."""
     scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
@@ -140,7 +141,7 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], truth: NDArray | None, *images: NDArray
+    scores: Callable[..., dict[str, float]], truth: np.ndarray | None, *images: np.ndarray
 ) -> dict[str, float]:
     """Return the scores of images (channel, [z,] y, x), averaged over their channels."""
     each = zip([None] * len(images[0]) if truth is None else truth, *images, strict=True)

@@ -47,7 +47,7 @@ class Objective:
         if method.denoises:
             target = batch.patches if batch.targets is None else batch.targets
             denoise = denoising_loss(denoised, target, mask)
-        if method.segments:
+        if method.segments and batch.classes is not None:
             segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
         if teacher is not None:
             unannotated = slice(recipe.annotated_patches(method), None)

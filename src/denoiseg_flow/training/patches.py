@@ -38,7 +38,12 @@ class Batch(NamedTuple):
 
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
-        return Batch(*(None if values is None else values[place] for values in self))
+        return Batch(
+            self.patches[place],
+            None if self.classes is None else self.classes[place],
+            None if self.targets is None else self.targets[place],
+            self.place[place],
+        )
 
 
 @dataclass
@@ -163,15 +168,14 @@ class ImageBank:
         for axis in range(place.shape[1]):
             flat = flat * self.sizes[index, axis].view(-1, *patch_axes) + place[:, axis]
         flat += self.offsets[index].view(-1, *patch_axes)
-        values = (_take(part, flat) for part in (self.pixels, self.targets))
-        patches, targets = values
+        targets = None if self.targets is None else _take(self.targets, flat)
         classes = None if self.classes is None else self.classes[flat].long()
-        return Batch(patches, classes, targets, place)
+        return Batch(_take(self.pixels, flat), classes, targets, place)
 
 
-def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | None:
-    """Return (batch, channel, ...), what lies at the places (batch, ...) of each channel."""
-    return None if values is None else values[:, flat].transpose(0, 1)
+def _take(values: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Return (batch, channel, ...): the values of each channel at the places (batch, ...)."""
+    return values[:, flat].transpose(0, 1)
 
 
 def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:

@@ -57,17 +57,16 @@ class TrainingImages:
     def without(self, names: Collection[str]) -> "TrainingImages":
         """Return all but the images of these names, and without the division into parts."""
 
-        def rest(images: Sequence[Path], values: Sequence[Path | None]) -> list[Path | None]:
-            pairs = zip(images, values, strict=True)
-            return [value for image, value in pairs if image.stem not in names]
+        def rest(
+            images: Sequence[Path], masks: Sequence[Path | None]
+        ) -> tuple[list[Path], list[Path | None]]:
+            pairs = list(zip(images, masks, strict=True))
+            kept = [(image, mask) for image, mask in pairs if image.stem not in names]
+            return [image for image, _ in kept], [mask for _, mask in kept]
 
-        return TrainingImages(
-            train=rest(self.train, self.train),
-            train_masks=rest(self.train, self.train_masks),
-            val=rest(self.val, self.val),
-            val_masks=rest(self.val, self.val_masks),
-            target=self.target,
-        )
+        train, train_masks = rest(self.train, self.train_masks)
+        val, val_masks = rest(self.val, self.val_masks)
+        return TrainingImages(train, train_masks, val, val_masks, self.target)
 
     @classmethod
     def of_split(

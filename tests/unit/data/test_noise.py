@@ -216,7 +216,7 @@ def test_only_photons_cannot_be_negative(level):
         return
     with pytest.raises(InputError) as caught:
         draw(image, **level)
-    for words in ("image a holds", "down to -3.5", "noises.test", "add a constant"):
+    for words in ("image a holds", "minimum -3.5", "noises.test", "add a constant"):
         assert words in str(caught.value)
 
 

@@ -153,7 +153,7 @@ def test_refuses_colour(tmp_path):
 def test_refuses_stacks_and_several_images(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([PLANE, PLANE, PLANE]), photometric="minisblack")
     message = refusal(accepted, tmp_path / "a.tif")
-    assert "a.tif" in message and "`axes`" in message and "(3, 48, 40)" in message
+    assert "a.tif" in message and "'axes'" in message and "(3, 48, 40)" in message
     with tifffile.TiffWriter(tmp_path / "b.tif") as tif:
         tif.write(PLANE)
         tif.write(PLANE[:10])
@@ -265,8 +265,8 @@ def test_one_scribbled_object_among_unpainted_pixels_is_no_binary_mask(caplog):
 def test_refuses_masks_that_annotate_nothing(mask, values):
     message = refusal(validation.check_mask, np.array(mask), "m.tif", **values)
     assert message == (
-        "mask m.tif annotates no pixel, all of them are to be ignored: annotate some, or remove "
-        "the file, so that its image counts as not annotated"
+        "mask m.tif annotates no pixel, because all are to be ignored; annotate some, or remove "
+        "the file if its image is not annotated"
     )
 
 

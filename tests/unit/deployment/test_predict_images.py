@@ -125,7 +125,7 @@ def test_images_of_another_number_of_channels(file, images, tmp_path):
     assert message.startswith("2 of 5 images could not be predicted (")
     failed = record(tmp_path / "out")["failed"]
     assert "rgb.tif is a colour image" in failed["rgb"]
-    assert "two.tif has 3 dimensions" in failed["two"]
+    assert "two.tif has 3 axes" in failed["two"]
     assert (failed[["a", "b", "c"]] == "").all()
 
 
@@ -190,8 +190,9 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     (images / "b.tif").write_bytes(b"damaged")
     message = refusal(file, images, out)
     assert message == (
-        f"1 of 3 images could not be predicted ({images / 'b.tif'}); {out / 'images.tsv'} says "
-        "why. Correct or remove these files and run the same command again: the others are done"
+        f"1 of 3 images could not be predicted ({images / 'b.tif'}); see "
+        f"{out / 'images.tsv'} for the reasons, correct or remove these files, and run the same "
+        "command again (the others are done)"
     )
     assert predicted == ["a", "c"]
     assert "damaged or incomplete" in record(out).loc["b", "failed"]
@@ -213,13 +214,13 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
+        (ImportError("no codec"), "(ImportError: no codec)"),
         (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
         (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long with the suffixes"),
-        (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
-        (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
-        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),
-        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free: run fewer"),
+        (ZeroDivisionError("one\ntwo"), "(ZeroDivisionError: one)"),
+        (MemoryError(), "needs more memory than is free; run fewer jobs at once"),
+        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free; run fewer jobs at once"),
+        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free; run fewer"),
         (InputError("a tile does not fit"), "b.tif: a tile does not fit"),
     ],
     ids=repr,
@@ -369,7 +370,7 @@ def test_a_damaged_table_is_noticed_and_made_again(file, images, tmp_path, predi
     table = out / "objects/a.csv"
     table.write_bytes(table.read_bytes()[:-1])
     assert "1 of 3 images could not be predicted" in refusal(file, images, out)
-    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; the same")
+    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; run the same")
     predicted.clear()
     predict_all(file, images, out)
     assert predicted == ["a"]

@@ -188,7 +188,7 @@ def test_a_difference_is_noticed(make_model, tmp_path, monkeypatch):
     model = make_model()
     wrong = replace(model, normalisation=Normalisation((100.0,), (26.0,)))
     monkeypatch.setattr(torchscript, "predict_tiles", lambda _, image: predict_tiles(wrong, image))
-    with pytest.raises(RuntimeError, match="yields other denoised than the model"):
+    with pytest.raises(RuntimeError, match="differ in their denoised output"):
         record_network([model], draw([model]), tmp_path / "weights.pt")
 
 

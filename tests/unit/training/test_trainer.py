@@ -493,7 +493,7 @@ def test_damaged_checkpoints_are_named_and_ignored(
     with caplog.at_level(logging.INFO):
         found = run(joint, make_recipe())
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == [f"{p} is damaged or not a file of tensors: it is ignored" for p in files]
+    assert warnings == [f"{p} is damaged or not a file of tensors; ignoring it" for p in files]
     assert (resumed_at or "continuing from") in caplog.text or resumed_at is None
     assert ("continuing from" in caplog.text) == (resumed_at is not None)
     assert same(found, run(joint, make_recipe(), file="other.pt"))
@@ -505,7 +505,7 @@ def test_checkpoint_of_another_version_is_named_and_ignored(
     path = tmp_path / "checkpoint.pt"
     tensor_file.save({"step": 3, "weights": {}}, path)
     found = run(joint, make_recipe())
-    assert f"{path} is of another version of the workflow: it is ignored" in caplog.text
+    assert f"{path} was written by another version of the workflow; ignoring it" in caplog.text
     assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 

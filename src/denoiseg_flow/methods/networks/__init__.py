@@ -1,15 +1,15 @@
 """The networks that a method can name in its ``network`` field."""
 
 import torch
-from torch import nn
 
 from denoiseg_flow.methods.networks.autoencoder import Autoencoder
 from denoiseg_flow.methods.networks.dncnn import DnCNN
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.methods.networks.plane_by_plane import PlaneByPlane
 from denoiseg_flow.methods.networks.unet import BlurPoolUNet, UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {
+NETWORKS: dict[str, type[Network]] = {
     "unet": UNet,
     "unet_blurpool": BlurPoolUNet,
     "dncnn": DnCNN,
@@ -23,17 +23,13 @@ def build_network(
     filters: int,
     mask_channel: bool = False,
     layout: Layout = PLANES,
-) -> nn.Module:
+) -> Network:
     """Return a new network, its weights channels last in memory.
 
     Every network maps (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...)
     of the same size: the c channels denoised, and the logits of background, foreground and border.
     With ``mask_channel``, another c channels are read. Methods that only denoise or only segment
     leave the other channels untrained, so that any network can start from the weights of another.
-
-    It tells, along each spatial axis, the ``stride`` that sides must be a multiple of and the
-    ``halo``: how many pixels away an input pixel can still change an output pixel; and whether its
-    denoised image is ``bounded`` to the range from 0 to 1.
 
     Parameters
     ----------
@@ -47,7 +43,8 @@ def build_network(
     inputs = layout.channels * (2 if mask_channel else 1)
     seen = Layout(channels=layout.channels) if layout.plane_by_plane else layout
     network = NETWORKS[name](depth, filters, inputs, seen)
-    network = network.to(memory_format=memory_format(seen.dimensions))
+    # PyTorch does not declare this argument.
+    network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     return PlaneByPlane(network) if layout.plane_by_plane else network
 
 
