@@ -10,6 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 INSTALL = "python3 -m venv .venv && .venv/bin/python -m pip install -q -c constraints.txt -e "
 RUN = f"{INSTALL}. && .venv/bin/snakemake --cores all"
@@ -87,14 +88,14 @@ def test_constraints_meet_the_requirements(repo):
 
 def test_oldest_constraints_are_the_lower_bounds(repo):
     """So that what pyproject.toml promises of old versions is what is tested."""
-    oldest = pins(repo, "constraints-oldest.txt")
     bounds = {
-        canonicalize_name(part.name): each.version
+        canonicalize_name(part.name): Version(each.version)
         for part in map(Requirement, project(repo)["dependencies"])
         for each in part.specifier
         if each.operator == ">="
     }
-    assert {name: oldest[name] for name in bounds} == bounds
+    oldest = pins(repo, "constraints-oldest.txt")
+    assert {name: Version(version) for name, version in oldest.items()} == bounds
 
 
 def test_conda_environment_has_the_dependencies_of_the_package(repo):

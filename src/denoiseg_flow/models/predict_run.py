@@ -116,6 +116,7 @@ def _write(
     }
     instances = None
     if "labels" in paths:
+        assert model.threshold is not None
         instances = TiledInstances(shape, model.recipe.instances, model.threshold.value)
     for tile in tiles:
         for kind, array in arrays.items():
@@ -197,6 +198,7 @@ def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray
     # Once, and not of the copies in which pixels are hidden.
     sigma = noise_level(image) if model.noise_sigma is None else model.noise_sigma
     function = denoise_planes if model.method.planes else denoise
+    assert model.method.classical is not None
     return partial(function, model.method.classical, parameter=model.parameter, noise_sigma=sigma)
 
 

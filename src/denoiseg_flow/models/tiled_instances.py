@@ -68,14 +68,14 @@ class TiledInstances:
     def write(self, path: Path, metadata: Metadata) -> None:
         """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
         if self._height is not None:
-            self._find_seeds()
+            self._find_seeds(self._height)
         dtype = label_type(self._components.merge())
         write_bands(path, self._bands(dtype), self._shape, dtype, metadata)
 
-    def _find_seeds(self) -> None:
+    def _find_seeds(self, height: np.memmap) -> None:
         for kept, seen in boxes(self._shape, self._tile, self._margin):
-            seeds = find_seeds(self._height[seen])
-            release(self._height)
+            seeds = find_seeds(height[seen])
+            release(height)
             self._components.add(kept, seeds[within(kept, seen)])
 
     def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:

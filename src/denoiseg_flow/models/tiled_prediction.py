@@ -134,11 +134,9 @@ def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
             return math.inf, parts, sides
         shrinking = math.log(sides[axis] / side)
         growth = math.log(count * side / (parts[axis] * sides[axis]))
-        changed = (
-            (*values[:axis], new, *values[axis + 1 :])
-            for values, new in ((parts, count), (sides, side))
-        )
-        return growth / shrinking, *changed
+        parts_now = (*parts[:axis], count, *parts[axis + 1 :])
+        sides_now = (*sides[:axis], side, *sides[axis + 1 :])
+        return growth / shrinking, parts_now, sides_now
 
     while math.prod(sides) > TILE_VOXELS:
         price, parts, sides = min(map(finer, range(len(shape))))
@@ -267,9 +265,14 @@ class _Results:
     def __iter__(self) -> Iterator[tuple[int, PredictedTile]]:
         self._wait()
         for row, tile in enumerate(self._tiles):
-            inside = (row, ..., *within(tile.kept, tile.computed))
-            kept = {kind: values[inside] for kind, values in self._found.items()}
-            yield tile.number, PredictedTile(tile.kept, **({"j_invariant": None} | kept))
+            inside = within(tile.kept, tile.computed)
+            kept = {kind: values[row][..., *inside] for kind, values in self._found.items()}
+            yield (
+                tile.number,
+                PredictedTile(
+                    tile.kept, kept["denoised"], kept.get("j_invariant"), kept["probabilities"]
+                ),
+            )
 
 
 def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> list[_Results]:
@@ -354,7 +357,8 @@ def apply_network(
     """
     if not model.recipe.test_time_augmentation:
         return _run(model, network, x)
-    denoised, probabilities = [], []
+    denoised: list[torch.Tensor] = []
+    probabilities: list[torch.Tensor] = []
     for mirrored, turns in product((False, True), range(4)):
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
         results = _run(model, network, view)
