@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from snakemake_call import SNAKEMAKE, call_snakemake, dry_run
 
 from denoiseg_flow.reporting import captions
 
@@ -52,7 +53,7 @@ def expected_files():
         yield from (f"logs/{axes}/{rule}.log" for rule in ("train", "predict_run", "score"))
 
 
-def test_jobs_are_selected_when_one_ends(tmp_path, call_snakemake):
+def test_jobs_are_selected_when_one_ends(tmp_path):
     """Not every second as well, as often as jobs have ended; a limit of the user is kept."""
     splits = [f"results/data/nuclei/split/seed{seed}.tsv" for seed in (1, 2, 3)]
     study = ("--config", "grid={seeds: [1, 2, 3]}", "--verbose", "--cores", "1", *splits)
@@ -80,8 +81,8 @@ def test_all_outputs_exist(finished):
     assert {path.name for path in finished.iterdir()} == {"results", ".snakemake"}
 
 
-def test_second_call_does_nothing(finished, call_snakemake):
-    call = call_snakemake(finished, "--dry-run")
+def test_second_call_does_nothing(finished):
+    call = dry_run(finished)
     assert call.status == 0
     assert "Nothing to be done" in call.screen
 
@@ -104,8 +105,8 @@ def test_second_call_does_nothing(finished, call_snakemake):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_change_repeats_only_what_depends_on_it(finished, call_snakemake, change, repeated):
-    call = call_snakemake(finished, "--dry-run", "--config", change)
+def test_change_repeats_only_what_depends_on_it(finished, change, repeated):
+    call = dry_run(finished, "--config", change)
     assert call.status == 0, call.screen
     steps = ("simulate", "prepare", "split", "add_noise", "train", "predict_run", "score")
     assert {rule: n for rule, n in call.jobs.items() if rule in steps} == {
@@ -114,7 +115,7 @@ def test_change_repeats_only_what_depends_on_it(finished, call_snakemake, change
     assert call.jobs["report"] == 1
 
 
-def test_tables_are_rebuilt_alone(finished, tmp_path, call_snakemake, tables):
+def test_tables_are_rebuilt_alone(finished, tmp_path, tables):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     before = tables(folder / "results")
@@ -134,10 +135,10 @@ def kill(process):
     psutil.wait_procs(family, timeout=10)
 
 
-def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_snakemake, tables):
+def test_killed_run_goes_on(finished, tmp_path, repo, tables):
     options = ["--directory", tmp_path, "--configfile", repo / "config/test.yaml", "--cores", "2"]
     process = subprocess.Popen(
-        [*snakemake_command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*SNAKEMAKE, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     runs = tmp_path / "results/runs"
     stop = time.monotonic() + 300
@@ -158,7 +159,7 @@ def test_killed_run_goes_on(finished, tmp_path, repo, snakemake_command, call_sn
     assert not list(runs.rglob("checkpoint.pt"))
 
 
-def test_model_on_new_images(finished, tmp_path, call_snakemake):
+def test_model_on_new_images(finished, tmp_path):
     """`snakemake predict`: one file of four is damaged, then removed; then another comes."""
     folder, new = tmp_path / "copy", tmp_path / "new"
     shutil.copytree(finished, folder)
@@ -174,7 +175,7 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     assert "1 of 4 images could not be predicted" in call.screen
     out = folder / "results/predicted/new"
     assert len(list((out / "labels").iterdir())) == 3, "what could be done is kept"
-    call = call_snakemake(folder, "--dry-run", *options)
+    call = dry_run(folder, *options)
     assert call.jobs == {"predict_chunk": 1, "predict": 1}, "that of the damaged one"
 
     (new / "torn.tif").unlink()
@@ -186,12 +187,12 @@ def test_model_on_new_images(finished, tmp_path, call_snakemake):
     call = call_snakemake(folder, *options)
     assert "Nothing to be done" in call.screen
     shutil.copy(path, new / "torn.tif")
-    call = call_snakemake(folder, "--dry-run", *options)
+    call = dry_run(folder, *options)
     assert call.jobs == {"predict_chunk": 1, "predict": 1}, "the others have nothing to do"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="slots are names of Linux")
-def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monkeypatch):
+def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, monkeypatch):
     """Two invented GPUs, of which another process has the first; then its second slot as well."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -218,7 +219,7 @@ def test_jobs_take_the_gpu_that_is_free(finished, tmp_path, call_snakemake, monk
         other.communicate(b"\n")
 
 
-def test_five_annotated_images(finished, tmp_path, call_snakemake):
+def test_five_annotated_images(finished, tmp_path):
     """All of them are trained on and scored, by cross-validation; two have no mask."""
     prepared = finished / "results/data/nuclei/prepared"
     for kind, count in (("images", 7), ("masks", 5)):
@@ -255,7 +256,7 @@ def test_five_annotated_images(finished, tmp_path, call_snakemake):
     assert "The first 2 images to annotate" in report
 
 
-def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
+def test_snakemake_report(finished, tmp_path, monkeypatch):
     """Snakemake's own report, offline: every request goes to a proxy that does not exist."""
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -272,7 +273,7 @@ def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
         assert caption_of(figure) in text
 
 
-def test_snakemake_report_of_a_paper(tmp_path, call_snakemake):
+def test_snakemake_report_of_a_paper(tmp_path):
     """With the tables and figures that other studies have."""
     names = ("few", "more")
     combined = ", ".join(

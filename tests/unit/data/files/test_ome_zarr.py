@@ -11,7 +11,7 @@ import numcodecs.pickles
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ome_zarr.format import FormatV04, FormatV05
 from ome_zarr.io import parse_url
@@ -291,7 +291,6 @@ def test_reference_implementation_reads_what_is_written(tmp_path, metadata):
     np.testing.assert_array_equal(read, pixels)
 
 
-@settings(max_examples=30)
 @given(st.data())
 def test_pieces_of_what_is_written(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("zarr") / "a.zarr"
