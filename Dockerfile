@@ -1,4 +1,4 @@
-# DenoiSeg-Flow and everything it needs, to run as a whole in a container: docs/cluster.md#containers
+# DenoiSeg-Flow and everything it needs, to run as a whole in a container: docs/how-to/containers.md
 #
 #   docker build -t denoiseg-flow .
 #   docker build -t denoiseg-flow:cuda --build-arg TORCH=cu130 .    # NVIDIA GPUs

@@ -318,7 +318,7 @@ def main() -> None:
     notes += [
         f"Noise {options.noise}, U-Net of depth {options.depth} with {options.filters} filters; "
         "mean ± standard error over draws of the annotated images; test images, metrics as in "
-        "docs/methods.md.",
+        "docs/reference/metrics.md.",
         f"ours: `{options.method}`, recipe `{options.recipe}`, one training per budget, timed as a "
         "whole with reading the images and choosing the threshold.",
         "reference: one training, weights of the lowest validation loss so far; its time is that "

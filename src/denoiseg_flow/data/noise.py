@@ -3,7 +3,7 @@
 A level is a mapping with a ``kind``, the parameters of that kind and, where noise is drawn, a
 ``seed``. Noise is neither clipped nor rounded, and goes onto training, validation and test images
 alike, as in DenoiSeg (Buchholz, Prakash et al. 2020). The papers behind the kinds stand in
-``docs/methods.md``.
+``docs/explanation/methods.md``.
 """
 
 from collections.abc import Callable, Mapping

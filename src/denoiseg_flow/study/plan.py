@@ -140,8 +140,8 @@ def _corrected(cost: Cost, measured: _Measured | None) -> Cost:
 def _notes(grid: Grid, estimates: Estimates, n_measured: int) -> list[str]:
     notes = [
         "Core-hours: everything on processor cores, without a GPU, as fast as those of "
-        "docs/performance.md. GPU-hours: trainings and predictions on GPUs instead, an assumption "
-        "that was not measured (0.35 s for a step of the DenoiSeg paper, as published)."
+        "docs/explanation/performance.md. GPU-hours: trainings and predictions on GPUs instead, an "
+        "assumption that was not measured (0.35 s for a step of the DenoiSeg paper, as published)."
     ]
     guessed = [name for name in grid.config["grid"]["datasets"] if not estimates.extent(name).known]
     for name in guessed:

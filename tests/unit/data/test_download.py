@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from denoiseg_flow.data import download as module
 from denoiseg_flow.data.download import download, unpack
 from denoiseg_flow.errors import InputError
 
@@ -263,7 +264,7 @@ def test_a_file_in_the_place_of_another(tmp_path, make, second):
 def test_bombs(tmp_path, make, monkeypatch):
     """What is a thousand times smaller than its content is refused before a byte is written."""
     archive = make(tmp_path / "archive", ("images/a.tif", bytes(10**6)))
-    monkeypatch.setattr(download, "HARMLESS", 10**5)
+    monkeypatch.setattr(module, "HARMLESS", 10**5)
     message = refusal(unpack, archive, tmp_path / "raw")
     assert "GiB" in message and "attack" in message
     assert names(tmp_path) == ["archive"]
@@ -283,7 +284,7 @@ def test_bomb_of_members_that_share_their_content(tmp_path, monkeypatch):
     forged = content[:start] + entries + content[end : end + 8] + counts + content[end + 16 :]
     path.write_bytes(forged)
     assert len(zipfile.ZipFile(path).namelist()) == 20
-    monkeypatch.setattr(download, "HARMLESS", 10**5)
+    monkeypatch.setattr(module, "HARMLESS", 10**5)
     assert "attack" in refusal(unpack, path, tmp_path / "raw")
 
 
@@ -297,7 +298,7 @@ def test_archives_inside_are_files(tmp_path):
 
 @pytest.mark.parametrize("make", [zip_of, tar_of])
 def test_too_many_members(tmp_path, make, monkeypatch):
-    monkeypatch.setattr(download, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(module, "MAX_MEMBERS", 3)
     archive = make(tmp_path / "archive", *((f"{n}", b"") for n in range(4)))
     assert "or 3 files" in refusal(unpack, archive, tmp_path / "raw")
 
@@ -357,6 +358,6 @@ def test_a_full_disk_is_no_damage(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_extract", full)
+    monkeypatch.setattr(module, "_extract", full)
     with pytest.raises(OSError, match="No space left"):
         unpack(archive, tmp_path / "raw")

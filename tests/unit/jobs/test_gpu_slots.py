@@ -19,7 +19,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="slots are names of L
 # Takes a slot, tells which and when, keeps it until it is told to end, and tells when it did.
 WORKER = """
 import json, logging, os, sys, time
-from denoiseg_flow import gpu_slots
+from denoiseg_flow.jobs import gpu_slots
 
 def tell(what):
     line = json.dumps({"what": what, "pid": os.getpid(), "time": time.monotonic_ns()})

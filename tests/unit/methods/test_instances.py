@@ -8,7 +8,6 @@ from scipy import ndimage
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.methods.instances import (
     PROMINENCE,
     SEED_LEVEL,
@@ -21,6 +20,7 @@ from denoiseg_flow.methods.instances import (
     watershed_mask,
 )
 from denoiseg_flow.models.threshold import Threshold
+from denoiseg_flow.training import threshold as choosing
 from denoiseg_flow.training.threshold import THRESHOLDS, choose_threshold
 
 COMPONENTS, WATERSHED = "components", "watershed"
@@ -62,7 +62,7 @@ def test_of_equally_good_thresholds(monkeypatch):
 
     def choose(good, way):
         scores = iter([float(any(low <= t <= high for low, high in good)) for t in THRESHOLDS[way]])
-        monkeypatch.setattr(metrics, "average_precision", lambda *_: next(scores))
+        monkeypatch.setattr(choosing, "average_precision", lambda *_: next(scores))
         return choose_threshold([squares(0.8, 0.0)], way).value
 
     assert choose([(0.2, 0.4)], COMPONENTS) == 0.4
@@ -133,7 +133,7 @@ def test_every_way_gets_its_own_threshold():
 def test_images_are_looked_at_one_at_a_time(monkeypatch):
     """The next one is made when the one before has been scored at all thresholds."""
     scored = []
-    monkeypatch.setattr(metrics, "average_precision", lambda *_: scored.append(1) or 0.5)
+    monkeypatch.setattr(choosing, "average_precision", lambda *_: scored.append(1) or 0.5)
 
     def images():
         for number in range(3):

@@ -22,7 +22,7 @@ from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.models import predict_run, prediction, tiled_instances, tiled_prediction
+from denoiseg_flow.models import predict_run, tiled_instances, tiled_prediction
 from denoiseg_flow.models.model import ClassicalModel, ImageModels
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.predict_run import predict_file, predict_folder, self_supervised_losses
@@ -423,7 +423,7 @@ def with_and_without_mean(model, noisy, folder):
 def test_mean_of_the_noisy_image_is_preserved(make_model, tmp_path, monkeypatch, dtype, method):
     """Over the whole image, by the same shift in all of its tiles."""
     monkeypatch.setattr(tiled_prediction, "TILE", 32)
-    monkeypatch.setattr(prediction, "PIECE", 1000)
+    monkeypatch.setattr(predict_run, "PIECE", 1000)
     noisy = draw((70, 90)).astype(dtype)
     found = with_and_without_mean(make_model(method), noisy, tmp_path)
     plain, preserved = found["denoised", False], found["denoised", True]
@@ -567,11 +567,12 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
-from denoiseg_flow import prediction, tiled_components, tiled_instances, tiled_prediction
+from denoiseg_flow.models import predict_run, tiled_components, tiled_instances, tiled_prediction
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.methods.definition import Method, Recipe
-from denoiseg_flow.models.model import Normalisation, TrainedModel
+from denoiseg_flow.models.model import TrainedModel
+from denoiseg_flow.models.normalisation import Normalisation
 
 class Bright(nn.Module):
     stride, halo = (4, 4), (3, 3)
@@ -584,7 +585,7 @@ class Bright(nn.Module):
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 if not given["release"]:
-    for module in (prediction, tiled_components, tiled_instances, tiled_prediction):
+    for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
         module.release = lambda array: None
 model = TrainedModel(
     Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},
@@ -600,7 +601,7 @@ for side in (2400, given["side"]):
         if y % 256 == 0:
             release(image)
     del image
-    prediction.predict_file(model, path, Path(given["folder"]), False)
+    predict_run.predict_file(model, path, Path(given["folder"]), False)
     # Not getrusage: that peak begins with the memory of the process that started this one.
     status = Path("/proc/self/status").read_text()
     peaks.append(int(status.split("VmHWM:")[1].split()[0]))

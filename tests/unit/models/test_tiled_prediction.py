@@ -243,7 +243,7 @@ PAGES = """
 import resource, sys
 import numpy as np
 import torch
-from denoiseg_flow import tiled_prediction
+from denoiseg_flow.models import tiled_prediction
 if sys.argv[1] == "kept":
     tiled_prediction._keep_freed_memory()
 faults = []

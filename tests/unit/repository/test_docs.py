@@ -1,6 +1,7 @@
 """What the documentation says is what the code does."""
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,12 +13,19 @@ import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
+from denoiseg_flow import cli
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.study import configuration
 from denoiseg_flow.study.grid import Grid
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md")])
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [
+    *sorted([*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("benchmarks/**/*.md")]),
+    *DOCS,
+]
+METHODS = ROOT / "docs/explanation/methods.md"
+OUTPUTS = ROOT / "docs/reference/outputs.md"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NONE = "\N{EN DASH}"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -107,11 +115,11 @@ def test_no_definition_of_the_schema_is_forgotten(schema):
     assert set(schema["$defs"]) == tested | simple | {"method", "recipe"}
 
 
-# --- docs/methods.md ----------------------------------------------------------------------------
+# --- docs/explanation/methods.md ----------------------------------------------------------------
 
 
 def test_recipes_are_shown_as_they_are(read_config, schema):
-    text = sections(ROOT / "docs/methods.md")["Recipes"]
+    text = sections(METHODS)["Recipes"]
     names = re.findall(r"`(\w+)`", text.split("| key |")[1].split("\n")[0])
     recipes = read_config()["recipes"]
     assert names == ["demo", "fast", "paper"]
@@ -125,7 +133,7 @@ def test_recipes_are_shown_as_they_are(read_config, schema):
 
 def test_methods_are_shown_as_they_are(read_config):
     """Learned ones with their fields, classical ones with theirs."""
-    text = sections(ROOT / "docs/methods.md")
+    text = sections(METHODS)
     learned = table(text["A method is a composition"])
     classical = table(text["Classical denoisers"])
     methods = read_config()["methods"]
@@ -140,7 +148,7 @@ def test_methods_are_shown_as_they_are(read_config):
         assert learned[name][:6] == [*fields, method.init or NONE]
 
 
-# --- docs/output.md -----------------------------------------------------------------------------
+# --- docs/reference/outputs.md ------------------------------------------------------------------
 
 FOLDERS = {
     "<logs>": "<results>/logs",
@@ -152,8 +160,8 @@ VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+"}
 
 
 def documented():
-    """The parts of each path in docs/output.md, as patterns."""
-    rows = re.findall(r"^\| (`.*?) \| ", (ROOT / "docs/output.md").read_text(), re.MULTILINE)
+    """The parts of each documented path, as patterns."""
+    rows = re.findall(r"^\| (`.*?) \| ", OUTPUTS.read_text(), re.MULTILINE)
     paths = [path for row in rows for path in re.findall(r"`(.*?)`", row)]
     patterns = {}
     for path in paths:
@@ -209,11 +217,11 @@ def test_every_file_that_is_made_is_documented(planned):
 # --- commands, snippets, links ------------------------------------------------------------------
 
 
-def commands():
-    """Every Snakemake command of the pages."""
+def commands(pattern):
+    """Every command of the pages that begins with a pattern."""
     texts = [text.replace("\\\n", "") for page in PAGES for text in blocks(page, "bash")]
     lines = [line for text in texts for line in text.splitlines()]
-    return sorted({line for line in lines if re.match(r"(time )?snakemake ", line)})
+    return sorted({line for line in lines if re.match(pattern, line)})
 
 
 def options(command, name):
@@ -226,11 +234,20 @@ def options(command, name):
     return values[:end]
 
 
+SNAKEMAKE = commands("(time )?snakemake ")
+DENOISEG_FLOW = commands("denoiseg-flow ")
+
+
 def test_there_are_commands():
-    assert len(commands()) > 10
+    assert len(SNAKEMAKE) > 10 and len(DENOISEG_FLOW) > 2
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", DENOISEG_FLOW)
+def test_documented_arguments_are_accepted(command):
+    cli._parser().parse_args(shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize("command", SNAKEMAKE)
 @pytest.mark.usefixtures("elsewhere")
 def test_documented_config_is_accepted(command, read_config, schema):
     files = options(command, "--configfile")
@@ -255,8 +272,8 @@ def test_yaml_snippets_are_accepted(page, read_config, schema):
         assert Grid(config).runs
 
 
-def test_module_of_the_readme_plans_its_jobs(tmp_path, read_config):
-    (snippet,) = blocks(ROOT / "README.md", "python")
+def test_documented_module_plans_its_jobs(tmp_path, read_config):
+    (snippet,) = blocks(ROOT / "docs/how-to/use_as_a_module.md", "python")
     path = "/path/to/denoiseg-flow/Snakefile"
     assert path in snippet
     (tmp_path / "Snakefile").write_text(snippet.replace(path, str(ROOT / "Snakefile")))
@@ -268,11 +285,23 @@ def test_module_of_the_readme_plans_its_jobs(tmp_path, read_config):
 
 
 def test_graph_shows_the_rules():
-    graph = blocks(ROOT / "docs/usage.md", "mermaid")[0]
+    graph = blocks(ROOT / "docs/reference/rules.md", "mermaid")[0]
     shown = set(re.findall(r"(?:^    |> )(\w+)", graph.split("\n", 1)[1], re.MULTILINE))
     files = [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
     rules = re.findall(r"^rule (\w+):", "\n".join(file.read_text() for file in files), re.MULTILINE)
     assert shown - {"own", "new"} == set(rules)
+
+
+def test_command_line_page_is_up_to_date():
+    """``python docs/reference/command_line.py`` writes it anew."""
+    script = ROOT / "docs/reference/command_line.py"
+    assert script.with_suffix(".md").read_text() == runpy.run_path(str(script))["render"]()
+
+
+def test_index_lists_every_page():
+    index = ROOT / "docs/README.md"
+    listed = {(index.parent / link).resolve() for link in LINK.findall(index.read_text())}
+    assert set(DOCS) - listed == {index}
 
 
 def anchors(page):

@@ -113,9 +113,9 @@ def test_time_of_a_training_is_in_proportion_to_its_steps(grid, tmp_path):
     assert seconds(steps_per_epoch=100, batch_size=2 * size) == pytest.approx(2 * once)
 
 
-def test_larger_work_needs_more_of_everything(grid, tmp_path, costs):
+def test_larger_work_needs_more_of_everything(grid, tmp_path, estimates):
     run = run_of(grid, "denoiseg")
-    small = costs.training(run), costs.prediction(run)
+    small = estimates.training(run), estimates.prediction(run)
     larger = changed(grid, tmp_path, filters=64, batch_size=128)
     for before, after in zip(small, (larger.training(run), larger.prediction(run)), strict=True):
         assert after.core_seconds > before.core_seconds
@@ -124,12 +124,14 @@ def test_larger_work_needs_more_of_everything(grid, tmp_path, costs):
     assert larger.training(run).output_bytes > small[0].output_bytes
 
 
-def test_outputs_are_counted_in_bytes(grid, costs):
+def test_outputs_are_counted_in_bytes(grid, estimates):
     """Twelve test images of 128x128 pixels: denoised 4, labels 2, probabilities 12 bytes each."""
     pixels = 12 * 128**2
-    assert costs.prediction(run_of(grid, "baseline")).output_bytes == 14 * pixels
-    assert costs.prediction(run_of(grid, "denoiseg")).output_bytes == 18 * pixels
-    assert costs.prediction(run_of(grid, "n2v")).output_bytes == 4 * 48 * 128**2  # read by others
+    assert estimates.prediction(run_of(grid, "baseline")).output_bytes == 14 * pixels
+    assert estimates.prediction(run_of(grid, "denoiseg")).output_bytes == 18 * pixels
+    assert (
+        estimates.prediction(run_of(grid, "n2v")).output_bytes == 4 * 48 * 128**2
+    )  # read by others
 
 
 def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):

@@ -394,7 +394,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from denoiseg_flow import checkpoints, training, training_images
+from denoiseg_flow.training import checkpoints, trainer, training_images
 from denoiseg_flow.methods.definition import Method, Recipe
 
 torch.set_num_threads(1)
@@ -416,10 +416,10 @@ def train_step(self):
         os.kill(os.getpid(), given["signal"])
     return step(self)
 
-step, training.Trainer._train_step = training.Trainer._train_step, train_step
+step, trainer.Trainer._train_step = trainer.Trainer._train_step, train_step
 checkpoints.os.replace = killed_while_writing
 paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
-training.train(
+trainer.train(
     Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
     training_images.TrainingImages(**paths), checkpoints.Checkpoints(path, given["seconds"]),
     torch.device("cpu"),

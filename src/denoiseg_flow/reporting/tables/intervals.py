@@ -13,7 +13,7 @@ Satterthwaite covers 87 % instead of 95 % with two seeds). Here it is counted in
 squares are, in truth, scaled draws of chi-squared, and so is what they may stand for. This is the
 generalized confidence interval (Weerahandi, Journal of the American Statistical Association 88,
 1993; for mixed models Hannig, Statistica Sinica 19, 2009). Its simulated coverage is in
-docs/methods.md.
+docs/explanation/statistics.md.
 """
 
 from __future__ import annotations
