@@ -81,12 +81,12 @@ def test_scale_covariance_dtype_and_shape(name, small):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float16"])
-def test_pixel_types_are_read_as_grey_levels(name, dtype, small):
-    image = np.clip(small[:24, :20] / 20, 0, 255).astype(dtype)
-    expected = denoise(name, image.astype(np.float64), parameter_of(name), 20.0)
-    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), 20.0), expected)
-    assert expected.max() > 100
+def test_pixel_types_are_read_as_grey_levels(name, small):
+    for dtype in ("uint8", "uint16", "int32", "float16"):
+        image = np.clip(small[:24, :20] / 20, 0, 255).astype(dtype)
+        expected = denoise(name, image.astype(np.float64), parameter_of(name), 20.0)
+        np.testing.assert_array_equal(denoise(name, image, parameter_of(name), 20.0), expected)
+        assert expected.max() > 100
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -97,11 +97,11 @@ def test_input_is_not_changed(name, small):
     np.testing.assert_array_equal(image, small)
 
 
-@pytest.mark.parametrize("sigma", [None, 0.0, 3.0])
 @pytest.mark.parametrize("name", METHODS)
-def test_constant_image_is_unchanged(name, sigma):
+def test_constant_image_is_unchanged(name):
     image = np.full((20, 24), 1000.3, np.float32)
-    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), sigma), image)
+    for sigma in (None, 0.0, 3.0):
+        np.testing.assert_array_equal(denoise(name, image, parameter_of(name), sigma), image)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if DENOISERS[name].needs_noise])

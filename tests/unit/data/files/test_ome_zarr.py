@@ -394,9 +394,14 @@ class Trap:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("kind", ["|O", "|u1", "<U4", "<c8"])
-@pytest.mark.parametrize("first", [None, "vlen-bytes", "vlen-utf8", "shuffle"])
-@pytest.mark.parametrize("as_filter", [False, True])
+@pytest.mark.parametrize(
+    "kind, first, as_filter",
+    [
+        *(("|O", None, False), ("|O", "vlen-bytes", True), ("|u1", "vlen-utf8", False)),
+        *(("|u1", None, True), ("<U4", "shuffle", False), ("<U4", "vlen-utf8", True)),
+        *(("<c8", "vlen-bytes", False), ("<c8", "shuffle", True)),
+    ],
+)
 def test_pickles_in_chunks_run_nothing(tmp_path, monkeypatch, kind, first, as_filter):
     """Even where numcodecs allows for them, as it did once."""
     monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
