@@ -58,7 +58,7 @@ def dry_run(
     snakefile: Path = REPO / "Snakefile",
 ) -> Call:
     """Plan in this process: starting Snakemake takes longer than most plans."""
-    command = ["--snakefile", str(snakefile), "--dry-run", *_arguments(folder, config, options)]
+    command = ["--snakefile", str(snakefile), *_arguments(folder, config, ("--dry-run", *options))]
     screen = StringIO()
     with (
         patch.dict(os.environ),

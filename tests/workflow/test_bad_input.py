@@ -136,8 +136,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         ),
         (
             None,
-            ["grid={n_labeled: [2]}"],
-            "unknown config key 'grid.n_labeled'; did you mean 'n_annotated'?",
+            ["grid={n_anotated: [2]}"],
+            "unknown config key 'grid.n_anotated'; did you mean 'n_annotated'?",
         ),
         (
             None,

@@ -264,8 +264,8 @@ def test_j_invariance(make_model, method):
         assert (stitched_j_invariant(model, others, tile=tile)[hidden] != before[hidden]).any()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (23, 1)])
-@pytest.mark.parametrize("method", GRIDS, ids=words)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (13, 1)])
+@pytest.mark.parametrize("method", [GRIDS[0], GRIDS[1], GRIDS[4]], ids=words)
 def test_j_invariance_of_lines_of_pixels(make_model, method, shape):
     """Their mirrored copies are hidden with them."""
     model, image = make_model(method), draw(shape)
@@ -584,6 +584,10 @@ class Bright(nn.Module):
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
+# Less is in memory at once, so that images need not be large to have more pixels.
+tiled_prediction.TILE = 256
+tiled_instances.TILES[2] = (256, 256)
+predict_run.PIECE = tiled_components.PIECE = 2**16
 if not given["release"]:
     for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
         module.release = lambda array: None
@@ -592,7 +596,7 @@ model = TrainedModel(
     Normalisation(0.0, 1.0), Bright(), threshold=Threshold(0.5, 1.0, 1),
 )
 peaks = []
-for side in (2400, given["side"]):
+for side in (800, given["side"]):
     path = Path(given["folder"], f"{side}.tif")
     image = tifffile.memmap(path, shape=(side, side), dtype=np.float32, photometric="minisblack")
     wave = np.sin(np.arange(side) / 7)
@@ -615,16 +619,14 @@ print(json.dumps({
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
-@pytest.mark.parametrize(
-    "way, released", [("components", True), ("watershed", True), ("watershed", False)]
-)
-def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, way, released):
+@pytest.mark.parametrize("released", [True, False])
+def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, released):
     """Input, denoised image, labels and heights take 4 bytes per pixel each: none is in memory.
 
     The same measurement without giving back the pages that were used shows that it can tell.
     """
-    side = 5000
-    recipe = as_dict(make_recipe(instances=way, preserve_mean=True))
+    side = 2400
+    recipe = as_dict(make_recipe(instances="watershed", preserve_mean=True))
     given = {"side": side, "folder": str(tmp_path), "release": released, "recipe": recipe}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True
