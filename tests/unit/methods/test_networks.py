@@ -50,11 +50,10 @@ def test_output_has_four_channels_of_the_same_size(name, depth, height, width):
 
 
 @each_layout
-@pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_channel_is_denoised_beside_three_classes(name, channels, layout):
-    layout = replace(layout, channels=channels)
-    for mask_channel in (False, True):
+def test_every_channel_is_denoised_beside_three_classes(name, layout):
+    for channels, mask_channel in ((1, False), (1, True), (3, True)):
+        layout = replace(layout, channels=channels)
         network = build_network(name, 2, 2, mask_channel, layout)
         shape = layout.patch_shape(12)
         along = zip(shape, network.stride, strict=True)
@@ -421,8 +420,7 @@ def test_prediction_of_a_patch_does_not_depend_on_its_batch(layout):
 # Volumes
 
 
-@pytest.mark.parametrize("mask_channel", [False, True])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels, mask_channel", [(1, False), (2, True)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_plane_by_plane_is_the_network_on_each_plane(name, channels, mask_channel):
     """With the weights and statistics that a network for planes has."""
@@ -512,12 +510,11 @@ def test_networks_know_the_stride_of_their_layout():
 
 
 @each_layout
-@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_folded_networks_predict_the_same(name, channels, layout):
-    layout = replace(layout, channels=channels)
+def test_folded_networks_predict_the_same(name, layout):
+    layout = replace(layout, channels=2)
     network = seeded(2, 4, name=name, layout=layout)
-    shape = (2, channels, *layout.patch_shape(24))
+    shape = (2, 2, *layout.patch_shape(24))
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for norm in network.modules():
