@@ -34,9 +34,11 @@ from systems import (
 )
 
 from denoiseg_flow.data import manifest, splitting
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.data.store import open_image, write_image
 from denoiseg_flow.evaluation.scoring import score_run
 from denoiseg_flow.methods.instances import label_instances
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.threshold import choose_threshold
 
 DATASET = "dsb2018"
@@ -131,9 +133,10 @@ class Data:
 
     def score(self, draw: int, predictions: Path) -> dict[str, float]:
         """Return the mean of each metric over the test images."""
-        identity = {"dataset": DATASET, "noise": "", "method": "", "n_annotated": 0, "seed": draw}
+        run = Run(DATASET, noise="", method="", n_annotated=0, seed=draw)
+        prepared = PreparedData(self.masks.parent)
         split = manifest.read(self.split_file(draw))
-        scores = score_run(split, self.masks, self.clean, predictions, self.noisy, identity)
+        scores = score_run(run, split, prepared, self.noisy, Predictions(predictions))
         means = scores.groupby("metric")["value"].mean()
         return {column: float(means[metric]) for metric, column in METRICS.items()}
 

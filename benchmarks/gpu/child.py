@@ -72,7 +72,7 @@ def main() -> None:
         "ended": time.time(),
         "gpu": ",".join(visible_gpus()),
     }
-    tensor_file.save_atomically(report, folder / "report.pt")
+    tensor_file.save(report, folder / "report.pt")
 
 
 if __name__ == "__main__":

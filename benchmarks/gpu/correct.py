@@ -266,7 +266,7 @@ def start(
     bank = material.scratch / "children" / "bank.pt"
     if not bank.exists():
         held = material.bank(PLANES, CPU)
-        tensor_file.save_atomically(vars(held), bank)
+        tensor_file.save(vars(held), bank)
     given = {
         "folder": folder,
         "bank": bank,
@@ -276,7 +276,7 @@ def start(
         **options,
     }
     order = folder / "order.pt"
-    tensor_file.save_atomically(
+    tensor_file.save(
         {key: str(value) if isinstance(value, Path) else value for key, value in given.items()},
         order,
     )

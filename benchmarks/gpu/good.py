@@ -9,9 +9,11 @@ import pandas as pd
 from material import Material
 from phase import Phase, Row
 
+from denoiseg_flow.data.layout import Predictions
 from denoiseg_flow.evaluation.scoring import score_run
 from denoiseg_flow.models.model import AnyModel
 from denoiseg_flow.models.predict_run import predict_folder
+from denoiseg_flow.study.grid import Run
 
 METRICS = ("AP", "SEG", "PSNR")
 PAIRS = (("denoiseg", "baseline"), ("denoiseg", "sequential"))
@@ -84,13 +86,13 @@ def predict(
 
 def mean_scores(material: Material, noise: str, seed: int, predictions: Path) -> dict[str, float]:
     """Return the mean of each metric over the test images."""
+    run = Run(dataset="", noise=noise, method="", n_annotated=0, seed=seed)
     scores = score_run(
-        split=material.split(seed),
-        masks=material.prepared / "masks",
-        clean=material.prepared / "clean",
-        predictions=predictions,
-        noisy=material.noisy(noise),
-        identity={"dataset": "", "noise": noise, "method": "", "n_annotated": 0, "seed": seed},
+        run,
+        material.split(seed),
+        material.prepared,
+        material.noisy(noise),
+        Predictions(predictions),
     )
     means = scores.groupby("metric")["value"].mean()
     return {name: float(means[name]) for name in METRICS if name in means}

@@ -15,14 +15,17 @@ import pandas as pd
 import torch
 
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import add_noise_to_folder
 from denoiseg_flow.data.simulated.simulator import simulate
 from denoiseg_flow.methods.classes import encode_classes
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models.model import AnyModel
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
-from denoiseg_flow.training.fitting import fit
+from denoiseg_flow.training.fitting import RunData, fit
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.patches import ImageBank
 
 DATASET = "packed"
@@ -124,8 +127,8 @@ class Material:
         self.settings: dict[str, Any] = json.loads((pack / "settings.json").read_text())
         with tarfile.open(pack / "data.tar.xz") as archive:
             archive.extractall(scratch / "data", filter="data")
-        self.prepared = scratch / "data" / "prepared"
-        (self.prepared / "clean").symlink_to("images")
+        self.prepared = PreparedData(scratch / "data" / "prepared")
+        (self.prepared.folder / "clean").symlink_to("images")
 
     def method(self, name: str) -> Method:
         """Return a method of config/config.yaml."""
@@ -145,20 +148,19 @@ class Material:
         """Return the seeds that there are splits for."""
         return sorted(
             int(path.stem.removeprefix("seed"))
-            for path in (self.prepared.parent / "split").glob("seed*.tsv")
+            for path in (self.prepared.folder.parent / "split").glob("seed*.tsv")
         )
 
     def split(self, seed: int) -> pd.DataFrame:
         """Return the split of a draw."""
-        return manifest.read(self.prepared.parent / "split" / f"seed{seed}.tsv")
+        return manifest.read(self.prepared.folder.parent / "split" / f"seed{seed}.tsv")
 
     def noisy(self, noise: str) -> Path:
         """Return the folder of noisy images; they are made when they are first asked for."""
         folder = self.scratch / "data" / "noisy" / noise
         if not folder.exists():
-            images = manifest.read(self.prepared / "manifest.tsv")
             level = self.settings["noises"][noise]
-            add_noise_to_folder(self.prepared, images, level, noise, folder)
+            add_noise_to_folder(self.prepared, level, noise, folder)
         return folder
 
     def fit(
@@ -173,25 +175,14 @@ class Material:
         """Train one run on the packed data, as ``workflow/scripts/train.py`` does."""
         folder = self.scratch / "checkpoints"
         checkpoints = Checkpoints(folder / "checkpoint.pt", NO_CHECKPOINTS)
-        model, _ = fit(
-            method=method,
-            recipe=recipe,
-            identity={
-                "dataset": DATASET,
-                "noise": noise,
-                "method": method.name,
-                "n_annotated": n_annotated,
-                "seed": seed,
-            },
-            level=self.settings["noises"][noise],
+        run = Run(DATASET, noise, method.name, n_annotated, seed)
+        data = RunData(
             split=self.split(seed),
             prepared=self.prepared,
             images=images or self.noisy(noise),
-            init=None,
-            own_subsets=(),
-            checkpoints=checkpoints,
-            device=self.device,
+            level=self.settings["noises"][noise],
         )
+        model, _ = fit(TrainingJob(run, method, recipe, checkpoints, self.device), data)
         shutil.rmtree(folder)
         return model
 

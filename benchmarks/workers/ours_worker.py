@@ -13,6 +13,7 @@ from flops import parameter_count, training_flops
 from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
 
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.store import open_image
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.methods.definition import Method, Recipe
@@ -23,7 +24,9 @@ from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.predict_run import predict_file, predict_folder
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.tiled_prediction import check_tile, predict_tiles
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train
 from denoiseg_flow.training.training_images import TrainingImages
 
@@ -36,10 +39,11 @@ def plan(job: dict[str, Any]) -> tuple[Method, Recipe]:
     return Method(**job["method"]), Recipe(**job["recipe"])
 
 
-def identity(job: dict[str, Any]) -> dict[str, Any]:
+def run_of(job: dict[str, Any]) -> Run:
     """Return what a training is known by."""
     axes = {"dataset": "benchmark", "noise": "as given", "n_annotated": 10, "seed": 1}
-    return axes | {key: job[key] for key in axes if key in job} | {"method": job["method"]["name"]}
+    axes |= {key: job[key] for key in axes if key in job}
+    return Run(method=job["method"]["name"], **axes)
 
 
 def timed_training(
@@ -53,14 +57,7 @@ def timed_training(
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder, "checkpoint.pt"), CHECKPOINT_SECONDS)
         started = time.perf_counter()
-        model, _ = train(
-            method=method,
-            recipe=recipe,
-            identity=identity(job),
-            images=files,
-            checkpoints=checkpoints,
-            device=device,
-        )
+        model, _ = train(TrainingJob(run_of(job), method, recipe, checkpoints, device), files)
         return model, time.perf_counter() - started
 
 
@@ -123,7 +120,7 @@ def train_once(job: dict[str, Any]) -> dict[str, Any]:
     files = TrainingImages.of_split(
         split=split,
         images=Path(job["noisy"]),
-        masks=Path(job["masks"]),
+        prepared=PreparedData(Path(job["masks"]).parent),
         n_annotated=job["n_annotated"],
         segments=method.segments,
     )
@@ -150,7 +147,7 @@ def random_model(job: dict[str, Any]) -> TrainedModel:
     return TrainedModel(
         method=method,
         recipe=recipe,
-        identity=identity(job),
+        identity=run_of(job).as_dict(),
         normalisation=Normalisation(128.0, 30.0),
         network=new_network(method, recipe, layout).to(device).eval(),
         layout=layout,

@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import add_noise_to_folder
 from denoiseg_flow.jobs.logs import job_log
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        prepared = Path(snakemake.input.prepared)
         add_noise_to_folder(
-            prepared=prepared,
-            manifest=manifest.read(prepared / "manifest.tsv"),
+            prepared=PreparedData(Path(snakemake.input.prepared)),
             level=snakemake.params.level,
             name=snakemake.wildcards.noise,
-            out=Path(snakemake.output.noisy),
+            folder=Path(snakemake.output.noisy),
         )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.evaluation.data_quality import check_dataset
 from denoiseg_flow.jobs.logs import job_log
 from denoiseg_flow.reporting.checks_page import checks_page
@@ -13,7 +14,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         inputs, wildcards = snakemake.input, snakemake.wildcards
         checks = check_dataset(
-            prepared=Path(inputs.prepared),
+            prepared=PreparedData(Path(inputs.prepared)),
             noisy=Path(inputs.noisy),
             split=manifest.read(Path(inputs.split)),
         )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from denoiseg_flow.data import manifest
-from denoiseg_flow.evaluation.scoring import SELF_SUPERVISION
+from denoiseg_flow.data.layout import Predictions
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
@@ -22,18 +22,12 @@ def main(snakemake):
         def names(subsets):
             return split.loc[split["subset"].isin(subsets), "image"]
 
-        save = params.save_probabilities
         predict_folder(
-            model,
-            images,
-            names(params.subsets),
-            folder,
-            save,
-            params.tile,
+            model, images, names(params.subsets), folder, params.save_probabilities, params.tile
         )
         if params.judged:
             losses = self_supervised_losses(model, images, names(params.judged))
-            manifest.write(losses, folder / SELF_SUPERVISION)
+            manifest.write(losses, Predictions(folder).losses_file)
         checksums.write(folder)
 
 

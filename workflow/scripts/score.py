@@ -3,21 +3,22 @@
 from pathlib import Path
 
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.evaluation.scoring import score_run, write_metrics
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.study.grid import Run
 
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        prepared = Path(snakemake.input.prepared)
+        inputs = snakemake.input
         metrics = score_run(
-            split=manifest.read(snakemake.input.split),
-            masks=prepared / "masks",
-            clean=prepared / "clean",
-            predictions=Path(snakemake.input.predictions),
-            noisy=Path(snakemake.input.noisy),
-            identity=dict(snakemake.wildcards.items()),
+            run=Run.of(snakemake.wildcards),
+            split=manifest.read(inputs.split),
+            prepared=PreparedData(Path(inputs.prepared)),
+            noisy=Path(inputs.noisy),
+            predictions=Predictions(Path(inputs.predictions)),
         )
         write_metrics(metrics, Path(snakemake.output.metrics))
         checksums.write(snakemake.output.metrics)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from denoiseg_flow.data import manifest, splitting
+from denoiseg_flow.data import splitting
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 
@@ -81,19 +82,25 @@ def link_parts(
         If two images would have the same name, or one is damaged.
     """
     tables = []
-    for place, (name, part) in enumerate(zip(names, prepared, strict=True)):
-        table = manifest.read(Path(part, "manifest.tsv"))
+    new = PreparedData(Path(folder))
+    for place, (name, path) in enumerate(zip(names, prepared, strict=True)):
+        part = PreparedData(Path(path))
+        table = part.read_manifest()
         prefix = f"{name}_" if place else ""
         for row in table.itertuples():
-            has = {"images": True, "masks": row.annotated, "clean": row.clean}
-            for kind in (kind for kind in has if has[kind]):
-                target = Path(folder, kind, f"{prefix}{row.image}.tif")
+            old_name, new_name = row.image, f"{prefix}{row.image}"
+            for exists, source, target in (
+                (True, part.image(old_name), new.image(new_name)),
+                (row.annotated, part.mask(old_name), new.mask(new_name)),
+                (row.clean, part.clean(old_name), new.clean(new_name)),
+            ):
+                if not exists:
+                    continue
                 if target.exists():
                     raise InputError(
                         f"two images of the combined dataset would be called {target.stem}: "
                         f"rename dataset {name}, or the image"
                     )
-                source = Path(part, kind, f"{row.image}.tif")
                 checksums.verify(source)
                 _link(source, target)
         if place:

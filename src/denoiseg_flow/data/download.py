@@ -22,8 +22,7 @@ import requests
 
 from denoiseg_flow.errors import InputError, plain, shown
 from denoiseg_flow.jobs import checksums
-from denoiseg_flow.jobs.lock import sole_process
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_folder, sole_writer
 
 MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
 # Times its own size that an archive may take unpacked, from a size on that does no harm. Images
@@ -97,7 +96,7 @@ def download(
         raise InputError(f"{url} is not an http or https address: correct `url` in the config")
     record = target.with_name(target.name + ".sha256")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with sole_process(target.with_name(f".{target.name}.lock")):
+    with sole_writer(target):
         expected = (sha256 or _recorded(record) or "").lower()
         if target.is_file() and expected and checksums.digest(target) == expected:
             return

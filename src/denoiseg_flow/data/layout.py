@@ -1,8 +1,80 @@
-"""The folders of a study, and the names of what lies in them."""
+"""The folders that the jobs of a study hand to each other, and what lies in them.
 
+Images of the workflow are ``{image}.tif``, whatever the format of the user's files was.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
+
+from denoiseg_flow.data import manifest
+
+
+def image_file(folder: Path, image: str) -> Path:
+    """Return the file of an image in a folder of the workflow."""
+    return folder / f"{image}.tif"
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A prepared dataset: a manifest, and images, some with a mask or a clean image."""
+
+    folder: Path
+
+    #: The folders of images, masks and clean images in it.
+    KINDS = ("images", "masks", "clean")
+
+    @property
+    def manifest_file(self) -> Path:
+        """The file of the table of images, see :mod:`~denoiseg_flow.data.manifest`."""
+        return self.folder / "manifest.tsv"
+
+    def read_manifest(self) -> pd.DataFrame:
+        """Return the table of images; raises as :func:`manifest.read`."""
+        return manifest.read(self.manifest_file)
+
+    def image(self, name: str) -> Path:
+        """Return the file of an image."""
+        return image_file(self.folder / "images", name)
+
+    def mask(self, name: str) -> Path:
+        """Return the file of the mask of an image, which exists if that is annotated."""
+        return image_file(self.folder / "masks", name)
+
+    def clean(self, name: str) -> Path:
+        """Return the file of the image without noise, which exists if that is known."""
+        return image_file(self.folder / "clean", name)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run predicted."""
+
+    folder: Path
+
+    #: The folders in it, those of what the method predicts.
+    KINDS = ("denoised", "j_invariant", "labels", "probabilities")
+
+    def kinds(self) -> list[str]:
+        """Return what the run predicted, in the order of :attr:`KINDS`."""
+        return [kind for kind in self.KINDS if (self.folder / kind).is_dir()]
+
+    def file(self, kind: str, image: str) -> Path:
+        """Return the file of a prediction of an image."""
+        return image_file(self.folder / kind, image)
+
+    @property
+    def losses_file(self) -> Path:
+        """The table of self-supervised losses, which exists if the method was judged by them."""
+        return self.folder / "self_supervision.tsv"
+
+    def images(self) -> set[str]:
+        """Return the names of the images of which anything was predicted."""
+        return {path.stem for path in self.folder.glob("*/*.tif")}
 
 
 def input_folder(path: Path) -> Path:
     """Return the folder with the images to read: ``path``, or the denoised images of a run."""
-    return path / "denoised" if (path / "denoised").is_dir() else path
+    denoised = path / "denoised"
+    return denoised if denoised.is_dir() else path

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
+from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.store import open_image, read_metadata, write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
@@ -219,25 +219,17 @@ def noisy_copy(
 
 
 def add_noise_to_folder(
-    prepared: str | Path,
-    manifest: pd.DataFrame,
-    level: Mapping[str, Any],
-    name: str,
-    out: str | Path,
+    prepared: PreparedData, level: Mapping[str, Any], name: str, folder: Path
 ) -> None:
     """Write a noisy copy of every image of a prepared dataset; see :func:`noisy_copy`.
 
     Parameters
     ----------
-    prepared
-        Folder with ``images/{image}.tif``.
-    manifest
-        Table with the column ``image``.
     level
         The config's entry ``noises.<name>``, with its seed.
     name
         Name of the level in the config.
-    out
+    folder
         Folder for the noisy images, ``{image}.tif``, float32.
 
     Raises
@@ -246,10 +238,10 @@ def add_noise_to_folder(
         As :func:`noisy_copy`; the message names the file.
     """
     check_level(name, level)
-    for image_name in manifest["image"]:
-        path = Path(prepared, "images", f"{image_name}.tif")
+    for image_name in prepared.read_manifest()["image"]:
+        path = prepared.image(image_name)
         image = open_image(path)
         check_photons(image, level, name, path)
         noisy = noisy_copy(image, level, name, image_name)
-        write_image(Path(out, f"{image_name}.tif"), noisy, read_metadata(path))
-    checksums.write(Path(out))
+        write_image(image_file(folder, image_name), noisy, read_metadata(path))
+    checksums.write(folder)

@@ -22,13 +22,14 @@ from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.sources import FOLDER_KEYS, Spec, _dimensions
 from denoiseg_flow.data.store import copy_image, write_image
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding
 from denoiseg_flow.jobs import checksums
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_folder
 
 logger = logging.getLogger(__name__)
 _LEFT_OUT = "left_out.json"
@@ -79,7 +80,7 @@ def prepare(
     """
     folder = Path(folder)
     with new_folder(folder) as unfinished:
-        for kind in FOLDER_KEYS:
+        for kind in PreparedData.KINDS:
             (unfinished / kind).mkdir()
         if raw:
             checksums.verify_folder(raw)
@@ -90,7 +91,7 @@ def prepare(
             unread = folders.left_out(_kinds(spec, raw).values())
             rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
-        manifest.write(table, unfinished / "manifest.tsv")
+        manifest.write(table, PreparedData(unfinished).manifest_file)
         if unread:
             findings.write(unread, unfinished / _LEFT_OUT)
         checksums.write(unfinished)
@@ -202,17 +203,17 @@ def _inside(raw: str | Path, key: str, relative: str) -> Path:
 
 def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
     """Write the files of one image and return its row of the manifest."""
-    name, metadata = f"{sample.name}.tif", sample.metadata
+    prepared, name, metadata = PreparedData(folder), sample.name, sample.metadata
     label = _named(sample.image, sample.source)
     dtype = check_image(sample.image, label, sample.constant)
-    copy_image(sample.image, folder / "images" / name, metadata, dtype)
+    copy_image(sample.image, prepared.image(name), metadata, dtype)
     if sample.mask is not None:
         spatial = metadata.only(metadata.spatial_axes)
-        write_image(folder / "masks" / name, sample.mask, spatial, compress=True)
+        write_image(prepared.mask(name), sample.mask, spatial, compress=True)
     if sample.clean is not None:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)
-        copy_image(sample.clean, folder / "clean" / name, metadata, np.float32)
+        copy_image(sample.clean, prepared.clean(name), metadata, np.float32)
     *above, height, width = sample.image.shape
     return {
         "image": sample.name,

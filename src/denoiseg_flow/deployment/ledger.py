@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from denoiseg_flow.data.files.tif import other_files
+from denoiseg_flow.jobs.atomic import new_file
 
 SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
 FORMS = ("tif", "ome.zarr")  # of images
@@ -136,11 +137,12 @@ class Record:
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Make these all the entries; at every moment, a process that is killed loses none."""
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", encoding="utf-8", newline="") as file:
+        with (
+            new_file(self.path) as unfinished,
+            unfinished.open("w", encoding="utf-8", newline="") as file,
+        ):
             _table(file).writerow(field.name for field in fields(Entry))
             _table(file).writerows(map(self._row, entries))
-        os.replace(partial, self.path)
         shutil.rmtree(self.added, ignore_errors=True)
 
     def _row(self, entry: Entry) -> tuple[str | int, ...]:

@@ -1,7 +1,6 @@
 """The tables of all new images that a model was used on: ``objects.csv`` and ``images.tsv``."""
 
 import csv
-import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from denoiseg_flow.deployment.ledger import AGAIN, Entry, Record
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
+from denoiseg_flow.jobs.atomic import new_file
 
 
 def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
@@ -97,9 +97,11 @@ def _join(tables: Sequence[Path], joined: Path) -> None:
     if not tables:
         joined.unlink(missing_ok=True)
         return
-    partial = joined.with_name(f".{joined.name}.partial")
     columns = _columns(tables)
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with (
+        new_file(joined) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for path in tables:
@@ -109,7 +111,6 @@ def _join(tables: Sequence[Path], joined: Path) -> None:
                     shutil.copyfileobj(table, file)
                 else:
                     writer.writerows(csv.DictReader(table, header))
-    os.replace(partial, joined)
 
 
 def _columns(tables: Iterable[Path]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import skimage as ski
 
-from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.data.neighbours import neighbours
 from denoiseg_flow.data.prepare import left_out
@@ -53,13 +53,13 @@ class DataChecks:
     findings: list[Finding]
 
 
-def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataChecks:
+def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> DataChecks:
     """Check a prepared dataset, one image at a time in memory.
 
     Parameters
     ----------
     prepared
-        Folder of the prepared dataset; of it, the manifest, the masks, and what was left out.
+        Its manifest, its masks, and what was left out of it.
     noisy
         Folder of the images that methods read, ``{image}.tif`` each.
     split
@@ -67,9 +67,9 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
     """
     rows, contents, thumbnails = [], {}, {}
     # Noisy images are float32 whatever the user's own were.
-    dtypes = manifest.read(prepared / "manifest.tsv").set_index("image")["dtype"]
+    dtypes = prepared.read_manifest().set_index("image")["dtype"]
     for row in split.itertuples():
-        path = noisy / f"{row.image}.tif"
+        path = image_file(noisy, row.image)
         image = open_channels(path)
         plane, depth = middle_plane(image[0]), image.shape[1:-2]
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
@@ -77,14 +77,14 @@ def check_dataset(prepared: Path, noisy: Path, split: pd.DataFrame) -> DataCheck
         measured |= {"depth": depth[0] if depth else 1, "dtype": dtypes[row.image]}
         measured |= _intensities(image, plane)
         if row.annotated:
-            measured |= _objects(np.asarray(open_image(prepared / "masks" / f"{row.image}.tif")))
+            measured |= _objects(np.asarray(open_image(prepared.mask(row.image))))
         rows.append(measured)
         contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
         thumbnails[row.image] = _thumbnail(plane)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    noise = noise_of_files([noisy / f"{name}.tif" for name in table["image"]])
+    noise = noise_of_files([image_file(noisy, name) for name in table["image"]])
     found = [
-        *left_out(prepared),
+        *left_out(prepared.folder),
         *_about_images(table),
         *_about_masks(table),
         *_about_twins(table, contents, thumbnails),

@@ -10,21 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.store import open_image, read_metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.jobs import checksums
+from denoiseg_flow.study.grid import Run
 
 #: The columns that say which run a row belongs to, in the order of metrics.tsv.
 RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 
-#: What a method may predict: one folder each.
-PREDICTED = ("labels", "denoised", "j_invariant")
-
-#: Table of the losses at hidden pixels, beside the predictions, where no clean image is known.
-SELF_SUPERVISION = "self_supervision.tsv"
 
 #: Columns of metrics.tsv. Images of one source, such as the planes of a stack, are alike.
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
@@ -76,12 +73,11 @@ def j_invariant_scores(
 
 
 def score_run(
+    run: Run,
     split: pd.DataFrame,
-    masks: Path,
-    clean: Path,
-    predictions: Path,
+    prepared: PreparedData,
     noisy: Path,
-    identity: dict[str, str | int],
+    predictions: Predictions,
 ) -> pd.DataFrame:
     """Score one run on the test images of its split.
 
@@ -90,15 +86,8 @@ def score_run(
     split
         Columns image, subset, annotated (0/1), clean (0/1) and source; only the subsets
         "test" and "cross" are scored.
-    masks, clean
-        Folders with the true labels (int32) and the clean images, one ``{image}.tif`` each.
-    predictions
-        Folder with the subfolders :data:`PREDICTED`, each only if the method yields it, and
-        :data:`SELF_SUPERVISION`, if the method was judged by that.
     noisy
         Folder with the noisy inputs.
-    identity
-        Values of dataset, noise, method, n_annotated and seed; they become columns.
 
     Returns
     -------
@@ -112,35 +101,37 @@ def score_run(
         If a file is missing, or a prediction does not fit the truth.
     """
     rows = []
-    kinds = {kind for kind in PREDICTED if (predictions / kind).is_dir()}
+    kinds = predictions.kinds()
     losses = {}
-    if (predictions / SELF_SUPERVISION).exists():
-        checksums.verify(predictions / SELF_SUPERVISION)
-        table = pd.read_csv(predictions / SELF_SUPERVISION, sep="\t", dtype={"image": str})
+    if predictions.losses_file.exists():
+        checksums.verify(predictions.losses_file)
+        table = pd.read_csv(predictions.losses_file, sep="\t", dtype={"image": str})
         losses = dict(zip(table["image"], table["loss"], strict=True))
     for row in split[split["subset"].isin(TESTED)].itertuples():
-        file = f"{row.image}.tif"
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
-            path = predictions / "labels" / file
+            path = predictions.file("labels", row.image)
             labels = open_image(path)
             with _naming(path):
-                scores |= segmentation_scores(open_image(masks / file), labels)
-        truth = open_image(clean / file) if int(row.clean) else None
-        if "denoised" in kinds and truth is not None:
-            path = predictions / "denoised" / file
-            denoised, noisy_image = open_image(path), open_image(noisy / file)
+                scores |= segmentation_scores(open_image(prepared.mask(row.image)), labels)
+        truth = open_image(prepared.clean(row.image)) if int(row.clean) else None
+        for kind, measure in (("denoised", denoising_scores), ("j_invariant", j_invariant_scores)):
+            if kind not in kinds or (kind == "denoised" and truth is None):
+                continue
+            path = predictions.file(kind, row.image)
+            denoised, noisy_image = open_image(path), open_image(image_file(noisy, row.image))
             with _naming(path):
-                scores |= _over_channels(denoising_scores, path, truth, denoised, noisy_image)
-        if "j_invariant" in kinds:
-            path = predictions / "j_invariant" / file
-            denoised, noisy_image = open_image(path), open_image(noisy / file)
-            with _naming(path):
-                scores |= _over_channels(j_invariant_scores, path, truth, denoised, noisy_image)
+                scores |= _over_channels(measure, path, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
-            {**identity, "source": row.source, "image": row.image, "metric": metric, "value": value}
+            {
+                **run.as_dict(),
+                "source": row.source,
+                "image": row.image,
+                "metric": metric,
+                "value": value,
+            }
             for metric, value in scores.items()
         ]
     return pd.DataFrame(rows, columns=METRICS_COLUMNS)

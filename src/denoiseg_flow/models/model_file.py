@@ -48,7 +48,7 @@ def save_model(model: AnyModel, path: Path) -> None:
         "readable_by": f"denoiseg-flow {SINCE} or newer",
         "summary": summary(model),
     }
-    tensor_file.save_atomically(header | _whole(model), path)
+    tensor_file.save(header | _whole(model), path)
 
 
 def existing_model(path: Path) -> Path:

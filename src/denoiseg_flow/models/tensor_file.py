@@ -2,45 +2,28 @@
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from denoiseg_flow.jobs.lock import sole_process
+from denoiseg_flow.jobs.atomic import new_file
 
 _DEEPEST = 100  # values within values
 
 
-def save_atomically(content: dict[str, Any], path: Path) -> None:
-    """Write ``content`` (tensors and plain values) so that ``path`` is either old or complete.
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write ``content`` (tensors and plain values): ``path`` is either old or complete.
 
-    A process that writes the same file is waited for.
+    Processes that write the same file wait for each other.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with _sole_writer(path):
-        try:
-            # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
-            partial.write_bytes(buffer.getbuffer())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-def _sole_writer(path: Path) -> AbstractContextManager[object]:
-    return sole_process(path.with_name(path.name + ".lock"))
+    with new_file(path) as unfinished:
+        # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
+        unfinished.write_bytes(buffer.getbuffer())
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -53,7 +36,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a file of :func:`save_atomically` without trusting its pickle.
+    """Read a file of :func:`save` without trusting its pickle.
 
     Raises
     ------

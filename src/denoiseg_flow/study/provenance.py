@@ -1,14 +1,13 @@
 """What a folder of results was made by, so that no other study goes on in it unawares."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.jobs.lock import sole_process
+from denoiseg_flow.jobs.atomic import new_file
 
 FORMAT = 1
 """Raised when names or contents of files under the folder change so that they cannot be mixed."""
@@ -53,16 +52,13 @@ def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None
 
     Methods that other studies have left in the folder stay in the record.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{_RECORD}.partial"
-    with sole_process(folder / f".{_RECORD}.lock"):
+    with new_file(folder / _RECORD) as unfinished:
         content = {
             "format": FORMAT,
             "version": __version__,
             "methods": _read(folder)["methods"] | _plain(methods),
         }
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder / _RECORD)
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(folder: Path) -> dict[str, Any]:

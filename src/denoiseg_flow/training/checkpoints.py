@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from denoiseg_flow.models.tensor_file import _partial, _sole_writer, load, save_atomically
+from denoiseg_flow.jobs.atomic import remove_file
+from denoiseg_flow.models import tensor_file
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Checkpoints:
         """Write a state; at every moment there is at least one complete file."""
         if self.path.exists():
             os.replace(self.path, self.previous)
-        save_atomically(state, self.path)
+        tensor_file.save(state, self.path)
         self._saved = time.monotonic()
         if self._signal is not None:
             logger.warning("ended from outside: the next run continues from %s", self.path)
@@ -80,7 +81,7 @@ class Checkpoints:
         """Return the newest state that has all ``keys``, or None; others are named in the log."""
         for path in (self.path, self.previous):
             try:
-                state = load(path, device)
+                state = tensor_file.load(path, device)
             except FileNotFoundError:
                 continue
             except ValueError as error:
@@ -93,8 +94,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove both files, what a killed process left of a third, and those of the others."""
-        with _sole_writer(self.path):
-            for path in (self.path, self.previous, _partial(self.path)):
-                path.unlink(missing_ok=True)
+        for path in (self.path, self.previous):
+            remove_file(path)
         for other in self._others:
             other.remove()

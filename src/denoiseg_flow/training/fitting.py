@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,15 @@ import pandas as pd
 import torch
 
 from denoiseg_flow import __version__
-from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.data.store import centre_crop, middle_plane, open_channels, read_metadata
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
-from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.models.model import AnyModel, ClassicalModel
 from denoiseg_flow.models.model_file import load_model
-from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train, train_each_image
 from denoiseg_flow.training.training_images import TrainingImages, find_target
 
@@ -35,71 +35,68 @@ CALIBRATION_SIDE = 256
 LOSSES = ["parameter", "value", "loss_self_supervised", "loss_plain", "mse"]
 
 
-def fit(
-    method: Method,
-    recipe: Recipe | None,
-    identity: dict[str, Any],
-    level: Mapping[str, Any] | None,
-    split: pd.DataFrame,
-    prepared: Path,
-    images: Path,
-    init: Path | None,
-    own_subsets: Sequence[str],
-    checkpoints: Checkpoints,
-    device: torch.device,
-) -> tuple[AnyModel, pd.DataFrame]:
-    """Make the model of one run, whatever its method is.
+@dataclass(frozen=True)
+class RunData:
+    """The files that one run is trained on.
 
-    Parameters
+    Attributes
     ----------
-    recipe
-        None for classical denoisers.
-    identity
-        dataset, noise, method, n_annotated and seed of the run.
-    level
-        The noise level's entry in the config, for methods that know it.
     split
         Table of :func:`~denoiseg_flow.data.splitting.split`.
-    prepared, images
-        Folder of the prepared dataset, and of the images to read.
+    prepared
+        The prepared dataset, for masks and clean images.
+    images
+        Folder of the images to read, see :func:`layout.input_folder`.
+    level
+        The noise level's entry in the config, for methods that know it.
     init
         File of the model whose weights the training starts from.
     own_subsets
         The subsets on whose images a method trains one network each.
-    checkpoints, device
-        As for :func:`~denoiseg_flow.training.trainer.train`.
+    """
+
+    split: pd.DataFrame
+    prepared: PreparedData
+    images: Path
+    level: Mapping[str, Any] | None = None
+    init: Path | None = None
+    own_subsets: Sequence[str] = ()
+
+    def images_of(self, subsets: Sequence[str]) -> list[Path]:
+        """Return the files of the images of some subsets."""
+        folder = input_folder(self.images)
+        names = self.split.loc[self.split["subset"].isin(subsets), "image"]
+        return [image_file(folder, name) for name in names]
+
+
+def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
+    """Make the model of one run, whatever its method is.
 
     Returns
     -------
-    The model, and its history: see :func:`trainer.train`, or :func:`classical.calibrate`.
+    The model, and its history: see :func:`~denoiseg_flow.training.trainer.train`, or
+    :func:`~denoiseg_flow.methods.classical.calibrate`.
     """
+    method = job.method
     files = TrainingImages.of_split(
-        split=split,
-        images=images,
-        masks=prepared / "masks",
-        n_annotated=identity["n_annotated"],
+        split=data.split,
+        images=data.images,
+        prepared=data.prepared,
+        n_annotated=job.run.n_annotated,
         segments=method.segments,
-        target=find_target(method, prepared, identity["noise"], level),
+        target=find_target(method, data.prepared, job.run.noise, data.level),
     )
-
-    def images_of(subsets: Sequence[str]) -> list[Path]:
-        names = split.loc[split["subset"].isin(subsets), "image"]
-        return [input_folder(images) / f"{name}.tif" for name in names]
-
     if method.classical:
-        sigma = standard_deviation(level) if method.noise_sigma == "known" else None
         # The choice needs no truth, so that nothing is lost where all images are for testing.
-        learned_from = files.val or images_of(TESTED)
-        model, history = _calibrate(method, identity, learned_from, prepared / "clean", sigma)
+        learned_from = files.val or data.images_of(TESTED)
+        model, history = _calibrate(job, data, learned_from)
     elif method.each_image:
-        learned_from = images_of(own_subsets)
-        model, history = train_each_image(
-            method, recipe, identity, learned_from, checkpoints, device
-        )
+        learned_from = data.images_of(data.own_subsets)
+        model, history = train_each_image(job, learned_from)
     else:
         learned_from = files.train
-        start = load_model(init, device) if init else None
-        model, history = train(method, recipe, identity, files, checkpoints, device, start)
+        init = load_model(data.init, job.device) if data.init else None
+        model, history = train(job, files, init)
     model.origin = find_origin(files, learned_from)
     return model, history
 
@@ -130,17 +127,20 @@ def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]
 
 
 def _calibrate(
-    method: Method, identity: dict[str, Any], images: Sequence[Path], clean: Path, sigma: float
+    job: TrainingJob, data: RunData, images: Sequence[Path]
 ) -> tuple[ClassicalModel, pd.DataFrame]:
     """Choose the parameter of a classical denoiser on validation images, without clean ones.
 
     Where there are clean ones, the history tells the true error beside the self-supervised one.
     """
+    method = job.method
     name, values = method.classical, method.parameter
+    sigma = standard_deviation(data.level) if method.noise_sigma == "known" else None
     if not method.calibrated:
-        return ClassicalModel(method, identity, values, sigma), pd.DataFrame(columns=LOSSES)
+        model = ClassicalModel(method, job.identity, values, sigma)
+        return model, pd.DataFrame(columns=LOSSES)
     images = images[:CALIBRATION_IMAGES]
-    truth = [clean / path.name for path in images]
+    truth = [data.prepared.clean(path.stem) for path in images]
     table = classical.calibrate(
         name,
         classical.candidates(name) if values is None else values,
@@ -150,7 +150,7 @@ def _calibrate(
     )
     best = classical.best_value(table)
     logger.info("%s %g has the least self-supervised loss", table["parameter"].iloc[0], best)
-    return ClassicalModel(method, identity, best, sigma), table
+    return ClassicalModel(method, job.identity, best, sigma), table
 
 
 def _centres(paths: Sequence[Path], planes: bool) -> Iterator[np.ndarray]:

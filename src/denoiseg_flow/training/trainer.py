@@ -26,6 +26,7 @@ from denoiseg_flow.training import batch_norm
 from denoiseg_flow.training.adam import Adam
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.cuda_graphs import Replayed, side_stream
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
@@ -288,23 +289,12 @@ def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tens
 
 
 def train(
-    method: Method,
-    recipe: Recipe,
-    identity: dict[str, Any],
-    images: TrainingImages,
-    checkpoints: Checkpoints,
-    device: torch.device,
-    init: TrainedModel | None = None,
+    job: TrainingJob, images: TrainingImages, init: TrainedModel | None = None
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one model and choose its threshold on the validation images.
 
     Parameters
     ----------
-    identity
-        dataset, noise, method, n_annotated and seed of the run; the seed decides every draw.
-    checkpoints
-        Where the state of the training is kept while it runs. A training that finds one there
-        continues; the caller removes them once the model is safely written.
     init
         Model whose weights the training starts from.
 
@@ -319,34 +309,28 @@ def train(
         object for a method that segments, the checkpoint is of another method or network, the
         loss is not finite, or the device has too little memory.
     """
-    check_subsets(method, images, identity["dataset"])
-    name = " ".join(map(str, identity.values()))
-    layout = find_layout(method, recipe, [*images.train, *images.val])
-    with out_of_memory_advice(device):
+    check_subsets(job.method, images, job.run.dataset)
+    layout = find_layout(job.method, job.recipe, [*images.train, *images.val])
+    with out_of_memory_advice(job.device):
         held_out = {}
         for number, fold in enumerate(images.folds, start=1):
             logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
-            model, _ = _train_on(
-                _load_banks(images.without(fold), recipe, layout, device),
-                layout, method, recipe, identity | {"fold": number},
-                checkpoints.beside(f"fold{number}"), device, init and init.for_image(fold[0]),
-                f"{name} fold {number}",
-            )  # fmt: skip
+            start = init and init.for_image(fold[0])
+            banks = _load_banks(job, images.without(fold), layout)
+            model, _ = _train_on(job.for_part("fold", number), banks, layout, start)
             held_out |= dict.fromkeys(fold, model)
-        model, history = _train_on(
-            _load_banks(images, recipe, layout, device),
-            layout, method, recipe, identity, checkpoints, device, init, name,
-        )  # fmt: skip
+        model, history = _train_on(job, _load_banks(job, images, layout), layout, init)
     model.held_out = held_out
-    if method.segments:
+    if job.method.segments:
         _choose_threshold(model, images)
     return model, history
 
 
 def _load_banks(
-    images: TrainingImages, recipe: Recipe, layout: Layout, device: torch.device
+    job: TrainingJob, images: TrainingImages, layout: Layout
 ) -> tuple[ImageBank, ImageBank]:
     """Load the images that are trained on, and those for validation."""
+    recipe, device = job.recipe, job.device
     return (
         load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
         load_bank(images.val, images.val_masks, recipe, layout, device, images.target),
@@ -375,14 +359,7 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
     )
 
 
-def train_each_image(
-    method: Method,
-    recipe: Recipe,
-    identity: dict[str, Any],
-    images: Sequence[Path],
-    checkpoints: Checkpoints,
-    device: torch.device,
-) -> tuple[ImageModels, pd.DataFrame]:
+def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageModels, pd.DataFrame]:
     """Train a network on each of some images alone (Noise2Self's "single shot").
 
     Parameters and errors are those of :func:`train`; validation uses pixels of the same image that
@@ -393,49 +370,44 @@ def train_each_image(
     The models, and the mean of their histories.
     """
     models, histories = {}, []
-    layout = find_layout(method, recipe, images)
+    layout = find_layout(job.method, job.recipe, images)
     for image in images:
-        with out_of_memory_advice(device):
-            banks = [load_bank([image], [None], recipe, layout, device) for _ in ("train", "val")]
-            models[image.stem], history = _train_on(
-                banks, layout, method, recipe, identity | {"image": image.stem},
-                checkpoints.beside(image.stem), device, None,
-                name=f"{' '.join(map(str, identity.values()))} {image.stem}",
-            )  # fmt: skip
+        with out_of_memory_advice(job.device):
+            banks = [
+                load_bank([image], [None], job.recipe, layout, job.device) for _ in ("train", "val")
+            ]
+            part = job.for_part("image", image.stem)
+            models[image.stem], history = _train_on(part, banks, layout)
         histories.append(history)
     mean = pd.concat(histories).groupby(level=0).mean().astype({"step": int})
-    return ImageModels(method, recipe, identity, models), mean
+    return ImageModels(job.method, job.recipe, job.identity, models), mean
 
 
 def _train_on(
+    job: TrainingJob,
     banks: Sequence[ImageBank],
     layout: Layout,
-    method: Method,
-    recipe: Recipe,
-    identity: dict[str, Any],
-    checkpoints: Checkpoints,
-    device: torch.device,
-    init: TrainedModel | None,
-    name: str,
+    init: TrainedModel | None = None,
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one network on the first bank, validated on the second; both are normalised."""
+    method, recipe = job.method, job.recipe
     bank, val_bank = banks
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
         each.normalise(normalisation)
-    trainer = Trainer(method, recipe, bank, val_bank, identity["seed"], device, layout)
+    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
     if init is not None:
         trainer.start_from(init.network.state_dict())
     contents = {"classes": bank.classes, "targets": bank.targets}
     contents = {key: values for key, values in contents.items() if values is not None}
     contents |= {} if init is None else init.network.state_dict()
     fingerprint = repr(
-        (as_dict(method), as_dict(recipe), identity, normalisation, digest(contents))
+        (as_dict(method), as_dict(recipe), job.identity, normalisation, digest(contents))
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
-    with out_of_memory_advice(device, recipe.batch_size, need):
-        trainer.run(checkpoints, fingerprint, name)
-    model = TrainedModel(method, recipe, identity, normalisation, trainer.average, layout)
+    with out_of_memory_advice(job.device, recipe.batch_size, need):
+        trainer.run(job.checkpoints, fingerprint, job.name)
+    model = TrainedModel(method, recipe, job.identity, normalisation, trainer.average, layout)
     return model, pd.DataFrame(trainer.history)

@@ -12,7 +12,7 @@ import torch
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.tiles import pieces, within
-from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
@@ -74,7 +74,7 @@ class TrainingImages:
         cls,
         split: pd.DataFrame,
         images: Path,
-        masks: Path,
+        prepared: PreparedData,
         n_annotated: int,
         segments: bool,
         target: Target | None = None,
@@ -85,8 +85,10 @@ class TrainingImages:
         ----------
         split
             Table of :func:`~denoiseg_flow.data.splitting.split`.
-        images, masks
-            Folders that hold ``<image>.tif``, the images as in :func:`layout.input_folder`.
+        images
+            Folder of the images to read, see :func:`layout.input_folder`.
+        prepared
+            Where the masks are.
         n_annotated
             How many annotated training images are revealed.
         segments
@@ -103,10 +105,10 @@ class TrainingImages:
         folder = input_folder(images)
 
         def image(name: str) -> Path:
-            return folder / f"{name}.tif"
+            return image_file(folder, name)
 
         def mask(name: str) -> Path | None:
-            return masks / f"{name}.tif" if name in revealed | shown else None
+            return prepared.mask(name) if name in revealed | shown else None
 
         return cls(
             train=[image(name) for name in train],
@@ -119,7 +121,7 @@ class TrainingImages:
 
 
 def find_target(
-    method: Method, prepared: Path, noise: str, level: Mapping[str, Any]
+    method: Method, prepared: PreparedData, noise: str, level: Mapping[str, Any]
 ) -> Target | None:
     """Return what gives the image that the one of a name should become when it is denoised.
 
@@ -127,19 +129,17 @@ def find_target(
 
     Parameters
     ----------
-    prepared
-        Folder of the prepared dataset.
     noise, level
         Name of the noise level, and its entry in the config.
     """
 
     def clean(name: str) -> np.ndarray:
-        return open_image(prepared / "clean" / f"{name}.tif")
+        return open_image(prepared.clean(name))
 
     def second_copy(name: str) -> np.ndarray:
         # What noise an image has by itself, both copies of it would share.
-        path = prepared / "clean" / f"{name}.tif"
-        image = open_image(path if path.exists() else prepared / "images" / path.name)
+        path = prepared.clean(name)
+        image = open_image(path if path.exists() else prepared.image(name))
         return noisy_copy(image, level, noise, name, copy=1)
 
     return {"clean": clean, "second_noisy": second_copy}.get(method.target)

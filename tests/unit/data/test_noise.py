@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoiseg_flow.data import noise
+from denoiseg_flow.data import manifest, noise
 from denoiseg_flow.data.files.reader import read_image
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.store import write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
@@ -29,6 +30,14 @@ LEVELS = [
     {"kind": "poisson_gaussian_bernoulli", "photons": 0.5, "sigma": 20, "dropped": 0.3},
     {"kind": "structured", "sigma": 20, "length": 9, "axis": "x"},
 ]
+
+
+def with_manifest(folder, names):
+    """A prepared dataset of which only the names of the images matter."""
+    prepared = PreparedData(folder)
+    columns = dict.fromkeys(manifest.MANIFEST_COLUMNS, 0)
+    manifest.write(pd.DataFrame(columns | {"image": list(names)}), prepared.manifest_file)
+    return prepared
 
 
 def draw(image, **level):
@@ -215,9 +224,9 @@ def test_negative_values_are_found_in_their_file(tmp_path):
     for name, low in (("a", 0), ("b", -1)):
         write_image(tmp_path / f"images/{name}.tif", np.array([[low, 5.5]], np.float32))
     level = {"kind": "poisson", "photons": 1, "seed": 0}
-    table = pd.DataFrame({"image": ["a", "b"]})
+    prepared = with_manifest(tmp_path, "ab")
     with pytest.raises(InputError, match=r"images/b\.tif holds negative .* noises\.low"):
-        noise.add_noise_to_folder(tmp_path, table, level, "low", tmp_path / "out")
+        noise.add_noise_to_folder(prepared, level, "low", tmp_path / "out")
 
 
 @given(st.sampled_from([np.uint8, np.uint16, np.float32]), st.integers(0, 200))
@@ -306,9 +315,8 @@ def test_noise_of_an_image_depends_on_no_other_image(tmp_path):
         write_image(tmp_path / "images" / f"{name}.tif", image)
 
     def noisy(names, level="n20", seed=0, folder="out"):
-        table = pd.DataFrame({"image": list(names)})
         spec = GAUSSIAN | {"seed": seed}
-        noise.add_noise_to_folder(tmp_path, table, spec, level, tmp_path / folder)
+        noise.add_noise_to_folder(with_manifest(tmp_path, names), spec, level, tmp_path / folder)
         return {name: read_image(tmp_path / folder / f"{name}.tif") for name in names}
 
     few, many = noisy("ac"), noisy("cba", folder="many")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.store import write_image
 from denoiseg_flow.evaluation import data_quality
 from denoiseg_flow.evaluation.data_quality import check_dataset
@@ -40,7 +41,7 @@ class Study:
         manifest.write(table, self.folder / "prepared/manifest.tsv")
         split = pd.DataFrame({"image": names, "subset": SUBSETS[: len(names)]})
         split["annotated"] = [int(name in self.masks) for name in names]
-        return check_dataset(self.folder / "prepared", self.folder / "noisy", split)
+        return check_dataset(PreparedData(self.folder / "prepared"), self.folder / "noisy", split)
 
     def findings(self):
         return {each.topic: each for each in worst(self.check().findings)}

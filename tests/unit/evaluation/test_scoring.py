@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.scoring import (
@@ -14,8 +15,9 @@ from denoiseg_flow.evaluation.scoring import (
     write_metrics,
 )
 from denoiseg_flow.reporting.tables.statistics import read_metrics
+from denoiseg_flow.study.grid import Run
 
-IDENTITY = {"dataset": "cells", "noise": "n20", "method": "m", "n_annotated": 2, "seed": 1}
+RUN = Run("cells", "n20", "m", 2, seed=1)
 SEGMENTATION = ["AP", "AP_0.6", "AP_0.7", "AP_0.8", "AP_0.9", "AP_mean", "SEG"]
 J_INVARIANT = ["PSNR_j_invariant", "SSIM_j_invariant", "MSE_j_invariant"]
 DENOISING = [
@@ -48,6 +50,12 @@ def folders(tmp_path):
     return names
 
 
+def score(split, folders):
+    """Score with the folders of the fixture of that name."""
+    prepared = PreparedData(folders["masks"].parent)
+    return score_run(RUN, split, prepared, folders["noisy"], Predictions(folders["predictions"]))
+
+
 @pytest.fixture
 def split():
     return pd.DataFrame(
@@ -62,13 +70,13 @@ def split():
 
 
 def test_scores_what_has_a_truth(folders, split):
-    frame = score_run(split, **folders, identity=IDENTITY)
+    frame = score(split, folders)
     assert list(frame.columns) == METRICS_COLUMNS
     sources = frame.groupby("image")["source"].unique().str.join(" ").to_dict()
     assert sources.items() <= {"001": "a.tif", "002": "a.tif", "003": "b.tif"}.items()
     found = frame.groupby("image")["metric"].agg(list).to_dict()
     assert found == {"001": SEGMENTATION + DENOISING, "003": DENOISING}
-    assert (frame[list(IDENTITY)] == list(IDENTITY.values())).all(axis=None)
+    assert (frame[list(RUN.as_dict())] == list(RUN.as_dict().values())).all(axis=None)
     values = frame[frame["image"] == "001"].set_index("metric")["value"]
     # Shifted by one column: 72 of 88 pixels shared.
     assert values["AP"] == values["AP_0.8"] == 1 and values["AP_0.9"] == 0
@@ -86,7 +94,7 @@ def test_a_method_without_labels_has_no_segmentation_scores(folders, split):
     for file in (folders["predictions"] / "labels").iterdir():
         file.unlink()
     (folders["predictions"] / "labels").rmdir()
-    assert set(score_run(split, **folders, identity=IDENTITY)["metric"]) == set(DENOISING)
+    assert set(score(split, folders)["metric"]) == set(DENOISING)
 
 
 def test_j_invariant_predictions_are_judged_by_themselves_too(folders, split):
@@ -94,7 +102,7 @@ def test_j_invariant_predictions_are_judged_by_themselves_too(folders, split):
     for image in ("001", "002", "003", "004"):
         clean = tifffile.imread(folders["noisy"] / f"{image}.tif") - 10
         write(folders["predictions"] / "j_invariant" / f"{image}.tif", clean + 3)
-    frame = score_run(split, **folders, identity=IDENTITY)
+    frame = score(split, folders)
     found = frame.groupby("image")["metric"].agg(list).to_dict()
     blind = ["loss_self_supervised"]
     assert found == {
@@ -131,7 +139,7 @@ def test_the_self_supervised_loss_is_the_error_and_the_variance_of_the_noise(sig
 
 
 def test_written_metrics_read_back_unchanged(folders, split, tmp_path):
-    frame = score_run(split, **folders, identity=IDENTITY)
+    frame = score(split, folders)
     write_metrics(frame, tmp_path / "metrics.tsv")
     again = read_metrics([tmp_path / "metrics.tsv"]).astype(frame.dtypes.to_dict())
     expected = frame.sort_values(METRICS_COLUMNS[:-1], ignore_index=True)
@@ -142,7 +150,7 @@ def test_errors_name_the_file(folders, split):
     path = folders["predictions"] / "denoised" / "003.tif"
     write(path, np.arange(12, dtype=np.float32).reshape(3, 4))
     with pytest.raises(InputError, match=r"denoised/003\.tif.*shapes differ"):
-        score_run(split, **folders, identity=IDENTITY)
+        score(split, folders)
     path.unlink()
     with pytest.raises(InputError, match=r"denoised/003\.tif"):
-        score_run(split, **folders, identity=IDENTITY)
+        score(split, folders)

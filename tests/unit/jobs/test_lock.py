@@ -12,7 +12,7 @@ import pytest
 
 from denoiseg_flow.jobs import lock
 from denoiseg_flow.jobs.lock import sole_process
-from denoiseg_flow.models.tensor_file import save_atomically
+from denoiseg_flow.models import tensor_file
 from denoiseg_flow.study.provenance import record_study
 from denoiseg_flow.training.checkpoints import Checkpoints
 
@@ -144,8 +144,8 @@ def test_never_two_at_once(path, tmp_path):
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("model.pt.lock", lambda folder: save_atomically({"step": 1}, folder / "model.pt")),
-        ("model.pt.lock", lambda folder: Checkpoints(folder / "model.pt", 1).remove()),
+        (".model.pt.lock", lambda folder: tensor_file.save({"step": 1}, folder / "model.pt")),
+        (".model.pt.lock", lambda folder: Checkpoints(folder / "model.pt", 1).remove()),
         (".study.json.lock", lambda folder: record_study(folder, {})),
     ],
 )

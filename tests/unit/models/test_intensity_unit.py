@@ -17,7 +17,9 @@ from denoiseg_flow.evaluation.residuals import judge_residual
 from denoiseg_flow.methods.classical import DENOISERS, calibrate, denoise, is_available, noise_level
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.models.predict_run import predict_folder, self_supervised_losses
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train
 from denoiseg_flow.training.training_images import TrainingImages
 
@@ -52,10 +54,10 @@ def results(blobs, make_recipe, tmp_path_factory):
         chosen = TrainingImages(files[0][:2], masks[:2], files[0][2:], masks[2:])
         if method.target == "clean":
             chosen = replace(chosen, target=lambda name: scale * blobs[0][0])
-        identity = {"dataset": "d", "noise": "n", "method": "m", "n_annotated": 2, "seed": 1}
         checkpoints = Checkpoints(folder / "checkpoint.pt", 60)
         recipe = make_recipe(depth=2)
-        model, _ = train(method, recipe, identity, chosen, checkpoints, CPU)
+        job = TrainingJob(Run("d", "n", "m", 2, seed=1), method, recipe, checkpoints, CPU)
+        model, _ = train(job, chosen)
         predict_folder(model, folder / "images", ["2"], folder / "predictions", True)
         found = {
             path.parent.name: open_image(path) for path in (folder / "predictions").glob("*/*")

@@ -138,7 +138,7 @@ def test_models_without_a_layout_are_for_planes(model, tmp_path):
     save_model(model, path)
     content = tensor_file.load(path)
     del content["layout"]
-    tensor_file.save_atomically(content, path)
+    tensor_file.save(content, path)
     assert load_model(path).layout == PLANES
 
 
@@ -253,7 +253,7 @@ def test_round_trip_with_models_that_were_trained_without_some_images(make_model
 def rewrite(path, **changes):
     content = tensor_file.load(path)
     content |= changes
-    tensor_file.save_atomically(content, path)
+    tensor_file.save(content, path)
 
 
 @pytest.mark.parametrize("version", [FORMAT + 1, None])
@@ -418,7 +418,7 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
         {"depth": -1},
         {"filters": 0},
     ):
-        tensor_file.save_atomically(content | {"recipe": content["recipe"] | recipe}, path)
+        tensor_file.save(content | {"recipe": content["recipe"] | recipe}, path)
         with pytest.raises(InputError, match="was not written by denoiseg-flow"):
             load_model(path)
     for layout in (
@@ -427,10 +427,10 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
         {"z_factors": [10**9]},
         {"patch_depth": 0},
     ):
-        tensor_file.save_atomically(content | {"layout": content["layout"] | layout}, path)
+        tensor_file.save(content | {"layout": content["layout"] | layout}, path)
         with pytest.raises(InputError, match="was not written by denoiseg-flow"):
             load_model(path)
-    tensor_file.save_atomically(content, path)
+    tensor_file.save(content, path)
     load_model(path)
 
 
@@ -453,7 +453,7 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
 def test_values_that_no_model_has(model, tmp_path, change):
     path = tmp_path / "model.pt"
     save_model(model, path)
-    tensor_file.save_atomically(tensor_file.load(path) | change, path)
+    tensor_file.save(tensor_file.load(path) | change, path)
     message = refusal(load_model, path)
     assert str(path) in message and "was not written by denoiseg-flow" in message
     describe_model(path)
@@ -463,7 +463,7 @@ def test_values_that_no_model_has(model, tmp_path, change):
 def test_values_that_no_classical_denoiser_has(tmp_path, change):
     path = tmp_path / "model.pt"
     save_model(ClassicalModel(Method("median", classical="median"), {}, 3.0, None), path)
-    tensor_file.save_atomically(tensor_file.load(path) | change, path)
+    tensor_file.save(tensor_file.load(path) | change, path)
     assert "was not written by denoiseg-flow" in refusal(load_model, path)
 
 

@@ -19,7 +19,7 @@ CONTENT = {"weights": torch.arange(5000.0), "step": 7, "loss": float("inf"), "na
 
 def test_round_trip(tmp_path):
     path = tmp_path / "new" / "folder" / "model.pt"
-    tensor_file.save_atomically(CONTENT, path)
+    tensor_file.save(CONTENT, path)
     loaded = tensor_file.load(path)
     assert torch.equal(loaded.pop("weights"), CONTENT["weights"])
     assert loaded == {"step": 7, "loss": float("inf"), "name": "a"}
@@ -40,9 +40,9 @@ def full_disk(free):
 @pytest.mark.parametrize("free", [0, 4096])
 def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, free):
     path = tmp_path / "model.pt"
-    tensor_file.save_atomically({"step": 1}, path)
+    tensor_file.save({"step": 1}, path)
     with pytest.raises(OSError) as caught, full_disk(free):
-        tensor_file.save_atomically(CONTENT, path)
+        tensor_file.save(CONTENT, path)
     assert caught.value.errno == errno.EFBIG
     assert os.listdir(tmp_path) == ["model.pt"]
     assert tensor_file.load(path) == {"step": 1}
@@ -51,14 +51,14 @@ def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, free):
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), KeyboardInterrupt()])
 def test_interruption_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, error):
     path = tmp_path / "model.pt"
-    tensor_file.save_atomically({"step": 1}, path)
+    tensor_file.save({"step": 1}, path)
 
     def fail(source, target):
         raise error
 
-    monkeypatch.setattr(tensor_file.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(type(error)):
-        tensor_file.save_atomically({"step": 2}, path)
+        tensor_file.save({"step": 2}, path)
     assert os.listdir(tmp_path) == ["model.pt"]
     assert tensor_file.load(path) == {"step": 1}
 
@@ -93,7 +93,7 @@ def test_code_is_refused_and_does_not_run(tmp_path, write):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.999])
 def test_truncated_file(tmp_path, share):
     path = tmp_path / "model.pt"
-    tensor_file.save_atomically(CONTENT, path)
+    tensor_file.save(CONTENT, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=r"model\.pt is damaged"):
@@ -103,7 +103,7 @@ def test_truncated_file(tmp_path, share):
 def test_one_changed_number_is_noticed(tmp_path):
     """PyTorch alone would read the file, and train on with another weight."""
     path = tmp_path / "model.pt"
-    tensor_file.save_atomically(CONTENT, path)
+    tensor_file.save(CONTENT, path)
     whole = path.read_bytes()
     place = whole.index(CONTENT["weights"][1000:1004].numpy().tobytes())
     path.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
@@ -156,7 +156,7 @@ def test_one_is_whole_whenever_writing_stops(pair, monkeypatch, call):
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(tensor_file.os, "replace", stop)
+    monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         pair.save({"step": 2})
     assert pair.load("cpu", {"step"}) == {"step": 1}
@@ -165,7 +165,7 @@ def test_one_is_whole_whenever_writing_stops(pair, monkeypatch, call):
 def test_remove_leaves_nothing(pair):
     pair.save({"step": 1})
     pair.save({"step": 2})
-    pair.path.with_name("checkpoint.pt.partial").write_bytes(b"half")
+    pair.path.with_name(".checkpoint.pt.partial").write_bytes(b"half")
     pair.remove()
     assert os.listdir(pair.path.parent) == []
     pair.remove()
@@ -210,7 +210,7 @@ def test_file_of_something_else(tmp_path, text):
 def test_changed_bytes_are_survived(tmp_path):
     """Whatever is damaged: the file is read or refused, nothing else is raised."""
     path, draw = tmp_path / "model.pt", random.Random(0)
-    tensor_file.save_atomically({"weights": torch.arange(20.0), "step": 7, "name": "abc"}, path)
+    tensor_file.save({"weights": torch.arange(20.0), "step": 7, "name": "abc"}, path)
     whole = path.read_bytes()
     refused = 0
     for _ in range(300):

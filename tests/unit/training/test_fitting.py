@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.store import open_image, write_image
 from denoiseg_flow.evaluation.grey_levels import trained_on
@@ -17,9 +18,11 @@ from denoiseg_flow.methods.networks.layout import PLANES
 from denoiseg_flow.models.model import ClassicalModel, ImageModels
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.tiled_prediction import predict_tiles
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import fitting
 from denoiseg_flow.training.checkpoints import Checkpoints
-from denoiseg_flow.training.fitting import LOSSES, fit
+from denoiseg_flow.training.fitting import LOSSES, RunData, fit
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import Trainer
 from denoiseg_flow.training.training_images import find_target, load_bank
 
@@ -67,23 +70,11 @@ def make(folder, split, tmp_path, make_recipe):
 
     def make(method, recipe=None, **changes):
         checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 0)
-        given = {
-            "method": method,
-            "recipe": None if method.classical else recipe or make_recipe(),
-            "identity": {
-                "dataset": "blobs", "noise": "n20", "method": method.name, "n_annotated": 0,
-                "seed": 1,
-            },
-            "level": LEVEL,
-            "split": split,
-            "prepared": folder / "prepared",
-            "images": folder / "noisy",
-            "init": None,
-            "own_subsets": [],
-            "checkpoints": checkpoints,
-            "device": CPU,
-        }  # fmt: skip
-        model, history = fit(**given | changes)
+        recipe = None if method.classical else recipe or make_recipe()
+        run = Run("blobs", "n20", method.name, 0, seed=1)
+        data = RunData(split, PreparedData(folder / "prepared"), folder / "noisy", LEVEL)
+        job = TrainingJob(run, method, recipe, checkpoints, CPU)
+        model, history = fit(job, replace(data, **changes))
         checkpoints.remove()
         return model, history
 
@@ -193,7 +184,7 @@ def test_without_validation_images_it_is_chosen_on_those_for_testing(make, folde
 def test_a_parameter_is_chosen_without_clean_images(make, tmp_path):
     method = Method("m", classical="median", parameter=[1, 2, 3])
     model, history = make(method)
-    again, blind = make(method, prepared=tmp_path)
+    again, blind = make(method, prepared=PreparedData(tmp_path))
     assert again.parameter == model.parameter
     assert history["mse"].notna().all() and blind["mse"].isna().all()
     assert blind.drop(columns="mse").equals(history.drop(columns="mse"))
@@ -267,7 +258,7 @@ def test_interrupted_after_the_first_image(make, monkeypatch, tmp_path):
         with pytest.raises(Power):
             make(SINGLE, own_subsets=["test"])
     assert {path.name for path in tmp_path.glob("*.pt")} == {
-        "checkpoint_h.pt", "checkpoint_i.pt",
+        "checkpoint_image_h.pt", "checkpoint_image_i.pt",
     }  # fmt: skip
 
     def watched(self):
@@ -298,7 +289,9 @@ def test_the_target_of_a_name(folder):
     """Nothing, the clean image, or another draw of the noise, as strong and independent."""
     (noisy,), (clean,) = (planes(folder, kind, "a") for kind in ("noisy", "prepared/clean"))
     found = {
-        target: find_target(Method("m", target=target), folder / "prepared", "n20", LEVEL)
+        target: find_target(
+            Method("m", target=target), PreparedData(folder / "prepared"), "n20", LEVEL
+        )
         for target in ("none", "blind_spot", "clean", "second_noisy")
     }
     assert found["none"] is None and found["blind_spot"] is None
@@ -312,7 +305,7 @@ def test_the_target_of_a_name(folder):
 
 def test_targets_lie_on_their_images(folder, make_recipe):
     paths = [folder / "noisy" / f"{name}.tif" for name in "ba"]
-    target = find_target(SUPERVISED, folder / "prepared", "n20", None)
+    target = find_target(SUPERVISED, PreparedData(folder / "prepared"), "n20", None)
     bank = load_bank(paths, [None, None], make_recipe(), PLANES, CPU, target)
     expected = np.concatenate([plane.ravel() for plane in planes(folder, "prepared/clean", "ba")])
     assert np.array_equal(bank.targets[0].numpy(), expected)
@@ -343,7 +336,7 @@ def test_the_clean_images_decide(make, folder, make_recipe, tmp_path):
     for name in SUBSETS["train"] + SUBSETS["val"]:
         (clean,) = planes(folder, "prepared/clean", name)
         write_image(tmp_path / "clean" / f"{name}.tif", 280 - clean)
-    model, history = make(SUPERVISED, make_recipe(**LEARNING), prepared=tmp_path)
+    model, history = make(SUPERVISED, make_recipe(**LEARNING), prepared=PreparedData(tmp_path))
     (noisy,), (clean,) = (planes(folder, kind, "h") for kind in ("noisy", "prepared/clean"))
     assert np.corrcoef(denoise(model, noisy).ravel(), clean.ravel())[0, 1] < -0.8
     assert history["val_loss"].iloc[-1] < history["val_loss"].iloc[0]

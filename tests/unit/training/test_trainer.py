@@ -14,6 +14,7 @@ import tifffile
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.store import open_image, write_image
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
@@ -26,8 +27,10 @@ from denoiseg_flow.methods.networks.layout import PLANES
 from denoiseg_flow.models import prediction, tensor_file
 from denoiseg_flow.models.prediction import predict_probabilities
 from denoiseg_flow.models.tiled_prediction import predict_images, predict_tiles
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import batch_norm, objective, patches, trainer
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import Trainer, train
 from denoiseg_flow.training.training_images import TrainingImages, load_bank
 
@@ -67,14 +70,8 @@ def without_masks(files):
     return replace(files, train_masks=[None] * 5, val_masks=[None] * 2)
 
 
-def identity(method, seed=1):
-    return {
-        "dataset": "blobs",
-        "noise": "n20",
-        "method": method.name,
-        "n_annotated": 3,
-        "seed": seed,
-    }
+def run_of(method, seed=1):
+    return Run("blobs", "n20", method.name, 3, seed)
 
 
 @pytest.fixture
@@ -83,7 +80,8 @@ def run(files, tmp_path):
 
     def run(method, recipe, images=files, seed=1, init=None, file="checkpoint.pt", seconds=60):
         checkpoints = Checkpoints(tmp_path / file, seconds)
-        trained = train(method, recipe, identity(method, seed), images, checkpoints, CPU, init)
+        job = TrainingJob(run_of(method, seed), method, recipe, checkpoints, CPU)
+        trained = train(job, images, init)
         checkpoints.remove()
         return trained
 
@@ -396,6 +394,8 @@ from pathlib import Path
 import torch
 from denoiseg_flow.training import checkpoints, trainer, training_images
 from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.study.grid import Run
+from denoiseg_flow.training.job import TrainingJob
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
@@ -419,11 +419,11 @@ def train_step(self):
 step, trainer.Trainer._train_step = trainer.Trainer._train_step, train_step
 checkpoints.os.replace = killed_while_writing
 paths = {name: [p and Path(p) for p in given["images"][name]] for name in given["images"]}
-trainer.train(
-    Method(**given["method"]), Recipe(**given["recipe"]), given["identity"],
-    training_images.TrainingImages(**paths), checkpoints.Checkpoints(path, given["seconds"]),
-    torch.device("cpu"),
+job = TrainingJob(
+    Run(**given["run"]), Method(**given["method"]), Recipe(**given["recipe"]),
+    checkpoints.Checkpoints(path, given["seconds"]), torch.device("cpu"),
 )
+trainer.train(job, training_images.TrainingImages(**paths))
 """
 
 
@@ -436,7 +436,7 @@ def killed(joint, files, tmp_path):
         given = {
             "method": as_dict(joint),
             "recipe": as_dict(recipe),
-            "identity": identity(joint),
+            "run": run_of(joint).as_dict(),
             "checkpoint": str(tmp_path / "checkpoint.pt"),
             "images": {name: [p and str(p) for p in getattr(files, name)] for name in names},
             "seconds": seconds,
@@ -503,7 +503,7 @@ def test_checkpoint_of_another_version_is_named_and_ignored(
     run, make_recipe, joint, tmp_path, caplog
 ):
     path = tmp_path / "checkpoint.pt"
-    tensor_file.save_atomically({"step": 3, "weights": {}}, path)
+    tensor_file.save({"step": 3, "weights": {}}, path)
     found = run(joint, make_recipe())
     assert f"{path} is of another version of the workflow: it is ignored" in caplog.text
     assert same(found, run(joint, make_recipe(), file="other.pt"))
@@ -877,14 +877,14 @@ def test_interrupted_cross_validation_goes_on(run, make_recipe, joint, cross, mo
 
 def test_methods_that_only_denoise_are_judged_on_other_images_as_well(split, tmp_path):
     split.loc[split["rank"].notna(), "subset"] = "cross"
-    found = TrainingImages.of_split(split, tmp_path, tmp_path, 0, segments=False)
+    found = TrainingImages.of_split(split, tmp_path, PreparedData(tmp_path), 0, segments=False)
     assert found.folds == [["d"], ["g"], ["a"]]
     assert [path.stem for path in found.train] == ["a", "b", "d", "g"]
 
 
 def test_files_of_a_cross_validated_split(split, tmp_path):
     split.loc[split["rank"].notna(), "subset"] = "cross"
-    found = TrainingImages.of_split(split, tmp_path, tmp_path / "masks", 2, segments=True)
+    found = TrainingImages.of_split(split, tmp_path, PreparedData(tmp_path), 2, segments=True)
     assert [path.stem for path in found.train] == ["a", "b", "d", "g"]
     assert [mask and mask.stem for mask in found.train_masks] == [None, None, "d", "g"]
     assert [path.stem for path in found.val] == ["a", "c", "d", "f", "g"]
@@ -983,7 +983,9 @@ def split():
 @pytest.mark.parametrize("n_annotated, revealed", [(1, "d"), (2, "dg"), (3, "adg")])
 def test_only_revealed_masks_are_read(split, tmp_path, n_annotated, revealed):
     images, masks = tmp_path / "noisy", tmp_path / "masks"
-    found = TrainingImages.of_split(split, images, masks, n_annotated, segments=True)
+    found = TrainingImages.of_split(
+        split, images, PreparedData(tmp_path), n_annotated, segments=True
+    )
     assert found.train == [images / f"{name}.tif" for name in "abdg"]
     assert found.train_masks == [
         masks / f"{name}.tif" if name in revealed else None for name in "abdg"
@@ -993,11 +995,13 @@ def test_only_revealed_masks_are_read(split, tmp_path, n_annotated, revealed):
 
 
 def test_denoisers_read_no_masks(split, tmp_path):
-    found = TrainingImages.of_split(split, tmp_path, tmp_path, 0, segments=False)
+    found = TrainingImages.of_split(split, tmp_path, PreparedData(tmp_path), 0, segments=False)
     assert set(found.train_masks) == set(found.val_masks) == {None}
 
 
 def test_denoised_images_of_a_run_are_the_input(split, tmp_path):
     (tmp_path / "run" / "denoised").mkdir(parents=True)
-    found = TrainingImages.of_split(split, tmp_path / "run", tmp_path, 1, segments=True)
+    found = TrainingImages.of_split(
+        split, tmp_path / "run", PreparedData(tmp_path), 1, segments=True
+    )
     assert {path.parent for path in (*found.train, *found.val)} == {tmp_path / "run" / "denoised"}

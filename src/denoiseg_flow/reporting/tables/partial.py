@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_folder
 from denoiseg_flow.reporting.tables.comparison import write_comparison
 from denoiseg_flow.reporting.tables.layout import Table
 

@@ -1,13 +1,13 @@
-"""A folder is there once it is complete, whoever else makes it."""
+"""A file or folder is there once it is complete, whoever else makes it."""
 
 import pytest
 
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_file, new_folder
 
 MAKER = """
 import logging, sys
 from pathlib import Path
-from denoiseg_flow.jobs.new_folder import new_folder
+from denoiseg_flow.jobs.atomic import new_folder
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 sys.stdout.reconfigure(line_buffering=True)
 with new_folder(Path(sys.argv[1])) as unfinished:
@@ -55,3 +55,19 @@ def test_after_an_error_the_former_one_is_there(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "folder") as unfinished:
         raise ZeroDivisionError
     assert names(tmp_path) == ["folder"] and names(tmp_path / "folder") == ["former"]
+
+
+@pytest.mark.parametrize("former", [None, "former"])
+def test_a_file_is_complete_or_as_before(tmp_path, former):
+    path = tmp_path / "a/file"
+    if former:
+        path.parent.mkdir()
+        path.write_text(former)
+    with pytest.raises(ZeroDivisionError), new_file(path) as unfinished:
+        unfinished.write_text("half")
+        raise ZeroDivisionError
+    assert names(tmp_path / "a") == (["file"] if former else [])
+    with new_file(path) as unfinished:
+        unfinished.write_text("whole")
+        assert not path.exists() or path.read_text() == former
+    assert names(tmp_path / "a") == ["file"] and path.read_text() == "whole"
