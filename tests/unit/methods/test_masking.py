@@ -141,12 +141,10 @@ def test_uniform_is_drawn_evenly_from_the_cut_neighbourhood(rng, shape, side):
         assert np.abs(counts[allowed] - expected).max() < 5 * expected**0.5
 
 
-@pytest.mark.parametrize(
-    "side, shape", [(3, (13, 17)), (5, (5, 9, 11)), (11, (1, 13, 17)), (11, (13, 17))]
-)
+@pytest.mark.parametrize("side, shape", [(3, (13, 17)), (5, (5, 9, 11)), (11, (1, 13, 17))])
 @pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "uniform"])
 def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shape):
-    patches = torch.randn(3, *shape, generator=rng)
+    patches = torch.randn(2, *shape, generator=rng)
     places = stratified_places(patches.shape, 1 / 6, rng)
     masks = as_mask(places, patches.shape).numpy()
     many = [REPLACEMENTS[name](patches, places, side, rng) for _ in range(300)]
@@ -200,7 +198,7 @@ def test_only_hidden_pixels_change(rng, name, struct_mask):
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 def test_fraction_counts_all_pixels_of_struct_masks(rng, struct_mask, shape):
     patches = torch.randn(shape, generator=rng)
-    hidden, mask = make_hidden(patches, rng, masking="gaussian", struct_mask=struct_mask)
+    hidden, mask = make_hidden(patches, rng, masking="uniform", struct_mask=struct_mask)
     size = 1 if struct_mask is None else np.sum(struct_mask)
     assert mask.float().mean().item() == pytest.approx(1 / 16 / size, rel=0.05)
     # Masks overlap, and stand out over the border.
