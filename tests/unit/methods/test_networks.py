@@ -353,8 +353,9 @@ def open_network(name, depth, layout=PLANES):
     [
         *[(name, depth, PLANES) for name in ("unet", "unet_blurpool") for depth in (1, 2, 3)],
         *[(name, 1, PLANES) for name in ("dncnn", "autoencoder")],
-        *[("unet", 2, layout) for layout in VOLUMES.values()],
-        *[(name, 2, COARSE) for name in ("unet_blurpool", "autoencoder", "dncnn")],
+        *[("unet", 1, layout) for layout in (ISOTROPIC, UNSHRUNK)],
+        *[("unet", 2, layout) for layout in (COARSE, APART)],
+        *[("unet_blurpool", 1, ISOTROPIC), ("autoencoder", 2, COARSE), ("dncnn", 2, COARSE)],
     ],
 )
 def test_halo_holds_everything_that_matters_and_little_more(name, depth, layout):
