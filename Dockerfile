@@ -11,7 +11,7 @@ ARG TORCH=cpu
 WORKDIR /opt/denoiseg-flow
 # First what changes rarely, so that a change of the code does not install everything anew.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY src/denoiseg_flow/__init__.py src/denoiseg_flow/
+COPY src/denoiseg_flow/__init__.py src/denoiseg_flow/version.py src/denoiseg_flow/
 RUN python -m pip install --no-cache-dir -c constraints.txt \
     --extra-index-url "https://download.pytorch.org/whl/${TORCH}" -e '.[export,s3]'
 COPY . .

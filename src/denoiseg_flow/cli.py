@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from denoiseg_flow import __version__, findings
+from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
 from denoiseg_flow.data.folders import find_images, left_out
@@ -19,6 +19,7 @@ from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
+from denoiseg_flow.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,13 +15,13 @@ import numpy as np
 import tifffile
 from numpy.typing import DTypeLike
 
-from denoiseg_flow import __version__
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file, read_image
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
+from denoiseg_flow.version import __version__
 
 ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr")
 

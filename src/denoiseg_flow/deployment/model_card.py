@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from denoiseg_flow import __version__
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL, STEP
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.references import CITATIONS
 from denoiseg_flow.models.model import TrainedModel, denoises, purpose
+from denoiseg_flow.version import __version__
 
 _NO_TITLE_CHARACTER = re.compile(r"[^A-Za-z0-9_+() -]+")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError, plain, shown
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.definition import (
@@ -30,6 +29,7 @@ from denoiseg_flow.models.model import (
 )
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
+from denoiseg_flow.version import __version__
 
 FORMAT = 4
 READABLE = (3, 4)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.atomic import new_file
+from denoiseg_flow.version import __version__
 
 FORMAT = 1
 """Raised when names or contents of files under the folder change so that they cannot be mixed."""

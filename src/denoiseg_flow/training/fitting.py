@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from denoiseg_flow import __version__
 from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
@@ -23,6 +22,7 @@ from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train, train_each_image
 from denoiseg_flow.training.training_images import TrainingImages, find_target
+from denoiseg_flow.version import __version__
 
 logger = logging.getLogger(__name__)
 

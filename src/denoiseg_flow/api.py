@@ -1,0 +1,272 @@
+"""The Python API: train on arrays, load a model, predict arrays.
+
+Import these names from ``denoiseg_flow`` itself. Everything goes the way of the workflow's files,
+so the results are those of ``snakemake`` and ``denoiseg-flow predict``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from denoiseg_flow.data.files.metadata import ORDER, SPATIAL, Metadata
+from denoiseg_flow.data.files.reader import read_image
+from denoiseg_flow.data.files.regions import Reading
+from denoiseg_flow.data.layout import Predictions, PreparedData
+from denoiseg_flow.data.manifest import SPLIT_COLUMNS
+from denoiseg_flow.data.splitting import split
+from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.validation import check_image, check_mask, check_pair
+from denoiseg_flow.deployment.ledger import Entry
+from denoiseg_flow.deployment.predict_file import predict_file
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs.devices import select_device, usable_cores
+from denoiseg_flow.methods.consistency import check_method
+from denoiseg_flow.methods.definition import NOISY, Method, Recipe
+from denoiseg_flow.models import model_file
+from denoiseg_flow.models.model import AnyModel
+from denoiseg_flow.study.grid import Run
+from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.fitting import RunData, fit
+from denoiseg_flow.training.job import TrainingJob
+
+#: Joint denoising and segmentation, see docs/explanation/methods.md.
+DENOISEG = Method("denoiseg", target="blind_spot", alpha=0.5)
+
+#: The recipe ``fast`` of config/config.yaml.
+FAST = Recipe(
+    depth=2,
+    filters=16,
+    patch_size=64,
+    batch_size=16,
+    epochs=16,
+    steps_per_epoch=100,
+    learning_rate=4e-3,
+    schedule="one_cycle",
+    weights="last",
+    batch_norm_momentum=0.1,
+    freeze_batch_norm=0.3,
+    ema_decay=0.99,
+    masked_fraction=0.0625,
+    annotated_share=0.5,
+    pseudo_labels=0.3,
+    loss_normalisation="annotated_pixels",
+    validation_patches=128,
+    preserve_mean=True,
+    instances="watershed",
+    test_time_augmentation=False,
+)
+
+_NAME = "image"
+_NEVER = 1e9  # seconds between two checkpoints: nobody could continue from them
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model predicts for one image.
+
+    Attributes
+    ----------
+    denoised
+        float32, axes of the image in the order TCZYX, on its intensity scale; None for models that
+        only segment.
+    labels
+        uint16 or uint32, 0 for background, axes of the image without channels; None for models
+        that only denoise.
+    objects
+        One row per object, as in ``objects.csv`` of ``denoiseg-flow predict``; None without labels.
+    """
+
+    denoised: np.ndarray | None
+    labels: np.ndarray | None
+    objects: pd.DataFrame | None
+
+
+def load_model(path: str | Path, device: str = "auto") -> AnyModel:
+    """Read a ``model.pt`` of the workflow or of :func:`save_model`.
+
+    Parameters
+    ----------
+    device
+        ``"auto"`` (a GPU if there is one), ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no model.
+    """
+    path = model_file.existing_model(Path(path))
+    return model_file.load_model(path, select_device(device, usable_cores()))
+
+
+def save_model(model: AnyModel, path: str | Path) -> None:
+    """Write a model to a file that :func:`load_model` and ``denoiseg-flow predict`` read."""
+    model_file.save_model(model, Path(path))
+
+
+def predict(
+    model: AnyModel,
+    image: np.ndarray,
+    *,
+    axes: str | None = None,
+    planes: bool = False,
+    channel: int | None = None,
+    pixel_size: Sequence[float] | None = None,
+    tile: int | None = None,
+) -> Prediction:
+    """Denoise and segment one image, whatever its size.
+
+    Parameters
+    ----------
+    image
+        Any real pixel type.
+    axes
+        One letter for each dimension of the image: T, C, Z, Y and X; None: (y, x) or (z, y, x).
+    planes
+        Predict each z-slice of a stack by itself, with a model for 2D images.
+    channel
+        The channel to predict, from 0; the others stay as they are.
+    pixel_size
+        Micrometres along ([z,] y, x), for sizes in ``objects``.
+    tile
+        Side in pixels of the tiles that are predicted one at a time; None chooses one.
+
+    Raises
+    ------
+    InputError
+        If the image does not fit the model.
+    """
+    array, metadata = _canonical(image, axes)
+    size = None if pixel_size is None else tuple(pixel_size)
+    reading = Reading(metadata.axes, 2 if planes else None, channel, size)
+    with TemporaryDirectory() as temporary:
+        source, folder = Path(temporary, f"{_NAME}.tif"), Path(temporary, "predicted")
+        folder.mkdir()
+        write_image(source, array, metadata)
+        predict_file(model, Entry.of(_NAME, source, model=""), folder, reading, "tif", tile)
+        found = Predictions(folder)
+        denoised, labels = (
+            read_image(path) if (path := found.file(kind, _NAME)).exists() else None
+            for kind in ("denoised", "labels")
+        )
+        table = folder / "objects" / f"{_NAME}.csv"
+        objects = pd.read_csv(table) if table.exists() else None
+    return Prediction(denoised, labels, objects)
+
+
+def train(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray | None],
+    method: Method = DENOISEG,
+    recipe: Recipe = FAST,
+    *,
+    axes: str | None = None,
+    val: float = 0.15,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[AnyModel, pd.DataFrame]:
+    """Train one model on images in memory.
+
+    Parameters
+    ----------
+    images
+        Noisy images of one kind: (y, x), (z, y, x), or as ``axes`` says.
+    masks
+        For each image its instance labels ([z,] y, x), 0 for background and negative where nothing
+        is known, or None if it is not annotated.
+    axes
+        One letter for each dimension of an image: C, Z, Y and X.
+    val
+        Fraction of the annotated images for validation. Fewer than eight annotated images are
+        cross-validated instead, see docs/explanation/methods.md.
+    seed
+        Decides every random draw.
+    device
+        As for :func:`load_model`.
+
+    Returns
+    -------
+    The model, and its history: one row per epoch with step, losses and learning rate.
+
+    Raises
+    ------
+    InputError
+        If an image or mask cannot be used, the method needs another one, or there are too few
+        images.
+    """
+    if len(images) != len(masks):
+        raise InputError(
+            f"train got {len(images)} images and {len(masks)} masks: give one mask, or None, for "
+            "each image"
+        )
+    check_method(method, {method.name: method})
+    if method.input != NOISY or method.init or method.target in ("second_noisy", "clean"):
+        raise InputError(
+            f"method '{method.name}' needs another method, or images without noise: train it with "
+            "the workflow"
+        )
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepared = PreparedData(folder)
+        rows = [
+            _write(prepared, f"{number:05}", image, mask, axes)
+            for number, (image, mask) in enumerate(zip(images, masks, strict=True))
+        ]
+        how = {"val": val, "test": 0.0, "seed": seed, "cross_validate_below": 8}
+        table = split(pd.DataFrame(rows), how, seed)[list(SPLIT_COLUMNS)]
+        job = TrainingJob(
+            Run("arrays", "n0", method.name, int(table["rank"].notna().sum()), seed),
+            method,
+            None if method.classical else recipe,
+            Checkpoints(folder / "checkpoint.pt", _NEVER),
+            select_device(device, usable_cores()),
+        )
+        subsets = sorted(set(table["subset"])) if method.each_image else ()
+        return fit(job, RunData(table, prepared, folder / "images", own_subsets=subsets))
+
+
+def _canonical(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, Metadata]:
+    """Return an image with its axes in the order of :data:`ORDER`."""
+    image = np.asarray(image)
+    axes = (axes or SPATIAL[-image.ndim :]).upper()
+    known = len(set(axes)) == len(axes) and set("YX") <= set(axes) <= set(ORDER)
+    if len(axes) != image.ndim or not known:
+        raise InputError(
+            f"axes '{axes}' do not fit an image of shape {image.shape}: write one letter of T, C, "
+            "Z, Y and X for each dimension"
+        )
+    order = sorted(axes, key=ORDER.index)
+    return image.transpose([axes.index(axis) for axis in order]), Metadata("".join(order))
+
+
+def _write(
+    prepared: PreparedData, name: str, image: np.ndarray, mask: np.ndarray | None, axes: str | None
+) -> dict[str, object]:
+    """Write an image and its mask to a prepared dataset; return its row of the manifest."""
+    array, metadata = _canonical(image, axes)
+    if "T" in metadata.axes:
+        raise InputError("train takes no time series: give each time point as an image of its own")
+    label = f"{int(name)} (from 0)"
+    array = array.astype(check_image(array, label))
+    write_image(prepared.image(name), array, metadata)
+    n_objects = 0
+    if mask is not None:
+        labels = check_mask(np.asarray(mask), label)
+        check_pair(array, labels, label, label, "mask")
+        write_image(prepared.mask(name), labels, compress=True)
+        n_objects = len(np.unique(labels[labels > 0]))
+    return {
+        "image": name,
+        "height": array.shape[-2],
+        "width": array.shape[-1],
+        "depth": array.shape[-3] if "Z" in metadata.axes else 1,
+        "dtype": str(array.dtype),
+        "annotated": int(mask is not None),
+        "n_objects": n_objects,
+        "clean": 0,
+        "given_subset": "",
+        "source": name,
+    }

@@ -1,0 +1,107 @@
+"""The Python API: as its page says, and with the results of the command line."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import denoiseg_flow
+from denoiseg_flow import api, cli
+from denoiseg_flow.data.files.reader import read_image
+from denoiseg_flow.data.store import write_image
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods.definition import Method, Recipe, as_dict
+
+GREY = np.random.default_rng(0).normal(100, 25, (40, 52)).astype(np.float32)
+
+
+def test_the_page_works(root, tmp_path, monkeypatch):
+    """All examples of the page, one after the other."""
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs/reference/python_api.md").read_text()
+    names = {}
+    for example in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(example, names)
+    assert names["prediction"].denoised.shape == (3, 64, 64)
+    assert list(names["history"]["step"]) == [20, 40]
+
+
+def test_everything_public_is_explained(root):
+    page = (root / "docs/reference/python_api.md").read_text()
+    for name in denoiseg_flow.__all__:
+        assert f"`{name}" in page
+        assert getattr(denoiseg_flow, name) is getattr(api, name)
+    with pytest.raises(AttributeError, match="has no attribute 'segment'"):
+        denoiseg_flow.segment  # noqa: B018
+
+
+def test_the_defaults_are_those_of_the_config(read_config, schema):
+    defaults = schema["$defs"]["recipe"]["properties"]
+    defaults = {key: spec["default"] for key, spec in defaults.items() if "default" in spec}
+    config = read_config()
+    assert Recipe(**defaults | config["recipes"]["fast"]) == denoiseg_flow.FAST
+    fields = {key: value for key, value in config["methods"]["denoiseg"].items()}
+    del fields["published"]
+    assert Method("denoiseg", **fields) == denoiseg_flow.DENOISEG
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_predicts_as_the_command_does(make_model, tmp_path, dtype):
+    model, image = make_model(), np.clip(GREY, 0, 255).astype(dtype)
+    denoiseg_flow.save_model(model, tmp_path / "model.pt")
+    write_image(tmp_path / "images/image.tif", image)
+    options = ["--out", f"{tmp_path}/out", "--device", "cpu", "--pixel-size", "0.5", "0.5"]
+    assert cli.main(["predict", f"{tmp_path}/model.pt", f"{tmp_path}/images", *options]) == 0
+    loaded = denoiseg_flow.load_model(tmp_path / "model.pt", device="cpu")
+    found = denoiseg_flow.predict(loaded, image, pixel_size=(0.5, 0.5))
+    for kind in ("denoised", "labels"):
+        assert np.array_equal(getattr(found, kind), read_image(tmp_path / f"out/{kind}/image.tif"))
+    expected = pd.read_csv(tmp_path / "out/objects/image.csv")
+    pd.testing.assert_frame_equal(found.objects, expected)
+
+
+def test_axes_come_in_any_order(make_model):
+    model = make_model(Method("n2v", target="blind_spot", alpha=1.0))
+    stack = np.stack([GREY, GREY + 5])
+    first = denoiseg_flow.predict(model, stack, planes=True)
+    second = denoiseg_flow.predict(model, stack.transpose(2, 0, 1), axes="XZY", planes=True)
+    assert np.array_equal(first.denoised, second.denoised)
+    assert first.labels is None and first.objects is None
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("YX", (4, 5, 6)), ("YY", (4, 5)), ("ZY", (4, 5)), ("YXQ", (4, 5, 6))]
+)
+def test_axes_that_do_not_fit_are_refused(make_model, axes, shape):
+    with pytest.raises(InputError, match=f"axes '{axes}' do not fit an image of shape"):
+        denoiseg_flow.predict(make_model(), np.zeros(shape), axes=axes)
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (Method("n2n", target="second_noisy", alpha=1.0), "train it with the workflow"),
+        (Method("sequential", input="n2v"), "n2v"),
+    ],
+)
+def test_methods_that_need_more_are_refused(method, reason):
+    with pytest.raises(InputError, match=reason):
+        denoiseg_flow.train([GREY] * 3, [None] * 3, method)
+
+
+def test_each_image_needs_its_mask_or_none():
+    with pytest.raises(InputError, match="got 2 images and 1 masks"):
+        denoiseg_flow.train([GREY, GREY], [None])
+
+
+def test_trains_without_masks(make_recipe):
+    images = [GREY + number for number in range(4)]
+    n2v = Method("n2v", target="blind_spot", alpha=1.0)
+    recipe = replace(make_recipe(), epochs=1)
+    model, history = denoiseg_flow.train(images, [None] * 4, n2v, recipe, device="cpu")
+    again, _ = denoiseg_flow.train(images, [None] * 4, n2v, recipe, device="cpu")
+    assert as_dict(model.recipe) == as_dict(recipe) and len(history) == 1
+    for value, other in zip(model.network.parameters(), again.network.parameters(), strict=True):
+        assert value.equal(other)
