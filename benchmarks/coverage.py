@@ -1,9 +1,9 @@
-"""Are the intervals of the report wide enough, and its recommendations seldom false?
+"""Measure the coverage of the intervals in the report, and the rate of false recommendations.
 
-Studies are simulated in which all methods are equally good. How much trainings, images and the
-rest differ is taken from studies that were run: from the differences of all pairs of methods in
-their metrics.csv, seed by image. Trainings are normal draws, of which too few are known for more;
-what images and the rest add is drawn from what was found, with its tails and its asymmetry.
+Simulates studies in which all methods are equally good. The variance between trainings, between
+images and of the remainder is taken from real studies: from the differences of all pairs of methods
+in their metrics.csv, seed by image. Effects of trainings are normal, because too few are known for
+more; effects of images and remainders are drawn from the observed ones, tails included.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from systems import parser
 
 from denoiseg_flow.jobs.seeds import generator
-from denoiseg_flow.reporting.tables.intervals import estimate_mean, luck_of_the_best
+from denoiseg_flow.reporting.tables.intervals import estimate_mean, selection_bias
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 from denoiseg_flow.reporting.tables.verdicts import best_methods
 
@@ -131,9 +131,9 @@ class Claims:
     """That recommend a method."""
     better: float
     """That call the best one better than any other one."""
-    luck: float
+    bias: float
     """By how much the best mean is too good, over the standard deviation of the rest."""
-    luck_told: float
+    bias_estimated: float
     """The same, as estimated from each study."""
 
 
@@ -145,15 +145,15 @@ def claims(spread: Spread, n_methods: int, n_seeds: int, n_sources: int, studies
     index = pd.MultiIndex.from_product(axes, names=["method", "seed", "source"])
     frame = index.to_frame(index=False).assign(dataset="d", noise="n", n_annotated=1, metric="AP")
     frame["image"] = frame["source"]
-    used, better, luck, told = [], [], [], []
+    used, better, bias, estimated = [], [], [], []
     for _ in range(studies):
         table = spread.draw(random, n_methods, n_seeds, n_sources)
         (verdict,) = best_methods(frame.assign(value=table.ravel()))
         used.append(verdict.recommendation.startswith("Use "))
         better.append(bool(verdict.names("better")))
-        luck.append(table.mean(axis=(1, 2)).max() / spread.rest)
-        told.append(luck_of_the_best(table) / spread.rest)
-    return Claims(*(float(np.mean(values)) for values in (used, better, luck, told)))
+        bias.append(table.mean(axis=(1, 2)).max() / spread.rest)
+        estimated.append(selection_bias(table) / spread.rest)
+    return Claims(*(float(np.mean(values)) for values in (used, better, bias, estimated)))
 
 
 def measure_coverage(spreads: list[Spread], options: argparse.Namespace) -> pd.DataFrame:
@@ -199,12 +199,12 @@ def body_of(spreads: list[Spread], coverage: pd.DataFrame, told: pd.DataFrame) -
             ],
         ),
         record.markdown_table(
-            ["study", "methods", "seeds", "“Use”", "“better than”", "luck", "luck told"],
+            ["study", "methods", "seeds", "“Use”", "“better than”", "bias", "estimated"],
             [
                 (
                     row.study, row.methods, row.seeds, f"{100 * row.use:.1f} %",
-                    f"{100 * row.better:.1f} %", f"{row.luck:.2f}",
-                    "" if np.isnan(row.luck_told) else f"{row.luck_told:.2f}",
+                    f"{100 * row.better:.1f} %", f"{row.bias:.2f}",
+                    "" if np.isnan(row.bias_estimated) else f"{row.bias_estimated:.2f}",
                 )
                 for row in told.itertuples()
             ],
@@ -222,7 +222,7 @@ def main() -> None:
     told = measure_claims(spreads, options)
     notes.append(
         f"{options.draws} draws of each coverage, {options.studies} studies of 12 images of each "
-        "share of false claims; luck in standard deviations of the rest."
+        "share of false claims; selection bias in standard deviations of the rest."
     )
     body = body_of(spreads, coverage, told)
     record.write(options.out / "coverage", "Coverage", pd.concat([coverage, told]), body, notes)

@@ -19,7 +19,7 @@ for seed in 1 2 3 4 5 6 7 8; do splits+=("results/data/dsb2018/split/seed$seed.t
 snakemake --snakefile "$here/../../Snakefile" --directory "$scratch" --workflow-profile none \
     --cores all --quiet all --configfile "$here/../../config/dsb2018.yaml" \
     --config "datasets={dsb2018: {images: '$images', masks: '$masks', clean: '$images'}}" \
-    'grid={n_labelled: [all], seeds: [1, 2, 3, 4, 5, 6, 7, 8]}' \
+    'grid={n_annotated: [all], seeds: [1, 2, 3, 4, 5, 6, 7, 8]}' \
     -- results/data/dsb2018/prepared "${splits[@]}"
 
 # The clean images are the images themselves, and run.py makes a link of them.

@@ -1,25 +1,25 @@
-"""The one exception that users are meant to read, and what its message repeats of their input."""
+"""The exception for mistakes of the user, and helpers that quote their input in messages."""
 
 from typing import Any
 
-_LONGEST = 100  # characters of what a message repeats
+_LONGEST = 100  # characters that a message quotes
 
 
 class InputError(Exception):
-    """Something the user gave (a file, a config key) cannot be used.
+    """A file or config key of the user is invalid.
 
-    The message is a single sentence that names the file or key, says what is wrong with it and
-    what to do instead. Scripts show it without a traceback and exit with a non-zero status.
+    The message is one sentence that names the file or key, the cause and the fix. Scripts show it
+    without a traceback and exit with a non-zero status.
     """
 
 
 def shown(value: Any) -> str:
-    """Return a value as Python writes it, the middle of a long one left out."""
+    """Return the repr of a value; the middle of a long one is left out."""
     return _shortened(repr(value))
 
 
 def plain(text: object) -> str:
-    """Return the first line of a text, such that it can be printed, a long one shortened."""
+    """Return the first line of a text in printable form; the middle of a long one is left out."""
     line = str(text).strip().split("\n")[0]
     return _shortened(line if line.isprintable() else repr(line)[1:-1])
 

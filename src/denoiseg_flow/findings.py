@@ -1,4 +1,4 @@
-"""What a user should know about data or results, in one sentence each."""
+"""Findings: what a user should know about data or results, in one sentence each."""
 
 import json
 import logging
@@ -11,16 +11,19 @@ SEVERITIES = ("problem", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know.
+    """One finding about data or results.
 
     Attributes
     ----------
     severity
-        ``"problem"``: results will mislead; ``"warning"``: look at it; ``"note"``: good to know.
+        ``"problem"``: results will be misleading; ``"warning"``: needs a look; ``"note"``: good
+        to know.
     topic
-        A word or two; one kind of finding always has the same.
+        One or two words, the same for all findings of a kind.
+    sentence
+        The finding and, where something is wrong, the fix.
     images
-        The names of those it is about, if it is about some of many.
+        Names of the affected images; empty if it concerns the whole dataset.
     """
 
     severity: str
@@ -35,30 +38,30 @@ def count(number: int, noun: str) -> str:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return problems first, then warnings, then notes."""
+    """Return the findings sorted by severity: problems, warnings, notes."""
     return sorted(findings, key=lambda each: SEVERITIES.index(each.severity))
 
 
 def worst(findings: Iterable[Finding]) -> list[Finding]:
-    """Return those findings that are more than notes."""
+    """Return the problems and warnings."""
     return [each for each in findings if each.severity != "note"]
 
 
 def log(findings: Iterable[Finding], about: str) -> None:
-    """Tell the log what was found, warnings as such."""
+    """Log the findings: notes as information, the rest as warnings."""
     for each in findings:
         level = logging.INFO if each.severity == "note" else logging.WARNING
         logging.getLogger(__name__).log(level, "%s: %s", about, each.sentence)
 
 
 def write(findings: Iterable[Finding], path: Path) -> None:
-    """Write findings as json."""
+    """Write findings as JSON."""
     text = json.dumps([asdict(each) for each in findings], indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> list[Finding]:
-    """Read what :func:`write` wrote."""
+    """Read findings that :func:`write` wrote."""
     return [
         Finding(**entry | {"images": tuple(entry["images"])})
         for entry in json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The new images that a trained model is used on, divided into chunks."""
+"""New images for a trained model to predict, divided into chunks."""
 
 from functools import cache
 
@@ -7,35 +7,35 @@ from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
-# The folder in <results>/predicted that the results on new images are written to.
+# The folder in <results>/predicted for the results on new images.
 PREDICTED = (
     config["predict"]["name"]
     or Path(config["predict"]["images"] or "images").resolve().name
 )
 
-# What the job of a chunk leaves behind.
+# The file that marks a chunk as finished.
 CHUNK = f"<results>/predicted/{PREDICTED}/.chunks/{{chunks}}/{{chunk}}.finished"
 
 
 def new_images_folder(wildcards):
-    """The folder of new images that a trained model is used on."""
+    """Return the folder of new images to predict."""
     if config["predict"]["images"] is None:
         raise WorkflowError(
-            "config key 'predict.images' is missing: name the folder of new images, such as "
+            "config key 'predict.images' is missing: set it to the folder of new images, e.g. "
             "--config 'predict={images: /data/new}'"
         )
     return local(config["predict"]["images"])
 
 
 def new_images_model(wildcards):
-    """The model that is used on new images: the user's file, or that of a run of the study."""
+    """Return the model file for new images: the user's file, or the model of a run."""
     file = config["predict"]["model"]
-    return local(file) if file else run_path(GRID.new_images_run, "model.pt")
+    return local(file) if file else model_of(GRID.new_images_run)
 
 
 @cache
 def new_images():
-    """The new images by name."""
+    """Return the new images by name."""
     try:
         return find_images([new_images_folder(None)])
     except InputError as error:
@@ -43,7 +43,7 @@ def new_images():
 
 
 def check_output():
-    """Whether the results may be written where they belong, before any of them is made."""
+    """Check that the results may be written to the output folder, before any job starts."""
     folder = RESULTS / "predicted" / PREDICTED
     try:
         check_source(Path(new_images_folder(None)), folder)
@@ -54,12 +54,12 @@ def check_output():
 
 @cache
 def chunks_of_new_images(count):
-    """The new images by number of their chunk."""
+    """Return the new images by number of their chunk."""
     return divide(new_images(), count)
 
 
 def finished_chunks(wildcards):
-    """What the jobs of all chunks leave behind."""
+    """Return the files that mark all chunks as finished."""
     if workflow.is_main_process:
         check_output()
     count = count_chunks(len(new_images()), config["predict"]["chunk"])
@@ -67,6 +67,6 @@ def finished_chunks(wildcards):
 
 
 def state_of_chunk(wildcards):
-    """Changes when an image of a chunk is added, removed or changed: the job runs again."""
+    """Return a fingerprint of the images of a chunk; if it changes, the job runs again."""
     chunks = chunks_of_new_images(int(wildcards.chunks))
     return fingerprint(chunks.get(int(wildcards.chunk), {}))

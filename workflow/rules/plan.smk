@@ -1,4 +1,4 @@
-"""What is left to do, and what is there: `snakemake plan` and `snakemake tables_partial`."""
+"""Plan and interim results: `snakemake plan` and `snakemake tables_partial`."""
 
 SNAKEFILE = workflow.current_basedir.join("../../Snakefile")
 FOLDERS = {
@@ -7,8 +7,8 @@ FOLDERS = {
 }
 
 
-# Without files as input and output, both are made anew whenever they are asked for, and never wait
-# for a study that is running.
+# Without input and output files, both rules run whenever they are requested, and never wait for a
+# running study.
 rule plan:
     log:
         "<logs>/plan.log",
@@ -34,6 +34,6 @@ rule tables_partial:
         snakefile=SNAKEFILE.get_path_or_uri(secret_free=False),
         folders=FOLDERS,
         triggers=lambda wildcards: sorted(map(str, workflow.rerun_triggers)),
-        comparison=GRID.comparison,
+        comparison=contents.comparison(GRID),
     script:
         "../scripts/tables_partial.py"

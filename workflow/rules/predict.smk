@@ -1,25 +1,27 @@
-"""A trained model on new images: only if asked for, by `snakemake predict`.
+"""Predict new images with a trained model: only on request, with `snakemake predict`.
 
-The results lie beside the declared outputs, which Snakemake would delete where a job is
-interrupted. So they stay on the file system when a bucket is the default storage: `local`.
+The results are not declared as outputs, because Snakemake would delete them if a job is
+interrupted. With a storage plugin they stay on the local file system, hence `local`.
 """
 
 
 rule predict_chunk:
     input:
         model=new_images_model,
-        # Its time changes with every image of any chunk; params.state is of those of this one.
+        # The time of the folder changes with any image; params.state depends on this chunk only.
         images=ancient(new_images_folder),
     output:
         finished=local(CHUNK),
     log:
         f"<logs>/predict_chunk/{PREDICTED}/{{chunks}}/{{chunk}}.log",
+    benchmark:
+        f"<benchmarks>/predict_chunk/{PREDICTED}/{{chunks}}/{{chunk}}.tsv"
     wildcard_constraints:
         chunks=r"\d+",
         chunk=r"\d+",
     conda:
         "../../envs/denoiseg_flow.yaml"
-    # As many as there are, if these are fewer: one job has the machine to itself.
+    # At most as many as the machine has: one job has the machine to itself.
     threads: 8
     resources:
         gpu=gpu(True),
@@ -46,7 +48,9 @@ rule predict:
         finished=local(f"<results>/predicted/{PREDICTED}/.finished"),
     log:
         f"<logs>/predict/{PREDICTED}.log",
-    # An image that could not be predicted will not be so a moment later.
+    benchmark:
+        f"<benchmarks>/predict/{PREDICTED}.tsv"
+    # A failed image would fail again.
     retries: 0
     conda:
         "../../envs/denoiseg_flow.yaml"

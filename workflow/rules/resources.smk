@@ -1,4 +1,4 @@
-"""What jobs ask a scheduler for, derived from the work that they do."""
+"""Resources that jobs request, estimated from their work."""
 
 from denoiseg_flow.study.costs import Estimates
 
@@ -6,7 +6,7 @@ ESTIMATES = Estimates(GRID, RESULTS / "data")
 
 
 def on_gpu(rule):
-    """Whether config and profile leave the jobs of a rule their GPU."""
+    """Return whether config and profile allow the jobs of a rule to use a GPU."""
     profile = workflow.resource_settings.overwrite_resources.get(rule, {})
     return config["device"] != "cpu" and not (
         "gpu" in profile and profile["gpu"].raw == 0
@@ -14,17 +14,17 @@ def on_gpu(rule):
 
 
 def gpu(needed):
-    """A GPU for a job that can use one, unless the config says to do without."""
+    """Return 1 GPU for a job that can use it, or 0 if the config key 'device' is 'cpu'."""
     return int(needed and config["device"] != "cpu")
 
 
 def gpu_of_method(wildcards):
-    """A GPU for the jobs of a method with a network."""
+    """Return 1 GPU for the jobs of methods with a network."""
     return gpu(not GRID.methods[wildcards.method].classical)
 
 
 def memory(rule, estimate, of=Run.of):
-    """MB for the jobs of a rule, from the estimated cost of what they work on."""
+    """Return a function for the memory of a rule's jobs in MB, from their estimated cost."""
 
     def mem_mb(wildcards, attempt):
         return attempt * estimate(of(wildcards)).asked_mb(on_gpu(rule))
@@ -33,12 +33,12 @@ def memory(rule, estimate, of=Run.of):
 
 
 def memory_for_scores(wildcards, attempt):
-    """MB for jobs that read the scores of all runs."""
+    """Return the memory in MB for jobs that read the scores of all runs."""
     return attempt * ESTIMATES.gathering().asked_mb(on_gpu=False)
 
 
 def minutes(rule, estimate, of=Run.of):
-    """Minutes for them."""
+    """Return a function for the run time of a rule's jobs in minutes."""
 
     def runtime(wildcards, attempt):
         return attempt * estimate(of(wildcards)).asked_minutes(on_gpu(rule))
@@ -47,5 +47,5 @@ def minutes(rule, estimate, of=Run.of):
 
 
 def dataset_of(wildcards):
-    """The dataset of a job."""
+    """Return the dataset of a job."""
     return wildcards.dataset

@@ -1,4 +1,4 @@
-"""Scores of one run: one row per test image and metric."""
+"""Scores of every run: one row per test image and metric."""
 
 
 rule score:
@@ -11,6 +11,8 @@ rule score:
         metrics="<run>/metrics.tsv",
     log:
         "<run_logs>/score.log",
+    benchmark:
+        f"<benchmarks>/score/{AXES}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:

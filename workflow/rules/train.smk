@@ -6,22 +6,20 @@ rule train:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
         prepared="<results>/data/{dataset}/prepared",
         images=input_images,
-        # Kept with the model, so that its file is all that new images need.
-        input_model=lambda wildcards: run_path(
-            GRID.input_run(Run.of(wildcards)), "model.pt"
-        ),
-        init=lambda wildcards: run_path(GRID.init_run(Run.of(wildcards)), "model.pt"),
+        # Stored in the model file, which is then all that is needed to predict new images.
+        input_model=lambda wildcards: model_of(GRID.input_run(Run.of(wildcards))),
+        init=lambda wildcards: model_of(GRID.init_run(Run.of(wildcards))),
     output:
         model="<run>/model.pt",
         history="<run>/history.tsv",
     log:
         "<run_logs>/train.log",
     benchmark:
-        "<benchmarks>/train/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}.tsv"
+        f"<benchmarks>/train/{AXES}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
-    # One thread each: a grid has more trainings than cores, and the sums of a training do not
-    # depend on how many cores the machine has.
+    # One thread each: a study has more trainings than cores, and the numbers do not depend on the
+    # number of cores.
     threads: 1
     resources:
         gpu=gpu_of_method,

@@ -1,4 +1,4 @@
-"""How far the results can be trusted, and which images to annotate next."""
+"""Reliability of the results, and images to annotate next."""
 
 
 rule trust:
@@ -20,6 +20,8 @@ rule trust:
         ),
     log:
         "<logs>/{dataset}/trust/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/trust/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
@@ -51,6 +53,8 @@ rule suggest:
         figure=figure("<results>/figures/{dataset}/suggestions_{noise}"),
     log:
         "<logs>/{dataset}/suggest/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/suggest/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     threads: 1

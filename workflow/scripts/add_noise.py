@@ -1,4 +1,4 @@
-"""Add the noise of one level to all images of a dataset."""
+"""Add noise of one level to all images of a dataset."""
 
 from pathlib import Path
 

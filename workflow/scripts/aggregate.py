@@ -1,4 +1,4 @@
-"""Gather the metrics of all runs into the comparison tables."""
+"""Combine the metrics of all runs into the comparison tables."""
 
 from pathlib import Path
 

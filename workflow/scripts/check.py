@@ -1,4 +1,4 @@
-"""Check a dataset before anything is trained on it."""
+"""Check the quality of a dataset before training."""
 
 from pathlib import Path
 

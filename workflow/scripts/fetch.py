@@ -1,4 +1,4 @@
-"""Download the archive of a dataset and unpack it."""
+"""Download and unpack the archive of a dataset."""
 
 from pathlib import Path
 

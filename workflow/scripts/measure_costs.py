@@ -1,4 +1,4 @@
-"""Sum up the benchmark files of all runs."""
+"""Summarise the benchmark files of all runs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from denoiseg_flow.study.grid import Grid
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        # The benchmark files of the runs lie beside the table that sums them up.
+        # The benchmark files of the runs are in the folder of the table.
         folder = Path(snakemake.output[0]).parent
         records = benchmark_records(Grid(snakemake.config).runs, folder)
         write_table(costs_table(records), folder / "costs")

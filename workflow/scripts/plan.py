@@ -1,4 +1,4 @@
-"""Say what is left of the study, and what it will take."""
+"""Print the remaining jobs of the study and their estimated cost."""
 
 from pathlib import Path
 

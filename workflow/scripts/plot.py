@@ -36,7 +36,7 @@ def main(snakemake):
 
 
 def read_histories(snakemake):
-    """The histories of all runs of the dataset; those of fixed denoisers have no rows."""
+    """Return the training histories of all runs of the dataset; fixed denoisers have no rows."""
     for path in snakemake.input.histories:
         checksums.verify(path)
     histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)

@@ -1,4 +1,4 @@
-"""Show the results of all methods on the test image that is predicted neither well nor badly."""
+"""Draw the predictions of all methods for the test image with the median score."""
 
 from pathlib import Path
 

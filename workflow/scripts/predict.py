@@ -1,4 +1,4 @@
-"""Join the tables of all new images, and say which could not be predicted."""
+"""Join the tables of all new images, and report the images that failed."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ def main(snakemake):
         findings.log(left_out([snakemake.input.images]), "predict")
         with at_work(finished.parent):
             failed = join_results(images, finished.parent)
-        # Snakemake takes a chunk for done as long as its file is there: the next run is to try
-        # again where an image failed.
+        # Snakemake considers a chunk finished as long as its file exists. Remove the files of
+        # chunks with failed images: the next run tries them again.
         chunks = [Path(chunk) for chunk in snakemake.input.chunks]
         to_repeat = divide(failed, int(chunks[0].parent.name))
         for chunk in chunks:

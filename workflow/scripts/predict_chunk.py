@@ -1,4 +1,4 @@
-"""Use a trained model on the new images of one chunk."""
+"""Predict one chunk of new images with a trained model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Predict the images of one run."""
+"""Predict the images of a dataset with the model of one run."""
 
 from pathlib import Path
 

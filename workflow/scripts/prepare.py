@@ -1,4 +1,4 @@
-"""Bring a dataset into its canonical form."""
+"""Convert a dataset to the canonical format."""
 
 from pathlib import Path
 

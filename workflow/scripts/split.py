@@ -1,4 +1,4 @@
-"""Divide a dataset into train, val and test, and rank its annotated training images."""
+"""Split a dataset into train, val and test, and rank its annotated training images."""
 
 from pathlib import Path
 

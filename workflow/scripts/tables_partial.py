@@ -1,4 +1,4 @@
-"""Make the comparison tables of the runs that are finished."""
+"""Write the comparison tables of the finished runs."""
 
 from pathlib import Path
 

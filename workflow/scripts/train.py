@@ -1,4 +1,4 @@
-"""Train one model, or calibrate a classical denoiser."""
+"""Train one network, or calibrate one classical denoiser."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]) as lock:
         inputs, params = snakemake.input, snakemake.params
         output = Path(snakemake.output.model)
-        # Beside the declared outputs, which Snakemake deletes before it repeats a job.
+        # Not among the declared outputs, which Snakemake deletes before it repeats a job.
         checkpoints = Checkpoints(
             output.with_name("checkpoint.pt"), snakemake.config["checkpoint_seconds"]
         )
@@ -44,7 +44,7 @@ def main(snakemake):
         history.assign(**job.identity).to_csv(snakemake.output.history, sep="\t", index=False)
         checksums.write(snakemake.output.history)
         save_model(model, output)
-        # Whoever waits to do the same training again finds it finished.
+        # A process that waits to repeat the training reads from the checkpoint that it is finished.
         if not lock.awaited():
             checkpoints.remove()
 

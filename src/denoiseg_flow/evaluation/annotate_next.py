@@ -1,9 +1,10 @@
-"""Which images to annotate next: uncertain ones that stand for many others.
+"""Suggest which images to annotate next: uncertain images that represent many others.
 
-The most uncertain images by themselves are often odd, and alike. So of the more uncertain ones,
-those are taken, one by one, that are most like the images which have none like them yet, annotated
-or suggested (Suggestive Annotation: Yang, Zhang, Chen, Zhang & Chen, MICCAI 2017; here with the
-entropy of one network, and the greedy solution of the facility location problem).
+The most uncertain images alone are often outliers, or similar to each other. So among the more
+uncertain images, the method picks one by one the image that is most similar to the images without
+a similar annotated or suggested image so far (Suggestive Annotation: Yang, Zhang, Chen, Zhang &
+Chen, MICCAI 2017; here with the entropy of one network, and the greedy solution of the facility
+location problem).
 """
 
 import math
@@ -23,40 +24,43 @@ from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 
-MANY = 2000  # images: of more, so many are looked at
-LISTED = 50  # images, at most
-UNCERTAIN = 1 / 3  # share of the images that is suggested from
+MANY = 2000  # images to examine at most; of more, a random sample
+LISTED = 50  # suggestions at most
+UNCERTAIN = 1 / 3  # share of the images, the most uncertain ones, to pick suggestions from
 COLUMNS = ["rank", "image", "uncertainty"]
-FEWEST = 8  # images are suggested from, if there are so many
+FEWEST = 8  # images to pick suggestions from at least
 
 
 def suggest(
     model: TrainedModel, images: Path, annotated: Sequence[str], others: Sequence[str]
 ) -> pd.DataFrame:
-    """Order images by how much their annotation should help.
+    """Rank images by the expected benefit of their annotation.
 
     Parameters
     ----------
     model
-        That segments.
+        A model that segments.
     images
-        Folder of the images it reads, ``{image}.tif`` each.
+        Folder with the input images of the model, one ``{image}.tif`` each.
     annotated, others
-        Names of the images that have a mask, and of those that have none; of more than
-        :data:`MANY` others, so many are drawn.
+        Names of the images with and without a mask. If there are more than :data:`MANY` others, a
+        random sample of that size is used.
 
     Returns
     -------
     pandas.DataFrame
-        Of :data:`LISTED` images at most: rank (1 is the first to annotate), image, and
-        uncertainty, see :func:`look_at`.
+        At most :data:`LISTED` images: rank (1 is the first to annotate), image, and uncertainty,
+        see :func:`uncertainty_and_features`.
     """
     if not others:
         return pd.DataFrame(columns=COLUMNS)
     if len(others) > MANY:
-        order = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
-        others = sorted(order[:MANY])
-    looked = [look_at(model, open_image(images / f"{name}.tif")) for name in (*annotated, *others)]
+        drawn = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
+        others = sorted(drawn[:MANY])
+    looked = [
+        uncertainty_and_features(model, open_image(images / f"{name}.tif"))
+        for name in (*annotated, *others)
+    ]
     uncertainty = np.array([entropy for entropy, _ in looked[len(annotated) :]])
     features = np.array([each for _, each in looked])
     known, new = np.split(features, [len(annotated)])
@@ -67,11 +71,13 @@ def suggest(
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
-def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.float64]]:
-    """Return what a network thinks of an image: its uncertainty, and a description.
+def uncertainty_and_features(
+    model: TrainedModel, image: np.ndarray
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the uncertainty of a network about an image, and a feature vector of the image.
 
-    The uncertainty is the mean entropy of the class probabilities in bits. The description are
-    mean and standard deviation of the features that the last convolution reads.
+    The uncertainty is the mean entropy of the class probabilities in bits. The feature vector
+    consists of mean and standard deviation of the input features of the last convolution.
     """
     total, count = 0.0, 0
     with _features(model.predictor) as noted:
@@ -85,22 +91,22 @@ def look_at(model: TrainedModel, image: NDArray) -> tuple[float, NDArray[np.floa
     return total / count, np.concatenate([mean, spread])
 
 
-def entropy(probabilities: NDArray) -> NDArray:
+def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy (...) of class probabilities (class, ...), in bits."""
     clipped = np.clip(probabilities, np.finfo(np.float32).tiny, 1)
     return -(clipped * np.log2(clipped)).sum(axis=0)
 
 
 @contextmanager
-def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]]:
-    """Note size, means and mean squares of what the last convolution reads, at every call."""
+def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
+    """Record size, means and mean squares of the input of the last convolution at every call."""
     noted: list[tuple[int, NDArray, NDArray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].double()
         others = [axis for axis in range(x.dim()) if axis != 1]
-        means = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
-        noted.append((x[:, 0].numel(), *means))
+        mean, square = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
+        noted.append((x[:, 0].numel(), mean, square))
 
     kinds = (nn.Conv2d, nn.Conv3d)
     last = [layer for layer in network.modules() if isinstance(layer, kinds)][-1]
@@ -112,20 +118,20 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]
 
 
 def coverage_order(
-    features: NDArray, covered: NDArray, candidates: NDArray, count: int
+    features: np.ndarray, covered: np.ndarray, candidates: np.ndarray, count: int
 ) -> NDArray[np.int64]:
-    """Return which images to take, one after the other, to have one like each of them soonest.
+    """Return the order in which to pick images so that every image soon has a similar picked one.
 
     Parameters
     ----------
     features
-        (image, feature) of the images that want one like them.
+        (image, feature) of the images to cover.
     covered
-        (image, feature) of those that are taken already, one at least.
+        (image, feature) of the images that are already picked, at least one.
     candidates
-        Which of the images may be taken.
+        Indices of the images that may be picked.
     count
-        How many to take, at most.
+        How many images to pick at most.
     """
     scale = np.concatenate([covered, features]).std(axis=0)
     scale[scale == 0] = 1

@@ -1,4 +1,4 @@
-"""Look at a dataset before anything is trained on it: what a user would want to know first."""
+"""Quality checks of a dataset before training: images, masks, duplicates and noise."""
 
 import hashlib
 from collections import Counter
@@ -15,35 +15,35 @@ from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.data.neighbours import neighbours
 from denoiseg_flow.data.prepare import left_out
-from denoiseg_flow.data.store import centre_crop, middle_plane, open_channels, open_image
+from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, open_labels
 from denoiseg_flow.evaluation.noise_structure import CENTRE, NoiseStructure, noise_of_files
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classical import noise_level
 
-# What is worth a word.
-SATURATED = 0.01  # share of pixels at the largest grey level of an image
-BLACK = 0.2  # share of pixels at its smallest
-OTHER_RANGE = 8  # times the median range of grey levels, or one of so many parts of it
+# Thresholds of findings.
+SATURATED = 0.01  # share of pixels with the largest grey level of an image
+BLACK = 0.2  # share of pixels with the smallest grey level
+OTHER_RANGE = 8  # factor above or below the median range of grey levels
 TINY = 10  # pixels of an object
 TOUCHING = 0.05  # share of objects
-SAME = 0.99  # correlation of two images that are scaled down to thumbnails
+SAME = 0.99  # correlation of the thumbnails of two images
 
-THUMBNAIL = 16  # pixels a side
+THUMBNAIL = 16  # pixels per side
 
 
 @dataclass(frozen=True)
 class DataChecks:
-    """What was found in a dataset.
+    """Results of the quality checks of a dataset.
 
     Attributes
     ----------
     images
         One row per image: image, subset, annotated, height, width, depth, dtype, minimum, maximum,
-        range (between the percentiles 1 and 99.8 of the plane that stands for it), saturated and
-        black (shares of pixels), noise_sigma; of annotated ones objects, median_area, tiny,
-        touching, in_pieces (numbers of objects) and ignored (share of pixels).
+        range (from percentile 1 to 99.8 of its middle plane), saturated and black (shares of
+        pixels), noise_sigma; for annotated images also objects, median_area, tiny, touching,
+        in_pieces (numbers of objects) and ignored (share of pixels).
     noise
-        The structure of the noise.
+        The correlation of the noise.
     findings
         Problems first, then warnings, then notes.
     """
@@ -54,32 +54,32 @@ class DataChecks:
 
 
 def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> DataChecks:
-    """Check a prepared dataset, one image at a time in memory.
+    """Check a prepared dataset, with one image in memory at a time.
 
     Parameters
     ----------
     prepared
-        Its manifest, its masks, and what was left out of it.
+        The prepared dataset, with its manifest, masks and list of excluded files.
     noisy
-        Folder of the images that methods read, ``{image}.tif`` each.
+        Folder of the input images of methods, one ``{image}.tif`` each.
     split
         Table of :func:`~denoiseg_flow.data.splitting.split`: columns image, subset and annotated.
     """
     rows, contents, thumbnails = [], {}, {}
-    # Noisy images are float32 whatever the user's own were.
+    # Noisy images are always float32: the manifest has the dtype of the user's images.
     dtypes = prepared.read_manifest().set_index("image")["dtype"]
     for row in split.itertuples():
         path = image_file(noisy, row.image)
-        image = open_channels(path)
+        image = open_image(path)
         plane, depth = middle_plane(image[0]), image.shape[1:-2]
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
         measured |= dict(zip(("height", "width"), plane.shape, strict=True))
         measured |= {"depth": depth[0] if depth else 1, "dtype": dtypes[row.image]}
         measured |= _intensities(image, plane)
         if row.annotated:
-            measured |= _objects(np.asarray(open_image(prepared.mask(row.image))))
+            measured |= _objects(np.asarray(open_labels(prepared.mask(row.image))))
         rows.append(measured)
-        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image).data).digest()
         thumbnails[row.image] = _thumbnail(plane)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([image_file(noisy, name) for name in table["image"]])
@@ -113,13 +113,13 @@ def _intensities(image: np.ndarray, plane: np.ndarray) -> dict[str, object]:
 
 
 def _objects(labels: np.ndarray) -> dict[str, object]:
-    """Count the objects of a mask, and those that are unusual."""
+    """Count all objects of a mask, and the unusual ones."""
     objects, ignored = np.maximum(labels, 0), labels < 0
     values, areas = np.unique(objects[objects > 0], return_counts=True)
     pieces = ski.measure.label(objects)
     _, first = np.unique(pieces, return_index=True)
     owners = Counter(objects.ravel()[first].tolist())
-    # Scribbles are thin and interrupted, whatever the objects are.
+    # Scribbles are thin and interrupted, even if the objects are not.
     whole = not ignored.any()
     return {
         "objects": len(values),
@@ -128,13 +128,13 @@ def _objects(labels: np.ndarray) -> dict[str, object]:
         "touching": len(_touching(objects)),
         "in_pieces": whole * sum(count > 1 for label, count in owners.items() if label > 0),
         "ignored": float(ignored.mean()),
-        # As a binary mask has, whatever the objects are.
+        # Typical of a binary mask.
         "one_label": int(whole and len(values) == 1 and owners[int(values[0])] > 1),
     }
 
 
 def _touching(objects: np.ndarray) -> set[int]:
-    """The objects that have a pixel beside one of another object, diagonally too."""
+    """Return the labels of objects that touch another object, also diagonally."""
     found: set[int] = set()
     both = (neighbours(objects.ndim, corners) for corners in (False, True))
     for first, second in chain(*both):
@@ -145,7 +145,7 @@ def _touching(objects: np.ndarray) -> set[int]:
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """Means over the cells of a grid, of mean 0 and length 1 (all 0 if the image is constant)."""
+    """Return means over the cells of a grid, with mean 0 and norm 1 (0 for a constant image)."""
     small = image
     for axis, size in enumerate(image.shape):
         cells = min(THUMBNAIL, size)
@@ -162,14 +162,12 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
     shapes = Counter(zip(table["depth"], table["height"], table["width"], strict=True))
     (depth, height, width), _ = shapes.most_common(1)[0]
     size = f"{height}x{width} pixels" if depth == 1 else f"{depth}x{height}x{width} voxels"
-    others = f", and {len(shapes) - 1} other sizes" if len(shapes) > 1 else ""
+    others = f" and {count(len(shapes) - 1, 'other size')}" if len(shapes) > 1 else ""
     yield Finding(
         "note",
         "images",
-        f"{count(len(table), 'image')} of {size}{others}, "
-        f"{table['annotated'].sum()} of "
-        f"them annotated; grey levels from {table['minimum'].min():g} to "
-        f"{table['maximum'].max():g}.",
+        f"{count(len(table), 'image')} of {size}{others}, {table['annotated'].sum()} of them "
+        f"annotated; grey levels from {table['minimum'].min():g} to {table['maximum'].max():g}.",
     )
     types = Counter(table["dtype"])
     if len(types) > 1:
@@ -178,8 +176,8 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "pixel types",
-            f"The images have different pixel types ({listed}). One network normalises all of them "
-            "alike: export them in the same way.",
+            f"The images have different pixel types ({listed}). The network normalises all images "
+            "in the same way: export all of them with the same pixel type.",
             tuple(rare),
         )
     middle = table["range"].median()
@@ -188,9 +186,9 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "intensities",
-            f"{count(unlike.sum(), 'image')} with a range of grey levels {OTHER_RANGE} times "
-            f"larger or smaller than that of most ({middle:g}). One network normalises all of them "
-            "alike: check the exposure and the export.",
+            f"The range of grey levels of {count(unlike.sum(), 'image')} is more than "
+            f"{OTHER_RANGE} times larger or smaller than the median ({middle:g}). The network "
+            "normalises all images in the same way: check exposure and export.",
             tuple(table.loc[unlike, "image"]),
         )
     saturated = table["saturated"] > SATURATED
@@ -199,7 +197,7 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
             "warning",
             "saturation",
             f"In {count(saturated.sum(), 'image')}, more than {SATURATED:.0%} of the pixels have "
-            "the largest grey level: overexposed; what was brighter cannot be restored.",
+            "the largest grey level (overexposed): clipped intensities cannot be restored.",
             tuple(table.loc[saturated, "image"]),
         )
     black = (table["black"] > BLACK) & (table["noise_sigma"] > 0)
@@ -208,9 +206,9 @@ def _about_images(table: pd.DataFrame) -> Iterator[Finding]:
             "warning",
             "black level",
             f"In {count(black.sum(), 'image')}, more than {BLACK:.0%} of the pixels have the "
-            "smallest grey level: the dark half of the noise was cut off, so that its mean is not "
-            "zero and denoised images come out too bright there. Export without subtracting the "
-            "background.",
+            "smallest grey level: the negative half of the noise was clipped, so its mean is not "
+            "zero, and denoised images are too bright there. Export the images without background "
+            "subtraction.",
             tuple(table.loc[black, "image"]),
         )
 
@@ -222,28 +220,39 @@ def _about_masks(table: pd.DataFrame) -> Iterator[Finding]:
     total = int(annotated["objects"].sum())
     empty = annotated.loc[annotated["objects"] == 0, "image"]
     negative = (
-        f"; {count(len(empty), 'image')} with none, which is taken for true" if len(empty) else ""
+        f"; {count(len(empty), 'image')} without objects, assumed to be correct"
+        if len(empty)
+        else ""
     )
     ignored = annotated["ignored"].mean()
-    left_out = f"; {ignored:.1%} of their pixels are ignored" if ignored else ""
+    left_out = f"; {ignored:.1%} of the pixels are ignored" if ignored else ""
     yield Finding(
         "note",
         "objects",
-        f"{count(total, 'object')} in {count(len(annotated), 'annotated image')}, of "
-        f"{annotated['median_area'].median():.0f} pixels in the middle{negative}{left_out}.",
+        f"{count(total, 'object')} in {count(len(annotated), 'annotated image')}, median size "
+        f"{annotated['median_area'].median():.0f} pixels{negative}{left_out}.",
     )
     binary = annotated.loc[annotated["one_label"] == 1, "image"]
     if len(binary):
         yield Finding(
             "problem",
             "binary masks",
-            f"{count(len(binary), 'mask')} with one number for several regions, as if binary: all "
-            "objects of such an image count as one. Set 'binary_masks: connected_components'.",
+            f"{count(len(binary), 'mask')} with a single label for several regions, like a binary "
+            "mask: all objects of such an image count as one. Set 'binary_masks: "
+            "connected_components'.",
             tuple(binary),
         )
     for column, topic, words in [
-        ("in_pieces", "objects in pieces", "of several regions: did two get the same number?"),
-        ("tiny", "tiny objects", f"of fewer than {TINY} pixels: are they slips of the brush?"),
+        (
+            "in_pieces",
+            "objects in pieces",
+            "with several separate regions: check whether two objects have the same label.",
+        ),
+        (
+            "tiny",
+            "tiny objects",
+            f"with fewer than {TINY} pixels: check for accidental brush strokes.",
+        ),
     ]:
         some = annotated[(annotated[column] > 0) & (annotated["one_label"] == 0)]
         if len(some):
@@ -258,25 +267,25 @@ def _about_masks(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(
             "note",
             "touching objects",
-            f"{touching / total:.0%} of the objects touch another one. 'instances: watershed' of "
-            "the recipe parts what the border class does not.",
+            f"{touching / total:.0%} of the objects touch another one. 'instances: watershed' in "
+            "the recipe separates objects that the border class does not.",
         )
 
 
 def _about_twins(
     table: pd.DataFrame, contents: dict[str, bytes], thumbnails: dict[str, np.ndarray]
 ) -> Iterator[Finding]:
-    """Images that are there twice, above all where one of them is for testing."""
+    """Report duplicate images, above all those in the test set and in another subset."""
     subset = dict(zip(table["image"], table["subset"], strict=True))
     pairs = list(_twins(table, contents, thumbnails))
-    leaks = [pair for pair in pairs if _leaks(*map(subset.get, pair))]
+    leaks = [pair for pair in pairs if _leaks(*(subset[name] for name in pair))]
     if leaks:
         yield Finding(
             "problem",
             "leakage",
-            f"{count(len(leaks), 'pair')} of a test image and the same, or nearly the same, among "
-            f"the images for training or validation ({_named(leaks)}): scores of these say nothing "
-            "about new images. Remove one of each pair.",
+            f"{count(len(leaks), 'pair')} of identical or nearly identical images in the test set "
+            f"and in the training or validation set ({_named(leaks)}): their scores say nothing "
+            "about new images. Remove one image of each pair.",
             tuple(dict.fromkeys(name for pair in leaks for name in pair)),
         )
     rest = [pair for pair in pairs if pair not in leaks]
@@ -284,7 +293,7 @@ def _about_twins(
         yield Finding(
             "warning",
             "duplicates",
-            f"{count(len(rest), 'pair')} of the same, or nearly the same image ({_named(rest)}).",
+            f"{count(len(rest), 'pair')} of identical or nearly identical images ({_named(rest)}).",
             tuple(dict.fromkeys(name for pair in rest for name in pair)),
         )
 
@@ -292,7 +301,7 @@ def _about_twins(
 def _twins(
     table: pd.DataFrame, contents: dict[str, bytes], thumbnails: dict[str, np.ndarray]
 ) -> Iterator[tuple[str, str]]:
-    """Pairs of images of the same size with the same content, or the same thumbnail."""
+    """Yield pairs of images of the same size with the same content or the same thumbnail."""
     for _, group in table.groupby(["height", "width"], sort=False):
         names = list(group["image"])
         stacked = np.stack([thumbnails[name] for name in names])
@@ -304,7 +313,7 @@ def _twins(
 
 
 def _leaks(one: str, other: str) -> bool:
-    """Whether an image of one subset is scored by a network that may have seen the other."""
+    """Return whether one image may be scored by a network that was trained on the other."""
     return CROSS in (one, other) or (one != other and "test" in (one, other))
 
 
@@ -320,9 +329,13 @@ def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding
     yield Finding(
         "note",
         "noise level",
-        f"Standard deviation of the noise, estimated: {sigma.median():.3g} grey levels "
+        f"Estimated standard deviation of the noise: {sigma.median():.3g} grey levels "
         f"({sigma.min():.3g} to {sigma.max():.3g}), {share:.1%} of the range of an image"
-        + (", as if neighbouring pixels were independent, which they are not." if alike else "."),
+        + (
+            ". The estimate assumes independent pixels, but neighbouring pixels are correlated."
+            if alike
+            else "."
+        ),
     )
     nearest = f"{noise.along_x[0]:.2f} along x, {noise.along_y[0]:.2f} along y"
     match noise.kind:
@@ -330,28 +343,26 @@ def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding
             yield Finding(
                 "note",
                 "noise structure",
-                f"The noise is independent from pixel to pixel (correlation of neighbours "
-                f"{nearest}): Noise2Void, Noise2Self and DenoiSeg may be used as they are.",
+                f"The noise is independent between pixels (correlation of neighbours {nearest}): "
+                "Noise2Void, Noise2Self and DenoiSeg are applicable.",
             )
         case "x" | "y":
             mask = noise.struct_mask
             yield Finding(
                 "warning",
                 "noise structure",
-                f"The noise is structured along {noise.kind} (correlation of neighbours "
-                f"{nearest}): Noise2Void, Noise2Self and DenoiSeg would take it for part of the "
-                f"image. Use the method structn2v with 'struct_mask: {mask}'.",
+                f"The noise is correlated along {noise.kind} (correlation of neighbours "
+                f"{nearest}): Noise2Void, Noise2Self and DenoiSeg would mistake it for signal. "
+                f"Use the method structn2v with 'struct_mask: {mask}'.",
             )
         case "both":
             yield Finding(
                 "warning",
                 "noise structure",
-                f"Neighbouring pixels are alike in both directions (correlation {nearest}): the "
-                "images have hardly any noise, or were blurred, resized or compressed, so that "
-                "denoising from hidden pixels will leave the noise there is. Use the images as the "
-                "camera gave them, if you can.",
+                f"Neighbouring pixels are correlated in both directions (correlation {nearest}): "
+                "the images are almost free of noise, or were blurred, resized or compressed. "
+                "Methods that learn from masked pixels will not remove such noise. Use the raw "
+                "images of the camera if possible.",
             )
         case _:
-            yield Finding(
-                "note", "noise structure", "No noise was found: the flat parts do not vary."
-            )
+            yield Finding("note", "noise structure", "No noise found: the flat parts are constant.")

@@ -1,4 +1,4 @@
-"""The grey levels of images, and whether new ones are on the scale of those of a training."""
+"""Grey levels of images, and whether those of new images match the training images."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,18 +10,18 @@ from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.tiles import pieces
 from denoiseg_flow.models.model import AnyModel, TrainedModel
 
-PIECE = 2**22  # pixels that are measured together
+PIECE = 2**22  # pixels to measure at once
 
-# So many times the standard deviation of all training images, an image may be brighter or darker
-# than these, or have more contrast.
+# How far the mean of an image may deviate from that of the training images, and how large its
+# standard deviation may be, in standard deviations of the training images.
 FARTHEST = 10
-# So many times may its mean and its standard deviation both be smaller: a lone empty image has
-# little contrast, but a background like the others; a share of 1/255 is that of fractions of 1.
+# Factor by which mean and standard deviation may both be smaller. (An empty image has little
+# contrast but the usual background; intensities scaled from 0..255 to 0..1 are 255 times smaller.)
 LEAST = 30
 
 
 class GreyLevels:
-    """Mean and standard deviation of pixels of which one part comes after the other."""
+    """Running mean and standard deviation of pixels."""
 
     def __init__(self, count: int = 0, mean: float = 0.0, std: float = 0.0) -> None:
         self.count = count
@@ -30,16 +30,16 @@ class GreyLevels:
 
     @property
     def std(self) -> float:
-        """Their standard deviation."""
+        """Standard deviation of the pixels so far."""
         return math.sqrt(self._squares / self.count) if self.count else 0.0
 
     def add(self, image: np.ndarray) -> None:
-        """Take in an image of any shape, which may be mapped."""
+        """Add the pixels of an image of any shape, which may be memory-mapped."""
         for place in pieces(image.shape, PIECE):
             values = image[place].astype(np.float64)
             mean, n = float(values.mean()), values.size
             self._squares += float(np.square(values - mean).sum())
-            # Chan, Golub and LeVeque 1983: no small difference of large sums.
+            # Chan, Golub and LeVeque 1983: avoids the small difference of large sums.
             total, difference = self.count + n, mean - self.mean
             self._squares += difference**2 * self.count * n / total
             self.mean += difference * n / total
@@ -47,7 +47,7 @@ class GreyLevels:
             release(image)
 
     def far_from(self, trained: "GreyLevels") -> bool:
-        """Whether they can hardly be those of images like the ones of a training."""
+        """Return whether these grey levels are implausible for images like the training images."""
         return (
             abs(self.mean - trained.mean) > FARTHEST * trained.std
             or self.std > FARTHEST * trained.std
@@ -66,9 +66,9 @@ def measure(images: Iterable[np.ndarray]) -> list[GreyLevels]:
 
 
 def trained_on(model: AnyModel) -> list[GreyLevels]:
-    """Return the grey levels of each channel of the images that a model was trained or chosen on.
+    """Return the grey levels of each channel of a model's training (or calibration) images.
 
-    Nothing if it does not know.
+    The list is empty if the model does not contain them.
     """
     found = model.origin.get("grey_levels")
     if found is None and isinstance(model, TrainedModel):  # by an older version of the package
@@ -80,14 +80,14 @@ def trained_on(model: AnyModel) -> list[GreyLevels]:
 def warning_of_other_levels(
     path: Path, levels: Sequence[GreyLevels], trained: Sequence[GreyLevels]
 ) -> str | None:
-    """Say so where the grey levels of an image are far from those of the training images."""
+    """Return a warning if an image's grey levels are far from those of the training images."""
     for number, (found, known) in enumerate(zip(levels, trained, strict=False)):
         if found.far_from(known):
-            channel = f" in channel {number}" if len(levels) > 1 else ""
+            channel = f" of channel {number}" if len(levels) > 1 else ""
             return (
-                f"{path} has grey levels of mean {found.mean:.3g} and standard deviation "
-                f"{found.std:.3g}{channel}, the images that the model was trained on of mean "
-                f"{known.mean:.3g} and standard deviation {known.std:.3g}: do not trust the "
-                "results; give the image on the scale of those, or train on such images"
+                f"grey levels{channel} of {path} (mean {found.mean:.3g}, standard deviation "
+                f"{found.std:.3g}) are far from those of the training images (mean "
+                f"{known.mean:.3g}, standard deviation {known.std:.3g}): do not trust the results; "
+                "bring the image to the same scale, or train on such images"
             )
     return None

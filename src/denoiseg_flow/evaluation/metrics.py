@@ -1,4 +1,4 @@
-r"""Segmentation and denoising metrics: what each number means and where it comes from.
+r"""Segmentation and denoising metrics, with their definitions and sources.
 
 Segmentation (per image; truth and prediction are label images, 0 is background):
 
@@ -15,9 +15,9 @@ SEG
     object's pixels, 0 where there is none. False positives do not lower it.
 
 Objects are defined by label value, connected or not, as in the reference. Pixels with a negative
-truth label are ignored: they are taken out of both images before anything is counted, so that
-predicted objects that lie wholly in ignored pixels vanish. Without any object on either side AP
-is undefined (NaN); with predicted objects only it is 0; SEG without truth objects is NaN.
+truth label are ignored: they are removed from both images before anything is counted, so predicted
+objects that lie entirely in ignored pixels vanish. Without any object in either image, AP is
+undefined (NaN); with predicted objects only it is 0; SEG without truth objects is NaN.
 
 Denoising (per image, against the clean truth; all in float64):
 
@@ -37,20 +37,19 @@ SSIM
 MSE
     Mean squared error, in squared grey levels.
 checkerboard
-    Share of the residual (prediction - truth) that alternates from pixel to pixel: the mean power
-    of its spatial frequencies at which a row or column of pixels alternates (Nyquist frequency,
-    1/2 per pixel, to within a sixteenth, along y or x), over the mean power at all frequencies. 1
-    for white noise; the checkerboard patterns of Noise2Void (Hoeck et al. 2022) raise it above
-    that of the same network without them. NaN for a residual of zero.
+    Strength of alternating pixels in the residual (prediction - truth): its mean power near the
+    Nyquist frequency (1/2 per pixel, to within a sixteenth, along y or x) divided by its mean power
+    at all frequencies. 1 for white noise; checkerboard artefacts of Noise2Void (Hoeck et al. 2022)
+    increase it compared with the same network without them. NaN for a residual of zero.
 
 ``PSNR_noisy`` and ``SSIM_noisy`` are PSNR and SSIM of the noisy input instead of a prediction.
 
-Without a truth, for methods that predict every pixel while it is hidden (J-invariant inference,
-Batson & Royer 2019): ``loss_self_supervised`` is the mean squared difference of that prediction
-from the noisy image, which noise that is independent from pixel to pixel makes larger than its
-true error, ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and
-``SSIM_j_invariant`` are PSNR and SSIM of that prediction. Where no clean image is known, such a
-loss is measured for every denoiser as it is applied, on a quarter of the pixels, see
+J-invariant inference (Batson & Royer 2019) predicts every pixel while it is masked. Its metric
+``loss_self_supervised`` is the mean squared difference between that prediction and the noisy image,
+and needs no truth: if the noise is independent between pixels, it exceeds the true error,
+``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and ``SSIM_j_invariant`` are
+PSNR and SSIM of that prediction. Without clean images, such a loss is measured for every denoiser
+in its usual form, at a quarter of the pixels, see
 :func:`~denoiseg_flow.methods.classical.hidden_pixel_loss`.
 """
 
@@ -58,7 +57,6 @@ from __future__ import annotations
 
 import numpy as np
 import skimage as ski
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.store import planes_of
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -75,28 +73,28 @@ DEFINITIONS = {
         if iou > 0.5
     },
     "AP_mean": "AP_mean is the mean of AP over the IoU thresholds 0.5, 0.6, 0.7, 0.8, 0.9",
-    "SEG": "SEG is the mean IoU of the true objects with the predicted object that covers more "
-    "than half of them, 0 where there is none",
+    "SEG": "SEG is the mean over annotated objects of the IoU with the predicted object that "
+    "covers more than half of the annotated one, 0 if there is none",
     "PSNR": "PSNR (dB) uses the range (max - min) of the clean image",
     "PSNR_255": "PSNR_255 (dB) uses the range 255",
-    "PSNR_scale_invariant": "PSNR_scale_invariant (dB) maps the prediction onto the clean image by "
-    "the best affine fit first, and uses the range of the clean image",
+    "PSNR_scale_invariant": "PSNR_scale_invariant (dB) is PSNR after the best affine fit of the "
+    "prediction to the clean image",
     "SSIM": "SSIM uses a uniform 7 x 7 window and the range of the clean image",
-    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR where each pixel is predicted while hidden",
-    "SSIM_j_invariant": "SSIM_j_invariant is SSIM where each pixel is predicted while hidden",
+    "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR with each pixel predicted while masked",
+    "SSIM_j_invariant": "SSIM_j_invariant is SSIM with each pixel predicted while masked",
     "MSE": "MSE is the mean squared error",
-    "MSE_j_invariant": "MSE_j_invariant is MSE where each pixel is predicted while hidden",
-    "loss_self_supervised": "loss_self_supervised is the mean squared difference of such a "
-    "prediction from the noisy image: the error and the variance of the noise",
-    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency over its "
-    "mean power: 1 for white noise, more where pixels alternate",
+    "MSE_j_invariant": "MSE_j_invariant is MSE with each pixel predicted while masked",
+    "loss_self_supervised": "loss_self_supervised is the mean squared difference between such a "
+    "prediction and the noisy image: true error plus variance of the noise",
+    "checkerboard": "checkerboard is the power of the residual at the Nyquist frequency divided by "
+    "its mean power: 1 for white noise, larger for checkerboard artefacts",
 }
 
 _SSIM_WINDOW = 7
 _NYQUIST = 7 / 16  # 1 / pixels; frequencies above it count as alternating
 
 
-def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> float:
+def average_precision(truth: np.ndarray, prediction: np.ndarray, iou: float = 0.5) -> float:
     """Return AP = TP / (TP + FP + FN) with matches at IoU > ``iou`` (0.5 <= iou < 1).
 
     NaN if neither image has objects. See the module docstring for source and conventions and
@@ -106,19 +104,19 @@ def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> 
 
 
 def average_precisions(
-    truth: NDArray, prediction: NDArray, ious: tuple[float, ...] = AP_THRESHOLDS
+    truth: np.ndarray, prediction: np.ndarray, ious: tuple[float, ...] = AP_THRESHOLDS
 ) -> list[float]:
-    """Return :func:`average_precision` at each of ``ious``, counting the overlap once."""
+    """Return :func:`average_precision` at each of ``ious``; the overlap is counted only once."""
     overlap = object_overlap(truth, prediction)
     return [overlap.counts(iou).average_precision for iou in ious]
 
 
-def seg_score(truth: NDArray, prediction: NDArray) -> float:
+def seg_score(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return SEG, the segmentation accuracy of the Cell Tracking Challenge; NaN without truth."""
     return object_overlap(truth, prediction).seg_score()
 
 
-def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -> float:
+def psnr(truth: np.ndarray, prediction: np.ndarray, data_range: float | None = None) -> float:
     """Return the peak signal-to-noise ratio in dB.
 
     Parameters
@@ -126,12 +124,12 @@ def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -
     truth, prediction
         Images of the same shape and intensity scale.
     data_range
-        The peak; by default the truth's own max - min.
+        The peak; by default max - min of the truth.
 
     Returns
     -------
     float
-        inf for identical images; NaN if the peak is 0, as of a constant truth.
+        inf for identical images; NaN if the peak is 0, e.g. for a constant truth.
     """
     truth, prediction = _as_float(truth, prediction)
     if data_range is None:
@@ -142,13 +140,13 @@ def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -
     return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
 
 
-def psnr_255(truth: NDArray, prediction: NDArray) -> float:
+def psnr_255(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return :func:`psnr` in dB with range 255, for intensities on an 8-bit scale."""
     return psnr(truth, prediction, data_range=255.0)
 
 
-def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
-    """Return :func:`psnr` in dB after the least-squares affine fit of the prediction onto truth.
+def psnr_scale_invariant(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Return :func:`psnr` in dB after the least-squares affine fit of the prediction to the truth.
 
     A constant prediction is mapped to the mean of the truth. Source: CARE, N2V2 (see above).
     """
@@ -159,7 +157,7 @@ def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
     return psnr(centred_truth, slope * centred, data_range=float(np.ptp(truth)))
 
 
-def ssim(truth: NDArray, prediction: NDArray) -> float:
+def ssim(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the structural similarity (scikit-image defaults, range of the truth).
 
     NaN for images smaller than the 7 x 7 window and for a constant truth (range 0).
@@ -175,17 +173,17 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
     return float(np.mean(values))
 
 
-def mse(truth: NDArray, prediction: NDArray) -> float:
+def mse(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the mean squared error, in squared grey levels."""
     truth, prediction = _as_float(truth, prediction)
     return float(np.mean((truth - prediction) ** 2))
 
 
-def checkerboard(truth: NDArray, prediction: NDArray) -> float:
-    """Return how much of the residual alternates from pixel to pixel; see above.
+def checkerboard(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Return the strength of checkerboard artefacts in the residual; see above.
 
-    The residual is windowed (Hann) first, so that its jump from one border to the other does not
-    count as a high frequency.
+    A Hann window is applied to the residual first: the jump from one border to the opposite one
+    must not count as a high frequency.
     """
     truth, prediction = _as_float(truth, prediction)
     height, width = truth.shape[-2:]
@@ -197,7 +195,7 @@ def checkerboard(truth: NDArray, prediction: NDArray) -> float:
     return float(power[:, nyquist].mean() / power.mean()) if power.any() else float("nan")
 
 
-def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:
+def _as_float(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     if truth.shape != prediction.shape:
         raise ValueError(f"shapes differ: truth {truth.shape}, prediction {prediction.shape}")

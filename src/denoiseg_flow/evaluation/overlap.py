@@ -1,6 +1,6 @@
-"""Overlap of the objects of two label images, on which AP and SEG are counted.
+"""Overlap of the objects of two label images, the basis of AP and SEG.
 
-What AP and SEG mean, and where they come from, stands in :mod:`denoiseg_flow.metrics`.
+For definitions and sources of AP and SEG see :mod:`denoiseg_flow.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Overlap:
     def counts(self, iou: float = 0.5) -> Counts:
         """Count the matches with an IoU strictly greater than ``iou`` (0.5 <= iou < 1).
 
-        Above one half no object can have two matches, so that no assignment has to be chosen.
-        Lower thresholds are refused with a ValueError.
+        Above one half, no object can have two matches, so no assignment is needed. Lower thresholds
+        raise a ValueError.
         """
         if not 0.5 <= iou < 1:
             raise ValueError(f"the IoU threshold must lie in [0.5, 1), not {iou}")
@@ -65,7 +65,7 @@ class Overlap:
         )
 
     def seg_score(self) -> float:
-        """Mean IoU of the truth objects with the prediction that covers more than half of them."""
+        """Return the mean IoU of truth objects with the prediction that covers more than half."""
         if not len(self.truth_sizes):
             return float("nan")
         covered = 2 * self.pixels > self.truth_sizes[self.truth_index]
@@ -74,20 +74,20 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which objects a prediction found at IoU > 0.5, as label values, and the AP that follows."""
+    """Matched and unmatched objects at IoU > 0.5, as label values, and the resulting AP."""
 
     pairs: dict[int, int]
-    """Predicted label to the label of the true object that it found."""
+    """Labels of matched truth objects by predicted label."""
     missed: list[int]
     false: list[int]
     average_precision: float
 
 
 def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
-    """Match predicted to true objects at IoU > 0.5, where nothing can match twice.
+    """Match predicted to truth objects at IoU > 0.5, where no object can match twice.
 
-    Counted exactly as in :func:`metrics.average_precision`: pixels with a negative
-    truth are ignored in both images.
+    As in :func:`metrics.average_precision`, pixels with a negative truth label are ignored in both
+    images.
     """
     overlap = object_overlap(truth, prediction)
     truths = [int(label) for label in np.unique(truth) if label > 0]
@@ -107,11 +107,11 @@ def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
     )
 
 
-def object_overlap(truth: NDArray, prediction: NDArray) -> Overlap:
+def object_overlap(truth: np.ndarray, prediction: np.ndarray) -> Overlap:
     """Count the pixels that the objects of two label images share.
 
-    Works on runs of equal label pairs instead of on pixels, so that time and memory depend neither
-    on the label values nor on the product of the numbers of objects.
+    It counts runs of equal label pairs instead of pixels: time and memory depend neither on the
+    label values nor on the product of the numbers of objects.
 
     Parameters
     ----------
@@ -154,14 +154,16 @@ def object_overlap(truth: NDArray, prediction: NDArray) -> Overlap:
     )
 
 
-def _compact(labels: NDArray, lengths: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return pixels per object and each run's object index (-1 for background)."""
+def _compact(
+    labels: np.ndarray, lengths: np.ndarray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pixels per object, and the object index of each run (-1 for background)."""
     values, index = np.unique(labels, return_inverse=True)
     sizes = _sum_by(index, lengths, len(values))
     has_background = int(values.size > 0 and values[0] == 0)
     return sizes[has_background:], index - has_background
 
 
-def _sum_by(index: NDArray, lengths: NDArray, n: int) -> NDArray[np.int64]:
+def _sum_by(index: np.ndarray, lengths: np.ndarray, n: int) -> NDArray[np.int64]:
     # bincount sums weights in float64, which is exact for counts below 2**53.
     return np.bincount(index, weights=lengths, minlength=n).astype(np.int64)

@@ -1,16 +1,16 @@
-"""What a denoiser took away from an image: noise, or more than that?
+"""Detect oversmoothing and hallucination in the residual of a denoised image.
 
-The *residual*, noisy minus denoised, should look like noise, and like nothing else. In every window
-of an image it is asked
+The *residual*, noisy minus denoised, should look like pure noise. Every window of an image is
+tested twice:
 
-- whether the residual is correlated from pixel to pixel more than the noise is: then it holds
-  structure of the image, which was *smoothed* away;
-- whether the residual is the negative of what the denoised image shows there: then that structure
-  is *invented*, for it is not in the noisy image. Where only noise was removed, both are
-  uncorrelated, and the test statistic is a standard normal.
+- If neighbouring pixels of the residual are more correlated than those of the noise, the residual
+  contains structure of the image: the window is *oversmoothed*.
+- If the residual is the negative of the structure in the denoised image, this structure is not in
+  the noisy image: it is *hallucinated*. If only noise was removed, the two are uncorrelated, and
+  the test statistic is standard normal.
 
-Both count only if what was smoothed or invented is strong enough to matter. Structure much fainter
-than the noise cannot be told from nothing, by this or by any other means.
+Both count only if the structure is strong enough to matter. Structure that is much fainter than the
+noise is undetectable.
 """
 
 from dataclasses import dataclass
@@ -27,39 +27,37 @@ from denoiseg_flow.evaluation.noise_structure import (
     without_surface,
 )
 
-WINDOW = 32  # pixels a side
+WINDOW = 32  # pixels per side
 
-# By how many standard deviations of chance a window must differ from a good one: less than one in
-# 100,000 good ones does.
+# Threshold of both tests in standard deviations: less than one in 100,000 good windows exceeds it.
 CHANCE = 4.5
-# Of Gaussian noise, less than one in a hundred residuals is more than so many times as large as the
-# median. The same holds for what is beyond: it is taken for that large.
+# Residuals are clipped at this multiple of their median magnitude; less than one in a hundred
+# residuals of Gaussian noise is larger.
 FEW_BEYOND = 4.0
-# What was invented: at least this share of the structure of the denoised image there.
+# Hallucinated: at least this share of the structure of the denoised image in the window.
 ABSENT = 0.5
-# What counts: structure of this root mean square, as a share of the range of grey levels.
+# Structure counts from this root mean square on, as a share of the range of grey levels.
 RELEVANT = 0.02
 
 
 @dataclass(frozen=True)
 class Residual:
-    """What a denoiser took away from an image, judged.
+    """The residual of a denoised image, with the results of the tests.
 
     Attributes
     ----------
     image
         (y, x): noisy minus denoised.
     smoothed, invented
-        (rows, columns) of windows, bool: where the residual holds structure of the image, and
-        where the denoised image shows what the noisy one does not.
+        (rows, columns) of windows, bool: oversmoothed (the residual contains structure of the
+        image), and hallucinated (the denoised image shows structure that the noisy image lacks).
     removed
-        Standard deviation of the residual over that of the noisy image, both in its flattest parts,
-        where all that varies is noise, of whatever distribution and correlation. NaN if nothing
-        varies there, or if what varies may be structure as well, for it is correlated in both
-        directions.
+        Standard deviation of the residual divided by that of the noisy image, both in the flattest
+        parts of the noisy image, where all variation is noise. NaN if these parts are constant, or
+        if their variation may be structure, because it is correlated in both directions.
     along_x, along_y
-        Correlation of the residual with itself at distances of 1, 2, ... ``REACH`` pixels, NaN
-        beyond the size of the image.
+        Autocorrelation of the residual at distances of 1, 2, ... ``REACH`` pixels; NaN beyond the
+        size of the image.
     """
 
     image: NDArray[np.float64]
@@ -71,28 +69,28 @@ class Residual:
 
 
 def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
-    """Read an image and what became of it, see :func:`judge_residual`."""
-    both = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
-    return judge_residual(*both, noise)
+    """Read a noisy and a denoised image and return :func:`judge_residual` of them."""
+    before, after = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
+    return judge_residual(before, after, noise)
 
 
-def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> Residual:
-    """Judge what a denoiser took away from an image.
+def judge_residual(noisy: np.ndarray, denoised: np.ndarray, noise: NoiseStructure) -> Residual:
+    """Test the residual of a denoised image for oversmoothing and hallucination.
 
     Parameters
     ----------
     noisy, denoised
         (y, x), on the same scale of grey levels.
     noise
-        Of the dataset: noise that is correlated itself may be removed as it is.
+        Correlation of the noise of the dataset; the residual may be as correlated as the noise.
     """
     residual = noisy.astype(np.float64) - denoised
     rest, shown = (_windows(image) for image in (residual, denoised.astype(np.float64)))
-    # A pixel that the noise replaced tells the mean there, but nothing of what is beside it.
+    # Clip outliers: impulse noise says nothing about the neighbours of a pixel.
     limit = FEW_BEYOND * np.median(np.abs(rest), axis=(2, 3), keepdims=True)
     usual = np.clip(rest, -limit, limit)
     usual -= usual.mean(axis=(2, 3), keepdims=True)
-    floor = np.finfo(np.float64).tiny  # of what does not vary at all
+    floor = np.finfo(np.float64).tiny  # avoids a division by zero in constant windows
     variance = (rest**2).mean(axis=(2, 3)) + floor  # of the residual in each window
     structure = (shown**2).mean(axis=(2, 3)) + floor
     covariance = (rest * shown).mean(axis=(2, 3))
@@ -100,7 +98,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     relevant = (RELEVANT * (high - low)) ** 2
 
     along = np.nan_to_num([noise.along_x, noise.along_y])
-    # Pixels of correlated noise say less than as many independent ones (Bartlett's formula).
+    # The effective number of independent pixels is smaller in correlated noise (Bartlett).
     n_independent = rest.shape[2] * rest.shape[3] / (1 + 2 * (along**2).sum())
     usual_variance = (usual**2).mean(axis=(2, 3)) + floor
     neighbours = (_beside(usual, axis=3) + _beside(usual, axis=2)) / 2 / usual_variance
@@ -120,8 +118,8 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     )
 
 
-def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
-    """Return how much of the noise was removed, see :class:`Residual`."""
+def _removed(noisy: np.ndarray, residual: np.ndarray, noise: NoiseStructure) -> float:
+    """Return the share of removed noise, see :class:`Residual`."""
     if noise.kind not in ("independent", "x", "y"):
         return float("nan")
     before, taken = (
@@ -131,10 +129,11 @@ def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
     return float(np.sqrt(taken / before)) if before else float("nan")
 
 
-def _windows(image: NDArray) -> NDArray:
-    """Return (rows, columns, y, x), the windows of an image, each of mean 0; the rest is left out.
+def _windows(image: np.ndarray) -> np.ndarray:
+    """Return the windows of an image, (rows, columns, y, x), each with mean 0.
 
-    An image that is smaller than a window is one.
+    Pixels beyond the last whole window are left out. An image that is smaller than a window is a
+    window itself.
     """
     sides = [min(WINDOW, size) for size in image.shape]
     counts = [size // side for size, side in zip(image.shape, sides, strict=True)]
@@ -143,8 +142,8 @@ def _windows(image: NDArray) -> NDArray:
     return cut - cut.mean(axis=(2, 3), keepdims=True)
 
 
-def _beside(windows: NDArray, axis: int) -> NDArray:
-    """Return the covariance of neighbours along an axis of each window; 0 if there are none."""
+def _beside(windows: np.ndarray, axis: int) -> np.ndarray:
+    """Return the covariance of neighbours along an axis of each window; 0 without neighbours."""
     size = windows.shape[axis]
     if size < 2:
         return np.zeros(windows.shape[:2])

@@ -1,4 +1,4 @@
-"""Score the predictions of one run on its test images: tidy rows, one per image and metric."""
+"""Score the predictions of one run on its test images, with one tidy row per image and metric."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image, read_metadata
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.study.grid import Run
 
-#: The columns that say which run a row belongs to, in the order of metrics.tsv.
+#: Columns of metrics.tsv that identify a run.
 RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 
 
-#: Columns of metrics.tsv. Images of one source, such as the planes of a stack, are alike.
+#: Columns of metrics.tsv. Images of one source, such as the z-slices of a stack, are similar.
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
-def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+def segmentation_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
 
     ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
@@ -46,8 +45,10 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
     }
 
 
-def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
-    """Return every measure of the denoised image, and PSNR and SSIM of the noisy input."""
+def denoising_scores(
+    truth: np.ndarray, prediction: np.ndarray, noisy: np.ndarray
+) -> dict[str, float]:
+    """Return all denoising metrics of a denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
         "PSNR_255": metrics.psnr_255(truth, prediction),
@@ -61,9 +62,9 @@ def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dic
 
 
 def j_invariant_scores(
-    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+    truth: np.ndarray | None, prediction: np.ndarray, noisy: np.ndarray
 ) -> dict[str, float]:
-    """Return the measures of a J-invariant prediction: without a truth, the loss on itself."""
+    """Return the metrics of a J-invariant prediction: only the loss if there is no truth."""
     scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
     if truth is not None:
         scores["PSNR_j_invariant"] = metrics.psnr(truth, prediction)
@@ -92,13 +93,15 @@ def score_run(
     Returns
     -------
     pandas.DataFrame
-        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split. Without
-        rows if there is nothing to compare with. Images without true objects have no AP and SEG.
+        :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split; empty if
+        there are neither masks nor clean images. Images without annotated objects have no AP and
+        SEG.
 
     Raises
     ------
     InputError
-        If a file is missing, or a prediction does not fit the truth.
+        If a file is missing, or the shape of a prediction differs from that of the mask or clean
+        image.
     """
     rows = []
     kinds = predictions.kinds()
@@ -111,9 +114,9 @@ def score_run(
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
             path = predictions.file("labels", row.image)
-            labels = open_image(path)
+            labels = open_labels(path)
             with _naming(path):
-                scores |= segmentation_scores(open_image(prepared.mask(row.image)), labels)
+                scores |= segmentation_scores(open_labels(prepared.mask(row.image)), labels)
         truth = open_image(prepared.clean(row.image)) if int(row.clean) else None
         for kind, measure in (("denoised", denoising_scores), ("j_invariant", j_invariant_scores)):
             if kind not in kinds or (kind == "denoised" and truth is None):
@@ -121,7 +124,7 @@ def score_run(
             path = predictions.file(kind, row.image)
             denoised, noisy_image = open_image(path), open_image(image_file(noisy, row.image))
             with _naming(path):
-                scores |= _over_channels(measure, path, truth, denoised, noisy_image)
+                scores |= _over_channels(measure, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
@@ -138,27 +141,24 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+    scores: Callable[..., dict[str, float]], truth: np.ndarray | None, *images: np.ndarray
 ) -> dict[str, float]:
-    """Return the scores of images, means over their channels if the file of one has several."""
-    if "C" not in read_metadata(path).axes:
-        return scores(*images)
-    count = next(len(image) for image in images if image is not None)
-    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    """Return the scores of images (channel, [z,] y, x), averaged over their channels."""
+    each = zip([None] * len(images[0]) if truth is None else truth, *images, strict=True)
     return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
 
 
 def write_metrics(frame: pd.DataFrame, path: Path) -> None:
-    """Write rows of :func:`score_run` as tab-separated text that reads back to the same floats."""
+    """Write rows of :func:`score_run` as tab-separated text, with floats in full precision."""
     frame.to_csv(path, sep="\t", index=False, na_rep="nan", lineterminator="\n")
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn the ValueError of a metric into an InputError that names the predicted file."""
+    """Turn a ValueError of a metric into an InputError that names the prediction."""
     try:
         yield
     except ValueError as error:
         raise InputError(
-            f"cannot score {path}: {error}; remove the file and predict again"
+            f"cannot score {path}: {error}; delete the file and predict again"
         ) from error

@@ -1,8 +1,8 @@
-"""How far can a result be trusted? What it tells about itself, mostly without a truth.
+"""Assess how reliable results are, mostly without ground truth.
 
-What denoising took away is judged in :mod:`residuals`. The probabilities of a segmentation are
-compared with the annotation of images that the network was not trained on: of the pixels that are
-called foreground with 80 %, 80 % should be.
+Denoised images are assessed by their residuals, see :mod:`residuals`. The probabilities of a
+segmentation are compared with annotated images that were not used for training: of all pixels with
+a foreground probability of 80 %, 80 % should be foreground.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
@@ -25,17 +25,17 @@ from denoiseg_flow.models.model import AnyModel
 from denoiseg_flow.models.prediction import predict_probabilities_of_files
 from denoiseg_flow.study.grid import Run
 
-# What is worth a word: shares of the windows of all images, and of the noise.
+# Thresholds of warnings: shares of oversmoothed and hallucinated windows, and of removed noise.
 MANY_SMOOTHED, MANY_INVENTED = 0.05, 0.01
 TOO_LITTLE = 0.7
-# By so much may the correlation of neighbours in what was removed exceed that in the noise.
+# The correlation of neighbours may be larger in the residual than in the noise by this much.
 TOO_ALIKE = 0.2
 
 BINS = 10  # of probability
-OFF = 0.05  # difference of probability and frequency
-NAMED = 20  # images of a finding, at most
-FEW_IMAGES = 8  # scores of fewer are no more than a hint
-CALIBRATED = 50  # annotated images, at most, that probabilities are compared on
+OFF = 0.05  # difference between probability and frequency
+NAMED = 20  # images named by a finding at most
+FEW_IMAGES = 8  # with fewer scored images, the scores are unreliable
+CALIBRATED = 50  # annotated images to compare probabilities on at most
 
 SCORES = ["AP", "PSNR"]
 MEASURED = ["smoothed", "invented", "removed"]
@@ -44,17 +44,17 @@ COLUMNS = ["image", "subset", *SCORES, *MEASURED]
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often pixels are foreground, by the probability that they are said to be.
+    """Reliability diagram: the fraction of foreground pixels by predicted probability.
 
     Attributes
     ----------
     probability, frequency
-        Of each bin of probability, the mean of its pixels, and the share that is foreground; NaN
-        where there is no pixel.
+        Mean predicted probability and fraction of foreground pixels in each bin of probability;
+        NaN in empty bins.
     n_pixels
-        In each bin.
+        Number of pixels in each bin.
     n_images
-        That were compared.
+        Number of compared images.
     """
 
     probability: NDArray[np.float64]
@@ -64,7 +64,7 @@ class Reliability:
 
     @property
     def excess(self) -> float:
-        """Probability minus frequency, over the pixels that are rather foreground than not."""
+        """Mean probability minus frequency over pixels with a probability of at least 0.5."""
         upper = np.arange(BINS) >= BINS // 2
         known = upper & (self.n_pixels > 0)
         if not known.any():
@@ -75,22 +75,22 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Trust:
-    """What was found out about the results of a study for one dataset and noise.
+    """Assessment of the best results of a study on one dataset and noise level.
 
     Attributes
     ----------
     images
         One row per predicted image, the worst first: image, subset, AP and PSNR (as far as they
-        are known), and, where there is a denoised image, smoothed and invented (shares of its
-        windows) and removed, see :class:`~denoiseg_flow.evaluation.residuals.Residual`.
+        are known), and, for denoised images, smoothed and invented (shares of windows) and
+        removed, see :class:`~denoiseg_flow.evaluation.residuals.Residual`.
     along_x, along_y
-        Mean correlation of the residuals; None without denoised images.
+        Mean autocorrelation of the residuals; None without denoised images.
     noise
-        The noise of the dataset.
+        The correlation of the noise of the dataset.
     calibration
-        Of the segmentation; None without annotated test images.
+        Calibration of the segmentation; None without annotated test images.
     findings
-        Problems first.
+        Problems first, then warnings, then notes.
     """
 
     images: pd.DataFrame
@@ -103,16 +103,16 @@ class Trust:
 
 @dataclass(frozen=True)
 class Segmented:
-    """The labels of a run.
+    """A run whose labels are examined.
 
     Attributes
     ----------
     run, model
-        That made them.
+        The run and its trained model.
     images
-        What the model read: noisy images, or the predictions of another run.
+        Input of the model: folder of noisy images, or of the predictions of another run.
     predictions
-        Of the run.
+        Folder of the predictions of the run.
     """
 
     run: Run
@@ -123,14 +123,14 @@ class Segmented:
 
 @dataclass(frozen=True)
 class Denoised:
-    """The denoised images of a run.
+    """A run whose denoised images are examined.
 
     Attributes
     ----------
     run
-        That made them.
+        The run.
     predictions
-        Of the run.
+        Folder of its predictions.
     """
 
     run: Run
@@ -145,7 +145,7 @@ def examine_results(
     segmented: Segmented | None,
     denoised: Denoised | None,
 ) -> Trust:
-    """Examine labels and denoised images, one image at a time in memory.
+    """Examine labels and denoised images, with one image in memory at a time.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def examine_results(
     metrics
         Tidy metrics of the study.
     segmented, denoised
-        What to examine: the same run, two of them, or one alone.
+        The runs to examine; they may be the same run, and one may be None.
     """
     folders = [segmented.predictions / "labels"] if segmented else []
     if denoised:
@@ -182,39 +182,40 @@ def examine_results(
     table = table[COLUMNS].astype(dict.fromkeys(SCORES, float))
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
     calibration = _calibration(split, masks, segmented) if segmented else None
-    x, y = np.nanmean(along, axis=0) if along else (None, None)
-    nearest = None
-    if along:  # the axis on which they differ more
+    x = y = nearest = None
+    if along:
+        x, y = np.nanmean(along, axis=0)
+        # The axis with the larger difference.
         pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
         nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration, nearest))
 
 
 def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
-    """Return a score of the images of a run."""
+    """Return a score of each image of a run."""
     rows = metrics[metrics["metric"] == metric].merge(pd.DataFrame([run.as_dict()]))
     return dict(zip(rows["image"], rows["value"], strict=True))
 
 
 def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reliability | None:
-    """Return how right the probabilities are in annotated images that were not trained on."""
+    """Return the calibration on annotated images that were not used for training."""
     source = input_folder(segmented.images)
     annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
-    # Spread over the dataset, for images of a kind often lie side by side.
+    # Spread over the dataset, because similar images are often side by side.
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
     files = (source / f"{name}.tif" for name in compared)
-    truths = (open_image(masks / f"{name}.tif") for name in compared)
+    truths = (open_labels(masks / f"{name}.tif") for name in compared)
     probabilities = predict_probabilities_of_files(segmented.model, files)
     return reliability(zip(probabilities, truths, strict=True))
 
 
-def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:
-    """Compare the probability of foreground with how often it is true; None without any pair.
+def reliability(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Reliability | None:
+    """Compare predicted foreground probabilities with masks; None without any pair.
 
     Parameters
     ----------
     pairs
-        Probabilities (3, y, x) of an image and its mask (y, x), of which negative labels are
+        Class probabilities (3, y, x) and mask (y, x) of each image; pixels with negative labels are
         ignored.
     """
     sums, hits, counts = np.zeros(BINS), np.zeros(BINS), np.zeros(BINS, np.int64)
@@ -240,17 +241,17 @@ def find_doubts(
     calibration: Reliability | None,
     nearest: tuple[float, float] | None = None,
 ) -> list[Finding]:
-    """Say in sentences what speaks for and against a result.
+    """Return the findings about the scores, calibration and residuals of a result.
 
     Parameters
     ----------
     images
-        One row per predicted image: image, AP (NaN where it is not scored), smoothed and invented
-        (shares of its windows) and removed, NaN where nothing was denoised.
+        One row per predicted image: image, AP (NaN without score), smoothed and invented (shares
+        of windows) and removed (NaN without denoised image).
     calibration
-        Of the segmentation, if there is one.
+        Calibration of the segmentation, if there is one.
     nearest
-        Correlation of neighbouring pixels in what was removed, and in the noise.
+        Correlation of neighbouring pixels in the residual, and in the noise.
     """
     found = [*_about_segmentation(images), *_about_probabilities(calibration)]
     denoised = images[images["smoothed"].notna()]
@@ -267,51 +268,50 @@ def _about_residuals(
     if smoothed > MANY_SMOOTHED:
         yield Finding(
             "warning",
-            "over-smoothing",
-            f"In {smoothed:.0%} of all windows, what was removed holds structure of the image, not "
-            "only noise: fine detail was smoothed away. Measure intensities and textures on the "
-            "original images, or train longer.",
+            "oversmoothing",
+            f"The denoised images are oversmoothed: in {smoothed:.0%} of all windows, the residual "
+            "(noisy minus denoised) contains structure of the image, not only noise. Measure "
+            "intensities and textures on the original images, or train longer.",
             _most(images, "smoothed"),
         )
     if invented > MANY_INVENTED:
         yield Finding(
             "warning",
-            "invented structure",
-            f"In {invented:.1%} of all windows, the denoised image shows structure that the noisy "
-            "one does not have. Do not interpret detail there.",
+            "hallucinated structure",
+            f"In {invented:.1%} of all windows, the denoised image shows structure that is not in "
+            "the noisy image (hallucinated). Do not interpret details there.",
             _most(images, "invented"),
         )
     if np.isnan(removed):
         yield Finding(
             "note",
-            "noise left",
-            "How much of the noise was removed cannot be told: in the flat parts of the images "
-            "nothing varies, or neighbouring pixels are alike, so that noise does not stand apart.",
+            "remaining noise",
+            "The share of removed noise is unknown: in the flat parts, the images are constant or "
+            "neighbouring pixels are correlated, so noise cannot be separated from structure.",
         )
     if removed < TOO_LITTLE:
         yield Finding(
             "warning",
-            "noise left",
-            f"Only {removed:.0%} of the standard deviation of the noise was removed, as seen in "
-            "the flat parts of the images: the rest is still there.",
+            "remaining noise",
+            f"Only {removed:.0%} of the standard deviation of the noise was removed (measured in "
+            "the flat parts of the images).",
         )
     alike = nearest is not None and nearest[0] - nearest[1] > TOO_ALIKE
-    if alike:
+    if nearest is not None and alike:
         yield Finding(
             "warning",
             "residual",
-            f"Neighbouring pixels of what was removed are alike (correlation {nearest[0]:.2f}, in "
-            f"the noise {nearest[1]:.2f}): edges or texture were removed with the noise, mostly "
-            "where they are strong.",
+            f"Neighbouring pixels of the residual are correlated (correlation {nearest[0]:.2f}, in "
+            f"the noise {nearest[1]:.2f}): edges or texture were removed together with the noise, "
+            "mostly where they are strong.",
         )
     doubted = smoothed > MANY_SMOOTHED or invented > MANY_INVENTED or removed < TOO_LITTLE
     if not (alike or doubted):
         yield Finding(
             "note",
             "residual",
-            f"In {1 - smoothed - invented:.1%} of all windows, what was removed looks like noise; "
-            f"in {smoothed:.1%} it holds structure of the image, in {invented:.1%} structure was "
-            "invented.",
+            f"In {1 - smoothed - invented:.1%} of all windows, the residual looks like noise; "
+            f"{smoothed:.1%} are oversmoothed and {invented:.1%} contain hallucinated structure.",
         )
 
 
@@ -323,9 +323,9 @@ def _about_segmentation(images: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(
         "warning" if len(scores) < FEW_IMAGES else "note",
         "scores",
-        f"AP is known of {count(len(scores), 'image')}, from {scores.min():.2f} "
-        f"({worst}) to {scores.max():.2f}"
-        + (": so few that it is a hint, not a measurement." if len(scores) < FEW_IMAGES else "."),
+        f"AP of {count(len(scores), 'test image')}: {scores.min():.2f} ({worst}) to "
+        f"{scores.max():.2f}"
+        + ("; too few images for a reliable estimate." if len(scores) < FEW_IMAGES else "."),
     )
 
 
@@ -333,25 +333,25 @@ def _about_probabilities(calibration: Reliability | None) -> Iterator[Finding]:
     if calibration is None or np.isnan(calibration.excess):
         return
     excess = calibration.excess
-    of = f"on {count(calibration.n_images, 'image')} not trained on"
+    images = count(calibration.n_images, "test image")
     if abs(excess) > OFF:
-        word, advice = ("high", "too sure of itself") if excess > 0 else ("low", "too careful")
+        direction = "overestimated" if excess > 0 else "underestimated"
         yield Finding(
             "warning",
-            "probabilities",
-            f"The probabilities of the foreground are too {word} by {abs(excess):.2f} on average "
-            f"({of}): the network is {advice}. Do not take them for the chance of being right.",
+            "calibration",
+            f"Probabilities are miscalibrated: foreground is {direction} by {abs(excess):.2f} on "
+            f"average ({images}). Do not use them as a measure of confidence.",
         )
     else:
         yield Finding(
             "note",
-            "probabilities",
-            f"The probabilities of the foreground are right to within {abs(excess):.2f} on average "
-            f"({of}).",
+            "calibration",
+            f"Probabilities are calibrated: the foreground probability is off by only "
+            f"{abs(excess):.2f} on average ({images}).",
         )
 
 
 def _most(images: pd.DataFrame, column: str) -> tuple[str, ...]:
-    """The images of which the largest shares are affected."""
+    """Return the names of the most affected images."""
     ordered = images[images[column] > 0].sort_values(column, ascending=False, kind="stable")
     return tuple(ordered["image"].head(NAMED))

@@ -1,1 +1,1 @@
-"""What a job needs on any machine: log, lock, device, checksums, seeds, complete files."""
+"""What a job needs on any machine: log, lock, device, checksums, seeds, complete folders."""

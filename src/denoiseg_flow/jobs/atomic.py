@@ -1,7 +1,7 @@
 """Files and folders that appear complete or not at all.
 
-Each is written beside its place and moved there at the end. Processes that write the same one wait
-for each other, and what a killed process left unfinished is removed.
+Each is written under a temporary name and renamed at the end. Processes that write the same one
+wait for each other, and unfinished files of killed processes are removed.
 """
 
 import os
@@ -15,7 +15,7 @@ from denoiseg_flow.jobs.lock import JobLock, sole_process
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, whose file replaces ``path`` unless an error is raised."""
+    """Yield a temporary path; its file replaces ``path`` at the end unless an error is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(path)
     with sole_writer(path):
@@ -28,7 +28,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write to, which replaces ``folder`` unless an error is raised."""
+    """Yield a temporary folder that replaces ``folder`` at the end unless an error is raised."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _unfinished(folder)
     with sole_writer(folder):
@@ -43,14 +43,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it exists, and what a killed process left of it."""
+    """Remove a file if it exists, and the unfinished file of a killed process."""
     with sole_writer(path):
         path.unlink(missing_ok=True)
         _unfinished(path).unlink(missing_ok=True)
 
 
 def sole_writer(path: Path) -> AbstractContextManager[JobLock]:
-    """Wait for other processes that write to ``path``, and keep them waiting meanwhile."""
+    """Wait for other processes that write to ``path``, and lock it against them."""
     return sole_process(path.with_name(f".{path.name}.lock"))
 
 

@@ -1,7 +1,7 @@
-"""Checksums of what jobs hand to each other: folders of images, and tables.
+"""Checksums of the folders of images and the tables that jobs pass on to other jobs.
 
-An image that lost a bit on the disk, or on the way to another machine, is still a good image: only
-a checksum tells. They lie in a file as ``sha256sum`` writes it, and ``sha256sum -c`` verifies them.
+An image with a flipped bit still opens without an error; only a checksum reveals the damage. The
+checksum files have the format of ``sha256sum``, so ``sha256sum -c`` verifies them too.
 """
 
 import errno
@@ -13,13 +13,13 @@ from pathlib import Path
 from denoiseg_flow.errors import InputError
 
 NAME = "checksums.sha256"
-_DEPTH = 2  # folders above a file in which its checksum may stand
+_DEPTH = 2  # how many folders above a file may hold its checksum
 
 
 def write(path: str | Path) -> None:
-    """Write the checksums of a folder that is complete into it, or that of a file beside it.
+    """Write the checksums of a complete folder into it, or the checksum of a file beside it.
 
-    Files whose names begin with a dot or cannot be printed are left out: nothing reads them.
+    Files whose names begin with a dot or are not printable are skipped: nothing reads them.
     """
     path = Path(path)
     if path.is_file():
@@ -37,14 +37,14 @@ def write(path: str | Path) -> None:
 
 
 def verify(path: str | Path) -> None:
-    """Check that a file is what it was when its checksum was written.
+    """Check that a file has not changed since its checksum was written.
 
-    A file of which no checksum is known passes. A process reads each file only once for this.
+    A file without a known checksum passes. Each process reads a file only once.
 
     Raises
     ------
     InputError
-        If it is not; the message says what to delete, so that it is made anew.
+        If the file has changed; the message says what to delete so that Snakemake makes it again.
     """
     path = Path(path)
     known = [(_beside(path), path.parent, "it")]
@@ -56,7 +56,7 @@ def verify(path: str | Path) -> None:
 
 
 def verify_folder(folder: str | Path) -> None:
-    """Check that all files of a folder are what they were when their checksums were written.
+    """Check that no file of a folder has changed since its checksums were written.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def verify_folder(folder: str | Path) -> None:
 def _compare(path: Path, expected: str, made: str) -> None:
     if expected != _digest_once(path, _version(path)):
         raise InputError(
-            f"{path} is damaged, by its checksum: delete {made} and run the workflow again"
+            f"{path} is damaged (wrong checksum): delete {made} and run the workflow again"
         )
 
 
@@ -81,11 +81,11 @@ def _beside(path: Path) -> Path:
 
 
 def _version(path: Path) -> tuple[int, ...] | None:
-    """Return what changes when a file is written again; None if it is not there."""
+    """Return values that change whenever a file is rewritten; None if there is no file."""
     try:
         status = os.stat(path)
     except OSError as error:
-        # Names of images may be so long that the one of their checksum would be too long.
+        # The name of an image may be so long that the name of its checksum file is too long.
         if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
             raise
         return None
@@ -98,19 +98,19 @@ def _record(files: list[Path], folder: Path, record: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 checksum of a file, in hexadecimal digits."""
+    """Return the SHA-256 checksum of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
 def _digest_once(path: Path, version: tuple[int, ...] | None) -> str:
-    return digest(path) if version else "that of no file"
+    return digest(path) if version else "no file"
 
 
 @lru_cache
 def _recorded(record: Path, version: tuple[int, ...] | None) -> dict[str, str]:
-    """Return the checksums in a file by the names of the files; damaged lines are left out."""
+    """Return the checksums in a checksum file, by file name; damaged lines are skipped."""
     if version is None:
         return {}
     lines = record.read_text(encoding="utf-8", errors="replace").splitlines()

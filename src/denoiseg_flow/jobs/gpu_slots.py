@@ -1,12 +1,11 @@
-"""Which GPU of a machine a job computes on.
+"""Choose the GPU of a job, and limit how many jobs share one.
 
-Snakemake counts the jobs that use a GPU, but tells none of them which one, and all of them would
-take the first. So every job takes a slot: one of the ``jobs_per_gpu`` numbered places of a GPU.
+Snakemake counts the jobs that use a GPU but does not say which GPU each should use: all jobs would
+take the first. So every job takes a slot: one of ``jobs_per_gpu`` numbered places on a GPU.
 
-A slot is a name among Linux's abstract sockets, which the kernel lets one process of the machine
-have at a time, whoever's it is, and frees when that process ends, however it ends. Locked files
-would do the same in a folder that all users share, whose permissions and leftovers were to be
-looked after.
+A slot is the name of an abstract Linux socket. The kernel gives a name to only one process of the
+machine at a time, across all users, and frees it when that process ends, however it ends. Lock
+files would need a folder that all users share, with its permissions and stale files.
 """
 
 import ctypes
@@ -27,7 +26,7 @@ from pathlib import Path
 from denoiseg_flow.errors import InputError
 
 POLL_SECONDS = 1.0
-# What the jobs of schedulers find in their environment: the first that is set tells the job.
+# Environment variables of schedulers: the first that is set identifies the job.
 SCHEDULER_JOBS = (
     "SLURM_JOB_ID",
     "PBS_JOBID",
@@ -39,8 +38,8 @@ SCHEDULER_JOBS = (
     "AWS_BATCH_JOB_ID",
     "KUBERNETES_SERVICE_HOST",
 )
-LONGEST_NAME = 107  # bytes, of a socket
-WSL = "/usr/lib/wsl/lib"  # the driver in WSL2, whose folder not every environment searches
+LONGEST_NAME = 107  # bytes in the name of a socket
+WSL = "/usr/lib/wsl/lib"  # folder of the driver in WSL2, not always on the search path
 NVML = ("libnvidia-ml.so.1", f"{WSL}/libnvidia-ml.so.1")
 SMI_SECONDS = 10.0  # a driver that does not answer has no GPU
 
@@ -51,13 +50,13 @@ _held: list[socket.socket] = []
 
 
 def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
-    """Return the GPUs that this process may use, each as CUDA_VISIBLE_DEVICES names it.
+    """Return the GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES.
 
-    These are the entries of that variable up to the first that names no GPU, as CUDA reads it:
-    numbers, and names of whole GPUs or of parts (MIG). Without the variable, they are all.
+    As in CUDA, these are the entries of that variable up to the first invalid one: indices, and
+    UUIDs of whole GPUs or of MIG partitions. Without the variable, all GPUs are returned.
     """
-    # Schedulers deny access to those of others; containers have fewer files. CUDA counts the rest
-    # from 0, also if it is /dev/nvidia3 alone.
+    # Schedulers deny access to the GPUs of other jobs; containers have fewer device files. CUDA
+    # numbers the rest from 0, even if only /dev/nvidia3 is left.
     files = list(devices.glob("nvidia[0-9]*"))
     usable = sum(os.access(file, os.R_OK | os.W_OK) for file in files)
     numbers = [str(number) for number in range(usable if files else _known_to_driver(devices))]
@@ -74,14 +73,14 @@ def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
 
 
 def take_slot(jobs_per_gpu: int = 1) -> None:
-    """Wait for a GPU with a free slot, make it the only visible one, and keep it to the end.
+    """Wait for a GPU with a free slot, make it the only visible one, and keep it until exit.
 
-    To be called before CUDA is initialised, which reads CUDA_VISIBLE_DEVICES once. The first slots
-    of all GPUs are taken before the second of any. Nothing happens where no GPU is visible, and
-    where a scheduler chose the one that is.
+    Call this before CUDA is initialised, because CUDA reads CUDA_VISIBLE_DEVICES only once. Jobs
+    take the first slots of all GPUs before the second slot of any. Nothing happens if no GPU is
+    visible, or if a scheduler has already chosen a single GPU.
 
-    GPUs are told apart by what CUDA_VISIBLE_DEVICES calls them: where one job knows a GPU by its
-    number and another by its name, both may take it. Programs other than this one are not seen.
+    A GPU is identified by its entry in CUDA_VISIBLE_DEVICES: if one job uses the index and another
+    the UUID of the same GPU, both may take it. Other programs that use the GPU are ignored.
 
     Parameters
     ----------
@@ -94,7 +93,7 @@ def take_slot(jobs_per_gpu: int = 1) -> None:
     gpu = _try_all(gpus, jobs_per_gpu, allocation)
     if gpu is None:
         logger.info(
-            "waiting for a GPU: the slots of all visible ones (%s), %d each, are taken",
+            "waiting for a GPU: all slots of the visible GPUs (%s), %d each, are taken",
             ", ".join(gpus),
             jobs_per_gpu,
         )
@@ -106,43 +105,45 @@ def take_slot(jobs_per_gpu: int = 1) -> None:
 
 
 def check_limit(limit: int | None, shares: Sequence[int | str]) -> None:
-    """Refuse more jobs at once than the GPUs of this machine have slots.
+    """Reject a limit of concurrent GPU jobs above the number of slots on this machine.
 
-    Without a GPU, jobs compute on the CPU, and the limit is only a number.
+    Without a GPU, jobs compute on the CPU and nothing is checked.
 
     Parameters
     ----------
     limit
-        How many jobs with ``gpu=1`` Snakemake starts at once here; as many as it likes if None.
+        How many jobs with ``gpu=1`` Snakemake starts at once on this machine; None if unlimited.
     shares
-        The ``jobs_per_gpu`` of each rule that has one.
+        The ``jobs_per_gpu`` of every rule that sets it.
 
     Raises
     ------
     InputError
-        If a share is no number above 0, or the GPUs have fewer slots than the limit.
+        If a share is not a positive integer, or the GPUs have fewer slots than the limit.
     """
     gpus = len(visible_gpus())
     if not gpus:
         return
+    numbers = []
     for share in shares:
         if not isinstance(share, int) or share < 1:
             raise InputError(
-                f"resource 'jobs_per_gpu' is {share}; write a number, 1 or more, or choose the CPU "
-                "by the config key 'device'"
+                f"resource 'jobs_per_gpu' is {share}, not a positive integer; set it to 1 or more, "
+                "or set the config key 'device' to 'cpu'"
             )
-    share = max(shares, default=1)
+        numbers.append(share)
+    share = max(numbers, default=1)
     if limit is not None and limit > gpus * share:
         raise InputError(
-            f"the limit 'gpu' of --resources is {limit}, but {gpus} visible GPU(s) with {share} "
-            f"job(s) each have room for {gpus * share}; lower it, or let more jobs share a GPU by "
-            "'jobs_per_gpu' in profiles/default/profile.yaml"
+            f"--resources gpu={limit} exceeds the {gpus * share} slot(s) of {gpus} visible GPU(s) "
+            f"with {share} job(s) each; lower it, or increase 'jobs_per_gpu' in "
+            "profiles/default/profile.yaml"
         )
 
 
-@cache  # a driver that sleeps takes seconds to answer
+@cache  # an idle driver takes seconds to answer
 def _known_to_driver(devices: Path) -> int:
-    """Count the GPUs that have no files, as in WSL2; asked only where there is a driver."""
+    """Count GPUs without device files, as in WSL2, by asking the driver if there is one."""
     program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=WSL)
     if not program and not (devices / "dxg").exists():
         return 0
@@ -153,7 +154,7 @@ def _known_to_driver(devices: Path) -> int:
 
 
 def _known_to_nvml(library: ctypes.CDLL) -> int:
-    """Count GPUs by the library of the driver; its functions return 0 where they succeed."""
+    """Count GPUs with the library of the driver; its functions return 0 on success."""
     count = ctypes.c_uint()
     if library.nvmlInit_v2() or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return 0
@@ -162,7 +163,7 @@ def _known_to_nvml(library: ctypes.CDLL) -> int:
 
 
 def _known_to_smi(program: str) -> int:
-    """Count GPUs by the program of the driver."""
+    """Count GPUs with ``nvidia-smi``."""
     try:
         answer = subprocess.run([program, "--list-gpus"], capture_output=True, timeout=SMI_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -171,7 +172,7 @@ def _known_to_smi(program: str) -> int:
 
 
 def _allocation() -> str:
-    """Return the job of a scheduler that this process is part of, or nothing."""
+    """Return the id of the scheduler job that this process belongs to; empty without one."""
     return next((job for name in SCHEDULER_JOBS if (job := os.environ.get(name))), "")
 
 
@@ -185,9 +186,9 @@ def _try_all(gpus: list[str], jobs_per_gpu: int, allocation: str) -> str | None:
 
 
 def _try_slot(name: str) -> bool:
-    """Take a slot unless another process has it.
+    """Take a slot unless another process has it; return whether that worked.
 
-    The allocation is part of its name because a scheduler may count the GPUs of each from 0.
+    The name contains the allocation, because a scheduler may number the GPUs of each job from 0.
     """
     slot = socket.socket(socket.AF_UNIX)
     try:
@@ -202,7 +203,7 @@ def _try_slot(name: str) -> bool:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: close the slot, which it would otherwise keep when its parent dies."""
+    """Close the slot in a forked child, which would otherwise keep it when its parent ends."""
     for slot in _held:
         slot.close()
 

@@ -1,8 +1,8 @@
 """A lock that keeps two processes from doing the same job at once.
 
-Snakemake locks a folder, but its jobs outlive it: when it is killed, they run on, and the next call
-starts them a second time. A node that only lost its network runs on, too, while its jobs are given
-to another one.
+Snakemake locks the working folder, but its jobs outlive it: if Snakemake is killed, they keep
+running, and the next call starts them a second time. Likewise, a node that only lost its network
+keeps running while a scheduler gives its jobs to another node.
 """
 
 import errno
@@ -16,8 +16,8 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# Bytes of the file that are locked: record locks, which network file systems know as well, and
-# which the kernel releases when the process ends, however it ends.
+# Bytes of the file to lock. Record locks also work on network file systems, and the kernel
+# releases them when the process ends, however it ends.
 _AT_WORK, _WAITING = 0, 1
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
@@ -28,7 +28,7 @@ class JobLock:
     Attributes
     ----------
     predecessor
-        The process that was waited for; empty if there was none.
+        The process that this one waited for; empty if there was none.
     """
 
     def __init__(self, descriptor: int, predecessor: str) -> None:
@@ -36,7 +36,7 @@ class JobLock:
         self.predecessor = predecessor
 
     def awaited(self) -> bool:
-        """Return whether another process waits to do the same job again."""
+        """Return whether another process is waiting to do the same job."""
         nobody = _lock(self._descriptor, _WAITING, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _lock(self._descriptor, _WAITING, fcntl.LOCK_UN)
         return not nobody
@@ -44,17 +44,17 @@ class JobLock:
 
 @contextmanager
 def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
-    """Hold the lock of a job; wait, and say for whom, while another process holds it.
+    """Hold the lock of a job; while another process holds it, wait and log which one.
 
-    A process that holds it must not ask for it again: the kernel would release both.
+    A process must not take a lock that it already holds: the kernel would release both.
 
     Parameters
     ----------
     path
-        File of the lock. It is there while the job runs, and says who runs it; nothing is left of
-        it afterwards, unless the process is killed.
+        The lock file. It exists while the job runs, names the process that runs it, and is removed
+        afterwards unless the process is killed.
     shared
-        Whether other processes that share it may hold it at the same time.
+        Whether other processes with ``shared=True`` may hold the lock at the same time.
     """
     descriptor, predecessor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
     try:
@@ -62,8 +62,8 @@ def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
         os.pwrite(descriptor, _this_process().encode(), 0)
         yield JobLock(descriptor, predecessor)
     finally:
-        # Before the lock is gone: whoever waits for it finds that this is no longer the file. Of
-        # those who share it, the last one removes it.
+        # Remove the file before the lock is released: a waiting process then notices that its file
+        # is gone. If the lock is shared, the last process removes the file.
         with suppress(OSError):
             if not shared or _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 path.unlink()
@@ -71,7 +71,7 @@ def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
 
 
 def _acquire(path: Path, how: int) -> tuple[int, str]:
-    """Return the descriptor of the locked file, and for whom this process waited."""
+    """Return the descriptor of the locked file, and the process that this one waited for."""
     predecessor = ""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -81,7 +81,7 @@ def _acquire(path: Path, how: int) -> tuple[int, str]:
                 holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
                 predecessor = holder or "another process"
                 logger.warning(
-                    "%s is at work on this already: waiting until it ends (%s)", predecessor, path
+                    "%s is already running this job: waiting for it (%s)", predecessor, path
                 )
                 _lock(descriptor, _AT_WORK, how)
                 _lock(descriptor, _WAITING, fcntl.LOCK_UN)
@@ -91,11 +91,11 @@ def _acquire(path: Path, how: int) -> tuple[int, str]:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # of a file that its holder removed
+        os.close(descriptor)  # its holder has removed the file
 
 
 def _lock(descriptor: int, byte: int, how: int) -> bool:
-    """Change the lock of one byte; return whether that was possible."""
+    """Change the lock of one byte; return whether that worked."""
     try:
         fcntl.lockf(descriptor, how, 1, byte)
     except (BlockingIOError, PermissionError):
@@ -104,7 +104,7 @@ def _lock(descriptor: int, byte: int, how: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning(
-            "the file system knows no locks (%s): nothing keeps two processes from doing one job",
+            "the file system does not support locks (%s): two processes may run the same job",
             error.strerror,
         )
     return True

@@ -1,4 +1,4 @@
-"""What a script says: to its log file and to the screen, in a sentence where that is enough."""
+"""Messages of a script: to its log file and to the screen, errors in one sentence if possible."""
 
 import errno
 import gc
@@ -18,23 +18,23 @@ logger = logging.getLogger(__name__)
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-    errno.EACCES: "no permission to write or read there; change it or choose another folder",
-    errno.EPERM: "no permission to write or read there; change it or choose another folder",
-    errno.ENAMETOOLONG: "the name is too long, with what is added to it; rename the image",
+    errno.EACCES: "permission denied; check the permissions or choose another folder",
+    errno.EPERM: "permission denied; check the permissions or choose another folder",
+    errno.ENAMETOOLONG: "the name is too long with the suffixes added; shorten the image name",
     errno.EROFS: "the file system is read-only; choose another folder with 'pathvars: results'",
 }
 
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[JobLock]:
-    """Send messages of a job to its log file, warnings to the screen too, and end it on an error.
+    """Log the messages of a job to its log file, warnings to the screen too, and exit on an error.
 
-    Mistakes of the user, and disks that are full or closed, end in one sentence; anything else in
-    a traceback. Both go to the log and to the screen, and the exit status is 1. A second process
-    that is given the same job waits until the first one ends.
+    Mistakes of the user and full or read-only disks are reported in one sentence, anything else as
+    a traceback. Both go to the log and to the screen, and the exit status is 1. If another process
+    already runs the job, this one waits for it.
     """
-    # What was imported stays. Looking through it for garbage, at the latest when Python ends, would
-    # take longer than many a job.
+    # Imported modules stay. To search them for garbage, at the latest when Python exits, would
+    # take longer than many jobs.
     gc.freeze()
     screen = logging.StreamHandler()
     screen.setLevel(logging.WARNING)
@@ -45,13 +45,13 @@ def job_log(path: str | Path) -> Iterator[JobLock]:
     try:
         with sole_process(Path(f"{path}.lock")) as lock, _log_file(path):
             if lock.predecessor:
-                logger.info("waited until %s ended, which did the same job", lock.predecessor)
+                logger.info("waited for %s, which ran the same job", lock.predecessor)
             yield lock
     except Exception as error:
         print(sentence(error), file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        raise SystemExit(128 + signal.SIGINT) from None  # whoever pressed Ctrl-C knows why
+        raise SystemExit(128 + signal.SIGINT) from None  # no message: the user pressed Ctrl-C
     finally:
         logging.captureWarnings(False)
         root.removeHandler(screen)
@@ -67,26 +67,25 @@ def _log_file(path: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(OSError):
-            handler.stream.write(sentence(error) + "\n")
-            handler.stream.flush()
+            print(sentence(error), file=handler.stream, flush=True)
         raise
     finally:
         root.removeHandler(handler)
-        with suppress(OSError):  # the log may lie on the disk that is full
+        with suppress(OSError):  # the log may be on the full disk
             handler.close()
 
 
 def sentence(error: Exception) -> str:
-    """Return what went wrong in a sentence where that is enough, with the traceback elsewhere."""
+    """Return an error in one sentence if :func:`advice` has one, otherwise as a traceback."""
     found = advice(error)
     return f"Error: {found}" if found else "".join(traceback.format_exception(error))
 
 
 def advice(error: Exception) -> str | None:
-    """Return what went wrong and what to do, if it is a mistake of the user or of the disk."""
+    """Return cause and fix of an error if it is a mistake of the user or a problem of the disk."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _ADVICE:
-        path = error.filename2 or error.filename or "a file"  # the second is where it should be
+        path = error.filename2 or error.filename or "a file"  # the second is the target
         return f"cannot use {path}: {_ADVICE[error.errno]}"
     return None

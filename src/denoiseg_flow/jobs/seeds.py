@@ -1,4 +1,4 @@
-"""Reproducible random numbers: every draw comes from a generator named by (seed, purpose)."""
+"""Reproducible random numbers: each purpose has its own generator, derived from the seed."""
 
 import hashlib
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def seed_sequence(seed: int, *purpose: str | int) -> np.random.SeedSequence:
-    """Return the seed sequence of ``purpose`` under ``seed``.
+    """Return the seed sequence for ``purpose`` under ``seed``.
 
-    The purpose is hashed with SHA-256, so that draws for one purpose never shift when another
+    The purpose is hashed with SHA-256. Draws for one purpose therefore never shift when another
     purpose is added, and are the same on every platform and in every Python process.
     """
     digest = hashlib.sha256("\0".join(str(part) for part in purpose).encode()).digest()
@@ -21,5 +21,5 @@ def generator(seed: int, *purpose: str | int) -> np.random.Generator:
 
 
 def torch_seed(seed: int, *purpose: str | int) -> int:
-    """Return an integer to seed a ``torch.Generator`` with, for ``purpose`` under ``seed``."""
+    """Return an integer seed of a ``torch.Generator`` for ``purpose`` under ``seed``."""
     return int(seed_sequence(seed, *purpose).generate_state(1, np.uint64)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Whether a SLURM cluster has what the jobs of a workflow ask for: seen before any is submitted."""
+"""Check before any job is submitted that a SLURM cluster has the requested resources."""
 
 import re
 import subprocess
@@ -16,12 +16,12 @@ def check_requests(requests: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
     Parameters
     ----------
     requests
-        Resources of the jobs of every rule: ``slurm_partition`` and ``gpu`` matter here. Jobs that
-        choose their devices otherwise (``gres``, ``gpu_model``, ``slurm_extra``) are left to SLURM.
+        Resources of the jobs of every rule. Only ``slurm_partition`` and ``gpu`` are checked. SLURM
+        itself checks other requests of devices (``gres``, ``gpu_model``, ``slurm_extra``).
     """
     partitions = _partitions()
     if not partitions:
-        return  # SLURM itself will say why
+        return  # SLURM itself will report the cause
     available = ", ".join(partitions)
     default = next((name for name, part in partitions.items() if part["default"]), None)
     with_gpus = [name for name, part in partitions.items() if part["gpus"]]
@@ -31,31 +31,31 @@ def check_requests(requests: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
             gpus = job.get("gpu") or 0
             if names == [""]:
                 raise InputError(
-                    f"the cluster has no default partition, and rule '{rule}' names none: set "
+                    f"the cluster has no default partition, and rule '{rule}' has none either: set "
                     f"'partition' and 'gpu_partition' {_PROFILE}; available: {available}"
                 )
             unknown = next((name for name in names if name not in partitions), None)
             if unknown:
                 raise InputError(
-                    f"rule '{rule}' asks for partition '{unknown}', which the cluster does not "
-                    f"have: correct it {_PROFILE}; available: {available}"
+                    f"rule '{rule}' requests partition '{unknown}', which does not exist on this "
+                    f"cluster: correct it {_PROFILE}; available: {available}"
                 )
             most = max(partitions[name]["gpus"] for name in names)
             if isinstance(gpus, int) and gpus > most:
                 has = f"no node has more than {most}" if most else "it has none"
                 instead = (
-                    f"set 'gpu_partition' {_PROFILE} to one that has them ({', '.join(with_gpus)})"
+                    f"set 'gpu_partition' {_PROFILE} to one with GPUs ({', '.join(with_gpus)})"
                     if with_gpus
-                    else f"no partition of this cluster has any: set 'gpus: false' {_PROFILE}"
+                    else f"this cluster has no GPUs: set 'gpus: false' {_PROFILE}"
                 )
                 raise InputError(
-                    f"rule '{rule}' asks for {gpus} GPU{'s' * (gpus > 1)} in partition "
+                    f"rule '{rule}' requests {gpus} GPU{'s' * (gpus > 1)} in partition "
                     f"'{','.join(names)}', but {has}; {instead}"
                 )
 
 
 def _partitions() -> dict[str, dict[str, Any]]:
-    """Return for each partition whether it is the default, and the most GPUs of one node."""
+    """Return for each partition whether it is the default and the most GPUs of a node."""
     try:
         answer = subprocess.run(
             ["sinfo", "--noheader", "--format=%P %G"],
@@ -73,5 +73,5 @@ def _partitions() -> dict[str, dict[str, Any]]:
 
 
 def _count_gpus(devices: str) -> int:
-    """Count the GPUs in a list of generic resources, such as ``gpu:a100:4(S:0-1),shard:8``."""
+    """Count the GPUs in a list of generic resources such as ``gpu:a100:4(S:0-1),shard:8``."""
     return sum(int(count) for count in re.findall(r"(?:^|,)gpu(?::[^:,(]+)?:(\d+)", devices))

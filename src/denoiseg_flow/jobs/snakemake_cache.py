@@ -1,6 +1,6 @@
-"""A place for Snakemake's cache where the home folder cannot be written, as in containers.
+"""A temporary cache for Snakemake where the home folder is read-only, as in containers.
 
-Snakemake would stop with a traceback before it has read the Snakefile, so this is for profiles.
+Without it, Snakemake stops with a traceback before it reads the Snakefile, so profiles call this.
 """
 
 import atexit
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def provide_cache() -> None:
-    """Let the cache of this process, and of its jobs, be temporary if it cannot be written."""
-    # As Snakemake and the library that it asks choose it.
+    """Use a temporary cache for this process and its jobs if the usual one is read-only."""
+    # The folder that Snakemake chooses.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "snakemake"
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -26,8 +26,8 @@ def provide_cache() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["XDG_CACHE_HOME"] = folder
     logger.warning(
-        "%s cannot be written: the cache is in %s for this time; set XDG_CACHE_HOME to a folder of "
-        "yours to keep it",
+        "cannot write to %s: using the temporary cache %s; to keep a cache, set XDG_CACHE_HOME to "
+        "a writable folder",
         cache,
         folder,
     )

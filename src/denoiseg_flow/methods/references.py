@@ -1,4 +1,4 @@
-"""The publications of methods, data and software that a study uses."""
+"""Publications of the methods, data and software that a study uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Citation:
-    """A publication and what of it is used here."""
+    """A publication and its use in this project."""
 
     text: str
     url: str
@@ -19,7 +19,7 @@ CITATIONS = (
         "Buchholz, Prakash, Schmidt, Krull, Jug: DenoiSeg: joint denoising and segmentation. "
         "ECCV Workshops 2020.",
         "https://arxiv.org/abs/2005.02987",
-        "the joint network and loss, its comparison tables and the AP and SEG definitions",
+        "the joint network and loss, the comparison tables, and the definitions of AP and SEG",
     ),
     Citation(
         "Krull, Buchholz, Jug: Noise2Void - learning denoising from single noisy images. "
@@ -32,23 +32,23 @@ CITATIONS = (
         "with modified sampling strategies and a tweaked network architecture. ECCV Workshops "
         "2022.",
         "https://arxiv.org/abs/2211.08512",
-        "blind spots filled by medians, and the U-Net with blurred pooling",
+        "replacement of masked pixels by medians, and the U-Net with blur pooling",
     ),
     Citation(
         "Broaddus, Krull, Weigert, Schmidt, Myers: Removing structured noise with self-supervised "
         "blind-spot networks. ISBI 2020.",
         "https://doi.org/10.1109/ISBI45749.2020.9098336",
-        "blind masks for correlated noise",
+        "masks for correlated noise",
     ),
     Citation(
         "Batson, Royer: Noise2Self: blind denoising by self-supervision. ICML 2019.",
         "https://arxiv.org/abs/1901.11365",
-        "grids of hidden pixels, J-invariant prediction and the calibration of classical denoisers",
+        "grids of masked pixels, J-invariant prediction and the calibration of classical denoisers",
     ),
     Citation(
         "Lehtinen et al.: Noise2Noise: learning image restoration without clean data. ICML 2018.",
         "https://arxiv.org/abs/1803.04189",
-        "training towards a second noisy copy",
+        "training with a second noisy copy as the target",
     ),
     Citation(
         "Gondara: Medical image denoising using convolutional denoising autoencoders. ICDM "
@@ -60,7 +60,7 @@ CITATIONS = (
         "Yang, Zhang, Chen, Zhang, Chen: Suggestive annotation: a deep active learning framework "
         "for biomedical image segmentation. MICCAI 2017.",
         "https://arxiv.org/abs/1706.04737",
-        "the images to annotate next",
+        "the choice of images to annotate next",
     ),
     Citation(
         "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
@@ -72,11 +72,11 @@ CITATIONS = (
         "Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science "
         "Bowl. Nature Methods 16, 2019.",
         "https://doi.org/10.1038/s41592-019-0612-7",
-        "the DSB2018 nuclei images and annotations, where this study uses them",
+        "the DSB2018 nuclei images and annotations, if this study uses them",
     ),
     Citation(
         "Mölder et al.: Sustainable data analysis with Snakemake. F1000Research 10:33, 2021.",
         "https://doi.org/10.12688/f1000research.29032.2",
-        "the workflow engine that ran every step",
+        "the workflow engine that runs all steps",
     ),
 )

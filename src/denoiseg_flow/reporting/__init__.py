@@ -1,1 +1,1 @@
-"""From scores to tables, figures and pages."""
+"""From scores to tables, figures and HTML pages."""

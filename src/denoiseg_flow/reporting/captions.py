@@ -1,55 +1,108 @@
-"""What stands above and below a figure, in the page of a study and in Snakemake's own report."""
+"""Titles and captions of tables and figures, for the report page and Snakemake's own report."""
 
 #: Title and caption of each kind of figure.
 FIGURES = {
     "label_curves": (
-        "Segmentation against annotated images",
-        "Points are means over seeds, bands and bars ± the standard error of the mean.",
+        "Segmentation quality by number of annotated images",
+        "Points: mean over seeds; bands and bars: ± standard error of the mean.",
     ),
     "denoising_levels": (
-        "Denoising by noise level",
-        "PSNR against the clean test images, with their own range; the dashed line is the noisy "
-        "input. Points are means over seeds, bars ± the standard error of the mean.",
+        "Denoising quality by noise level",
+        "PSNR on the test images, with the range of the clean image. Dashed line: noisy input. "
+        "Points: mean over seeds; bars: ± standard error of the mean.",
     ),
     "training_curves": (
-        "Training",
-        "One thin line per run. Losses of methods with different targets are not on one scale.",
+        "Training curves",
+        "One line per run. Losses of methods with different training targets are not comparable.",
     ),
     "training_sizes": (
-        "Denoising against the number of training images",
-        "SSIM and PSNR on the same test images. Points are means over seeds, bands ± the standard "
-        "error of the mean.",
+        "Denoising quality by number of training images",
+        "SSIM and PSNR on the same test images. Points: mean over seeds; bands: ± standard error "
+        "of the mean.",
     ),
     "calibration": (
         "Calibration without clean images",
-        "Mean squared error of classical denoisers against their parameter, on validation images, "
-        "minima marked: against the noisy image, which can be measured without a clean one, and "
-        "against the clean image. A denoiser that does not read the pixel it predicts (donut "
-        "median) has both minima at the same place, apart by the variance of the noise; others are "
-        "judged at hidden pixels (dotted). The number beside an arrow is its length.",
+        "Mean squared error of classical denoisers as a function of their parameter, on validation "
+        "images. Dots: minima. Solid: error against the noisy image, which needs no clean image. "
+        "Dashed: error against the clean image. A J-invariant denoiser (donut median) does not "
+        "read the pixel that it predicts: both of its minima are at the same parameter, and the "
+        "errors differ by the variance of the noise (arrow with its length). Other denoisers are "
+        "evaluated at masked pixels (dotted).",
     ),
     "panel": (
-        "Results side by side",
-        "The test image that is the median in quality over the methods shown, with the first label "
-        "count and the first seed of the study. Matching objects (IoU > 0.5) share a colour.",
+        "Predictions side by side",
+        "The test image with the median score over the methods shown, for the first number of "
+        "annotated images and the first seed of the study. Matching objects (IoU > 0.5) have the "
+        "same colour.",
     ),
     "diagnostics": (
-        "What was removed, and how right the probabilities are",
-        "Left: correlation of what was removed with itself, mean over all predicted images; "
-        "dashed, that of the noise in flat parts. If only noise was removed, both agree. Right: of "
-        "the pixels that are said to be foreground with a probability, the share that is, in "
-        "annotated images that the network was not trained on; dashed, as it should be.",
+        "Residuals and calibration",
+        "Left: autocorrelation of the residual (noisy minus denoised), mean over all predicted "
+        "images; dashed: autocorrelation of the noise in flat parts. The two agree if only noise "
+        "was removed. Right: reliability diagram, the fraction of foreground pixels by predicted "
+        "foreground probability, on annotated images that were not used for training; dashed: "
+        "perfect calibration.",
     ),
     "residuals": (
-        "What was removed, image by image",
-        "Images of which the most was smoothed away or invented, or else the worst. What was "
-        "removed (noisy minus denoised) should look like noise: windows in which it holds "
-        "structure of the image are framed with vermillion, windows in which the denoised image "
-        "shows structure that the noisy one does not have with yellow.",
+        "Residuals of single images",
+        "Images with the most oversmoothed or hallucinated windows, followed by the images with "
+        "the worst scores. The residual (noisy minus denoised) should look like noise. Vermilion "
+        "frames: the residual contains structure of the image (oversmoothed). Yellow frames: the "
+        "denoised image shows structure that is not in the noisy image (hallucinated).",
     ),
     "suggestions": (
         "What to annotate next",
-        "The images to annotate next, in this order, with orange where the network is unsure. "
-        "Together they stand for most of the images that it is unsure about.",
+        "Images to annotate next, in this order. Orange: the model is uncertain. Together, these "
+        "images represent most of the images on which it is uncertain.",
+    ),
+}
+
+#: Title and caption of each table, with the names of what its results fill in.
+TABLES = {
+    "segmentation": (
+        "Segmentation",
+        "Segmentation quality by method and number of annotated training images (columns). "
+        "{metrics} {noise_levels} {error_bar} Bold: best in each column.",
+    ),
+    "denoising": (
+        "Denoising",
+        "Denoising quality by method and noise level (columns), compared with clean images. "
+        "{metrics} {noise_levels} {noise_sigmas}{error_bar} Bold: best in each column, except for "
+        "the noisy input (which is the same for all seeds).",
+    ),
+    "self_supervision": (
+        "Self-supervision",
+        "Prediction error at masked pixels. The self-supervised loss is the mean squared error "
+        "against the noisy image, the true error that against the clean image. If the noise is "
+        "independent between pixels and has mean zero, the two differ by the variance of the "
+        "noise, so the loss ranks methods without clean images. With clean images, the table shows "
+        "methods that mask the pixels of a grid: J-invariant, each pixel predicted while masked, "
+        "and in a single pass, in which the network sees all pixels. Without clean images, the "
+        "loss is measured for every denoiser at a quarter of the pixels, replaced by the mean of "
+        "their neighbours. {noise_levels} {error_bar}",
+    ),
+    "paired": (
+        "Paired differences from {reference}",
+        "Each method minus {reference}, by number of annotated training images (columns), paired "
+        "by seed and image. {metrics} Brackets: 95% confidence interval for new trainings and new "
+        "images ({seeds}; none with one seed, or with fewer than {min_images} images). Bold: "
+        "significantly different from {reference}, with p-values adjusted for the number of "
+        "methods in the column (Holm).",
+    ),
+    "paper": (
+        "In the layout of the {paper} paper",
+        "Denoising quality of methods without annotated images, and of the noisy input (the same "
+        "for all seeds). {metrics} {noise_levels} {error_bar} {sources}",
+    ),
+    "published": (
+        "Published numbers",
+        "Our means and published means, by number of annotated training images (columns). "
+        "{metrics} {error_bar} Published numbers have ± if the source gives it. Oracle: alpha was "
+        "chosen on the test set, so the comparison is not fair. Sources: {sources}.",
+    ),
+    "costs": (
+        "Costs",
+        "Total wall-clock time of the jobs, their median, and the peak resident memory of a job "
+        "(main memory, not GPU memory), as measured by Snakemake.{lost}",
     ),
 }

@@ -1,4 +1,4 @@
-"""Pages of HTML, from the templates of the package."""
+"""HTML pages from the templates of the package."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page of the package's templates; all values are escaped but trusted markup."""
+    """Return a page rendered from a template; all values except trusted markup are escaped."""
     environment = Environment(
         loader=PackageLoader("denoiseg_flow.reporting"),
         autoescape=True,

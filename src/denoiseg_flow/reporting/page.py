@@ -1,8 +1,8 @@
-"""One self-contained HTML page about a study: nothing is loaded from anywhere else.
+"""The report: one self-contained HTML page about a study, without external resources.
 
-Everything that comes from a config or a file name is escaped by Jinja; the only trusted HTML is
-that of :class:`ReportTable`, which :mod:`denoiseg_flow.tables` makes. The page holds no date, so
-that the same results give the same bytes.
+Jinja escapes all text from configs and file names; the only trusted HTML is that of
+:class:`ReportTable`, which :mod:`denoiseg_flow.reporting.tables` makes. The page contains no date:
+the same results give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from denoiseg_flow.reporting.tables.layout import Table
 from denoiseg_flow.reporting.tables.verdicts import LabelGain, Recommendation, Verdict
 from denoiseg_flow.study.grid import Run
 
-_WORST = 10  # images in the table of the worst
-_SLIDER_SIDE = 512  # pixels: larger images are cut to their centre, to keep the page small
+_WORST = 10  # images in the table of the worst predictions
+_SLIDER_SIDE = 512  # pixels: larger images are cropped to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table; ``html`` is a trusted ``<table>`` fragment whose cells are escaped already."""
+    """A table; ``html`` is a trusted ``<table>`` fragment with escaped cells."""
 
     title: str
     caption: str
@@ -63,7 +63,7 @@ class ReportFigure:
 
     @classmethod
     def of_file(cls, path: Path) -> ReportFigure:
-        """Return a figure of the workflow, named by its dataset and by what it shows."""
+        """Return a figure of the workflow; its title names the kind of figure and the dataset."""
         kind = next(name for name in FIGURES if path.stem.startswith(name))
         noise = path.stem.removeprefix(kind).removeprefix("_")
         title, caption = FIGURES[kind]
@@ -73,47 +73,47 @@ class ReportFigure:
 
 @dataclass(frozen=True)
 class ReportTrust:
-    """What speaks for and against the best results, and the data that they are of."""
+    """Findings about the best results of a dataset and noise level, and about the data."""
 
     dataset: str
     noise: str
     labels: Run | None
-    """The run whose labels were examined."""
+    """The run with the examined labels."""
     denoised: Run | None
-    """The run whose denoised images were examined."""
+    """The run with the examined denoised images."""
     checks: list[Finding]
-    """Of the data, before anything was trained."""
+    """Findings about the data, before training."""
     findings: list[Finding]
-    """Of the results, from :func:`trust.examine_results`, as are ``images``."""
+    """Findings about the results; like ``images``, from :func:`trust.examine_results`."""
     images: pd.DataFrame
     figures: list[ReportFigure] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """Dataset and noise."""
+        """Dataset and noise level."""
         return f"{self.dataset}, noise {self.noise}"
 
     @property
     def about(self) -> str:
-        """What was examined."""
+        """Which labels and denoised images were examined."""
         if self.labels == self.denoised and self.labels:
             return f"labels and denoised images of {_called(self.labels)}"
         kinds = {"labels": self.labels, "denoised images": self.denoised}
         return "; ".join(f"{kind} of {_called(run)}" for kind, run in kinds.items() if run)
 
     @property
-    def doubts(self) -> int:
-        """How many findings are more than notes."""
+    def n_warnings(self) -> int:
+        """Number of problems and warnings."""
         return len(self.checks) + len(worst(self.findings))
 
     @property
     def columns(self) -> list[str]:
-        """The columns of ``images`` that hold anything."""
+        """The columns of ``images`` that are not empty."""
         return [name for name in self.images if self.images[name].notna().any()]
 
     @property
     def rows(self) -> list[list[str]]:
-        """The worst images, as text."""
+        """The rows of the worst images, as text."""
         shown = self.images[self.columns].head(_WORST)
         cells = shown.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
         return cells.where(shown.notna(), "").to_numpy().tolist()
@@ -137,7 +137,7 @@ class ReportAdvice:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the report shows; whatever is empty gets a sentence instead of a gap."""
+    """The content of the report; an empty part is replaced by a sentence."""
 
     title: str
     study: dict[str, list[str]]
@@ -157,12 +157,12 @@ class ReportData:
     run_times: ReportTable | None = None
     software: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    """Sentences that a reader must know first, e.g. that the data are simulated."""
+    """Sentences at the top of the page, e.g. that the data are simulated."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """What the slider uncovers: an image or, with ``overlay``, a transparent painting."""
+    """What the slider reveals: an image or, with ``overlay``, transparent instance colours."""
 
     name: str
     alt: str
@@ -180,7 +180,7 @@ class _Comparison:
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide the numbers."""
+    """Return the versions of Python and of the packages that affect the numbers."""
     packages = ["denoiseg-flow", "torch", "numpy", "scipy", "scikit-image", "pandas", "snakemake"]
     return {"Python": platform.python_version()} | {name: version(name) for name in packages}
 
@@ -191,7 +191,7 @@ def build_report(data: ReportData) -> str:
     Returns
     -------
     str
-        A complete HTML document with style, script and all images inside; write it as UTF-8.
+        A complete HTML document that contains style, script and all images; write it as UTF-8.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def build_report(data: ReportData) -> str:
 
 
 def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
-    """Dataset, noise, and the verdicts with the fewest and the most annotated images."""
+    """Return dataset, noise level, and the verdicts for the fewest and most annotated images."""
     settings = []
     for key, members in groupby(verdicts, key=lambda verdict: (verdict.dataset, verdict.noise)):
         group = list(members)
@@ -244,7 +244,7 @@ def _comparison(example: Example) -> _Comparison:
 
 
 def _figure_uri(image: str | Path) -> str:
-    """Turn a figure into a data URI; inside an <img> the ids of two SVGs cannot collide."""
+    """Return a figure as data URI; in an <img>, the ids of two SVGs cannot collide."""
     if isinstance(image, str) and "<svg" in image:
         return _data_uri(_MIME[".svg"], image.encode())
     path = Path(image)

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import annotate_next
 from denoiseg_flow.evaluation.annotate_next import (
     FEWEST,
     LISTED,
     coverage_order,
     entropy,
-    look_at,
     suggest,
+    uncertainty_and_features,
 )
 
 
@@ -54,14 +54,14 @@ def looks(monkeypatch, tmp_path):
 
     def make(values, uncertainty):
         for name, value in values.items():
-            write_image(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
+            write_array(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
         told = {value: uncertainty.get(name, 0.0) for name, value in values.items()}
 
         def look(_, image):
-            value = float(image[0, 0])
+            value = float(image[0, 0, 0])
             return told[value], np.array([value])
 
-        monkeypatch.setattr(annotate_next, "look_at", look)
+        monkeypatch.setattr(annotate_next, "uncertainty_and_features", look)
         return tmp_path
 
     return make
@@ -93,12 +93,12 @@ def test_few_images_are_all_listed_and_many_are_not(looks, monkeypatch):
 
 def test_what_a_network_thinks(make_model, make_blobs):
     model = make_model()
-    image, _ = make_blobs(64, 0)
-    uncertainty, features = look_at(model, image)
+    image = make_blobs(64, 0)[0][None]
+    uncertainty, features = uncertainty_and_features(model, image)
     assert 0 < uncertainty < math.log2(3)
     assert features.shape == (2 * 2,)  # mean and spread of two filters
-    again = look_at(model, image)
+    again = uncertainty_and_features(model, image)
     assert again[0] == uncertainty and np.array_equal(again[1], features)
     assert not any(layer._forward_pre_hooks for layer in model.network.modules())
-    other = look_at(model, image + 50)
+    other = uncertainty_and_features(model, image + 50)
     assert not np.allclose(other[1], features)

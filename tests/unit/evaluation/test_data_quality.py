@@ -8,7 +8,7 @@ import pytest
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import data_quality
 from denoiseg_flow.evaluation.data_quality import check_dataset
 from denoiseg_flow.evaluation.noise_structure import CENTRE
@@ -32,9 +32,9 @@ class Study:
     def check(self):
         names = list(self.images)
         for name in names:
-            write_image(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
+            write_array(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
         for name, mask in self.masks.items():
-            write_image(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
+            write_array(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
         dtypes = [str(self.images[name].dtype) for name in names]
         table = pd.DataFrame({"image": names, "dtype": dtypes})
         table = table.reindex(columns=list(manifest.MANIFEST_COLUMNS), fill_value=0)
@@ -57,10 +57,8 @@ def test_nothing_is_wrong_with_good_images(study):
     assert worst(checks.findings) == []
     sentences = {each.topic: each.sentence for each in checks.findings}
     assert sentences["images"].startswith("6 images of 40x48 pixels, 6 of them annotated; grey")
-    assert sentences["objects"] == (
-        "12 objects in 6 annotated images, of 170 pixels in the middle."
-    )
-    assert "independent from pixel to pixel" in sentences["noise structure"]
+    assert sentences["objects"] == ("12 objects in 6 annotated images, median size 170 pixels.")
+    assert "independent between pixels" in sentences["noise structure"]
     table = checks.images.set_index("image")
     assert table.loc["a", ["height", "width", "objects", "tiny"]].tolist() == [40, 48, 2, 0]
     assert table["noise_sigma"].to_numpy() == pytest.approx(10, rel=0.15)
@@ -79,7 +77,7 @@ def pixel_types(study):
 
 def intensities(study):
     study.images["c"] = study.images["c"] * 20
-    return "intensities", "warning", ("c",), "1 image with a range of grey levels 8 times"
+    return "intensities", "warning", ("c",), "grey levels of 1 image is more than 8 times"
 
 
 def saturation(study):
@@ -100,17 +98,17 @@ def binary_masks(study):
 
 def shared_number(study):
     study.masks["a"][35:39, 35:45] = 1
-    return "objects in pieces", "warning", ("a",), "1 object in 1 image of several regions"
+    return "objects in pieces", "warning", ("a",), "1 object in 1 image with several separate "
 
 
 def slip_of_the_brush(study):
     study.masks["f"][0, :3] = 7
-    return "tiny objects", "warning", ("f",), "1 object in 1 image of fewer than 10 pixels"
+    return "tiny objects", "warning", ("f",), "1 object in 1 image with fewer than 10 pix"
 
 
 def copy_across_subsets(study):
     study.images["e"] = study.images["a"].copy()
-    return "leakage", "problem", ("a", "e"), "1 pair of a test image and the same, or nearly the "
+    return "leakage", "problem", ("a", "e"), "1 pair of identical or nearly identical images in t"
 
 
 def near_copy_across_subsets(study):
@@ -123,7 +121,7 @@ def near_copy_across_subsets(study):
 
 def copy_within_a_subset(study):
     study.images["b"] = study.images["a"].copy()
-    return "duplicates", "warning", ("a", "b"), "1 pair of the same, or nearly the same image (a ="
+    return "duplicates", "warning", ("a", "b"), "1 pair of identical or nearly identical images (a "
 
 
 def stripes(study):
@@ -139,7 +137,7 @@ def blur(study):
     for name in study.images:
         white = rng.normal(100, 10, (41, 49)).astype("f4")
         study.images[name] = white[1:, 1:] + white[:-1, 1:] + white[1:, :-1] + white[:-1, :-1]
-    return "noise structure", "warning", (), "alike in both directions"
+    return "noise structure", "warning", (), "correlated in both directions"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +168,7 @@ def test_the_level_of_noise_that_is_not_independent(study, spoil):
 
     assert level().endswith("of the range of an image.")
     spoil(study)
-    assert level().endswith("as if neighbouring pixels were independent, which they are not.")
+    assert level().endswith("assumes independent pixels, but neighbouring pixels are correlated.")
 
 
 def test_problems_come_first(study):
@@ -185,7 +183,7 @@ def test_many_pairs_are_not_all_named(study):
     for name in "bcd":
         study.images[name] = study.images["a"].copy()
     assert study.findings()["duplicates"].sentence == (
-        "6 pairs of the same, or nearly the same image (a = b, a = c, a = d and 3 more)."
+        "6 pairs of identical or nearly identical images (a = b, a = c, a = d and 3 more)."
     )
 
 
@@ -199,8 +197,8 @@ def test_negative_examples_and_ignored_pixels(study):
     study.masks["a"][:] = 0
     study.masks["b"][:20] = -1
     notes = {each.topic: each.sentence for each in study.check().findings}
-    assert "1 image with none, which is taken for true" in notes["objects"]
-    assert notes["objects"].endswith("8.3% of their pixels are ignored.")
+    assert "1 image without objects, assumed to be correct" in notes["objects"]
+    assert notes["objects"].endswith("8.3% of the pixels are ignored.")
 
 
 def test_scribbles_are_thin_and_interrupted(study):
@@ -260,7 +258,7 @@ def test_page(study):
     copy_across_subsets(study)
     del study.masks["c"]
     words = Text(checks_page(study.check(), "<mine>, noise n0")).words
-    assert "Checks of <mine>, noise n0" in words
+    assert "Quality checks: <mine>, noise n0" in words
     assert "Problem: leakage." in words
     assert "a, e" in words
     assert "nan" not in words

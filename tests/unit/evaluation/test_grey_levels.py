@@ -61,7 +61,7 @@ def test_of_levels_around_zero_the_mean_says_nothing():
 def test_the_first_channel_that_is_far_is_named():
     levels = [TRAINED, GreyLevels(1, 1e4, 20)]
     warning = warning_of_other_levels("a.tif", levels, [TRAINED, TRAINED])
-    assert "a.tif has grey levels of mean 1e+04 and standard deviation 20 in channel 1, " in warning
+    assert "channel 1 of a.tif (mean 1e+04, standard deviation 20) are far from" in warning
     assert warning_of_other_levels("a.tif", levels[:1], [TRAINED]) is None
     assert warning_of_other_levels("a.tif", levels, []) is None
 

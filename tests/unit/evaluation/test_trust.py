@@ -45,9 +45,9 @@ def images(**columns):
 @pytest.mark.parametrize(
     ("columns", "topic", "named"),
     [
-        ({"smoothed": [0.0, 0.2]}, "over-smoothing", ("b",)),
-        ({"invented": [0.05, 0.02]}, "invented structure", ("a", "b")),
-        ({"removed": [0.3, 0.4]}, "noise left", ()),
+        ({"smoothed": [0.0, 0.2]}, "oversmoothing", ("b",)),
+        ({"invented": [0.05, 0.02]}, "hallucinated structure", ("a", "b")),
+        ({"removed": [0.3, 0.4]}, "remaining noise", ()),
         ({"AP": [0.9, 0.2]}, "scores", ()),
     ],
 )
@@ -59,15 +59,15 @@ def test_doubts(columns, topic, named):
 def test_nothing_to_doubt():
     (found,) = find_doubts(images(), None)
     assert (found.severity, found.topic) == ("note", "residual")
-    assert "In 100.0% of all windows, what was removed looks like noise" in found.sentence
+    assert "In 100.0% of all windows, the residual looks like noise" in found.sentence
     unknown, noise_free = find_doubts(images(removed=np.nan), None)
-    assert unknown.topic == "noise left" and "cannot be told" in unknown.sentence
+    assert unknown.topic == "remaining noise" and "is unknown" in unknown.sentence
     assert noise_free == found
     assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
 
 
-def test_what_was_removed_is_no_noise_if_its_pixels_are_alike():
-    """Edges fill few windows, and hold most of what was removed."""
+def test_a_residual_with_correlated_pixels_is_not_only_noise():
+    """Edges fill few windows, but most of the residual."""
     (found,) = find_doubts(images(), None, (0.47, 0.02))
     assert (found.severity, found.topic) == ("warning", "residual")
     assert "correlation 0.47, in the noise 0.02" in found.sentence
@@ -78,8 +78,8 @@ def test_what_was_removed_is_no_noise_if_its_pixels_are_alike():
 
 def test_probabilities_in_words():
     (careful,) = find_doubts(images().iloc[:0], reliability([pair(0.6, 0.9)]))
-    assert "too low by 0.30" in careful.sentence and "1 image not" in careful.sentence
+    assert "underestimated by 0.30 on average (1 test image)" in careful.sentence
     (sure,) = find_doubts(images().iloc[:0], reliability([pair(0.9, 0.3)] * 2))
-    assert "too high by 0.6" in sure.sentence and "2 images not" in sure.sentence
+    assert "overestimated by 0.6" in sure.sentence and "(2 test images)" in sure.sentence
     (right,) = find_doubts(images().iloc[:0], reliability([pair(0.75, 0.76)]))
     assert right.severity == "note"

@@ -31,7 +31,7 @@ def test_two_processes_make_it_one_after_the_other(make, tmp_path):
     first = make()
     assert first.stdout.readline() == "at work\n"
     second = make()
-    assert "is at work on this already" in second.stdout.readline()
+    assert "is already running this job" in second.stdout.readline()
     first.communicate("\n")
     assert second.communicate("\n")[0] == "at work\n"
     assert first.returncode == second.returncode == 0

@@ -116,49 +116,49 @@ BUSY = torch.AcceleratorError(
 PROBLEMS = {
     "a build for the CPU": (
         {"cuda": None},
-        f"PyTorch 2.13.0+fake is a build for the CPU alone; install a build for CUDA ({INSTALL})",
+        f"PyTorch 2.13.0+fake is a CPU-only build; install a CUDA build ({INSTALL})",
     ),
     "old driver": (
         {"error": TOO_OLD},
-        "the NVIDIA driver is too old for PyTorch 2.13.0+fake: it knows CUDA up to 12.2, not 13.0; "
-        f"update it, or install a build for an older CUDA ({INSTALL})",
+        "the NVIDIA driver is too old for PyTorch 2.13.0+fake: it supports CUDA up to 12.2, not "
+        f"13.0; update the driver, or install a build for an older CUDA ({INSTALL})",
     ),
     "no driver": (
         {"error": NO_DRIVER},
-        "PyTorch 2.13.0+fake finds no NVIDIA driver; install one if there is a GPU",
+        "PyTorch 2.13.0+fake finds no NVIDIA driver; install the driver if there is a GPU",
     ),
     "no GPU": (
         {"error": RuntimeError("No CUDA GPUs are available")},
-        "PyTorch 2.13.0+fake finds no GPU; see whether 'nvidia-smi' lists one",
+        "PyTorch 2.13.0+fake finds no GPU; check that 'nvidia-smi' lists one",
     ),
     "no GPU of AMD": (
         {"cuda": None, "hip": "7.0", "error": RuntimeError("No HIP GPUs are available")},
-        "PyTorch 2.13.0+fake finds no GPU; see whether 'nvidia-smi' lists one",
+        "PyTorch 2.13.0+fake finds no GPU; check that 'nvidia-smi' lists one",
     ),
     "broken driver": (
         {"error": RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 803: broken")},
-        "CUDA does not start (Unexpected error from cudaGetDeviceCount(). Error 803: broken); see "
-        "whether 'nvidia-smi' shows the GPU at work",
+        "CUDA does not start (Unexpected error from cudaGetDeviceCount(). Error 803: broken); "
+        "check with 'nvidia-smi' that the GPU works",
     ),
     "broken build": (
         {"error": AssertionError("libcudart functions unavailable.")},
-        "CUDA does not start (libcudart functions unavailable); see whether 'nvidia-smi' shows the "
-        "GPU at work",
+        "CUDA does not start (libcudart functions unavailable); check with 'nvidia-smi' that the "
+        "GPU works",
     ),
     "GPU that another process keeps to itself": (
         {"start_error": BUSY},
-        "CUDA does not start (CUDA error: CUDA-capable device(s) is/are busy or unavailable); see "
-        "whether 'nvidia-smi' shows the GPU at work",
+        "CUDA does not start (CUDA error: CUDA-capable device(s) is/are busy or unavailable); "
+        "check with 'nvidia-smi' that the GPU works",
     ),
     "old GPU": (
         {"capability": (6, 1)},
-        "PyTorch 2.13.0+fake has no code for GPU 'NVIDIA Invented' of compute capability 6.1, only "
-        f"for 7.5, 8.0, 9.0, 12.0; install a build for an older CUDA ({INSTALL})",
+        "PyTorch 2.13.0+fake does not support GPU 'NVIDIA Invented' with compute capability 6.1, "
+        f"only 7.5, 8.0, 9.0, 12.0; install a build for an older CUDA ({INSTALL})",
     ),
     "new GPU": (
         {"capability": (12, 0), "codes": ["sm_80", "sm_90"]},
-        "PyTorch 2.13.0+fake has no code for GPU 'NVIDIA Invented' of compute capability 12.0, "
-        f"only for 8.0, 9.0; install a build for a newer CUDA ({INSTALL})",
+        "PyTorch 2.13.0+fake does not support GPU 'NVIDIA Invented' with compute capability 12.0, "
+        f"only 8.0, 9.0; install a build for a newer CUDA ({INSTALL})",
     ),
 }
 problems = pytest.mark.parametrize(("settings", "problem"), PROBLEMS.values(), ids=PROBLEMS)
@@ -167,7 +167,7 @@ problems = pytest.mark.parametrize(("settings", "problem"), PROBLEMS.values(), i
 @problems
 def test_cuda_that_cannot_be_used(machine, settings, problem):
     machine(**settings)
-    assert refusal() == f"'device' is 'cuda', but {problem}, or choose 'auto'"
+    assert refusal() == f"'device' is 'cuda', but {problem}, or set 'device' to 'auto'"
 
 
 @problems
@@ -178,7 +178,7 @@ def test_auto_computes_on_the_cpu_instead(machine, monkeypatch, caplog, settings
     monkeypatch.setattr(gpu_slots, "take_slot", lambda _: None)
     monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: ["0"] if seen else [])
     assert select_device("auto", 1).type == "cpu"
-    warned = [f"not computing on the GPU: {problem}, or choose 'cpu' as 'device'"]
+    warned = [f"not using the GPU: {problem}, or set 'device' to 'cpu'"]
     assert caplog.messages == (warned if seen else [])
     assert torch.are_deterministic_algorithms_enabled()
 
@@ -195,8 +195,8 @@ def test_gpus_that_the_environment_hides(machine, monkeypatch, listed):
     machine(error=RuntimeError("No CUDA GPUs are available"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert refusal() == (
-        "'device' is 'cuda', but PyTorch 2.13.0+fake finds no GPU among those of "
-        f"CUDA_VISIBLE_DEVICES ('{listed}'); change or unset it, or choose 'auto'"
+        "'device' is 'cuda', but PyTorch 2.13.0+fake finds no GPU with "
+        f"CUDA_VISIBLE_DEVICES='{listed}'; change or unset this variable, or set 'device' to 'auto'"
     )
 
 
@@ -234,8 +234,8 @@ def test_gpu_whose_memory_others_have(machine, name, when):
     """It may be free again soon: nobody wants half of a study on the CPU without asking."""
     machine(**{when: torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors")})
     assert refusal(name) == (
-        "cuda has too little free memory; run fewer jobs at once, end what else uses it, or choose "
-        "'cpu' as 'device'"
+        "cuda has too little free memory; run fewer jobs at once, stop other programs that use the "
+        "GPU, or set 'device' to 'cpu'"
     )
 
 
@@ -397,16 +397,16 @@ def test_half_of_the_batch_at_most(machine):
 def test_no_batch_fits(machine, size):
     machine(free=GB // 20)
     assert advice(OUT, batch_size=size, need=lambda size: size * GB / 10) == (
-        f"cuda has too little free memory for batches of {size} patches; set 'patch_size' of the "
-        "recipe lower, or run fewer jobs at once"
+        f"cuda has too little free memory for batches of {size} patches; decrease 'patch_size' of "
+        "the recipe, or run fewer jobs at once"
     )
 
 
 def test_memory_where_nothing_is_trained(machine):
     machine()
     assert advice(OUT) == (
-        "cuda has too little free memory; run fewer jobs at once, end what else uses it, or choose "
-        "'cpu' as 'device'"
+        "cuda has too little free memory; run fewer jobs at once, stop other programs that use the "
+        "GPU, or set 'device' to 'cpu'"
     )
     cpu = torch.device("cpu")
     assert advice(MemoryError(), cpu) == "cpu has too little free memory; run fewer jobs at once"

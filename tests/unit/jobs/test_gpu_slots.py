@@ -391,15 +391,14 @@ def test_limit_above_the_slots(gpus, limit, shares, share, room):
     with pytest.raises(InputError) as caught:
         check_limit(limit, shares)
     assert str(caught.value) == (
-        f"the limit 'gpu' of --resources is {limit}, but 4 visible GPU(s) with {share} job(s) each "
-        f"have room for {room}; lower it, or let more jobs share a GPU by 'jobs_per_gpu' in "
-        "profiles/default/profile.yaml"
+        f"--resources gpu={limit} exceeds the {room} slot(s) of 4 visible GPU(s) with {share} "
+        "job(s) each; lower it, or increase 'jobs_per_gpu' in profiles/default/profile.yaml"
     )
 
 
 @pytest.mark.parametrize("share", [0, "attempt"])
 def test_share_that_is_no_number_of_jobs(gpus, share):
-    with pytest.raises(InputError, match=f"'jobs_per_gpu' is {share}; write a number, 1 or more"):
+    with pytest.raises(InputError, match=f"'jobs_per_gpu' is {share}, not a positive integer"):
         check_limit(None, [1, share])
 
 

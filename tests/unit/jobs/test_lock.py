@@ -120,7 +120,7 @@ def test_killed_waiter_is_not_waited_for(path, start):
     first, second = start(), None
     assert first.line() == "mine"
     second = start()
-    assert "is at work on this already" in second.line()
+    assert "is already running this job" in second.line()
     second.process.kill()
     second.process.wait()
     first.go_on()
@@ -172,7 +172,7 @@ def test_file_systems_without_locks(path, monkeypatch, caplog):
     monkeypatch.setattr(lock.fcntl, "lockf", fail)
     with caplog.at_level(logging.WARNING), sole_process(path):
         pass
-    assert "knows no locks (No locks available)" in caplog.text
+    assert "does not support locks (No locks available)" in caplog.text
     assert not path.exists()
 
 

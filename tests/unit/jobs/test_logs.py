@@ -50,9 +50,9 @@ def test_mistakes_end_in_a_sentence(log, capsys):
         (errno.EDQUOT, "the disk quota is used up; free some space and run the same command again"),
         (
             errno.EACCES,
-            "no permission to write or read there; change it or choose another folder",
+            "permission denied; check the permissions or choose another folder",
         ),
-        (errno.ENAMETOOLONG, "the name is too long, with what is added to it; rename the image"),
+        (errno.ENAMETOOLONG, "the name is too long with the suffixes added; shorten the image "),
         (errno.EROFS, "the file system is read-only; choose another folder with "),
     ],
 )

@@ -39,14 +39,14 @@ def test_what_the_cluster_has(sinfo):
 def test_no_partition_and_no_default(sinfo):
     sinfo("cpu (null)\ngpu gpu:2")
     text = refusal(train=GPU, prepare={"gpu": 0})
-    assert "no default partition, and rule 'prepare' names none" in text
+    assert "no default partition, and rule 'prepare' has none either" in text
     assert "profiles/slurm/profile.yaml" in text
     assert text.endswith("available: cpu, gpu")
 
 
 def test_unknown_partition(sinfo):
     sinfo("cpu* (null)\ngpu gpu:2")
-    assert "partition 'gpus', which the cluster does not have" in refusal(
+    assert "partition 'gpus', which does not exist on this cluster" in refusal(
         train={"gpu": 1, "slurm_partition": "gpus"}
     )
 
@@ -54,8 +54,8 @@ def test_unknown_partition(sinfo):
 def test_gpu_in_a_partition_without(sinfo):
     sinfo("cpu* (null)\ngpu gpu:2")
     text = refusal(train={"gpu": 1})
-    assert "rule 'train' asks for 1 GPU in partition 'cpu', but it has none" in text
-    assert "to one that has them (gpu)" in text
+    assert "rule 'train' requests 1 GPU in partition 'cpu', but it has none" in text
+    assert "to one with GPUs (gpu)" in text
 
 
 def test_cluster_without_gpus(sinfo):
@@ -66,7 +66,7 @@ def test_cluster_without_gpus(sinfo):
 def test_more_gpus_than_a_node_has(sinfo):
     sinfo("gpu* gpu:a100:2\ngpu* gpu:4")
     check_requests({"train": [{"gpu": 4}]})
-    assert "asks for 5 GPUs in partition 'gpu', but no node has more than 4" in refusal(
+    assert "requests 5 GPUs in partition 'gpu', but no node has more than 4" in refusal(
         train={"gpu": 5}
     )
 

@@ -27,6 +27,6 @@ def test_another_one_is_temporary(monkeypatch):
     folder, was_there = done.stdout.split()
     assert was_there == "True" and not Path(folder).exists()
     assert done.stderr == (
-        f"/proc/nowhere/.cache/snakemake cannot be written: the cache is in {folder} for this "
-        "time; set XDG_CACHE_HOME to a folder of yours to keep it\n"
+        f"cannot write to /proc/nowhere/.cache/snakemake: using the temporary cache {folder}; to "
+        "keep a cache, set XDG_CACHE_HOME to a writable folder\n"
     )

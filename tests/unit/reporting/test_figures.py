@@ -204,7 +204,8 @@ def test_calibration_has_columns_of_noise_rows_of_parameters_and_means_over_seed
         assert colours == {styles[name].colour}
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [
-        "gaussian", "donut_median", "against the noisy image", "the same at hidden pixels",
+        "gaussian", "donut_median", "against the noisy image",
+        "against masked pixels of the noisy image",
         "against the clean image",
     ]  # fmt: skip
 
@@ -230,7 +231,7 @@ def test_calibration_without_clean_images_shows_what_is_known():
 def test_without_calibrated_methods_there_is_no_calibration(denoisers):
     figure = calibration_curves(history(), ["baseline", "median"], NOISES, denoisers)
     assert not figure.axes
-    assert figure.texts[0].get_text() == "No parameter of a classical denoiser was chosen."
+    assert figure.texts[0].get_text() == "No classical denoiser was calibrated."
 
 
 # --- what does not apply -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from denoiseg_flow.reporting.tables.intervals import estimate_mean, holm, luck_of_the_best
+from denoiseg_flow.reporting.tables.intervals import estimate_mean, holm, selection_bias
 
 
 def draw(random, n_seeds, n_sources, seeds, sources, rest=1.0):
@@ -117,14 +117,14 @@ def test_the_best_of_equal_methods_was_lucky():
         tables = random.normal(0, 1, (200, n_methods, 4, 25))
         true = [each.mean(axis=(1, 2)).max() for each in tables]
         assert np.mean(true) == pytest.approx(expected / 10, rel=0.2)
-        found = np.mean([luck_of_the_best(each) for each in tables])
+        found = np.mean([selection_bias(each) for each in tables])
         assert 0.6 * expected / 10 < found < 1.2 * expected / 10
-        low = np.mean([luck_of_the_best(-each, low_is_good=True) for each in tables])
+        low = np.mean([selection_bias(-each, low_is_good=True) for each in tables])
         assert low == pytest.approx(found, rel=0.05)
 
 
 def test_a_clear_winner_was_not():
     tables = np.random.default_rng(0).normal(0, 1, (3, 4, 25)) + np.array([0, 0, 50])[:, None, None]
-    assert luck_of_the_best(tables) == pytest.approx(0, abs=0.01)
-    assert np.isnan(luck_of_the_best(tables[:1]))
-    assert np.isnan(luck_of_the_best(tables[:, :1]))
+    assert selection_bias(tables) == pytest.approx(0, abs=0.01)
+    assert np.isnan(selection_bias(tables[:1]))
+    assert np.isnan(selection_bias(tables[:, :1]))

@@ -96,10 +96,10 @@ def test_tables_tell_the_parameters_of_the_noise(metrics):
     for table in (
         segmentation_table(metrics, *ORDER),
         denoising_table(metrics, {}, *ORDER),
-        self_supervision_table(hidden_grid(), *ORDER),
+        self_supervision_table(masked_grid(), *ORDER),
         paper_table(metrics, "noise2void", pd.read_csv(DENOISERS), {}, {}, *ORDER),
     ):
-        assert "Noise: n20 is gaussian, sigma 20; n10 is gaussian, sigma 10." in table.caption
+        assert "Noise levels: n20 is gaussian, sigma 20; n10 is gaussian, sigma 10" in table.caption
         told = table.data.groupby("noise", observed=True)["noise_parameters"].unique()
         assert {noise: list(texts) for noise, texts in told.items()} == {
             noise: [text] for noise, text in NOISES.items()
@@ -129,7 +129,7 @@ def test_a_checkerboard_is_shown_but_never_best(metrics):
     assert "checkerboard is the power" in denoising_table(both, {}, *ORDER).caption
 
 
-def hidden_grid():
+def masked_grid():
     """Two methods with a grid on two noise levels, one without; no truth of the dataset lines."""
     rows = []
     for dataset, noise, seed in [("cells", n, s) for n in NOISES for s in (1, 2)] + [
@@ -147,7 +147,7 @@ def hidden_grid():
 
 def test_self_supervision_table():
     """The loss beside the truth where that is known, for methods that know their loss."""
-    table = self_supervision_table(hidden_grid(), ["n2s_dncnn", "n2v", "n2s"], NOISES)
+    table = self_supervision_table(masked_grid(), ["n2s_dncnn", "n2v", "n2s"], NOISES)
     assert [panel.heading for panel in table.panels] == ["cells, n20", "cells, n10", "lines, n20"]
     first, _, blind = table.panels
     measures = ("self-supervised loss", "true error", "PSNR, single pass", "PSNR, J-invariant")
@@ -170,14 +170,14 @@ def test_self_supervision_table():
 def test_one_seed_has_no_error_bar(metrics):
     table = segmentation_table(metrics[metrics["seed"] == 1], *ORDER)
     assert table.panels[0].rows[0][1][0].text == "0.500"
-    assert "a single seed, so no error bar" in table.caption
+    assert "a single seed, without error bar" in table.caption
 
 
 def test_planes_of_one_file_are_said_to_count_once(metrics):
-    assert "Mean over the images of a run, then" in segmentation_table(metrics, *ORDER).caption
+    assert "Mean over the images, then over seeds" in segmentation_table(metrics, *ORDER).caption
     planes = metrics.assign(source="stack.tif")
     caption = segmentation_table(planes, *ORDER).caption
-    assert "Mean over the images of each file, then over the files of a run, then" in caption
+    assert "Mean over the images of each file, then over the files, then over seeds" in caption
 
 
 def test_paired_table(metrics):
@@ -199,8 +199,9 @@ def test_published_table(metrics):
     assert cells[("denoiseg", "ours"), "10 annotated"].text == "0.600 ± 0.100"
     assert cells[("denoiseg", "published"), "10 annotated"].text == "0.678"
     assert cells[("denoiseg", "difference"), "10 annotated"].text == f"{MINUS}0.078"
-    assert cells[("denoiseg", "oracle (alpha chosen on test)"), "10 annotated"].text == "0.690"
-    assert ("baseline", "oracle (alpha chosen on test)") not in {row for row, _ in cells}
+    oracle = "oracle (alpha chosen on the test set)"
+    assert cells[("denoiseg", oracle), "10 annotated"].text == "0.690"
+    assert ("baseline", oracle) not in {row for row, _ in cells}
     assert set(table.data["n_annotated"]) == {0, 10, 19}  # only what was run here
     psnr = grid(table.panels[-1])
     assert psnr[("denoiseg", "published"), "10 annotated"].text == "37.57 ± 0.07"
@@ -293,8 +294,8 @@ def test_recalled_numbers_are_never_called_published():
     """Not in a row, not in the caption; the data tell the status and source of each."""
     table = paper("noise2void", "PSNR")
     assert table.caption.endswith(
-        "Published numbers, looked up at their source: source V; source W. Recalled numbers were "
-        "written down from memory and not looked up, so do not quote them: source R."
+        "Sources of the published numbers: source V; source W. Recalled numbers were written down "
+        "from memory and are unverified; do not quote them: source R."
     )
     theirs = table.data.dropna(subset=["published_mean"])
     found = {(row.method, row.published_mean): row.status for row in theirs.itertuples()}
@@ -310,7 +311,7 @@ def test_a_paper_without_numbers_says_so():
     table = paper_table(
         scores("PSNR"), "noise2self", numbers("PSNR"), {}, {"n2v": "n2v_paper"}, ["n2v"], NOISES
     )
-    assert "No published number has these datasets, noise levels and methods." in table.caption
+    assert "There are no published numbers for these datasets, noise levels" in table.caption
     assert {number for _, number in shown(table.panels[0])} == {"ours"}
     assert table.data["published_mean"].isna().all()
 
@@ -337,7 +338,7 @@ def test_empty_selections_say_so(metrics):
         published_table(metrics, published, {"cells": "x"}, {"n2v": "n2v"}, *ORDER),
         costs_table([{"rule": "train", "method": "n2v", "path": "deleted.tsv"}]),
     ):
-        assert table.caption.startswith("Nothing to show: no ")
+        assert table.caption.startswith("No results: ")
         assert table.panels == ()
         assert to_csv(table).count("\n") == 1  # the header alone
 
@@ -366,7 +367,7 @@ def test_costs_table(tmp_path):
     path.write_text("nothing\n")
     records[0]["path"].unlink()
     table = costs_table(records)
-    assert "Without 2 of 3 jobs, whose measurement is lost." in table.caption
+    assert "2 of 3 jobs are not included: their benchmark files" in table.caption
     assert [cell.text for cell in table.panels[0].rows[0][1]] == ["1", "1.50", "5400.0", "300"]
 
 

@@ -38,13 +38,13 @@ def test_suspicious_windows_are_framed_where_they_are():
     row = example((4 * WINDOW, 6 * WINDOW), smoothed=[(1, 2)], invented=[(3, 5)])
     figure = residual_panel([row])
     axes = figure.axes
-    assert [axis.get_title() for axis in axes] == ["noisy input", "denoised", "what was removed"]
+    assert [axis.get_title() for axis in axes] == ["noisy input", "denoised", "residual"]
     assert axes[0].get_ylabel() == "cell"
     (smoothed, box), (invented, other) = frames(axes[2])
     assert smoothed != invented
     assert WINDOW < box.y0 < box.y1 < 2 * WINDOW and 2 * WINDOW < box.x0 < box.x1 < 3 * WINDOW
     assert other.y0 > 3 * WINDOW and other.x0 > 5 * WINDOW
-    assert [text.get_text() for text in figure.legends[0].texts] == ["smoothed away", "invented"]
+    assert [text.get_text() for text in figure.legends[0].texts] == ["oversmoothed", "hallucinated"]
     colours = [patch.get_edgecolor() for patch in figure.legends[0].get_patches()]
     assert colours == [smoothed, invented] and MISSED != FALSE
 
@@ -77,16 +77,16 @@ def test_diagnostics_draw_what_was_measured():
     points = next(line for line in right.lines if line.get_marker() == "o")
     assert points.get_xdata() == pytest.approx([0.15, 0.85])
     assert points.get_ydata() == pytest.approx([0.15**2, 0.85**2])
-    assert right.get_title() == "probabilities, 3 images"
+    assert right.get_title() == "calibration, 3 images"
 
 
 def test_diagnostics_say_what_is_missing():
     left, right = diagnostics(trust()).axes
-    assert left.lines and right.texts[0].get_text() == "no annotated image to compare with"
+    assert left.lines and right.texts[0].get_text() == "no annotated test images"
     left, right = diagnostics(trust(calibration(8), along=None)).axes
-    assert left.texts[0].get_text() == "nothing was denoised" and right.lines
+    assert left.texts[0].get_text() == "no denoised images" and right.lines
     left, _ = diagnostics(trust(calibration(8), along=np.full(REACH, np.nan))).axes
-    assert left.texts[0].get_text() == "nothing was removed"
+    assert left.texts[0].get_text() == "the residual is zero"
     for figure in (diagnostics(trust(along=None)), residual_panel([]), thumbnails([])):
         assert not figure.axes and len(figure.texts) == 1
 

@@ -48,8 +48,8 @@ def test_verdicts_claim_only_what_the_paired_interval_allows():
     assert (verdict.names("open"), verdict.names("equal")) == (["similar"], ["same"])
     assert verdict.sentence.startswith(
         "With 2 annotated images, best has the highest mean AP, 0.800 ± 0.000 (4 seeds, 10 test "
-        "images); it is better than worse; it is equal to same within 0.020; no difference is "
-        "shown from similar."
+        "images); significantly better than worse; equivalent to same (within 0.020); not "
+        "significantly different from similar."
     )
 
 
@@ -88,7 +88,7 @@ def test_all_pairs_count():
 def test_a_single_method_is_no_comparison():
     (alone,) = best_methods(scores({}, n_annotated=1))
     assert "no other method" in alone.sentence and "With 1 annotated image," in alone.sentence
-    assert sentences(scores({}))["labels"] == "Only best was measured: AP 0.800 ± 0.000."
+    assert sentences(scores({}))["labels"] == "Only best was scored: AP 0.800 ± 0.000."
 
 
 def test_without_segmentation_methods_are_ranked_by_psnr():
@@ -107,56 +107,56 @@ def test_a_clear_recommendation_has_numbers_and_interval():
     assert (each.dataset, each.noise, each.purpose, each.method) == ("d", "n", "labels", "best")
     assert each.title == "Labels"
     assert each.sentence.startswith(
-        "Use best: AP 0.800 ± 0.000, better than worse, the next best, by 0.200 (95 % interval 0.1"
+        "Use best: AP 0.800 ± 0.000, significantly better than worse, the second best, by 0.200 "
+        "(95% CI 0.1"
     )
-    assert "expected to be" not in each.sentence  # the best was not lucky
+    assert "Expect it to be" not in each.sentence  # the best was not lucky
 
 
 def test_what_is_not_known_is_not_recommended():
     sentence = sentences(scores({"similar": (0.005, 0.1), "worse": (0.3, 0.01)}))["labels"]
-    assert sentence.startswith("No method is shown to be the best. best came out ahead with AP 0.8")
-    assert f"over similar by 0.005 (95 % interval {MINUS}0.0" in sentence
-    assert "it is better than worse. More seeds (grid.seeds) or more annotated images" in sentence
+    assert sentence.startswith(
+        "No method is significantly better than all others. best ranks first with AP 0.8"
+    )
+    assert f"ahead of similar by 0.005 (95% CI {MINUS}0.0" in sentence
+    assert "it is significantly better than worse. More seeds (grid.seeds) or more" in sentence
     images = scores({"similar": (0.005, 0.1)})
     easy = images["source"].map({f"{k}.tif": k % 3 - 1 for k in range(10)})
     images["value"] += np.where(images["method"] == "best", easy, 0)
-    assert "Most of what is uncertain is between images: annotate" in sentences(images)["labels"]
+    assert "Most of the uncertainty is due to the test images:" in sentences(images)["labels"]
     trainings = scores({"similar": (0.005, 0.1)})
     shift = trainings["seed"].map({0: -0.1, 1: 0.1, 2: 0.05, 3: -0.05})
     trainings["value"] += np.where(trainings["method"] == "best", shift, 0)
-    assert (
-        "Most of what is uncertain is between trainings: add seeds"
-        in sentences(trainings)["labels"]
-    )
+    assert "Most of the uncertainty is due to the seeds: add" in sentences(trainings)["labels"]
 
 
 def test_equal_is_more_than_no_difference_shown():
     sentence = sentences(scores({"same": (0.001, 0.002), "worse": (0.3, 0.01)}))["labels"]
-    assert sentence.startswith("best and same are equal within 0.020: best has AP 0.800 ± 0.000")
-    assert sentence.endswith("it is better than worse. Take the one that suits you.")
+    assert sentence.startswith("best and same are equivalent (within 0.020): best has AP 0.800 ± 0")
+    assert sentence.endswith("it is significantly better than worse. Use whichever you prefer.")
 
 
 def test_one_seed_names_no_winner_but_what_it_takes():
     sentence = sentences(scores({"other": (0.2, 0.01)}, seeds=1))["labels"]
     assert sentence == (
-        "No recommendation: each method was trained once, so that a better method cannot be told "
-        "from a lucky training (set grid.seeds to [1, 2, 3]). best came out ahead with AP 0.800, "
-        "over other by 0.200."
+        "No recommendation: each method was trained with a single seed, so the variation between "
+        "trainings is unknown (set grid.seeds to [1, 2, 3]). best ranks first with AP 0.800, ahead "
+        "of other by 0.200."
     )
     untrained = sentences(scores({"other": (0.2, 0.01)}, seeds=1), ["best", "other"])["labels"]
-    assert untrained.startswith("Use best: AP 0.800, better than other")
+    assert untrained.startswith("Use best: AP 0.800, significantly better than other")
 
 
 @pytest.mark.parametrize("images, planes, few", [
-    (1, 1, "there is only 1 test image (annotate more: at least 3)"),
-    (2, 20, "there are only 40 test images of 2 files (annotate images of more files: at least 3)"),
+    (1, 1, "there is only 1 test image (annotate at least 3 test images)"),
+    (2, 20, "there are only 40 test images from 2 files (annotate images from at least 3 files)"),
 ])  # fmt: skip
 def test_too_few_images_name_no_winner(images, planes, few):
     metrics = scores({"other": (0.2, 0.01)}, images=images, planes=planes)
     sentence = sentences(metrics)["labels"]
-    assert sentence.startswith(f"No recommendation: {few}. best came out ahead")
+    assert sentence.startswith(f"No recommendation: {few}. best ranks first")
     both = sentences(scores({"other": (0.2, 0.01)}, seeds=1, images=images, planes=planes))
-    assert "trained once" in both["labels"] and few in both["labels"]
+    assert "a single seed" in both["labels"] and few in both["labels"]
 
 
 def test_the_most_annotated_images_decide_and_methods_without_labels_take_part():
@@ -166,7 +166,7 @@ def test_the_most_annotated_images_decide_and_methods_without_labels_take_part()
     metrics = pd.concat([few, many, free.assign(metric="PSNR"), many.assign(metric="PSNR")])
     found = sentences(metrics)
     assert found["labels"].startswith("Use other: AP 0.900")
-    assert found["denoised"].startswith("No method is shown to be the best. n2v came out ahead")
+    assert found["denoised"].startswith("No method is significantly better than all others. n2v ")
     assert best_method(metrics, "labels") == "other" and best_method(metrics, "denoised") == "n2v"
     assert best_method(metrics[metrics["metric"] == "PSNR"], "labels") is None
 
@@ -174,8 +174,8 @@ def test_the_most_annotated_images_decide_and_methods_without_labels_take_part()
 def test_without_clean_images_the_least_loss_is_best():
     losses = scores({"worse": (-0.2, 0.01)}, n_annotated=0, metric="loss_self_supervised")
     sentence = sentences(losses)["denoised"]
-    assert sentence.startswith("Use best: self-supervised loss 0.800 ± 0.000, better than worse")
-    assert "by 0.200 (95 % interval 0.1" in sentence
+    assert sentence.startswith("Use best: self-supervised loss 0.800 ± 0.000, significantly better")
+    assert "by 0.200 (95% CI 0.1" in sentence
     (verdict,) = best_methods(losses)
     assert verdict.names("better") == ["worse"]
     assert "has the lowest mean self-supervised loss" in verdict.sentence
@@ -188,7 +188,7 @@ def test_the_best_of_several_was_lucky():
     metrics = scores({name: (0.0, 0.3) for name in "abcdef"}, seeds=5, images=30)
     metrics["value"] += random.normal(0, 0.05, len(metrics))
     (verdict,) = best_methods(metrics)
-    assert 0.002 < verdict.luck < 0.05
+    assert 0.002 < verdict.selection_bias < 0.05
 
 
 def test_equal_methods_seldom_get_a_winner():
@@ -230,17 +230,17 @@ def test_whether_more_annotated_images_helped():
     assert (gain.dataset, gain.noise, gain.method, gain.fewer, gain.more) == ("d", "n", "m", 4, 8)
     assert gain.difference == pytest.approx(0.2)
     assert 0.18 < gain.low < gain.difference < gain.high < 0.22
-    assert gain.sentence.startswith("From 4 to 8 annotated images, AP of m changed by +0.200 (95 %")
-    assert gain.sentence.endswith("still more annotated images are likely to help.")
+    assert gain.sentence.startswith("From 4 to 8 annotated images, AP of m changed by +0.200 (95% ")
+    assert gain.sentence.endswith("even more annotated images are likely to help.")
 
 
 def test_no_gain_is_no_promise():
     (unclear,), (harmful,) = gain_of(0.005, 0.2), gain_of(-0.1, 0.01)
     assert unclear.low < 0 < unclear.high
-    assert unclear.sentence.endswith("does not show whether more of them would help.")
-    assert harmful.sentence.endswith("did harm; check their masks.")
+    assert unclear.sentence.endswith("it is unclear whether more of them would help.")
+    assert harmful.sentence.endswith("significantly reduced AP; check their masks.")
     (untested,) = gain_of(0.2, 0, seeds=1)
-    assert "could not be tested, with so few seeds" in untested.sentence
+    assert "too few seeds or test images to test" in untested.sentence
 
 
 def test_gains_need_two_numbers_of_annotated_images():

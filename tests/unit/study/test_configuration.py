@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.reporting import captions
-from denoiseg_flow.study import grid
+from denoiseg_flow.study import contents, grid
 from denoiseg_flow.study.configuration import check, fill_defaults, read_numbers
+from denoiseg_flow.study.feasibility import check_feasible
 from denoiseg_flow.study.grid import Grid
 
 SHIPPED = [
@@ -140,24 +141,24 @@ def put(config, path, value):
         (
             "noises",
             {10: {}},
-            "config key 'noises' has the name 10, which YAML reads as a number: write it in quotes",
+            "config key 'noises' has the name 10, which YAML reads as a number; write it in quotes",
         ),
         (
             "datasets",
             yaml.safe_load("on: {}"),
-            "config key 'datasets' has the name True, which YAML reads as yes or no: write it in "
+            "config key 'datasets' has the name True, which YAML reads as yes or no; write it in "
             "quotes",
         ),
         (
             "datasets",
             yaml.safe_load("2024-01-31: {}"),
-            "config key 'datasets' has the name 2024-01-31, which YAML reads as a date: write it "
+            "config key 'datasets' has the name 2024-01-31, which YAML reads as a date; write it "
             "in quotes",
         ),
         (
             "grid.datasets",
             [2024],
-            "config key 'grid.datasets.0' is 2024, which YAML reads as a number: write it in "
+            "config key 'grid.datasets.0' is 2024, which YAML reads as a number; write it in "
             "quotes",
         ),
         (
@@ -259,8 +260,10 @@ def test_shipped_configs_pass(read_config, schema, names):
     fill_defaults(config, schema)
     check(config, schema)
     study = grid.Grid(config)
+    check_feasible(study)
     assert study.scored_runs
-    drawn = {figure for dataset in config["grid"]["datasets"] for figure in study.figures(dataset)}
+    datasets = config["grid"]["datasets"]
+    drawn = {figure for dataset in datasets for figure in contents.figures(study, dataset)}
     assert drawn and drawn <= captions.FIGURES.keys()
 
 
@@ -501,7 +504,7 @@ def test_text_is_text_or_refused_in_a_sentence(config, schema, path):
         holder[last] = [text] if last == "methods" else text
         try:
             check(config, schema)
-            Grid(config)
+            check_feasible(Grid(config))
         except InputError as error:
             assert str(error).isprintable() and len(str(error)) < 500
         else:

@@ -1,1 +1,1 @@
-"""What the report shows as pictures."""
+"""The figures of the report."""

@@ -1,8 +1,8 @@
-"""Figure of the calibration of classical denoisers: what they see of their error, and the error.
+"""Figure of the calibration of classical denoisers: self-supervised loss and true error.
 
-This is the figure of Noise2Self (Batson & Royer 2019): a J-invariant denoiser, such as a median
-over a disk without its centre, has the least self-supervised loss where its true error is least;
-the ordinary median, which reads the pixel that it predicts, has not.
+This is a figure of Noise2Self (Batson & Royer 2019). For a J-invariant denoiser, such as a median
+over a disk without its centre, the same parameter minimises the self-supervised loss and the true
+error; for the ordinary median, which reads the pixel that it predicts, it does not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.reporting.figures.style import (
@@ -27,7 +28,9 @@ from denoiseg_flow.reporting.figures.style import (
     title_columns,
 )
 
-_SOLID, _DASHED, _DOTTED = "-", (0, (4, 2)), (0, (1, 1.5))
+_SOLID: LineStyleType = "-"
+_DASHED: LineStyleType = (0, (4, 2))
+_DOTTED: LineStyleType = (0, (1, 1.5))
 
 
 def calibration_curves(
@@ -36,28 +39,28 @@ def calibration_curves(
     noises: Mapping[str, str],
     denoisers: Mapping[str, str],
 ) -> Figure:
-    """Self-supervised loss and true error against the parameter, minima marked.
+    """Draw self-supervised loss and true error against the parameter, with dots at the minima.
 
-    Rows are parameters (a radius, a strength), columns noise levels. Means over seeds.
+    Rows are parameters (a radius, a strength), columns noise levels. Values are means over seeds.
 
     Parameters
     ----------
     histories
-        Rows of ``history.tsv`` of all runs of one dataset; those of networks are passed over.
+        Rows of ``history.tsv`` of all runs of one dataset; rows of networks are skipped.
     methods
         All methods of the study, in order.
     noises
         Noise levels, in order, one column each, with their parameters in words.
     denoisers
-        For each classical method that is calibrated, its denoiser.
+        The denoiser of each calibrated classical method.
     """
     drawn = [name for name in methods if name in denoisers and name in set(histories["method"])]
     if not drawn:
-        return notice("No parameter of a classical denoiser was chosen.")
+        return notice("No classical denoiser was calibrated.")
     losses = ["loss_self_supervised", "loss_plain", "mse"]
     table = histories[histories["method"].isin(drawn)]
     table = table.groupby(["method", "noise", "value"], as_index=False)[losses].mean()
-    # Denoisers whose parameter means the same share a row.
+    # Denoisers share a row if their parameters have the same meaning.
     meanings = {name: _meaning(denoisers[name]) for name in drawn}
     rows = list(dict.fromkeys(meanings.values()))
     styles = method_styles(methods)
@@ -79,7 +82,7 @@ def calibration_curves(
             Line2D([], [], color="#333333", linestyle=dash, label=label)
             for label, dash in [
                 ("against the noisy image", _SOLID),
-                ("the same at hidden pixels", _DOTTED),
+                ("against masked pixels of the noisy image", _DOTTED),
                 ("against the clean image", _DASHED),
             ]
         ]
@@ -88,13 +91,13 @@ def calibration_curves(
 
 
 def _meaning(denoiser: str) -> str:
-    """The name and unit of a denoiser's parameter."""
+    """Return name and unit of the parameter of a denoiser."""
     chosen = DENOISERS[denoiser]
     return f"{chosen.parameter} [{'noise sigma' if chosen.needs_noise else 'pixels'}]"
 
 
 def _draw(axis: Axes, curve: pd.DataFrame, style: MethodStyle, j_invariant: bool) -> None:
-    """The curves of one denoiser; one that is J-invariant itself needs no hidden pixels."""
+    """Draw the curves of one denoiser; a J-invariant denoiser needs no masked pixels."""
     values = curve["value"].to_numpy()
     lines = [("loss_plain", _SOLID), ("mse", _DASHED)]
     if not j_invariant:
@@ -108,7 +111,7 @@ def _draw(axis: Axes, curve: pd.DataFrame, style: MethodStyle, j_invariant: bool
         axis.plot(values[best], errors[best], color=style.colour, marker="o", markersize=5)
     error = curve["mse"].to_numpy()
     if j_invariant and not np.isnan(error).all():
-        # The noise cannot be foreseen: its variance lies between what is seen and the error.
+        # The noise is unpredictable: the loss exceeds the true error by the variance of the noise.
         best = int(np.argmin(curve["loss_plain"].to_numpy()))
         seen = curve["loss_plain"].to_numpy()[best]
         axis.annotate(

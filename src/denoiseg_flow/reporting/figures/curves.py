@@ -1,11 +1,11 @@
-"""Figures of the report: quality against labels, denoising quality, training curves.
+"""Figures of the report: segmentation and denoising quality, training curves.
 
 Every function draws one dataset and returns a :class:`matplotlib.figure.Figure`; write it with
 :func:`save`.
 
-Error bars and bands mean one thing throughout: the metric is averaged over the images of a run,
-then mean and standard error of the mean (SEM) are taken over the seeds. A single seed has no SEM
-and no bar.
+Error bars and bands have the same meaning everywhere: the metric is averaged over the images of a
+run; they show mean and standard error of the mean (SEM) over the seeds. A single seed has no SEM
+and no error bar.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from denoiseg_flow.reporting.tables.statistics import summarise
 
 __all__ = ["denoising_levels", "label_curves", "save", "size_curves", "training_curves"]
 
-_CURVE_POINTS = 120  # per run and loss, so that the SVG of a long training stays small
+_CURVE_POINTS = 120  # per run and loss: keeps the SVG of a long training small
 
 
 def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
-    """Segmentation quality against the number of annotated images.
+    """Draw segmentation quality against the number of annotated images.
 
     Rows are AP (IoU > 0.5) and SEG, columns noise levels.
 
@@ -49,7 +49,7 @@ def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str
     metrics
         Tidy metrics of one dataset.
     methods
-        All methods of the study, in order; those without AP or SEG are not drawn.
+        All methods of the study, in order; methods without AP or SEG are not drawn.
     noises
         Noise levels, in order, one column each.
     """
@@ -62,24 +62,24 @@ def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str
 def size_curves(
     metrics: pd.DataFrame, sizes: Mapping[str, int], methods: list[str], noises: Iterable[str]
 ) -> Figure:
-    """Denoising quality against the number of training images.
+    """Draw denoising quality against the number of training images.
 
     Rows are SSIM and PSNR, columns noise levels.
 
     Parameters
     ----------
     metrics
-        Tidy metrics of datasets that differ in the number of their training images only.
+        Tidy metrics of datasets that differ only in the number of training images.
     sizes
-        That number for each of them.
+        The number of training images of each dataset.
     methods, noises
-        As in :func:`label_curves`; methods that segment as well are not drawn.
+        As in :func:`label_curves`; methods with annotated images are not drawn.
     """
     shown = metrics["metric"].isin(["SSIM", "PSNR"]) & np.isfinite(metrics["value"])
     summary = summarise(metrics[shown & (metrics["n_annotated"] == 0)])
     summary = summary.assign(count=summary["dataset"].map(sizes))
     titles = {"SSIM": "SSIM", "PSNR": "PSNR [dB]"}
-    text = "No method of these datasets denoises images with a clean truth."
+    text = "No SSIM or PSNR: these datasets have no denoised or no clean test images."
     return _count_curves(summary, titles, "training images", methods, noises, text)
 
 
@@ -91,7 +91,7 @@ def _count_curves(
     noises: Iterable[str],
     text: str,
 ) -> Figure:
-    """Draw metrics (rows) of methods against ``count``; without any, say why in ``text``."""
+    """Draw metrics (rows) of methods against ``count``; without any, show the notice ``text``."""
     drawn = [name for name in methods if name in set(summary["method"])]
     if not drawn:
         return notice(text)
@@ -117,17 +117,17 @@ def _count_curves(
 
 
 def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
-    """PSNR of every denoising method, one panel per noise level.
+    """Draw PSNR of every denoising method, one panel per noise level.
 
-    Where a method uses labels, each label count has its own marker in the method's row: the more
-    labels, the darker. The dashed line is the noisy input itself.
+    If a method uses annotated images, each number of them has its own marker in the method's row:
+    the more images, the darker. The dashed line is the noisy input.
     """
     noises = list(noises)
     summary = _summary(metrics, ["PSNR", "PSNR_noisy"])
     results = summary[summary["metric"] == "PSNR"]
     drawn = [name for name in methods if name in set(results["method"])]
     if not drawn:
-        return notice("No PSNR: no method of this dataset denoises images with a clean truth.")
+        return notice("No PSNR: this dataset has no denoised or no clean test images.")
     styles = method_styles(methods)
     counts = sorted(int(count) for count in results["n_annotated"].unique() if count > 0)
     rows = results.groupby(["noise", "method"]).size().groupby("method").max()[drawn].to_numpy()
@@ -163,14 +163,14 @@ def denoising_levels(metrics: pd.DataFrame, methods: list[str], noises: Iterable
 
 
 def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
-    """Losses against the training step: a thin line per run, columns per noise level.
+    """Draw losses against the training step: a thin line per run, a column per noise level.
 
     Parameters
     ----------
     histories
-        Rows of ``history.tsv`` of all runs of one dataset, with the columns dataset, noise,
-        method, n_annotated and seed added. Long runs are averaged into at most 120 bins of
-        steps. A loss that is nowhere positive gets no row.
+        Rows of ``history.tsv`` of all runs of one dataset, with the additional columns dataset,
+        noise, method, n_annotated and seed. Long runs are averaged into at most 120 bins of
+        steps. A loss without positive values gets no row.
     methods
         All methods of the study, in order.
     """
@@ -178,12 +178,12 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
     titles = {"loss_denoise": "denoising loss", "loss_segment": "segmentation loss",
               "val_loss": "validation loss"}  # fmt: skip
     if "step" not in histories:
-        return notice("No method of this dataset is trained.")
-    histories = histories.dropna(subset=["step"])  # classical denoisers take none
+        return notice("No network was trained on this dataset.")
+    histories = histories.dropna(subset=["step"])  # classical denoisers have no training steps
     losses = [name for name in titles if (histories[name] > 0).any()]
     drawn = [name for name in methods if name in set(histories["method"])]
     if not losses or not drawn:
-        return notice("No method of this dataset is trained.")
+        return notice("No network was trained on this dataset.")
     styles = method_styles(methods)
     noises = list(dict.fromkeys(histories["noise"]))
     with mpl.rc_context(STYLE):
@@ -217,17 +217,17 @@ def training_curves(histories: pd.DataFrame, methods: list[str]) -> Figure:
 def _one_dataset(frame: pd.DataFrame) -> None:
     names = sorted(frame["dataset"].unique())
     if len(names) > 1:
-        raise ValueError(f"a figure shows one dataset, but was given {', '.join(names)}")
+        raise ValueError(f"a figure shows one dataset, not several: {', '.join(names)}")
 
 
 def _summary(metrics: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Mean and SEM of some metrics; without the infinite PSNR of an image that has no noise."""
+    """Return mean and SEM of some metrics, without the infinite PSNR of images without noise."""
     _one_dataset(metrics)
     return summarise(metrics[metrics["metric"].isin(names) & np.isfinite(metrics["value"])])
 
 
 def _draw_curve(axis: Axes, curve: pd.DataFrame, style: MethodStyle, shift: float) -> None:
-    """Mean and SEM of one method; ``shift`` (in octaves) keeps single points apart."""
+    """Draw mean and SEM of one method; ``shift`` (in octaves) separates single points."""
     if curve.empty:
         return
     x = curve["count"].to_numpy(float) * 2.0**shift
@@ -243,8 +243,8 @@ def _draw_curve(axis: Axes, curve: pd.DataFrame, style: MethodStyle, shift: floa
 
 
 def _label_axis(axis: Axes, counts: Sequence[int]) -> None:
-    """Logarithmic x with the real numbers of annotated images as ticks."""
-    # symlog keeps a count of 0 on the axis; from 1 on it is the plain logarithm.
+    """Make a logarithmic x axis with the numbers of images as ticks."""
+    # symlog keeps a count of 0 on the axis; above 1, it is the plain logarithm.
     axis.set_xscale("symlog", base=2, linthresh=1)
     axis.xaxis.set_major_locator(FixedLocator(counts))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -257,7 +257,7 @@ def _label_axis(axis: Axes, counts: Sequence[int]) -> None:
 def _draw_row(
     axis: Axes, points: pd.DataFrame, place: float, style: MethodStyle, counts: Sequence[int]
 ) -> None:
-    """One method of a dot plot; label counts lie one below the other inside its row."""
+    """Draw one method of a dot plot, with one point per number of annotated images in its row."""
     offsets = 0.13 * (np.arange(len(points)) - (len(points) - 1) / 2)  # inches
     for offset, point in zip(offsets, points.itertuples(), strict=True):
         axis.errorbar(point.mean, place + offset,
@@ -266,17 +266,18 @@ def _draw_row(
                       markerfacecolor=_shade(style.colour, point.n_annotated, counts))  # fmt: skip
 
 
-def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, ...]:
-    """Mix ``colour`` with white: the fewest labels are nearly white, the most are full colour."""
+def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, float, float]:
+    """Mix ``colour`` with white: nearly white for the smallest count, full for the largest."""
     full = np.array(mpl.colors.to_rgb(colour))
     if count not in counts or len(counts) < 2:
-        return tuple(full)
+        return full
     strength = 0.1 + 0.9 * counts.index(count) / (len(counts) - 1)
-    return tuple(1 - strength * (1 - full))
+    red, green, blue = (1 - strength * (1 - part) for part in full)
+    return red, green, blue
 
 
 def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of finite values in at most ``_CURVE_POINTS`` bins of equally many steps."""
+    """Return means of finite values in at most ``_CURVE_POINTS`` bins of equally many steps."""
     keep = np.isfinite(values.to_numpy(float))
     steps, values = steps.to_numpy(float)[keep], values.to_numpy(float)[keep]
     size = max(1, math.ceil(len(steps) / _CURVE_POINTS))

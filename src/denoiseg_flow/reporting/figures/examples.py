@@ -1,4 +1,4 @@
-"""Which test images the figures and the report show, chosen by rule and not by eye."""
+"""Choose test images for figures and report by a rule, not by eye."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.store import open_image, open_plane
+from denoiseg_flow.data.store import open_labels, open_plane
 from denoiseg_flow.evaluation.overlap import Matching, match_objects
 from denoiseg_flow.study.grid import Run
 
 
 def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
-    """Return the mean score of each test image over some runs, by its name.
+    """Return the mean score of each test image over some runs, by image name.
 
-    That is average precision, or PSNR if none of them segments; empty where there is neither.
+    The score is AP, or PSNR if no run segments; the result is empty if there is neither.
     """
     keys = pd.DataFrame([run.as_dict() for run in runs])
     shown = metrics.merge(keys, on=list(keys.columns))
@@ -24,15 +24,15 @@ def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
 
 
 def rank_images(scores: pd.Series, predictions: Path) -> list[str]:
-    """Return test images from the worst to the best predicted.
+    """Return test images, sorted from the worst to the best score.
 
     Parameters
     ----------
     scores
-        Of some runs, see :func:`scores_of_images`.
+        Scores of the images, see :func:`scores_of_images`.
     predictions
-        Folder of the predictions of one of them. Where nothing can be scored, because there are
-        neither masks nor clean images, its images are returned in the order of their names.
+        Folder with the predictions of one run. Without scores, because there are neither masks nor
+        clean images, its images are returned in alphabetical order.
     """
     if scores.empty:
         return sorted({path.stem for path in predictions.glob("*/*.tif")})
@@ -41,11 +41,11 @@ def rank_images(scores: pd.Series, predictions: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """One test image and what a run made of it.
+    """One test image and the predictions of a run.
 
-    All arrays are (y, x) and of the same shape; those but the noisy image are None where there is
-    none. ``labels`` are the predicted instances, ``truth`` the annotated ones (< 0 is ignored),
-    ``clean`` is what a perfect denoiser gives back.
+    All arrays are (y, x) and have the same shape; all except the noisy image may be None.
+    ``labels`` are the predicted instances, ``truth`` the annotated instances (< 0 is ignored),
+    ``clean`` is the result of a perfect denoiser.
     """
 
     name: str
@@ -55,11 +55,11 @@ class Example:
     truth: np.ndarray | None = None
     clean: np.ndarray | None = None
     whole: tuple[np.ndarray, np.ndarray] | None = None
-    """Annotated and predicted instances of the volume that the arrays above are a plane of."""
+    """Annotated and predicted instances of the whole volume, if the arrays above are a z-slice."""
 
     @property
     def matching(self) -> Matching | None:
-        """Which predicted object found which annotated one, in the whole image; None without."""
+        """Matches of predicted and annotated objects in the whole image, if there are both."""
         if self.truth is None or self.labels is None:
             return None
         return match_objects(*(self.whole or (self.truth, self.labels)))
@@ -68,21 +68,21 @@ class Example:
     def load(
         cls, name: str, image: str, prepared: Path, noisy: Path, predictions: Path
     ) -> "Example":
-        """Read an image from the folders of the workflow, to be shown under a name."""
+        """Read an image and its predictions from the folders of the workflow."""
 
         def read(folder: Path) -> np.ndarray | None:
             path = folder / f"{image}.tif"
             return np.array(open_plane(path)) if path.exists() else None
 
         masks, labels = prepared / "masks", predictions / "labels"
-        volumes = [folder / f"{image}.tif" for folder in (masks, labels)]
-        both = all(path.exists() for path in volumes)
+        truth, found = (folder / f"{image}.tif" for folder in (masks, labels))
+        both = truth.exists() and found.exists()
         return cls(
             name=name,
-            noisy=read(noisy),
+            noisy=np.array(open_plane(noisy / f"{image}.tif")),
             denoised=read(predictions / "denoised"),
             labels=read(labels),
             truth=read(masks),
             clean=read(prepared / "clean"),
-            whole=tuple(map(open_image, volumes)) if both else None,
+            whole=(open_labels(truth), open_labels(found)) if both else None,
         )

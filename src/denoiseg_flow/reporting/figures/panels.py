@@ -1,7 +1,7 @@
-"""Qualitative panels: what each method made of one test image, and where it was wrong.
+"""Qualitative panels: the predictions of each method for one test image, and their errors.
 
-Outlines and fills differ as well as colours, so that the errors can be told apart without colour
-vision: found objects have a thin outline, missed and false ones a filled interior.
+Errors are distinguishable without colour vision: true positives have a thin outline, false
+negatives and false positives a filled interior.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import skimage as ski
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from denoiseg_flow.data.painting import grey, instance_colours, intensity_window, over
@@ -20,8 +21,8 @@ from denoiseg_flow.evaluation.overlap import Matching
 from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.figures.style import FULL_WIDTH, STYLE
 
-FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
-MAX_SIDE = 256  # pixels shown per side: a larger crop would hide single objects at page width
+FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermilion, yellow
+MAX_SIDE = 256  # pixels per side: in a larger crop, single objects would be too small
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
 _DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
 
@@ -30,12 +31,11 @@ def qualitative_panel(rows: list[Example]) -> Figure:
     """Draw one row per method: noisy, denoised, predicted, annotated, and the errors.
 
     All grey images share the intensity window of the first noisy input. Images larger than 256
-    pixels are shown by their centre; the AP (IoU > 0.5) beside a row is that of the whole image.
-    A predicted object that matches a true one has its colour.
+    pixels are cropped to their centre; the AP (IoU > 0.5) beside a row is that of the whole image.
+    Matching predicted and annotated objects have the same colour.
 
-    Where no method segments, the instances make room for the clean image, if it is known, and for
-    what is left of the difference to it: middle grey is none, black and white are a quarter of
-    the intensity window.
+    If no method segments, the clean image, if it is known, and the difference from it replace the
+    instances: middle grey is no difference, black and white are a quarter of the intensity window.
     """
     if all(row.labels is None for row in rows):
         return _denoising_panel(rows)
@@ -46,9 +46,9 @@ def qualitative_panel(rows: list[Example]) -> Figure:
             _draw_row(row, line, window)
         figure.legend(
             handles=[
-                Patch(facecolor="none", edgecolor=FOUND, linewidth=1.5, label="found"),
-                Patch(facecolor=MISSED, edgecolor=MISSED, alpha=0.7, label="missed"),
-                Patch(facecolor=FALSE, edgecolor="#8A8000", label="false (not in the annotation)"),
+                Patch(facecolor="none", edgecolor=FOUND, linewidth=1.5, label="true positive"),
+                Patch(facecolor=MISSED, edgecolor=MISSED, alpha=0.7, label="false negative"),
+                Patch(facecolor=FALSE, edgecolor="#8A8000", label="false positive"),
             ],
             loc="outside lower right", ncols=3,
         )  # fmt: skip
@@ -58,14 +58,13 @@ def qualitative_panel(rows: list[Example]) -> Figure:
 def titled_axes(
     images: list[np.ndarray], titles: tuple[str, ...], margin: float
 ) -> tuple[Figure, np.ndarray]:
-    """Make a row of axes for each image (y, x), all of one shape; inches of margin in height."""
+    """Make a row of axes per image (y, x), all of one shape; ``margin`` in inches of height."""
     height, width = centre_crop(images[0], MAX_SIDE).shape
     cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     figure = Figure(
         figsize=(1.1 + cell * len(titles), len(images) * cell * height / width + margin),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     axes = figure.subplots(len(images), len(titles), squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
@@ -101,16 +100,17 @@ def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> No
         None,
     ]
     if row.labels is not None:
-        shown = row.labels if matching is None else _recolour(row.labels, row.truth, matching)
+        shown = row.labels
+        if matching is not None and row.truth is not None:
+            shown = _recolour(row.labels, row.truth, matching)
+            pictures[4] = _errors(background, row.truth, row.labels, matching)
         pictures[2] = over(background, instance_colours(shown))
-    if matching is not None:
-        pictures[4] = _errors(background, row.truth, row.labels, matching)
     for axis, picture in zip(axes, pictures, strict=True):
         show(axis, picture, row.noisy.shape)
 
 
 def show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None:
-    """Draw the centre of a picture, or say that there is none."""
+    """Draw the centre of a picture, or "none" without a picture."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     if picture is None:
@@ -122,7 +122,7 @@ def show(axis: Axes, picture: np.ndarray | None, shape: tuple[int, ...]) -> None
 
 
 def _recolour(prediction: np.ndarray, truth: np.ndarray, matching: Matching) -> np.ndarray:
-    """Give matched objects the label of their truth, others a label that no truth has."""
+    """Give matched objects the label of their annotated object, and others an unused label."""
     values, index = np.unique(prediction, return_inverse=True)
     offset = max([int(truth.max()), *matching.pairs.values()]) + 1
     new = [0 if value == 0 else matching.pairs.get(int(value), offset + int(value))
@@ -133,7 +133,7 @@ def _recolour(prediction: np.ndarray, truth: np.ndarray, matching: Matching) -> 
 def _errors(
     background: np.ndarray, truth: np.ndarray, prediction: np.ndarray, matching: Matching
 ) -> np.ndarray:
-    """Paint found outlines, then missed and false objects, over a dimmed image."""
+    """Paint true positives as outlines, then false negatives and positives, on a dimmed image."""
     picture = 0.6 * background
     found = np.where(np.isin(truth, list(matching.pairs.values())), truth, 0)
     layers = [

@@ -18,13 +18,13 @@ _UNSURE = OKABE_ITO[4]  # orange
 
 
 def thumbnails(images: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
-    """Draw images in order, with orange where the network is unsure.
+    """Draw images in order, in orange where the model is uncertain.
 
     Parameters
     ----------
     images
-        Name, image (y, x) and uncertainty (y, x) in bits, at most log2(3) for three classes. Of
-        images larger than 256 pixels, the centre is shown.
+        Name, image (y, x) and uncertainty (y, x) in bits, at most log2(3) for three classes. Images
+        larger than 256 pixels are cropped to their centre.
     """
     if not images:
         return notice("All images are annotated.")

@@ -1,8 +1,9 @@
-"""Figures for the question how far a result can be trusted."""
+"""Figures about the reliability of predictions: residuals and calibration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,18 +13,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from denoiseg_flow.data.painting import grey, intensity_window
-from denoiseg_flow.evaluation.residuals import WINDOW, Residual
+from denoiseg_flow.data.store import open_plane
+from denoiseg_flow.evaluation.noise_structure import NoiseStructure
+from denoiseg_flow.evaluation.residuals import WINDOW, Residual, load_residual
 from denoiseg_flow.evaluation.trust import Reliability, Trust
+from denoiseg_flow.findings import count
 from denoiseg_flow.reporting.figures.panels import FALSE, MISSED, show, titled_axes
 from denoiseg_flow.reporting.figures.style import GREY, OKABE_ITO, STYLE, notice
 
-_TITLES = ("noisy input", "denoised", "what was removed")
+_TITLES = ("noisy input", "denoised", "residual")
 _X, _Y = OKABE_ITO[:2]
+_N_SHOWN = 4  # images, at most
 
 
 @dataclass(frozen=True)
 class ResidualExample:
-    """An image, what it became, and what was taken away."""
+    """A noisy image, its denoised image and the residual."""
 
     name: str
     noisy: np.ndarray
@@ -31,14 +36,35 @@ class ResidualExample:
     residual: Residual
 
 
-def residual_panel(rows: list[ResidualExample]) -> Figure:
-    """Draw one row per image: noisy, denoised, and the residual with its suspicious windows.
+def suspicious_examples(trust: Trust, noisy: Path, denoised: Path) -> list[ResidualExample]:
+    """Return the images with the most oversmoothed or hallucinated windows.
 
-    The residual is shown on the scale of the image, middle grey is none. Images larger than 256
-    pixels are shown by their centre.
+    Parameters
+    ----------
+    noisy, denoised
+        Folders of the images, ``{image}.tif`` each.
+    """
+    suspicious = trust.images["smoothed"] + trust.images["invented"]
+    order = suspicious.dropna().sort_values(ascending=False, kind="stable").index
+    return [
+        ResidualExample(
+            name,
+            np.asarray(open_plane(noisy / f"{name}.tif")),
+            np.asarray(open_plane(denoised / f"{name}.tif")),
+            load_residual(name, noisy, denoised, trust.noise),
+        )
+        for name in trust.images.loc[order[:_N_SHOWN], "image"]
+    ]
+
+
+def residual_panel(rows: list[ResidualExample]) -> Figure:
+    """Draw one row per image: noisy, denoised, and the residual with frames around bad windows.
+
+    The residual is shown on the scale of the image; middle grey is 0. Images larger than 256
+    pixels are cropped to their centre.
     """
     if not rows:
-        return notice("This run did not denoise.")
+        return notice("This run has no denoised images.")
     with mpl.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = titled_axes([row.noisy for row in rows], _TITLES, margin=0.75)
         for row, line in zip(rows, axes, strict=True):
@@ -50,8 +76,8 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
             _mark(line[2], row)
         figure.legend(
             handles=[
-                Patch(facecolor="none", edgecolor=MISSED, linewidth=1.5, label="smoothed away"),
-                Patch(facecolor="none", edgecolor=FALSE, linewidth=1.5, label="invented"),
+                Patch(facecolor="none", edgecolor=MISSED, linewidth=1.5, label="oversmoothed"),
+                Patch(facecolor="none", edgecolor=FALSE, linewidth=1.5, label="hallucinated"),
             ],
             loc="outside lower right", ncols=2,
         )  # fmt: skip
@@ -59,7 +85,7 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
 
 
 def _mark(axis: Axes, row: ResidualExample) -> None:
-    """Frame the windows that are suspicious, in the cut-out that is shown."""
+    """Draw frames around oversmoothed and hallucinated windows of the visible crop."""
     shown = axis.images[0].get_size()
     top, left = ((size - part) // 2 for size, part in zip(row.noisy.shape, shown, strict=True))
     height, width = (min(WINDOW, size) for size in row.noisy.shape)
@@ -75,38 +101,41 @@ def _mark(axis: Axes, row: ResidualExample) -> None:
 
 
 def diagnostics(trust: Trust) -> Figure:
-    """Draw the correlation of the residuals, and how right the probabilities are."""
+    """Draw the autocorrelation of the residuals and the calibration of the probabilities."""
     if trust.along_x is None and trust.calibration is None:
-        return notice("This run neither denoised nor segmented what could be compared.")
+        return notice("This run has no denoised images and no annotated test images.")
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        if trust.along_x is None:
-            _empty(left, "nothing was denoised")
+        if trust.along_x is None or trust.along_y is None:
+            _empty(left, "no denoised images")
         elif np.isnan([trust.along_x, trust.along_y]).all():
-            _empty(left, "nothing was removed")
+            _empty(left, "the residual is zero")
         else:
-            _draw_correlation(left, trust)
+            _draw_correlation(left, (trust.along_x, trust.along_y), trust.noise)
         if trust.calibration is None:
-            _empty(right, "no annotated image to compare with")
+            _empty(right, "no annotated test images")
         else:
             _draw_reliability(right, trust.calibration)
     return figure
 
 
-def _draw_correlation(axis: Axes, trust: Trust) -> None:
-    distances = np.arange(1, len(trust.along_x) + 1)
+def _draw_correlation(
+    axis: Axes, along: tuple[np.ndarray, np.ndarray], noise: NoiseStructure
+) -> None:
+    """Draw the correlation of the residuals along x and y, and that of the noise (dashed)."""
+    distances = np.arange(1, len(along[0]) + 1)
     axis.axhline(0, color=GREY, linewidth=0.8)
-    for values, noise, colour, marker in (
-        (trust.along_x, trust.noise.along_x, _X, "o"),
-        (trust.along_y, trust.noise.along_y, _Y, "s"),
+    for values, expected, colour, marker in (
+        (along[0], noise.along_x, _X, "o"),
+        (along[1], noise.along_y, _Y, "s"),
     ):
-        axis.plot(distances, noise, color=colour, linestyle=(0, (4, 2)), linewidth=1)
+        axis.plot(distances, expected, color=colour, linestyle=(0, (4, 2)), linewidth=1)
         axis.plot(distances, values, color=colour, marker=marker)
-    low = min(-0.1, np.nanmin([trust.along_x, trust.along_y]) - 0.05)
+    low = min(-0.1, np.nanmin(along) - 0.05)
     axis.set(
-        xlabel="distance (pixels)", ylabel="correlation", title="what was removed",
-        ylim=(low, max(0.5, np.nanmax([trust.along_x, trust.along_y]) + 0.05)),
+        xlabel="distance (pixels)", ylabel="correlation", title="residual",
+        ylim=(low, max(0.5, np.nanmax(along) + 0.05)),
     )  # fmt: skip
     axis.legend(handles=[
         Line2D([], [], color=_X, marker="o", label="along x"),
@@ -120,8 +149,8 @@ def _draw_reliability(axis: Axes, calibration: Reliability) -> None:
     axis.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (4, 2)), linewidth=1)
     axis.plot(calibration.probability[known], calibration.frequency[known], color=_X, marker="o")
     axis.set(
-        xlabel="probability of foreground", ylabel="share that is foreground",
-        title=f"probabilities, {calibration.n_images} images", xlim=(0, 1), ylim=(0, 1),
+        xlabel="predicted foreground probability", ylabel="fraction of foreground pixels",
+        title=f"calibration, {count(calibration.n_images, 'image')}", xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
 
 

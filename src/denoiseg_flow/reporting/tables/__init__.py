@@ -1,1 +1,1 @@
-"""From the scores of single images to the comparison tables."""
+"""From the scores of single images to comparison tables, rankings and recommendations."""

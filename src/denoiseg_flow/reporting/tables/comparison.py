@@ -25,17 +25,17 @@ def comparison_tables(
     published: Path | None = None,
     published_denoisers: Path | None = None,
 ) -> dict[str, Table]:
-    """Make the tables that a study names.
+    """Return the tables that a study asks for, by name.
 
     Parameters
     ----------
     metrics
         Tidy metrics of all runs.
     study
-        See :attr:`denoiseg_flow.grid.Grid.comparison`.
+        See :attr:`denoiseg_flow.study.grid.Grid.comparison`.
     published, published_denoisers
-        The csv files of published numbers, where the study compares with them: those of the
-        DenoiSeg paper, and those of the papers on denoising.
+        The csv files with published numbers, if the study compares with them: of the DenoiSeg
+        paper, and of the papers on denoising.
     """
     order = {"methods": study["methods"], "noises": study["noises"]}
     names = study["published_datasets"], study["published_methods"]
@@ -60,18 +60,18 @@ def write_comparison(
     published_denoisers: Path | None = None,
     mark: Callable[[Table], Table] = lambda table: table,
 ) -> None:
-    """Write ``metrics.csv``, the scores of all runs, and every table of them into a folder.
+    """Write ``metrics.csv``, the scores of all runs, and all comparison tables into a folder.
 
     Parameters
     ----------
     metrics
         The ``metrics.tsv`` of each run.
     folder
-        Exists; files of the same names are replaced.
+        An existing folder; files with the same names are replaced.
     study, published, published_denoisers
         See :func:`comparison_tables`.
     mark
-        Changes each table before it is written.
+        Function that changes each table before it is written.
 
     Raises
     ------

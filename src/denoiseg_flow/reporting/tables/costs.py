@@ -1,4 +1,4 @@
-"""Run time and memory of every rule and method, from Snakemake's benchmark files."""
+"""Run time and memory by rule and method, from Snakemake's benchmark files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import Cell, Panel, Table, empty_table
 from denoiseg_flow.study.benchmarks import read_benchmark
 from denoiseg_flow.study.grid import Run
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, object]]:
-    """Return one record for each job of the runs, as :func:`costs_table` takes them.
+    """Return one record per job of the runs, the input of :func:`costs_table`.
 
     Parameters
     ----------
@@ -34,23 +35,23 @@ def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, objec
     ]
 
 
-def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
-    """Sum up run time and peak memory per rule and method.
+def costs_table(records: Iterable[Mapping[str, str | Path]]) -> Table:
+    """Summarise run time and peak memory by rule and method.
 
     Parameters
     ----------
     records
-        One mapping per job with ``rule``, ``path`` (its benchmark file) and, where the rule has
-        one, ``method``. Rules and methods are shown in order of first appearance. A file with
+        One mapping per job with ``rule``, ``path`` (its benchmark file) and, if the rule has one,
+        ``method``. Rules and methods are shown in the order of first appearance. A file with
         repeats counts as one job with their mean.
 
     Returns
     -------
     Table
         Columns rule, method, n_jobs, total_hours, median_seconds, max_memory_mib (peak resident
-        memory of the process tree; NaN where the jobs were too short for Snakemake to see it). Jobs
-        whose file is missing or damaged are left out, and the caption says how many: nobody repeats
-        a training for its measurement.
+        memory of the process tree; NaN if the jobs were too short for Snakemake to measure it).
+        Jobs with a missing or damaged file are left out, and the caption gives their number: a
+        training is not worth repeating for its benchmark.
     """
     rows, lost = [], []
     for record in records:
@@ -60,7 +61,10 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
             lost.append(record["path"])
     note = ""
     if lost:
-        note = f" Without {len(lost)} of {len(lost) + len(rows)} jobs, whose measurement is lost."
+        note = (
+            f" {len(lost)} of {len(lost) + len(rows)} jobs are not included: their benchmark files "
+            "are missing or damaged."
+        )
         logger.warning("%d benchmark files are missing or damaged, such as %s", len(lost), lost[0])
     jobs = pd.DataFrame(rows, columns=["rule", "method", "seconds", "memory"])
     for column in ("rule", "method"):
@@ -75,8 +79,9 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
         )
         .reset_index()
     )
+    title, caption = TABLES["costs"]
     if not rows:
-        return empty_table("Costs", "no benchmark file is whole", data)
+        return empty_table(title, "all benchmark files are missing or damaged", data)
     panel = Panel(
         "Costs per rule and method",
         ("rule", "method"),
@@ -95,9 +100,8 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
         ),
     )
     return Table(
-        "Costs",
-        "Wall-clock time of all jobs together, of the median job, and the largest resident memory "
-        f"of a job's processes (main memory, not GPU memory), as measured by Snakemake.{note}",
+        title,
+        caption.format(lost=note),
         data,
         (panel,),
     )

@@ -1,4 +1,4 @@
-"""Write a table as csv (tidy, for machines) and as html, md and tex (wide, for people).
+"""Write a table as csv (tidy, for programs) and as html, md and tex (wide, for readers).
 
 The same table always gives the same bytes.
 """
@@ -52,7 +52,7 @@ _TEX = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "\N{MINUS SIGN}": "$-$",
-    # A line of a tabular that starts with [ would be read as an argument of \\.
+    # LaTeX would read a [ at the start of a table row as an argument of the preceding \\.
     "[": "{[}",
     "]": "{]}",
 }
@@ -64,9 +64,9 @@ def write_table(table: Table, stem: Path) -> list[Path]:
     Parameters
     ----------
     table
-        The csv holds its data with six significant digits, the others its panels.
+        The csv file contains its data with six significant digits, the other files its panels.
     stem
-        Path without ending; its folder is created.
+        Path without suffix; its folder is created.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def write_table(table: Table, stem: Path) -> list[Path]:
 
 
 def to_csv(table: Table) -> str:
-    """Return the tidy data as csv; floats with six significant digits, undefined ones empty."""
+    """Return the tidy data as csv: floats with six significant digits, NaN as an empty field."""
     data = table.data.copy()
     for column in data.select_dtypes("float"):
         data[column] = [
@@ -94,7 +94,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """Return a page of its own with one accessible html table per panel."""
+    """Return a complete page with one accessible html table per panel."""
     return _PAGE.format(
         title=escape(table.title),
         caption=escape(table.caption),
@@ -103,7 +103,7 @@ def to_html(table: Table) -> str:
 
 
 def to_html_fragment(table: Table) -> str:
-    """Return the html tables alone, escaped, to be put into another page."""
+    """Return only the html tables, escaped, for use in another page."""
     return "\n".join(map(_html_panel, table.panels))
 
 
@@ -176,7 +176,7 @@ def _html_panel(panel: Panel) -> str:
 
 
 def _filled(panel: Panel, quote: Callable[[str], str], bold: str) -> list[list[str]]:
-    """Return headers and cells of every row, quoted, the bold ones wrapped."""
+    """Return headers and cells of every row: quoted, bold cells wrapped in markup."""
     return [
         [quote(header) for header in headers]
         + [bold.format(quote(cell.text)) if cell.bold else quote(cell.text) for cell in cells]

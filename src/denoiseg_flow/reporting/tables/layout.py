@@ -1,4 +1,4 @@
-"""What a table is: tidy data for machines and wide panels for people, and how to arrange them."""
+"""The parts of a table: tidy data for programs, wide panels for readers, number formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from denoiseg_flow.evaluation.metrics import DEFINITIONS
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a panel: its text and whether it is set in bold."""
+    """One cell of a panel: its text, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -31,7 +31,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table: ``data`` is tidy, with full precision; ``panels`` are what people read."""
+    """A table with title: tidy ``data`` with full precision, and ``panels`` for readers."""
 
     title: str
     caption: str
@@ -40,17 +40,17 @@ class Table:
 
 
 def empty_table(title: str, reason: str, data: pd.DataFrame) -> Table:
-    """Return a table that says why it has no rows, so that a finished study still gets the rest."""
-    return Table(title, f"Nothing to show: {reason}.", data, ())
+    """Return a table whose caption says why it is empty, so that the other tables still appear."""
+    return Table(title, f"No results: {reason}.", data, ())
 
 
 def order_rows(
     frame: pd.DataFrame, methods: Iterable[str], noises: Mapping[str, str], *last: str
 ) -> pd.DataFrame:
-    """Sort by dataset, noise level, method, label count, metric and then ``last``.
+    """Sort by dataset, noise level, method, n_annotated, metric and then ``last``.
 
-    Methods and noise levels become ordered categories: in the given order, others after them.
-    What ``noises`` says about a level becomes the column ``noise_parameters``.
+    Methods and noise levels become categories in the given order, followed by all others. The
+    values of ``noises`` become the column ``noise_parameters``.
     """
     frame = frame.assign(noise_parameters=frame["noise"].map(noises))
     for column, names in (("method", methods), ("noise", noises)):
@@ -74,7 +74,7 @@ def split_panels(
 def wide_panel(
     heading: str, frame: pd.DataFrame, cells: Sequence[Cell], rows: list[str], column: str
 ) -> Panel:
-    """Arrange one cell per row of ``frame`` by the columns ``rows`` (down) and ``column``."""
+    """Return a panel: ``cells`` (one per row of ``frame``) arranged by ``rows`` and ``column``."""
     keys = list(frame[rows].itertuples(index=False, name=None))
     placed = dict(zip(zip(keys, frame[column], strict=True), cells, strict=True))
     order = list(frame.sort_values(rows, kind="stable")[rows].itertuples(index=False, name=None))
@@ -91,7 +91,7 @@ def wide_panel(
 
 
 def format_mean(mean: float, sem: float, metric: str) -> str:
-    """Return ``0.634 ± 0.021`` (two decimals for dB); without ± where there is no error bar."""
+    """Return ``0.634 ± 0.021`` (two decimals for dB), without ± if there is no error bar."""
     if math.isnan(mean):
         return ""
     return format_number(mean, metric) + (
@@ -100,34 +100,34 @@ def format_mean(mean: float, sem: float, metric: str) -> str:
 
 
 def format_number(value: float, metric: str, sign: str = "") -> str:
-    """Return ``value`` with the decimals of its metric; ``sign="+"`` shows the plus of gains."""
+    """Return ``value`` with the decimals of its metric; ``sign="+"`` adds a plus sign."""
     return f"{value:{sign}z.{decimals(metric)}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def decimals(metric: str) -> int:
-    """Return how many decimals a metric is shown with: 2 for dB, 3 for the rest."""
+    """Return the number of decimals of a metric: 2 for dB, 3 otherwise."""
     return 2 if metric.startswith("PSNR") else 3
 
 
 def definitions(metrics: Iterable[str]) -> str:
-    """Return the definitions of the metrics as sentences."""
+    """Return the definitions of metrics as sentences."""
     return " ".join(f"{DEFINITIONS[metric]}." for metric in metrics)
 
 
 def noise_levels(noises: Mapping[str, str]) -> str:
-    """Return the sentence that tells the parameters of every noise level."""
-    return f"Noise: {'; '.join(f'{name} is {text}' for name, text in noises.items())}."
+    """Return a sentence with the parameters of every noise level."""
+    return f"Noise levels: {'; '.join(f'{name} is {text}' for name, text in noises.items())}."
 
 
 def error_bar(data: pd.DataFrame) -> str:
-    """Return the sentence that says what ± is, from the numbers of seeds and files in ``data``."""
+    """Return the sentence that explains ±, from the numbers of seeds and files in ``data``."""
     alike = (data["n_images"] > data["n_sources"]).any()
     images = "the images of each file, then over the files" if alike else "the images"
     if data["n_seeds"].max() < 2:
-        return f"Mean over {images} of one run: a single seed, so no error bar."
+        return f"Mean over {images} of a single seed, without error bar."
     return (
-        f"Mean over {images} of a run, then over seeds, ± standard error of the mean over seeds "
-        f"({seed_range(data)}; no ± where there is one seed)."
+        f"Mean over {images}, then over seeds, ± standard error of the mean over seeds "
+        f"({seed_range(data)}; no ± with a single seed)."
     )
 
 

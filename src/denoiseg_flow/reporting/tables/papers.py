@@ -1,4 +1,4 @@
-"""One table of denoised images in the shape of a paper's, with the paper's numbers in it."""
+"""A denoising table in the layout of a paper, with the numbers of that paper."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
+    Panel,
     Table,
     definitions,
     empty_table,
@@ -26,15 +28,15 @@ _KINDS = {"ours": "ours", "verified": "published", "recalled": "recalled, unveri
 
 @dataclass(frozen=True)
 class Shape:
-    """How a paper lays out its table of denoised images."""
+    """The layout of the denoising table of a paper."""
 
     title: str
     metrics: tuple[str, ...]
     rows: str
     column: str
-    """Names of columns of the data: method, data (dataset and noise level), or noise."""
+    """Rows and columns: method, data (dataset and noise level), or noise."""
     by_dataset: bool
-    """Whether each dataset has a panel of its own."""
+    """Whether each dataset has its own panel."""
 
 
 PAPERS = {
@@ -53,9 +55,9 @@ def paper_table(
     methods: list[str],
     noises: Mapping[str, str],
 ) -> Table:
-    """Denoising quality in the shape of a paper's table, published numbers beside ours.
+    """Return denoising quality in the layout of a paper's table, with its published numbers.
 
-    Only methods that need no annotation are shown, and the noisy input.
+    Only methods without annotated images and the noisy input are shown.
 
     Parameters
     ----------
@@ -64,17 +66,19 @@ def paper_table(
     paper
         One of :data:`PAPERS`.
     published
-        As ``config/published/denoisers.csv``, where ``status`` tells numbers whose source was
-        looked up (verified) from those that were written down from memory (recalled).
+        The table ``config/published/denoisers.csv``. Its ``status`` is verified (the number was
+        looked up in its source) or recalled (it was written down from memory).
     dataset_names, method_names
-        Our name: published name.
+        Published names by our names.
     """
     shape = PAPERS[paper]
-    title = f"In the shape of the {shape.title} paper"
+    title, caption = TABLES["paper"]
+    title = title.format(paper=shape.title)
     ours = denoising_summary(metrics, shape.metrics)
     ours = ours[ours["n_annotated"] == 0]
     if ours.empty:
-        return empty_table(title, "no method without annotation was scored on clean images", ours)
+        reason = "no method without annotated images was scored on clean images"
+        return empty_table(title, reason, ours)
     names = {**method_names, NOISY_INPUT: "raw"}
     ours = ours.assign(
         published_dataset=[dataset_names.get(name, "") for name in ours["dataset"]],
@@ -93,9 +97,12 @@ def paper_table(
     data = order_rows(data, [NOISY_INPUT, *methods], noises, "status")
     return Table(
         title,
-        "Denoising quality of methods without annotation, and of the noisy input, which depends on "
-        f"no seed. {definitions(_shown(data, shape))} "
-        f"{noise_levels(noises)} {error_bar(data)} {_sources(data)}",
+        caption.format(
+            metrics=definitions(_shown(data, shape)),
+            noise_levels=noise_levels(noises),
+            error_bar=error_bar(data),
+            sources=_sources(data),
+        ),
         data.drop(columns=["published_dataset", "published_method"]),
         tuple(
             _panel(heading, part, shape)
@@ -115,8 +122,8 @@ def _parts(data: pd.DataFrame, metric: str, shape: Shape) -> list[tuple[str, pd.
     return [(f"{metric}, {name}", part) for name, part in data.groupby("dataset", sort=True)]
 
 
-def _panel(heading: str, part: pd.DataFrame, shape: Shape):
-    """Return the rows ours, published and recalled, the latter where there are such numbers."""
+def _panel(heading: str, part: pd.DataFrame, shape: Shape) -> Panel:
+    """Return a panel with the rows ours, published and recalled, as far as there are numbers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
     for row in part.itertuples():
         places = {"method": row.method, "noise": row.noise, "data": f"{row.dataset}, {row.noise}"}
@@ -137,13 +144,13 @@ def _panel(heading: str, part: pd.DataFrame, shape: Shape):
 def _sources(data: pd.DataFrame) -> str:
     known = data.dropna(subset=["status"])
     if known.empty:
-        return "No published number has these datasets, noise levels and methods."
+        return "There are no published numbers for these datasets, noise levels and methods."
     sources = {
         status: "; ".join(sorted(set(part["source"]))) for status, part in known.groupby("status")
     }
     texts = {
-        "verified": "Published numbers, looked up at their source: {}.",
-        "recalled": "Recalled numbers were written down from memory and not looked up, so do not "
+        "verified": "Sources of the published numbers: {}.",
+        "recalled": "Recalled numbers were written down from memory and are unverified; do not "
         "quote them: {}.",
     }
     return " ".join(text.format(sources[key]) for key, text in texts.items() if key in sources)

@@ -1,4 +1,4 @@
-"""The comparison tables of a study of which only some runs are finished."""
+"""Comparison tables of the finished runs of an unfinished study."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,29 +21,29 @@ def write_partial_tables(
     published: Path | None = None,
     published_denoisers: Path | None = None,
 ) -> None:
-    """Write the tables of the finished runs, each marked as partial, in place of earlier ones.
+    """Write the tables of the finished runs, marked as partial; they replace earlier ones.
 
     Parameters
     ----------
     metrics
-        Files of the finished runs.
+        The metrics files of the finished runs.
     n_runs
-        Of the whole study.
+        Number of runs of the whole study.
     study, published, published_denoisers
         See :func:`~denoiseg_flow.reporting.tables.comparison.comparison_tables`.
     folder
-        To write; replaced if it exists, and only once all tables are made.
+        Output folder; it appears once all tables are written.
 
     Raises
     ------
     InputError
-        If no run is finished, or a file cannot be read; tables of an earlier time are removed.
+        If no run is finished, or a file is unreadable; earlier tables are removed in both cases.
     """
     shutil.rmtree(folder, ignore_errors=True)
     if not metrics:
         raise InputError(
-            f"none of the {n_runs:,} runs of this study is finished, so that there is nothing to "
-            "tabulate: run `snakemake --cores all` for a while first"
+            f"no partial tables: none of the {n_runs:,} runs of this study is finished; run "
+            "`snakemake --cores all` until the first runs are finished"
         )
     mark = partial(_marked, share=f"{len(metrics):,} of {n_runs:,} runs")
     with new_folder(folder) as unfinished:
@@ -51,7 +51,7 @@ def write_partial_tables(
 
 
 def _marked(table: Table, share: str) -> Table:
-    """Return a table that says in every format which share of the runs it is made of."""
+    """Return a table that states in every format which share of the runs it includes."""
     return replace(
         table,
         title=f"{table.title} (partial: {share})",

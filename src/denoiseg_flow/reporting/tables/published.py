@@ -1,4 +1,4 @@
-"""Published numbers beside ours, where dataset, noise, method and label count are the same."""
+"""Comparison of our numbers with published ones, for the same data, noise and method."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
     Panel,
@@ -23,7 +24,7 @@ from denoiseg_flow.reporting.tables.quality import COMPARED
 from denoiseg_flow.reporting.tables.statistics import summarise
 
 _ORACLE = "denoiseg_alpha_best_on_test"
-_ORACLE_ROW = "oracle (alpha chosen on test)"
+_ORACLE_ROW = "oracle (alpha chosen on the test set)"
 _JOIN = ["noise", "n_annotated", "metric", "published_method"]
 
 
@@ -35,7 +36,7 @@ def published_table(
     methods: list[str],
     noises: Mapping[str, str],
 ) -> Table:
-    """Published means beside ours, where dataset, noise, method and label count are the same.
+    """Return our means and published means for the same dataset, noise, method and n_annotated.
 
     Parameters
     ----------
@@ -45,8 +46,8 @@ def published_table(
         Columns dataset, noise, method, n_annotated, metric, mean, sem (may be empty), source, as in
         ``config/published/denoiseg.csv``.
     dataset_names, method_names
-        Our name: published name. A method that stands for DenoiSeg at one alpha also gets the
-        published numbers whose alpha was chosen on the test set, as "oracle", without difference.
+        Published names by our names. DenoiSeg with a fixed alpha is also compared, without a
+        difference, with the published "oracle", whose alpha was chosen on the test set.
     """
     ours = summarise(metrics)
     ours = ours[ours["method"].isin(list(method_names)) & ours["dataset"].isin(list(dataset_names))]
@@ -66,9 +67,10 @@ def published_table(
         }
     )
     data = ours.merge(theirs, on=["published_dataset", *_JOIN])
+    title, caption = TABLES["published"]
     if data.empty:
-        reason = "no published number has the noise levels, methods and label counts of these runs"
-        return empty_table("Published numbers", reason, data)
+        reason = "there are no published numbers for the settings of these runs"
+        return empty_table(title, reason, data)
     data["difference"] = (data["mean"] - data["published_mean"]).where(
         data["published_method"] != _ORACLE
     )
@@ -79,18 +81,19 @@ def published_table(
         for _, heading, part in split_panels(data, shown, ["dataset", "noise"])
     )
     return Table(
-        "Published numbers",
-        "Our means beside published ones, by number of annotated training images (columns). "
-        f"{definitions(shown)} {error_bar(data)} Published numbers carry "
-        "± where the source gives it. Oracle: alpha was chosen on the test set, so this is no fair "
-        f"comparison. Sources: {'; '.join(sorted(set(data['source'])))}.",
+        title,
+        caption.format(
+            metrics=definitions(shown),
+            error_bar=error_bar(data),
+            sources="; ".join(sorted(set(data["source"]))),
+        ),
         data.drop(columns="published_dataset"),
         panels,
     )
 
 
 def _published_panel(heading: str, part: pd.DataFrame) -> Panel:
-    """Return the rows ours, published, difference (and oracle) per method."""
+    """Return a panel with the rows ours, published, difference and oracle of each method."""
     frames, cells = [], []
     kinds = ["ours", "published", "difference", _ORACLE_ROW]
     for row in part.itertuples():

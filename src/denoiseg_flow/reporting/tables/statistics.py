@@ -1,9 +1,9 @@
 """From tidy metrics to means, error bars and paired differences.
 
-Values are averaged over the images of a source (the file they are from), then over the sources,
-then over the seeds: a stack of twenty planes says little more than one of its planes. The standard
-error (SEM) is std(ddof=1) / sqrt(n) over the seeds, and NaN with one seed: it tells how much
-trainings differ. How sure a difference is, intervals tell, see :mod:`intervals`.
+Values are averaged over the images of a source (the file they come from), then over sources, then
+over seeds: a stack of twenty z-slices says little more than one of its z-slices. The standard error
+(SEM) is std(ddof=1) / sqrt(n) over the seeds, and NaN with one seed: it shows how much trainings
+differ. For the uncertainty of differences see :mod:`intervals`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from denoiseg_flow.reporting.tables.intervals import estimate_mean, holm
 #: What identifies one number of a table: everything but seed and image.
 CELL_COLUMNS = ["dataset", "noise", "method", "n_annotated", "metric"]
 
-#: How the noisy input is called where it stands among the methods.
+#: Name of the noisy input among the methods.
 NOISY_INPUT = "noisy input"
 
 _TYPES = {"n_annotated": "int64", "seed": "int64", "value": "float64"}
 
 
 def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
-    """Read many metrics.tsv files into one frame, sorted by all its key columns.
+    """Read many metrics.tsv files into one data frame, sorted by all its key columns.
 
-    The text is joined and parsed once, which is what makes 10,000 small files quick.
+    The joined text is parsed only once, which makes reading 10,000 small files fast.
 
     Raises
     ------
     InputError
-        If a file is missing or damaged, has other columns or cannot be parsed, or a row occurs
-        twice.
+        If a file is missing or damaged, has other columns or cannot be parsed, or if a row is
+        duplicated.
     """
     header = "\t".join(METRICS_COLUMNS)
     bodies = []
@@ -53,32 +53,34 @@ def read_metrics(paths: Iterable[Path]) -> pd.DataFrame:
         first, _, body = text.partition("\n")
         if first.rstrip("\r") != header:
             raise InputError(
-                f"{path} does not start with the columns {', '.join(METRICS_COLUMNS)}; "
-                "score this run again"
+                f"wrong columns in {path}, expected {', '.join(METRICS_COLUMNS)}; score this run "
+                "again"
             )
         bodies.append(body if body.endswith("\n") or not body else body + "\n")
     try:
         frame = _parse(io.StringIO("".join([header, "\n", *bodies])), separator="\t")
     except (ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"the metrics files cannot be parsed: {error}; score again") from error
+        raise InputError(
+            f"cannot parse the metrics files: {error}; score the runs again"
+        ) from error
     keys = METRICS_COLUMNS[:-1]
-    # Categories are sorted text, so that their codes sort like the text, only faster. Not parsed as
-    # such: pandas would make numbers of names like "001".
+    # The codes of sorted categories sort like the text, only faster. They are converted after
+    # parsing, because pandas would turn names like "001" into numbers.
     names = [column for column in keys if column not in _TYPES]
     frame = frame.astype(dict.fromkeys(names, "category"))
     frame = frame.sort_values(keys, kind="stable", ignore_index=True)
     repeated = frame.duplicated(keys)
     if repeated.any():
         row = ", ".join(str(frame.loc[repeated.idxmax(), key]) for key in keys)
-        raise InputError(f"two metrics files hold the same row ({row}); pass each run once")
+        raise InputError(f"two metrics files contain the same row ({row}); pass each run once")
     return frame
 
 
 def write_metrics_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write the frame of :func:`read_metrics` as csv.
+    """Write the data frame of :func:`read_metrics` as csv.
 
-    The bytes are those of ``frame.to_csv``, which takes three times as long for millions of rows:
-    it formats every name of every row.
+    The bytes are those of ``frame.to_csv``, which takes three times as long for millions of rows
+    because it formats every name in every row.
     """
     run, place = (
         _joined(frame, columns) for columns in (RUN_COLUMNS, ["source", "image", "metric"])
@@ -90,7 +92,7 @@ def write_metrics_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _joined(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.object_]:
-    """Return the values of some columns as text with commas, the same object for the same text."""
+    """Return some columns as comma-separated text; rows with equal text share one object."""
     key = np.zeros(len(frame), dtype="int64")
     for column in columns:
         codes, values = pd.factorize(frame[column])
@@ -102,13 +104,13 @@ def _joined(frame: pd.DataFrame, columns: list[str]) -> NDArray[np.object_]:
 
 
 def read_metrics_csv(path: Path) -> pd.DataFrame:
-    """Read the frame of :func:`read_metrics` back from the csv file that it was written to."""
+    """Read the data frame that :func:`write_metrics_csv` wrote."""
     checksums.verify(path)
     return _parse(path, separator=",")
 
 
 def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
-    """Read metrics; names are text, whatever they look like."""
+    """Parse metrics; names stay text, even if they look like numbers."""
     return pd.read_csv(
         source,
         sep=separator,
@@ -119,19 +121,19 @@ def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Average over the images of each source of a run, over its sources, then over seeds.
+    """Average over the images of each source, over the sources of each run, then over seeds.
 
     Parameters
     ----------
     metrics
-        Tidy metrics as :func:`read_metrics` returns them. NaN values (undefined for that image)
-        are left out; an infinite PSNR stays infinite.
+        Tidy metrics as :func:`read_metrics` returns them. NaN values (undefined for an image) are
+        left out; an infinite PSNR stays infinite.
 
     Returns
     -------
     pandas.DataFrame
         dataset, noise, method, n_annotated, metric, mean, sem (NaN with one seed), n_seeds,
-        n_sources and n_images (distinct ones), sorted by these columns.
+        n_sources and n_images (both distinct), sorted by these columns.
     """
     known = metrics.dropna(subset=["value"])
     sources = known.groupby([*CELL_COLUMNS, "seed", "source"], observed=True)["value"].mean()
@@ -145,10 +147,10 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def noisy_input(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Return the metrics of the noisy input itself, once per image and seed.
+    """Return the metrics of the noisy input, once per image and seed.
 
-    Every run repeats PSNR_noisy and SSIM_noisy of its test images; here they become the metrics
-    PSNR and SSIM of the method "noisy input" with n_annotated 0.
+    Every run repeats PSNR_noisy and SSIM_noisy of its test images. They become the metrics PSNR
+    and SSIM of the method "noisy input" with n_annotated 0.
     """
     rows = metrics[metrics["metric"].isin(["PSNR_noisy", "SSIM_noisy"])]
     rows = rows.drop_duplicates(["dataset", "noise", "seed", "image", "metric"])
@@ -158,10 +160,10 @@ def noisy_input(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def denoising_summary(metrics: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """Return :func:`summarise` of the named metrics, those of the noisy input among them.
+    """Return :func:`summarise` of the named metrics, including those of the noisy input.
 
-    The noise does not depend on the seed: spread over seeds would only show the choice of images,
-    so that the noisy input has no error bar.
+    The noisy input has no error bar: the noise does not depend on the seed, and the spread over
+    seeds would only reflect the choice of images.
     """
     both = pd.concat([metrics, noisy_input(metrics)])
     summary = summarise(both[both["metric"].isin(list(names))])
@@ -175,12 +177,12 @@ def paired_differences(
     metric_names: Collection[str],
     untrained: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return each method minus the reference, with its 95 % interval.
+    """Return the difference of each method from the reference, with its 95 % confidence interval.
 
-    Values are paired by dataset, noise, n_annotated, seed and image. A method that uses no labels
-    (n_annotated 0) is paired with every label count of the reference, and the other way round.
-    Means and intervals are those of :func:`intervals.estimate_mean`, of the
-    mean differences of each source.
+    Values are paired by dataset, noise, n_annotated, seed and image. A method without annotated
+    images (n_annotated 0) is paired with every n_annotated of the reference, and vice versa.
+    :func:`intervals.estimate_mean` gives means and intervals from the mean differences of each
+    source.
 
     Parameters
     ----------
@@ -191,15 +193,15 @@ def paired_differences(
     metric_names
         Metrics to compare.
     untrained
-        Methods that give the same with every seed.
+        Methods with the same result for every seed.
 
     Returns
     -------
     pandas.DataFrame
-        dataset, noise, method, n_annotated, metric, difference, low, high and p (NaN where there
-        are too few seeds or sources for an interval), from_seeds, n_seeds,
-        n_sources, n_images, and p_adjusted, for all methods of the same dataset, noise,
-        n_annotated and metric. Pairs whose difference is not finite are left out.
+        dataset, noise, method, n_annotated, metric, difference, low, high and p (NaN if there are
+        too few seeds or sources for an interval), from_seeds, n_seeds, n_sources, n_images, and
+        p_adjusted (for the number of methods with the same dataset, noise, n_annotated and
+        metric). Pairs whose difference is not finite are left out.
     """
     used = metrics[metrics["metric"].isin(list(metric_names))]
     is_reference = used["method"] == reference
@@ -222,7 +224,7 @@ def paired_differences(
 
 
 def _pair(methods: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Join both sides on equal label counts, and label-free runs with every other count."""
+    """Join both sides on equal n_annotated, and runs with n_annotated 0 with all others."""
     keys = ["dataset", "noise", "seed", "source", "image", "metric"]
     free, reference_free = methods["n_annotated"] == 0, reference["n_annotated"] == 0
     suffixes = ("", "_reference")

@@ -1,9 +1,10 @@
-"""What the numbers say, in sentences that claim no more than the paired intervals allow.
+"""Rankings and recommendations, in sentences that are backed by paired tests.
 
-All pairs of methods of a setting are compared. That one is better than another is said where the
-p-value of their difference, adjusted for the number of pairs, is below 0.05: in a setting whose
-methods are all alike, any such sentence is made with a probability of 5 % at most. That two are
-equal is said where the interval lies within a margin. All else is not known, and said to be so.
+All pairs of methods in a setting are compared. A method is called significantly better than another
+if the p-value of their difference, adjusted for the number of pairs, is below 0.05: in a setting
+of equally good methods, the probability of any such claim is at most 5 %. Two methods are called
+equivalent if the confidence interval of their difference lies within a margin. In all other cases
+the sentences say that the methods are not significantly different.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from denoiseg_flow.reporting.tables.intervals import (
     Estimate,
     estimate_mean,
     holm,
-    luck_of_the_best,
+    selection_bias,
 )
 from denoiseg_flow.reporting.tables.layout import format_mean, format_number
 from denoiseg_flow.reporting.tables.statistics import paired_differences, summarise
@@ -32,10 +33,10 @@ from denoiseg_flow.study.grid import DENOISED, LABELS, PURPOSES, Run
 
 _PURPOSES = {LABELS: "Labels", DENOISED: "Denoised images"}
 
-#: Differences that do not matter in practice: two trainings of a kind differ by as much.
+#: Differences that do not matter in practice: two trainings of one method differ by as much.
 MARGINS = {"AP": 0.02, "PSNR": 0.2}
 
-# Metrics of which a low value is good.
+# Metrics whose low values are good.
 _LOW_IS_GOOD = {"loss_self_supervised"}
 _NAMES = {"loss_self_supervised": "self-supervised loss"}
 
@@ -44,24 +45,24 @@ _ADVISED_SEEDS = "[1, 2, 3]"
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best method of a setting beside another one."""
+    """The difference between the best method of a setting and another method."""
 
     method: str
-    """The other one."""
+    """The other method."""
     metric: str
     difference: float
-    """By how much the best one is better; above 0 also where a low value of the metric is good."""
+    """By how much the best method is better; positive even if low values of the metric are good."""
     low: float = float("nan")
-    """Bounds of the 95 % interval of the difference; NaN where there is none."""
+    """Bounds of the 95 % confidence interval of the difference; NaN without an interval."""
     high: float = float("nan")
     p: float = float("nan")
-    """Two-sided p-value, adjusted for the number of pairs of methods in the setting."""
+    """Two-sided p-value, adjusted for the number of pairs of methods in the setting (Holm)."""
     from_seeds: float = float("nan")
     """See :class:`~denoiseg_flow.reporting.tables.intervals.Estimate`."""
 
     @property
     def outcome(self) -> str:
-        """``"equal"`` within the margin, ``"better"``, ``"open"`` or ``"untested"``."""
+        """``"better"``, ``"equal"`` (equivalent), ``"open"`` (neither) or ``"untested"``."""
         if np.isnan(self.p):
             return "untested"
         margin = MARGINS.get(self.metric, 0)
@@ -71,17 +72,17 @@ class Comparison:
 
     @property
     def text(self) -> str:
-        """The difference and its interval."""
+        """The difference and its confidence interval."""
         text = format_number(self.difference, self.metric)
         if np.isnan(self.low):
             return text
         low, high = (format_number(value, self.metric) for value in (self.low, self.high))
-        return f"{text} (95 % interval {low} to {high})"
+        return f"{text} (95% CI {low} to {high})"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The method with the best mean of a metric in one setting, and how sure that is."""
+    """The method with the best mean of a metric in one setting, compared with all others."""
 
     dataset: str
     noise: str
@@ -89,108 +90,110 @@ class Verdict:
     method: str
     mean: float
     sem: float
-    """NaN for a single seed."""
+    """Standard error of the mean over seeds; NaN for a single seed."""
     n_seeds: int
     n_sources: int
-    """Of the test images: the files that they are from."""
+    """Number of files that the test images come from."""
     n_images: int
     comparisons: list[Comparison] = field(default_factory=list)
-    """With all other methods, the next best first."""
-    luck: float = float("nan")
-    """By how much the mean is too good on average, because it is the best of several."""
+    """Comparisons with all other methods, the second best first."""
+    selection_bias: float = float("nan")
+    """By how much the mean overestimates the method, because it is the best of several."""
     metric: str = "AP"
 
     @property
     def name(self) -> str:
-        """The metric in words."""
+        """Name of the metric in sentences."""
         return _NAMES.get(self.metric, self.metric)
 
     @property
     def value(self) -> str:
-        """Mean ± SEM, or the mean alone."""
+        """Mean ± SEM, or the mean alone for a single seed."""
         return format_mean(self.mean, self.sem, self.metric)
 
     @property
     def extent(self) -> str:
-        """Numbers of trainings and of what they were scored on."""
+        """Numbers of seeds and test images."""
         return f"{count(self.n_seeds, 'seed')}, {self._images}"
 
     def among(self, outcome: str) -> list[Comparison]:
-        """The comparisons with that outcome."""
+        """Return the comparisons with the given outcome."""
         return [each for each in self.comparisons if each.outcome == outcome]
 
     def names(self, outcome: str) -> list[str]:
-        """The methods that they are with."""
+        """Return the other methods in the comparisons with the given outcome."""
         return [each.method for each in self.among(outcome)]
 
     @property
     def sentence(self) -> str:
-        """One sentence about this setting."""
+        """One sentence on the ranking in this setting."""
         given = f"With {count(self.n_annotated, 'annotated image')}, " if self.n_annotated else ""
         best = "lowest" if self.metric in _LOW_IS_GOOD else "highest"
         text = f"{given}{self.method} has the {best} mean {self.name}, {self.value} ({self.extent})"
         if better := self.names("better"):
-            text += f"; it is better than {_listed(better)}"
+            text += f"; significantly better than {_listed(better)}"
         if equal := self.names("equal"):
-            text += f"; it is equal to {_listed(equal)} {self._within}"
+            text += f"; equivalent to {_listed(equal)} ({self._within})"
         if undecided := self.names("open"):
-            text += f"; no difference is shown from {_listed(undecided)}"
+            text += f"; not significantly different from {_listed(undecided)}"
         if untested := self.names("untested"):
-            text += f"; it could not be tested against {_listed(untested)}"
+            text += f"; not tested against {_listed(untested)} (too few seeds or test images)"
         if not self.comparisons:
-            text += "; no other method was measured here"
+            text += "; no other method was scored here"
         return text + "."
 
     @property
     def recommendation(self) -> str:
-        """Which method to use, if that is known, with numbers and interval, or what it takes."""
+        """Which method to use, with numbers, or what is needed for a recommendation."""
         named = f"{self.name} {self.value}"
         if not self.comparisons:
-            return f"Only {self.method} was measured: {named}."
+            return f"Only {self.method} was scored: {named}."
         if untested := self.among("untested"):
             return (
-                f"No recommendation: {self.missing}. {self.method} came out ahead with {named}, "
+                f"No recommendation: {self.missing}. {self.method} ranks first with {named}, "
                 f"{_over(untested)}."
             )
         undecided, equal = self.among("open"), self.among("equal")
         if undecided:
             return (
-                f"No method is shown to be the best. {self.method} came out ahead with {named}, "
-                f"{_over([*undecided, *equal])}{self._also_better}. {_advice(undecided)}"
+                f"No method is significantly better than all others. {self.method} ranks first "
+                f"with {named}, {_over([*undecided, *equal])}{self._also_better}. "
+                f"{_advice(undecided)}"
             )
         if equal:
             both = [self.method, *self.names("equal")]
             return (
-                f"{_listed(both)} are equal {self._within}: {self.method} has {named}, "
-                f"{_over(equal)}{self._also_better}. Take the one that suits you.{self._caveat}"
+                f"{_listed(both)} are equivalent ({self._within}): {self.method} has {named}, "
+                f"{_over(equal)}{self._also_better}. Use whichever you prefer.{self._caveat}"
             )
         second = self.comparisons[0]
         return (
-            f"Use {self.method}: {named}, better than {second.method}, the next best, by "
-            f"{second.text}.{self._caveat}"
+            f"Use {self.method}: {named}, significantly better than {second.method}, the second "
+            f"best, by {second.text}.{self._caveat}"
         )
 
     @property
     def missing(self) -> str:
-        """Why methods could not be compared, and what it would take."""
+        """Why methods could not be compared, and the fix."""
         reasons = []
         if self.n_seeds < MIN_SEEDS:
             reasons.append(
-                "each method was trained once, so that a better method cannot be told from a lucky "
-                f"training (set grid.seeds to {_ADVISED_SEEDS})"
+                "each method was trained with a single seed, so the variation between trainings is "
+                f"unknown (set grid.seeds to {_ADVISED_SEEDS})"
             )
         if self.n_sources < MIN_SOURCES:
             verb = "is" if self.n_images == 1 else "are"
-            what = "more" if self.n_sources == self.n_images else "images of more files"
+            needed = "" if self.n_sources == self.n_images else "images from "
+            what = "test images" if self.n_sources == self.n_images else "files"
             reasons.append(
-                f"there {verb} only {self._images} (annotate {what}: at least {MIN_SOURCES})"
+                f"there {verb} only {self._images} (annotate {needed}at least {MIN_SOURCES} {what})"
             )
-        return ", and ".join(reasons) or "the methods have too few seeds and test images in common"
+        return ", and ".join(reasons) or "the methods share too few seeds and test images"
 
     @property
     def _images(self) -> str:
         images = count(self.n_images, "test image")
-        files = f" of {count(self.n_sources, 'file')}" if self.n_sources < self.n_images else ""
+        files = f" from {count(self.n_sources, 'file')}" if self.n_sources < self.n_images else ""
         return images + files
 
     @property
@@ -201,29 +204,31 @@ class Verdict:
     @property
     def _also_better(self) -> str:
         better = self.names("better")
-        return f"; it is better than {_listed(better)}" if better else ""
+        return f"; it is significantly better than {_listed(better)}" if better else ""
 
     @property
     def _caveat(self) -> str:
-        """What choosing the best is worth, where that can be seen in the digits shown."""
-        shown = format_number(self.luck, self.metric) if self.luck > 0 else ""
+        """A warning of selection bias, if it is visible in the digits shown."""
+        bias = self.selection_bias
+        shown = format_number(bias, self.metric) if bias > 0 else ""
         if not shown.strip("0."):
             return ""
         return (
-            f" Chosen and scored on the same images, it should be about {shown} worse on new ones."
+            f" Expect it to be about {shown} worse on new images, because it was selected and "
+            "scored on the same images."
         )
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which method to use for a purpose on a dataset with its noise."""
+    """The method to use for a purpose on a dataset and noise level."""
 
     dataset: str
     noise: str
     purpose: str
     """One of :data:`~denoiseg_flow.study.grid.PURPOSES`."""
     method: str
-    """The one that came out best."""
+    """The method that ranks first."""
     sentence: str
 
     @property
@@ -233,10 +238,10 @@ class Recommendation:
 
 
 def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Recommendation]:
-    """Recommend a method for labels, and one for denoised images, of every dataset and noise.
+    """Recommend a method for labels and one for denoised images, per dataset and noise level.
 
-    Methods that learn from annotated images are judged with the most of them. Denoised images are
-    judged by PSNR or, without clean images, by the self-supervised loss.
+    Methods that learn from annotated images are compared at the largest number of them. Denoised
+    images are compared by PSNR or, without clean images, by the self-supervised loss.
 
     Parameters
     ----------
@@ -259,9 +264,9 @@ def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Re
 
 
 def best_method(metrics: pd.DataFrame, purpose: str) -> str | None:
-    """Return the method that came out best for a purpose, on one dataset with its noise.
+    """Return the method that ranks first for a purpose, on one dataset and noise level.
 
-    None where nothing was scored. It is the one that :func:`recommend` speaks of.
+    It is the first method in the sentences of :func:`recommend`; None if nothing was scored.
     """
     scores = _scores(metrics, purpose)
     if scores.empty:
@@ -270,15 +275,15 @@ def best_method(metrics: pd.DataFrame, purpose: str) -> str | None:
 
 
 def best_run(metrics: pd.DataFrame, runs: Sequence[Run], purpose: str) -> Run | None:
-    """Return the run of the method that came out best for a purpose.
+    """Return the run of the method that ranks first for a purpose.
 
     Parameters
     ----------
     metrics
         Tidy metrics of the whole study.
     runs
-        See :meth:`grid.Grid.candidates`: one for each method, of one dataset with
-        its noise. The first one is taken where none of them was scored, and None if there is none.
+        One run per method, on one dataset and noise level, see :meth:`grid.Grid.candidates`. If
+        none was scored, the first run is returned; None if there are no runs.
     """
     if not runs:
         return None
@@ -289,7 +294,7 @@ def best_run(metrics: pd.DataFrame, runs: Sequence[Run], purpose: str) -> Run | 
 
 
 def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
-    """Return what methods are judged by, with the most annotated images."""
+    """Return the scores that decide for a purpose, at the largest number of annotated images."""
     if purpose == DENOISED:
         metrics = metrics[metrics["metric"] != "AP"]
         metric = ranking_metric(metrics)
@@ -301,30 +306,27 @@ def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
 
 
 def ranking_metric(metrics: pd.DataFrame) -> str:
-    """Return what the methods of a study are ranked by: AP, PSNR, or the self-supervised loss.
-
-    The first that was measured.
-    """
+    """Return the metric to rank by: the first measured of AP, PSNR and self-supervised loss."""
     measured = set(metrics["metric"])
     return next((name for name in ("AP", "PSNR") if name in measured), "loss_self_supervised")
 
 
 def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Verdict]:
-    """Find the best method for every dataset, noise level and label count.
+    """Find the best method for every dataset, noise level and number of annotated images.
 
-    The best one has the best mean of :func:`ranking_metric`.
+    It is the method with the best mean of :func:`ranking_metric`.
 
     Parameters
     ----------
     metrics
         Tidy metrics as :func:`statistics.read_metrics` returns them.
     untrained
-        Methods that give the same with every seed.
+        Methods with the same result for every seed.
 
     Returns
     -------
     list of Verdict
-        Sorted by dataset, noise level and label count; empty where nothing was scored.
+        Sorted by dataset, noise level and number of annotated images; empty if nothing was scored.
     """
     metric = ranking_metric(metrics)
     scores = metrics[metrics["metric"] == metric]
@@ -341,7 +343,7 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
                 float(best["mean"]), float(best["sem"]), int(best["n_seeds"]),
                 int(best["n_sources"]), int(best["n_images"]),
                 _comparisons(setting, ranked["method"].astype(str).tolist(), metric, untrained),
-                luck_of_the_best(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
+                selection_bias(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
             )
         )  # fmt: skip
     return verdicts
@@ -355,13 +357,13 @@ def _ranked(summary: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Setting:
-    """The scores of the methods of one setting, side by side."""
+    """The scores of all methods of one setting as an array."""
 
     methods: list[str]
     values: NDArray[np.float64]
-    """Of shape (method, seed, image); NaN where there is none."""
+    """Shape (method, seed, image); NaN if there is no score."""
     sources: NDArray[np.float64]
-    """Of shape (image, source): 1 where an image is of that source."""
+    """Shape (image, source): 1 if the image comes from that source."""
 
     @classmethod
     def of(cls, scores: pd.DataFrame) -> _Setting:
@@ -374,13 +376,13 @@ class _Setting:
         return cls(list(map(str, methods)), values, np.eye(codes.max() + 1)[codes])
 
     def by_source(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return means over the images of each source: of (..., image), (..., source)."""
+        """Return means over the images of each source: (..., image) to (..., source)."""
         known = np.isfinite(values)
         with np.errstate(invalid="ignore"):
             return (np.where(known, values, 0.0) @ self.sources) / (known @ self.sources)
 
     def difference(self, one: str, other: str, trained: bool) -> Estimate:
-        """Return the mean of one method minus another."""
+        """Return the mean difference of two methods and its confidence interval."""
         first, second = (self.values[self.methods.index(name)] for name in (one, other))
         with np.errstate(invalid="ignore"):
             return estimate_mean(self.by_source(first - second), trained)
@@ -389,14 +391,14 @@ class _Setting:
 def _comparisons(
     setting: _Setting, ranked: list[str], metric: str, untrained: Collection[str]
 ) -> list[Comparison]:
-    """Compare the first of the methods, the best, with each of the others."""
+    """Compare the first method, which is the best, with each of the others."""
     pairs = [
         setting.difference(one, other, not {one, other} <= set(untrained))
         for one, other in combinations(ranked, 2)
     ]
     adjusted = holm([pair.p for pair in pairs])
     found = []
-    # The pairs of the first one come first.
+    # The pairs of the first method come first.
     for method, pair, p in zip(ranked[1:], pairs, adjusted, strict=False):
         margin = pair.mean, pair.low, pair.high
         if metric in _LOW_IS_GOOD:
@@ -407,7 +409,7 @@ def _comparisons(
 
 @dataclass(frozen=True)
 class LabelGain:
-    """What the last increase of annotated images brought the best method of a setting."""
+    """Gain of the best method of a setting from the last increase of annotated images."""
 
     dataset: str
     noise: str
@@ -415,38 +417,38 @@ class LabelGain:
     fewer: int
     more: int
     difference: float
-    """Mean AP with more annotated images minus that with fewer, paired by seed and image."""
+    """Mean AP with more minus mean AP with fewer annotated images, paired by seed and image."""
     low: float
     high: float
-    """95 % interval of the difference; NaN where there is none."""
+    """95 % confidence interval of the difference; NaN without an interval."""
     p: float
-    """Two-sided p-value, adjusted for the number of methods, of which the best was chosen."""
+    """Two-sided p-value, adjusted for the number of methods that the best was selected from."""
 
     @property
     def sentence(self) -> str:
-        """One sentence on whether more annotation would help."""
+        """One sentence on whether more annotated images would help."""
         change = (
             f"From {self.fewer} to {self.more} annotated images, AP of {self.method} changed by"
         )
         text = f"{change} {format_number(self.difference, 'AP', '+')}"
         if np.isnan(self.p):
             return (
-                f"{text}; whether that is more than chance could not be tested, with so few seeds "
-                "or test images."
+                f"{text}; there are too few seeds or test images to test whether this is "
+                "significant."
             )
         low, high = (format_number(value, "AP", "+") for value in (self.low, self.high))
-        text += f" (95 % interval {low} to {high})"
+        text += f" (95% CI {low} to {high})"
         if self.p > 1 - LEVEL:
-            return f"{text}: this study does not show whether more of them would help."
+            return f"{text}: not significant, so it is unclear whether more of them would help."
         if self.difference > 0:
-            return f"{text}: still more annotated images are likely to help."
-        return f"{text}: these added images did harm; check their masks."
+            return f"{text}: even more annotated images are likely to help."
+        return f"{text}: the added images significantly reduced AP; check their masks."
 
 
 def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
-    """Compare the two highest numbers of annotated images of the best method in each setting.
+    """Compare the two largest numbers of annotated images, for the best method of each setting.
 
-    The best one has the highest mean AP with the highest number.
+    It is the method with the highest mean AP at the largest number.
 
     Parameters
     ----------
@@ -456,7 +458,7 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
     Returns
     -------
     list of LabelGain
-        Sorted by dataset and noise level; none where there is but one number.
+        Sorted by dataset and noise level; empty if there is only one number.
     """
     scores = metrics[(metrics["metric"] == "AP") & (metrics["n_annotated"] > 0)]
     gains = []
@@ -466,8 +468,8 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
             continue
         *_, (fewer, more) = pairwise(counts)
         best = best_method(here[here["n_annotated"] == more], LABELS)
-        # Numbers take the place of methods, and methods of noise levels, so that the same pairing
-        # serves.
+        # To reuse the pairing of methods, the numbers take the place of methods, and the methods
+        # that of noise levels.
         ends = here[here["n_annotated"].isin([fewer, more])]
         turned = ends.assign(
             noise=ends["method"].astype(str), method=ends["n_annotated"].astype(str), n_annotated=1
@@ -485,17 +487,17 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
 
 
 def _over(comparisons: list[Comparison]) -> str:
-    return "; ".join(f"over {each.method} by {each.text}" for each in comparisons)
+    return "ahead of " + ", ".join(f"{each.method} by {each.text}" for each in comparisons)
 
 
 def _advice(undecided: list[Comparison]) -> str:
-    """What would make the intervals narrower."""
+    """What would make the confidence intervals narrower."""
     share = np.mean([each.from_seeds for each in undecided])
     if share > 0.6:
-        return "Most of what is uncertain is between trainings: add seeds to grid.seeds."
+        return "Most of the uncertainty is due to the seeds: add seeds to grid.seeds."
     if share < 0.4:
-        return "Most of what is uncertain is between images: annotate more of them to test on."
-    return "More seeds (grid.seeds) or more annotated images to test on would tell more."
+        return "Most of the uncertainty is due to the test images: annotate more test images."
+    return "More seeds (grid.seeds) or more annotated test images would reduce the uncertainty."
 
 
 def _listed(names: list[str]) -> str:

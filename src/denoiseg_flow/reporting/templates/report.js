@@ -13,7 +13,7 @@
     if (!range) continue;
     const split = () => one.style.setProperty("--share", `${range.value}%`);
     range.addEventListener("input", split);
-    split(); // a browser may restore the slider, but not the picture, on reload
+    split(); // on reload, a browser may restore the slider but not the image
     const frame = one.querySelector(".frame");
     const drag = (event) => {
       if (event.buttons !== 1) return;
