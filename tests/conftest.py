@@ -2,15 +2,20 @@
 
 import threading
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from denoiseg_flow.jobs import gpu_slots
 
+TESTS = Path(__file__).parent
+# Folders of tests that start Snakemake, SLURM, a browser or other programs that take seconds.
+INTEGRATION = {"faults", "slurm", "workflow"}
+
 # How long an example takes depends on what else the machine does.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+settings.register_profile("short", deadline=None, max_examples=25)
+settings.register_profile("long", deadline=None, max_examples=300)
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +25,24 @@ def no_slot(monkeypatch):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
+    help = "run the tests that take minutes as well, and more examples of each property"
+    parser.addoption("--long", action="store_true", help=help)
+
+
+def pytest_configure(config):
+    settings.load_profile("long" if config.getoption("--long") else "short")
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+    """Mark by folder; tests that share something run in one process, the longest ones first."""
+    items.sort(key=lambda item: "finished" not in item.fixturenames)
+    for item in items:
+        shared = "finished" if "finished" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(shared))
+        if item.path.relative_to(TESTS).parts[0] in INTEGRATION:
+            item.add_marker(pytest.mark.integration)
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,9 +12,8 @@ from typing import Any
 import psutil
 import pytest
 from cluster import Cluster, obstacle, running_cluster
+from snakemake_call import REPO, SNAKEMAKE
 
-REPO = Path(__file__).parents[2]
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
 WAIT = 600  # seconds that nothing here takes
 
 

@@ -1,12 +1,7 @@
 """Ways to run the workflow: as a user does, and script by script."""
 
 import importlib.util
-import re
-import subprocess
-import sys
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,27 +11,9 @@ import pytest
 import yaml
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, ResourceList, Wildcards
 from snakemake.utils import update_config
+from snakemake_call import REPO, call_snakemake
 
 from denoiseg_flow.study import configuration
-
-REPO = Path(__file__).parents[2]
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile")]
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a call of Snakemake came to."""
-
-    status: int
-    screen: str
-
-    @property
-    def jobs(self) -> dict[str, int]:
-        """Jobs by rule, as announced."""
-        stats = re.search(r"^job +count\n[- ]+\n(.*?)^total", self.screen, re.DOTALL | re.MULTILINE)
-        assert stats or "Nothing to be done" in self.screen, self.screen
-        rows = stats[1].splitlines() if stats else []
-        return defaultdict(int, {row.split()[0]: int(row.split()[1]) for row in rows})
 
 
 @pytest.fixture(scope="session")
@@ -46,31 +23,7 @@ def repo() -> Path:
 
 
 @pytest.fixture(scope="session")
-def snakemake_command() -> list[str]:
-    """The command line that users write, up to its options."""
-    return SNAKEMAKE
-
-
-@pytest.fixture(scope="session")
-def call_snakemake() -> Callable[..., Call]:
-    """Run Snakemake in a folder, on the config of that name unless it is None."""
-
-    def call(folder: Path, *options: Any, config: str | None = "test") -> Call:
-        configfile = ["--configfile", REPO / f"config/{config}.yaml"] if config else []
-        result = subprocess.run(
-            [*SNAKEMAKE, "--directory", folder, *configfile, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-        )
-        return Call(result.returncode, result.stdout)
-
-    return call
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory, call_snakemake) -> Path:
+def finished(tmp_path_factory) -> Path:
     """A folder in which config/test.yaml ran to its end; copy it before changing anything."""
     folder = tmp_path_factory.mktemp("finished")
     call = call_snakemake(folder, "--cores", "2")

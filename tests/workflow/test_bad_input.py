@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from snakemake_call import call_snakemake, dry_run
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.deployment.ledger import Entry, Record
+from denoiseg_flow.jobs import gpu_slots
 from denoiseg_flow.methods.classical import is_available
 from denoiseg_flow.methods.definition import as_dict
 from denoiseg_flow.study.grid import Grid
@@ -134,8 +136,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         ),
         (
             None,
-            ["grid={n_labeled: [2]}"],
-            "unknown config key 'grid.n_labeled'; did you mean 'n_annotated'?",
+            ["grid={n_anotated: [2]}"],
+            "unknown config key 'grid.n_anotated'; did you mean 'n_annotated'?",
         ),
         (
             None,
@@ -299,30 +301,30 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
     ],
 )
-def test_config(tmp_path, call_snakemake, files, config, sentence):
+def test_config(tmp_path, files, config, sentence):
     if files:
         files(tmp_path)
     before = set(tmp_path.iterdir())
-    call = call_snakemake(tmp_path, "--dry-run", "--config", *config)
+    call = dry_run(tmp_path, "--config", *config)
     assert call.status != 0
     assert sentence in call.screen
     assert "Traceback" not in call.screen
     assert set(tmp_path.iterdir()) - before <= {tmp_path / ".snakemake"}
 
 
-def test_predict_without_images(tmp_path, call_snakemake):
-    call = call_snakemake(tmp_path, "--dry-run", "predict")
+def test_predict_without_images(tmp_path):
+    call = dry_run(tmp_path, "predict")
     assert call.status != 0
     assert "config key 'predict.images' is missing: name the folder of new images" in call.screen
 
 
-def test_predict_to_a_missing_folder(tmp_path, call_snakemake):
-    call = call_snakemake(tmp_path, "--dry-run", "predict", "--config", "predict={images: nowhere}")
+def test_predict_to_a_missing_folder(tmp_path):
+    call = dry_run(tmp_path, "predict", "--config", "predict={images: nowhere}")
     assert call.status != 0
     assert "nowhere" in call.screen
 
 
-def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
+def test_predict_to_two_folders_of_one_name(tmp_path):
     """The second is refused before any job, unless it gets a name of its own."""
     for day in ("day1", "day2"):
         (tmp_path / day / "images").mkdir(parents=True)
@@ -336,7 +338,7 @@ def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
     def call(day, **options):
         asked = ", ".join(f"{key}: {value}" for key, value in options.items())
         asking = f"predict={{images: {day}/images, model: model.pt, {asked}}}"
-        return call_snakemake(tmp_path, "--dry-run", "predict", "--config", asking)
+        return dry_run(tmp_path, "predict", "--config", asking)
 
     refused = call("day2")
     assert refused.status != 0
@@ -350,13 +352,13 @@ def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
 
 
 @pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")
-def test_a_package_that_is_missing(tmp_path, call_snakemake):
-    call = call_snakemake(tmp_path, "--dry-run", "--config", "grid={methods: [bm3d]}")
+def test_a_package_that_is_missing(tmp_path):
+    call = dry_run(tmp_path, "--config", "grid={methods: [bm3d]}")
     assert call.status != 0
     assert "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`" in call.screen
 
 
-def test_another_definition_in_the_same_results(finished, tmp_path, call_snakemake):
+def test_another_definition_in_the_same_results(finished, tmp_path):
     """The results are as they were, and only runs of that method stand in the way."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -368,10 +370,10 @@ def test_another_definition_in_the_same_results(finished, tmp_path, call_snakema
     assert "Traceback" not in call.screen
     assert [path for path in before if not path.exists()] == []
     shutil.rmtree(folder / "results/runs/nuclei/n10/denoiseg")
-    assert call_snakemake(folder, "--dry-run", *options).jobs["train"] == 1
+    assert dry_run(folder, *options).jobs["train"] == 1
 
 
-def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
+def test_results_of_an_older_version(finished, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     record = folder / "results/study.json"
@@ -389,9 +391,7 @@ def test_results_of_an_older_version(finished, tmp_path, call_snakemake):
         ("cpu* (null)\ngpu gpu:2", "rule 'predict_run' requests 1 GPU in partition 'cpu'"),
     ],
 )
-def test_profile_that_does_not_fit_the_cluster(
-    tmp_path, call_snakemake, monkeypatch, partitions, sentence
-):
+def test_profile_that_does_not_fit_the_cluster(tmp_path, monkeypatch, partitions, sentence):
     """Before anything is submitted: sbatch is not called."""
     pytest.importorskip("snakemake_executor_plugin_slurm")
     for name, text in [
@@ -414,15 +414,15 @@ def test_profile_that_does_not_fit_the_cluster(
     assert not (folder / "results").exists()
 
 
-def test_more_gpus_than_there_are(tmp_path, call_snakemake, monkeypatch):
+def test_more_gpus_than_there_are(tmp_path, monkeypatch):
     """On a cluster, the limit counts what all of its nodes do together."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c,GPU-d")
-    call = call_snakemake(tmp_path, "--dry-run", "--resources", "gpu=8")
+    monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: [f"GPU-{name}" for name in "abcd"])
+    call = dry_run(tmp_path, "--resources", "gpu=8")
     assert call.status != 0
     assert "'gpu' of --resources is 8, but 4 visible GPU(s) with 1 job(s) each" in call.screen
     assert "Traceback" not in call.screen
     for more in (["--set-resources", "train:jobs_per_gpu=2"], ["--jobs", "8"]):
-        call = call_snakemake(tmp_path, "--dry-run", "--resources", "gpu=8", *more)
+        call = dry_run(tmp_path, "--resources", "gpu=8", *more)
         assert call.status == 0, call.screen
     assert {path.name for path in tmp_path.iterdir()} <= {".snakemake"}
 
@@ -560,7 +560,7 @@ def test_image_smaller_than_the_patch(user, config, run_script, refusal, tmp_pat
     assert "'patch_size'" in screen and "40 or less" in screen
 
 
-def test_whole_workflow_shows_the_sentence(user, call_snakemake, tmp_path):
+def test_whole_workflow_shows_the_sentence(user, tmp_path):
     image(holding(np.nan))(user)
     work = tmp_path / "work"
     work.mkdir()
@@ -658,7 +658,7 @@ def test_archive_that_leaves_its_folder(server, run_script, capsys, tmp_path):
     assert not list(tmp_path.rglob("escaped.txt")) and not list(tmp_path.rglob("fine.txt"))
 
 
-def test_no_network(call_snakemake, tmp_path, monkeypatch):
+def test_no_network(tmp_path, monkeypatch):
     """The whole workflow, where nobody answers."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as free:
@@ -699,7 +699,7 @@ def remount(disk, option):
 
 
 @needs_root
-def test_full_disk(small_disk, call_snakemake, tmp_path):
+def test_full_disk(small_disk, tmp_path):
     options = [
         *("--cores", "1", "--until", "prepare"),
         *("--config", f"pathvars={{results: {small_disk}}}"),
@@ -732,7 +732,7 @@ def test_read_only_disk(small_disk, user, refusal, tmp_path):
 
 
 @needs_root
-def test_read_only_results(small_disk, call_snakemake, tmp_path):
+def test_read_only_results(small_disk, tmp_path):
     remount(small_disk, "ro")
     options = ("--config", f"pathvars={{results: {small_disk}}}")
     call = call_snakemake(tmp_path, "--cores", "1", *options)
@@ -740,7 +740,7 @@ def test_read_only_results(small_disk, call_snakemake, tmp_path):
     assert f"Error: cannot use {small_disk}" in call.screen
     assert "the file system is read-only; choose another folder" in call.screen
     assert "Traceback" not in call.screen
-    assert call_snakemake(tmp_path, "--dry-run", *options).status == 0
+    assert dry_run(tmp_path, *options).status == 0
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +20,16 @@ from denoiseg_flow.models.model_file import load_model, save_model
 from denoiseg_flow.models.normalisation import Normalisation
 
 # bioimageio.core 0.11 needs bioimageio.spec 0.5.12, and that one an older pydantic than ours.
-PACKAGES = ("bioimageio.core==0.11.0", "pydantic<2.14", "torch")
+PACKAGES = ("bioimageio.core==0.11.0", "pydantic<2.14")
 OTHER_VERSIONS = ("bioimageio.spec", "pydantic", "pydantic_core")
 
 
 @pytest.fixture(scope="module")
 def bioimageio(tmp_path_factory, repo):
-    """Run the command ``bioimageio`` in an environment that has torch, but not denoiseg-flow."""
+    """Run the command ``bioimageio`` in an environment that has torch, but not denoiseg-flow.
+
+    Packages that are missing there come from this environment, but for those installed by a link.
+    """
     folder = tmp_path_factory.mktemp("environment")
     pins = (repo / "constraints.txt").read_text().splitlines()
     kept = [line for line in pins if line.partition("==")[0] not in OTHER_VERSIONS]
@@ -34,11 +38,13 @@ def bioimageio(tmp_path_factory, repo):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["BIOIMAGEIO_CACHE_PATH"] = str(folder / "cache")
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    (packages,) = (folder / "venv/lib").glob("python*/site-packages")
+    (packages / "missing.pth").write_text(sysconfig.get_path("purelib"))
     install = [python, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
     try:
         call = subprocess.run([*install, *PACKAGES], capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
-        pytest.skip("bioimageio.core and torch could not be installed within five minutes")
+        pytest.skip("bioimageio.core could not be installed within five minutes")
     if call.returncode:
         pytest.skip(f"bioimageio.core cannot be installed: {call.stderr.splitlines()[-1]}")
     found = subprocess.run(
@@ -79,19 +85,18 @@ def trained(finished, run):
     return finished / f"results/runs/nuclei/n10/{run}/seed1/model.pt"
 
 
-@pytest.mark.parametrize("run", ["n2v/annotated0", "denoiseg/annotated2", "sequential/annotated2"])
-def test_official_test_passes(finished, passes, run):
-    passes(trained(finished, run), min((finished / "results/data/nuclei/noisy/n10").glob("*.tif")))
+def test_official_test_passes_for_a_chain_of_models(finished, passes):
+    noisy = min((finished / "results/data/nuclei/noisy/n10").glob("*.tif"))
+    passes(trained(finished, "sequential/annotated2"), noisy)
 
 
 @pytest.mark.parametrize(
     "run, axes, layout",
     [
-        ("denoiseg/annotated2", "ZYX", Layout(3, patch_depth=4, z_factors=(1, 2))),
         ("n2v/annotated0", "CYX", Layout(channels=2)),
         ("denoiseg/annotated2", "CZYX", Layout(3, channels=2, patch_depth=4, plane_by_plane=True)),
     ],
-    ids=["volumes", "channels", "volumes of channels, plane by plane"],
+    ids=["denoised channels", "volumes of channels, plane by plane"],
 )
 def test_official_test_passes_for_other_images(finished, passes, tmp_path, run, axes, layout):
     """As a trained model would, but with random weights."""

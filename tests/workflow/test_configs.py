@@ -5,6 +5,7 @@ import pytest
 import tifffile
 import yaml
 from snakemake.utils import update_config
+from snakemake_call import call_snakemake
 
 from denoiseg_flow.methods.classical import is_available
 
@@ -68,7 +69,7 @@ def shrink(config, folders):
         *(f"paper/{name}" for name in ("n2v", "noise2self", "autoencoder")),
     ],
 )
-def test_every_config(name, tmp_path, repo, folders, call_snakemake):
+def test_every_config(name, tmp_path, repo, folders):
     config = {}
     for each in dict.fromkeys(["config", name]):
         update_config(config, yaml.safe_load((repo / f"config/{each}.yaml").read_text()))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from snakemake_call import call_snakemake
 
 TEXT = (
     """$(touch pwned) `touch pwned`; touch pwned & '" | touch pwned # %s {input} <results> \\n é"""
@@ -40,7 +41,7 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, call_snakemake):
+def study(tmp_path_factory):
     """A study in a folder of that name, of images of such names."""
     folder = tmp_path_factory.mktemp("hostile")
     rng = np.random.default_rng(0)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from snakemake_call import call_snakemake
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, measure
@@ -39,7 +40,7 @@ def dsb2018(tmp_path, source):
     return tmp_path
 
 
-def test_real_images(dsb2018, call_snakemake, repo):
+def test_real_images(dsb2018, repo):
     folders = f"images: {dsb2018}/images, masks: {dsb2018}/masks, clean: {dsb2018}/images"
     recipe = "epochs: 3, steps_per_epoch: 100, filters: 8"
     call = call_snakemake(

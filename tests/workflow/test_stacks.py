@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from snakemake_call import call_snakemake
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file, read_image
@@ -28,7 +29,7 @@ STUDY = (
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, call_snakemake):
+def study(tmp_path_factory):
     """A finished study of six stacks of nuclei, the second channel ten times as bright."""
     folder = tmp_path_factory.mktemp("stacks")
     options = {"n_images": N_STACKS, "size": SIDE, "depth": DEPTH, "z_step": 3.0}
@@ -95,7 +96,7 @@ def test_tables_report_and_trust_hold_all_of_them(study):
     assert f"{DEPTH}x{SIDE}x{SIDE} voxels" in page
 
 
-def test_models_on_new_stacks(study, tmp_path, call_snakemake):
+def test_models_on_new_stacks(study, tmp_path):
     """In OME-Zarr: the other channel stays as it is; one model of volumes, one of planes."""
     new = study / "new"
     pixels = read_image(study / "images/sim_0001.ome.tif")

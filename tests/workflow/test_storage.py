@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from snakemake_call import call_snakemake, dry_run
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.store import write_array
@@ -15,7 +16,7 @@ from denoiseg_flow.data.store import write_array
 RAW = "results/data/nuclei/raw"
 
 
-def test_jobs_run_in_the_container_of_the_config(tmp_path, call_snakemake, monkeypatch):
+def test_jobs_run_in_the_container_of_the_config(tmp_path, monkeypatch):
     """Apptainer is played by a script that notes how it is called, and runs the job as it is."""
     image, calls = tmp_path / "denoiseg-flow.sif", tmp_path / "calls"
     image.touch()
@@ -38,11 +39,9 @@ def test_jobs_run_in_the_container_of_the_config(tmp_path, call_snakemake, monke
 
 
 @pytest.mark.skipif(find_spec("snakemake_storage_plugin_s3") is not None, reason="it is installed")
-def test_a_bucket_without_the_plugin(tmp_path, call_snakemake):
+def test_a_bucket_without_the_plugin(tmp_path):
     remote = "{archived: {source: remote, url: s3://images/a.zip, format: folder, images: images}}"
-    call = call_snakemake(
-        tmp_path, "--dry-run", "--config", f"datasets={remote}", "grid={datasets: [archived]}"
-    )
+    call = dry_run(tmp_path, "--config", f"datasets={remote}", "grid={datasets: [archived]}")
     assert call.status != 0
     assert "The package snakemake-storage-plugin-s3 is not installed" in call.screen
 
@@ -70,7 +69,7 @@ def bucket(monkeypatch):
     server.stop()
 
 
-def test_an_archive_in_a_bucket(bucket, tmp_path, call_snakemake):
+def test_an_archive_in_a_bucket(bucket, tmp_path):
     bucket, server = bucket
     mask = np.zeros((64, 64), np.uint8)
     mask[10:20, 10:20], mask[40:50, 40:50] = 1, 2
@@ -92,7 +91,7 @@ def test_an_archive_in_a_bucket(bucket, tmp_path, call_snakemake):
     assert (tmp_path / "results/data/archived/archive.zip.sha256").exists()
 
 
-def test_results_in_a_bucket(bucket, tmp_path, call_snakemake):
+def test_results_in_a_bucket(bucket, tmp_path):
     bucket, server = bucket
     options = (
         *("--cores", "2", *server, "--default-storage-provider", "s3"),

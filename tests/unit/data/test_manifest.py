@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from refusals import refusal
 
@@ -120,7 +120,6 @@ def stacks(planes, annotated=True):
     return images.assign(source=files)
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(1, 60), min_size=3, max_size=12), st.booleans(), st.integers(0, 5))
 @example([2, 2, 40], True, 0)
 @example([3, 20, 3, 3], True, 0)

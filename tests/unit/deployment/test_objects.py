@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skimage as ski
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from denoiseg_flow.data.files.metadata import Metadata
@@ -54,7 +54,6 @@ def test_voxels_may_be_longer_than_wide():
     assert "area" not in table and "orientation" not in table
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_the_same_whatever_the_tiles(data):
     """As scikit-image measures the whole image at once, though objects begin in many tiles."""

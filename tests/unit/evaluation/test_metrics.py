@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import gaussian_filter
@@ -41,7 +41,6 @@ def no_warnings():
         yield
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.data(),
     st.one_of(

@@ -48,7 +48,6 @@ LEVELS = [
     {"kind": "bernoulli", "dropped": 0.1},
     {"kind": "salt_and_pepper", "flipped": 0.1},
     {"kind": "poisson_gaussian_bernoulli", "photons": 0.5, "sigma": 10, "dropped": 0.1},
-    {"kind": "structured", "sigma": 20, "length": 11, "axis": "x"},
     {"kind": "structured", "sigma": 20, "length": 11, "axis": "y"},
 ]
 
@@ -56,6 +55,7 @@ LEVELS = [
 @pytest.mark.parametrize("level", LEVELS, ids=lambda level: "-".join(map(str, level.values())))
 def test_noise_of_any_kind_is_known_where_it_is_left(clean, level):
     """And the truth, which leaves none, is not accused of anything."""
+    clean = clean[:10]
     noisy = [noisy_copy(x, level | {"seed": 0}, "n", str(k)) for k, x in enumerate(clean)]
     structure = noise_structure(noisy)
     for kept in (0.0, 0.8):

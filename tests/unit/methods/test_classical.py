@@ -81,12 +81,12 @@ def test_scale_covariance_dtype_and_shape(name, small):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float16"])
-def test_pixel_types_are_read_as_grey_levels(name, dtype, small):
-    image = np.clip(small[:24, :20] / 20, 0, 255).astype(dtype)
-    expected = denoise(name, image.astype(np.float64), parameter_of(name), 20.0)
-    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), 20.0), expected)
-    assert expected.max() > 100
+def test_pixel_types_are_read_as_grey_levels(name, small):
+    for dtype in ("uint8", "uint16", "int32", "float16"):
+        image = np.clip(small[:24, :20] / 20, 0, 255).astype(dtype)
+        expected = denoise(name, image.astype(np.float64), parameter_of(name), 20.0)
+        np.testing.assert_array_equal(denoise(name, image, parameter_of(name), 20.0), expected)
+        assert expected.max() > 100
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -97,11 +97,11 @@ def test_input_is_not_changed(name, small):
     np.testing.assert_array_equal(image, small)
 
 
-@pytest.mark.parametrize("sigma", [None, 0.0, 3.0])
 @pytest.mark.parametrize("name", METHODS)
-def test_constant_image_is_unchanged(name, sigma):
+def test_constant_image_is_unchanged(name):
     image = np.full((20, 24), 1000.3, np.float32)
-    np.testing.assert_array_equal(denoise(name, image, parameter_of(name), sigma), image)
+    for sigma in (None, 0.0, 3.0):
+        np.testing.assert_array_equal(denoise(name, image, parameter_of(name), sigma), image)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if DENOISERS[name].needs_noise])
@@ -162,7 +162,7 @@ def test_median_over_the_ball_within_the_volume(shape):
             np.testing.assert_allclose(denoise(name, image, radius), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(9, 11), (5, 5, 6), (2, 5, 6), (1, 9, 11)])
+@pytest.mark.parametrize("shape", [(5, 7), (4, 4, 5), (2, 4, 5), (1, 5, 7)])
 @pytest.mark.parametrize("name", ["donut_median", "median"])
 def test_only_the_donut_ignores_the_pixel_itself(name, shape):
     """Everywhere, near borders and corners too, where an image might be mirrored."""
@@ -277,7 +277,7 @@ def test_loss_of_the_calibration(small):
     image = small.astype(np.float64)
     grids = classical._subgrids(image.shape, 16)
     for name in ("gaussian", "median", "tv"):
-        values = classical.candidates(name)[1:4]
+        values = classical.candidates(name)[1:3]
         expected = []
         for value in values:
 
@@ -295,8 +295,7 @@ def test_loss_of_the_calibration(small):
         np.testing.assert_allclose(table["loss_self_supervised"], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("sigma", [10, 20])
-@pytest.mark.parametrize("name", ["gaussian", "tv"])
+@pytest.mark.parametrize("name, sigma", [("gaussian", 10), ("tv", 20)])
 def test_what_is_chosen_is_the_best_as_it_is_applied(name, sigma):
     """It is no better with another value, though fine lines are hard to foretell when hidden."""
     lines = simulator.simulate(n_images=3, size=96, structure="filaments", seed=3)
@@ -370,7 +369,7 @@ def test_figure_of_noise2self(camera):
     true error plus 0.01 at every radius.
     """
     clean, noisy = camera
-    radii = range(1, 7)
+    radii = range(1, 5)
     donut = calibrate("donut_median", radii, [noisy], clean=[clean])
     median = calibrate("median", radii, [noisy], clean=[clean])
     for table in (donut, median):
@@ -484,8 +483,13 @@ def test_no_voxel_reaches_what_foretells_it(shape):
     assert found == pytest.approx(2 * 100 * (1 + between), rel=0.06)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "median", "donut_median", "tv"])
-@pytest.mark.parametrize("shape", [(12, 40, 40), (4, 70, 70)])
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        *(("gaussian", (12, 40, 40)), ("median", (12, 40, 40))),
+        *(("donut_median", (4, 70, 70)), ("tv", (4, 70, 70))),
+    ],
+)
 def test_self_supervised_loss_is_the_true_error_and_the_variance(name, shape):
     rng = np.random.default_rng(0)
     clean = 300 * ndimage.gaussian_filter(rng.standard_normal(shape), 3)

@@ -33,9 +33,12 @@ def stratified(shape, fraction, rng):
     return as_mask(stratified_places(shape, fraction, rng), shape)
 
 
-@pytest.mark.parametrize("side", [1, 2, 2.7, 4, 8])
 @pytest.mark.parametrize(
-    "shape", [(64, 64), (13, 29), (8, 8), (5, 3), (8, 9, 10), (5, 12, 12), (2, 7, 9), (1, 16, 16)]
+    "side, shape",
+    [
+        *((1, (13, 29)), (2, (13, 29)), (2.7, (64, 64)), (4, (8, 8)), (8, (64, 64)), (4, (5, 3))),
+        *((2, (2, 7, 9)), (2.7, (8, 9, 10)), (4, (5, 12, 12)), (4, (1, 16, 16))),
+    ],
 )
 def test_every_position_is_equally_likely(rng, side, shape):
     """Each with the fraction asked for, also beside the border and where cells are cut."""
@@ -49,16 +52,27 @@ def test_every_position_is_equally_likely(rng, side, shape):
     assert (often - fraction).abs().max().item() <= 5 * sigma
 
 
-@pytest.mark.parametrize("fraction", [0.25, 0.1, 0.05, 0.03, 0.0198, 1 / 64, 0.01, 0.005])
-@pytest.mark.parametrize("shape", [(200, 64, 64), (20, 16, 40, 40)], ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    "shape, fraction",
+    [
+        *(((200, 64, 64), fraction) for fraction in (0.25, 0.05, 0.0198, 1 / 64, 0.005)),
+        *(((20, 16, 40, 40), fraction) for fraction in (0.1, 0.03, 0.01)),
+    ],
+)
 def test_fraction_is_the_one_asked_for(rng, shape, fraction):
     """In any number of dimensions, also where the cells have no whole sides."""
     found = stratified(shape, fraction, rng).float().mean().item()
     assert found == pytest.approx(fraction, rel=0.03)
 
 
-@pytest.mark.parametrize("fraction", [0.25, 0.05, 0.0198, 1 / 64, 0.01, 0.002])
-@pytest.mark.parametrize("shape", [(5, 32, 40), (16, 24, 24), (1, 64, 64), (64, 64)])
+@pytest.mark.parametrize(
+    "shape, fraction",
+    [
+        *(((5, 32, 40), fraction) for fraction in (0.25, 0.01)),
+        *(((1, 64, 64), fraction) for fraction in (0.0198, 0.002)),
+        *(((64, 64), 0.05), ((16, 24, 24), 1 / 64)),
+    ],
+)
 def test_fraction_over_many_draws(rng, shape, fraction):
     """Within the error of the mean, however thin the patches."""
     shares = stratified((2000, *shape), fraction, rng).float().flatten(1).mean(dim=1)
@@ -127,17 +141,16 @@ def test_uniform_is_drawn_evenly_from_the_cut_neighbourhood(rng, shape, side):
         assert np.abs(counts[allowed] - expected).max() < 5 * expected**0.5
 
 
-@pytest.mark.parametrize("shape", [(13, 17), (5, 9, 11), (1, 13, 17)])
-@pytest.mark.parametrize("side", [3, 5, 11])
+@pytest.mark.parametrize("side, shape", [(3, (13, 17)), (5, (5, 9, 11)), (11, (1, 13, 17))])
 @pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "uniform"])
 def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shape):
-    patches = torch.randn(3, *shape, generator=rng)
+    patches = torch.randn(2, *shape, generator=rng)
     places = stratified_places(patches.shape, 1 / 6, rng)
     masks = as_mask(places, patches.shape).numpy()
     many = [REPLACEMENTS[name](patches, places, side, rng) for _ in range(300)]
     drawn = torch.stack(many).numpy()  # (draw, batch, place)
     for number, patch in enumerate(patches.numpy()):
-        for column, place in enumerate(places[number].tolist()):
+        for column, place in list(enumerate(places[number].tolist()))[::3]:
             if place == patch.size:
                 continue
             seen = window(np.unravel_index(place, shape), reach_of(side, len(shape)))
@@ -165,29 +178,29 @@ def make_hidden(patches, rng, fraction=1 / 16, **fields):
     return hide(patches, method, fraction, structure, rng)
 
 
-@pytest.mark.parametrize("shape", [(33, 47), (5, 20, 31), (1, 33, 47)])
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 @pytest.mark.parametrize("name", REPLACEMENTS)
-def test_only_hidden_pixels_change(rng, name, struct_mask, shape):
+def test_only_hidden_pixels_change(rng, name, struct_mask):
     """Struct masks lie in one plane."""
-    patches = torch.randn(6, *shape, generator=rng)
-    before = patches.clone()
-    hidden, mask = make_hidden(patches, rng, masking=name, struct_mask=struct_mask)
-    assert torch.equal(patches, before)
-    changed = (hidden != patches).numpy()
-    structure = np.array([[1]] if struct_mask is None else struct_mask)
-    structure = structure.reshape([1] * (patches.dim() - 2) + list(structure.shape))
-    blind = scipy.ndimage.binary_dilation(mask.numpy(), structure)
-    assert not changed[~blind].any()
-    # One in 121 is replaced by itself in "uniform", more beside the border.
-    assert changed[blind].mean() > 0.9
+    for shape in ((33, 47), (5, 20, 31), (1, 33, 47)):
+        patches = torch.randn(6, *shape, generator=rng)
+        before = patches.clone()
+        hidden, mask = make_hidden(patches, rng, masking=name, struct_mask=struct_mask)
+        assert torch.equal(patches, before)
+        changed = (hidden != patches).numpy()
+        structure = np.array([[1]] if struct_mask is None else struct_mask)
+        structure = structure.reshape([1] * (patches.dim() - 2) + list(structure.shape))
+        blind = scipy.ndimage.binary_dilation(mask.numpy(), structure)
+        assert not changed[~blind].any()
+        # One in 121 is replaced by itself in "uniform", more beside the border.
+        assert changed[blind].mean() > 0.9
 
 
 @pytest.mark.parametrize("shape", [(60, 64, 64), (60, 5, 32, 32)])
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 def test_fraction_counts_all_pixels_of_struct_masks(rng, struct_mask, shape):
     patches = torch.randn(shape, generator=rng)
-    hidden, mask = make_hidden(patches, rng, masking="gaussian", struct_mask=struct_mask)
+    hidden, mask = make_hidden(patches, rng, masking="uniform", struct_mask=struct_mask)
     size = 1 if struct_mask is None else np.sum(struct_mask)
     assert mask.float().mean().item() == pytest.approx(1 / 16 / size, rel=0.05)
     # Masks overlap, and stand out over the border.
@@ -251,8 +264,11 @@ def gradients(patches, inputs_of, rng):
         yield place, inputs.detach(), gradient
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (5, 8, 12)], ids=["plane", "volume"])
-@pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
+@pytest.mark.parametrize(
+    "shape, struct_mask",
+    [((16, 16), None), ((16, 16), ROW), ((5, 8, 12), PLUS)],
+    ids=["plane", "plane, row", "volume, plus"],
+)
 @pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "uniform"])
 def test_hidden_pixels_do_not_reach_the_network(rng, name, struct_mask, shape):
     """The gradient by the true value is exactly zero, there and at all pixels of struct masks."""
@@ -360,23 +376,9 @@ def test_interpolation_is_the_mean_of_the_ring(rng, shape, ring):
 
 
 @pytest.mark.parametrize("name", ["grid_interpolate", "grid_zero"])
-@pytest.mark.parametrize("grid", [2, 4])
-def test_pixels_of_a_grid_do_not_reach_the_network(rng, name, grid):
-    patches = torch.randn(1, 8, 12, generator=rng)
-    for subset in range(grid**2):
-        mask = grid_mask(where(8, 12), grid, torch.tensor([subset]))
-        hidden = mask.nonzero(as_tuple=True)
-
-        def inputs_of(source, mask=mask):
-            return fill_grid(source, mask, name), mask
-
-        for _, _, gradient in gradients(patches, inputs_of, rng):
-            assert not gradient[hidden].any()
-
-
-@pytest.mark.parametrize("name", ["grid_interpolate", "grid_zero"])
-@pytest.mark.parametrize("grid", [2, 3, 4, 5])
-@pytest.mark.parametrize("shape", [(5, 8, 12), (2, 6, 6), (1, 8, 12), (8, 12)])
+@pytest.mark.parametrize(
+    "grid, shape", [(2, (8, 12)), (5, (8, 12)), (3, (5, 8, 12)), (4, (2, 6, 6)), (4, (1, 8, 12))]
+)
 def test_none_of_a_grid_reaches_any_output(rng, name, grid, shape):
     """Of all outputs at once, each with a random weight."""
     patches = torch.randn(1, *shape, generator=rng)

@@ -51,11 +51,10 @@ def test_output_has_four_channels_of_the_same_size(name, depth, height, width):
 
 
 @each_layout
-@pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_channel_is_denoised_beside_three_classes(name, channels, layout):
-    layout = replace(layout, channels=channels)
-    for mask_channel in (False, True):
+def test_every_channel_is_denoised_beside_three_classes(name, layout):
+    for channels, mask_channel in ((1, False), (1, True), (3, True)):
+        layout = replace(layout, channels=channels)
         network = build_network(name, 2, 2, mask_channel, layout)
         shape = layout.patch_shape(12)
         along = zip(shape, network.stride, strict=True)
@@ -349,7 +348,9 @@ def open_network(name, depth, layout=PLANES):
     [
         *[(name, depth, PLANES) for name in ("unet", "unet_blurpool") for depth in (1, 2, 3)],
         *[(name, 1, PLANES) for name in ("dncnn", "autoencoder")],
-        *[(name, 2, layout) for name in NETWORKS for layout in VOLUMES.values()],
+        *[("unet", 1, layout) for layout in (ISOTROPIC, UNSHRUNK)],
+        *[("unet", 2, layout) for layout in (COARSE, APART)],
+        *[("unet_blurpool", 1, ISOTROPIC), ("autoencoder", 2, COARSE), ("dncnn", 2, COARSE)],
     ],
 )
 def test_halo_holds_everything_that_matters_and_little_more(name, depth, layout):
@@ -416,8 +417,7 @@ def test_prediction_of_a_patch_does_not_depend_on_its_batch(layout):
 # Volumes
 
 
-@pytest.mark.parametrize("mask_channel", [False, True])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels, mask_channel", [(1, False), (2, True)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_plane_by_plane_is_the_network_on_each_plane(name, channels, mask_channel):
     """With the weights and statistics that a network for planes has."""
@@ -507,12 +507,11 @@ def test_networks_know_the_stride_of_their_layout():
 
 
 @each_layout
-@pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_folded_networks_predict_the_same(name, channels, layout):
-    layout = replace(layout, channels=channels)
+def test_folded_networks_predict_the_same(name, layout):
+    layout = replace(layout, channels=2)
     network = seeded(2, 4, name=name, layout=layout)
-    shape = (2, channels, *layout.patch_shape(24))
+    shape = (2, 2, *layout.patch_shape(24))
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for norm in network.modules():

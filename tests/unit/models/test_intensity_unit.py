@@ -26,7 +26,7 @@ from denoiseg_flow.training.training_images import TrainingImages
 
 CPU = torch.device("cpu")
 SCALES = st.integers(-40, 40).map(lambda exponent: 2.0**exponent)  # exact, of 1e-12 to 1e12
-FEW = settings(max_examples=4, deadline=None)
+FEW = settings(max_examples=4)
 JOINT = Method("joint", target="blind_spot", alpha=0.5)
 GRID = Method("grid", target="blind_spot", masking="grid_interpolate", alpha=1)
 DAE = Method("dae", target="clean", network="autoencoder", alpha=1)

@@ -91,9 +91,13 @@ def untiled_oriented(model, image):
     return mean[0], mean[1:]
 
 
-@pytest.mark.parametrize("tile", [4, 7, 30, 512])
-@pytest.mark.parametrize("shape", [(64, 64), (36, 52), (4, 40), (32, 4), (4, 4), (88, 12)])
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    "depth, shape, tile",
+    [
+        *((1, (36, 52), 7), (2, (36, 52), 4), (2, (64, 64), 30), (2, (88, 12), 30)),
+        *((2, (4, 40), 7), (2, (32, 4), 7), (2, (4, 4), 512)),
+    ],
+)
 def test_no_seams_in_any_orientation(make_model, depth, shape, tile):
     model, image = make_model(depth=depth), draw(shape)
     denoised, probabilities = stitched(oriented(model), image, tile=tile)
@@ -130,9 +134,13 @@ def test_turned_image_turned_prediction(make_model):
             assert (np.abs(difference).max() < 1e-4 * np.ptp(upright)) == equal
 
 
-@pytest.mark.parametrize("tile", [4, 7, 30, 512])
-@pytest.mark.parametrize("shape", [(64, 64), (37, 53), (1, 40), (33, 1), (1, 1), (3, 5), (90, 9)])
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    "depth, shape, tile",
+    [
+        *((1, (37, 53), 7), (2, (37, 53), 4), (2, (64, 64), 30), (2, (90, 9), 30)),
+        *((2, (1, 40), 7), (2, (33, 1), 4), (2, (3, 5), 4), (2, (1, 1), 512), (2, (90, 9), 512)),
+    ],
+)
 def test_no_seams(make_model, depth, shape, tile):
     model, image = make_model(depth=depth), draw(shape)
     denoised, probabilities = stitched(model, image, tile=tile)
@@ -213,14 +221,19 @@ def untiled_j_invariant(model, image):
     return result[: image.shape[0], : image.shape[1]] * std + mean
 
 
+# Every two of these properties meet in some method.
 GRIDS = [
     Method(
         "n2s", "noisy", "blind_spot", masking, grid=grid, mask_channel=told, network=name, alpha=1
     )
-    for name in ("unet", "unet_blurpool", "dncnn")
-    for masking in ("grid_interpolate", "grid_zero")
-    for told in (False, True)
-    for grid in (4, 5)
+    for name, masking, told, grid in [
+        ("unet", "grid_interpolate", False, 4),
+        ("unet", "grid_zero", True, 5),
+        ("unet_blurpool", "grid_interpolate", True, 4),
+        ("unet_blurpool", "grid_zero", False, 5),
+        ("dncnn", "grid_zero", False, 4),
+        ("dncnn", "grid_interpolate", True, 5),
+    ]
 ]
 
 
@@ -251,8 +264,8 @@ def test_j_invariance(make_model, method):
         assert (stitched_j_invariant(model, others, tile=tile)[hidden] != before[hidden]).any()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (23, 1)])
-@pytest.mark.parametrize("method", GRIDS, ids=words)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (13, 1)])
+@pytest.mark.parametrize("method", [GRIDS[0], GRIDS[1], GRIDS[4]], ids=words)
 def test_j_invariance_of_lines_of_pixels(make_model, method, shape):
     """Their mirrored copies are hidden with them."""
     model, image = make_model(method), draw(shape)
@@ -571,6 +584,10 @@ class Bright(nn.Module):
 
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
+# Less is in memory at once, so that images need not be large to have more pixels.
+tiled_prediction.TILE = 256
+tiled_instances.TILES[2] = (256, 256)
+predict_run.PIECE = tiled_components.PIECE = 2**16
 if not given["release"]:
     for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
         module.release = lambda array: None
@@ -579,7 +596,7 @@ model = TrainedModel(
     Normalisation((0.0,), (1.0,)), Bright(), threshold=Threshold(0.5, 1.0, 1),
 )
 peaks = []
-for side in (2400, given["side"]):
+for side in (800, given["side"]):
     path = Path(given["folder"], f"{side}.tif")
     image = tifffile.memmap(path, shape=(side, side), dtype=np.float32, photometric="minisblack")
     wave = np.sin(np.arange(side) / 7)
@@ -602,16 +619,14 @@ print(json.dumps({
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
-@pytest.mark.parametrize(
-    "way, released", [("components", True), ("watershed", True), ("watershed", False)]
-)
-def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, way, released):
+@pytest.mark.parametrize("released", [True, False])
+def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, released):
     """Input, denoised image, labels and heights take 4 bytes per pixel each: none is in memory.
 
     The same measurement without giving back the pages that were used shows that it can tell.
     """
-    side = 5000
-    recipe = as_dict(make_recipe(instances=way, preserve_mean=True))
+    side = 2400
+    recipe = as_dict(make_recipe(instances="watershed", preserve_mean=True))
     given = {"side": side, "folder": str(tmp_path), "release": released, "recipe": recipe}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -151,7 +151,6 @@ def test_seeds_of_volumes_are_numbered_in_raster_order(labels_of, small_tiles):
     st.tuples(st.integers(1, 12), st.integers(1, 2), st.integers(1, 20)),
     st.sampled_from(["components", "watershed"]),
 )
-@settings(max_examples=40)
 def test_any_tiling_of_volumes(shape, tile, own, way):
     """Tiles as they are predicted, and those in which seeds are found and grow."""
     rng = np.random.default_rng(0)

@@ -4,14 +4,13 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
+from snakemake_call import dry_run
 
 from denoiseg_flow import cli
 from denoiseg_flow.methods.definition import Method
@@ -47,14 +46,6 @@ def table(text):
     """Cells of the rows whose first cell is one name in code, by that name."""
     rows = re.findall(r"^\| `([\w.]+)` \| (.*) \|$", text, re.MULTILINE)
     return {name: cells.split(" | ") for name, cells in rows}
-
-
-def dry_run(folder, *options):
-    """What Snakemake would do, in words."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *options]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
 
 
 # --- config/README.md ---------------------------------------------------------------------------
@@ -189,9 +180,8 @@ def covers(patterns, path):
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
     """Paths that a study with simulated and downloaded images would write."""
-    text = dry_run(
+    call = dry_run(
         tmp_path_factory.mktemp("plan"),
-        *("--snakefile", ROOT / "Snakefile"),
         *("--configfile", ROOT / "config/dsb2018.yaml", ROOT / "config/test.yaml"),
         "--config",
         "datasets={n_4: {source: combine, of: [nuclei], n_train: 4}, "
@@ -199,8 +189,10 @@ def planned(tmp_path_factory):
         "grid={datasets: [nuclei, dsb2018_archive, n_4, n_6], "
         "methods: [denoiseg, n2v, n2s, median]}",
         "paper=noise2void",
+        config=None,
     )
-    lists = re.findall(r"^    (?:output|log|benchmark): (.+)$", text, re.MULTILINE)
+    assert call.status == 0, call.screen
+    lists = re.findall(r"^    (?:output|log|benchmark): (.+)$", call.screen, re.MULTILINE)
     made = {re.sub(r" \(.*\)$", "", path) for line in lists for path in line.split(", ")}
     return made | {"results/study.json"}  # which belongs to no job
 
@@ -280,9 +272,10 @@ def test_documented_module_plans_its_jobs(tmp_path, read_config):
     (tmp_path / "Snakefile").write_text(snippet.replace(path, str(ROOT / "Snakefile")))
     (tmp_path / "config").mkdir()
     shutil.copy(ROOT / "config/config.yaml", tmp_path / "config/denoiseg_flow.yaml")
-    text = dry_run(tmp_path, "--configfile", ROOT / "config/test.yaml")
-    assert "output: results/denoiseg_flow/tables/metrics.csv" in text
-    assert not re.search(r"(output|log|benchmark): results/(?!denoiseg_flow|n_scores)", text)
+    call = dry_run(tmp_path, snakefile=tmp_path / "Snakefile")
+    assert call.status == 0, call.screen
+    assert "output: results/denoiseg_flow/tables/metrics.csv" in call.screen
+    assert not re.search(r"(output|log|benchmark): results/(?!denoiseg_flow|n_scores)", call.screen)
 
 
 def test_graph_shows_the_rules():

@@ -347,7 +347,7 @@ def some(values):
     return st.lists(st.sampled_from(values), min_size=1, unique=True)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     noises=some(["n0", "n10", "n20"]),
     methods=some(METHODS),

@@ -164,8 +164,9 @@ def subsets_of():
     return subsets_of
 
 
-@pytest.mark.parametrize("masking", ["grid_interpolate", "grid_zero"])
-@pytest.mark.parametrize("grid", [3, 4, 5])
+@pytest.mark.parametrize(
+    "grid, masking", [(3, "grid_interpolate"), (4, "grid_zero"), (5, "grid_interpolate")]
+)
 def test_one_subset_of_the_grid_is_hidden_in_each_patch(
     look, layout, seen, subsets_of, batch, masking, grid
 ):

@@ -25,9 +25,8 @@ from denoiseg_flow.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (3, 17, 20), np.uint8)
 MEMORY = 2**24  # bytes, for files of at most a few thousand
-QUICK = settings(
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+LENIENT = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -82,7 +81,7 @@ FILES = {
 }
 
 
-@QUICK
+@LENIENT
 @given(st.sampled_from(sorted(FILES)), st.integers(0, 12), st.binary(max_size=300))
 def test_any_bytes_after_a_valid_beginning(tmp_path, name, kept, rest):
     path = tmp_path / name
@@ -90,7 +89,7 @@ def test_any_bytes_after_a_valid_beginning(tmp_path, name, kept, rest):
     look_at(path)
 
 
-@QUICK
+@LENIENT
 @given(
     st.sampled_from(sorted(FILES)),
     st.lists(st.tuples(st.integers(0, 10**9), st.binary(min_size=1, max_size=8)), max_size=4),
@@ -119,7 +118,7 @@ def store(tmp_path_factory):
     return path
 
 
-@settings(QUICK, max_examples=50)
+@LENIENT
 @given(st.data())
 def test_any_values_in_the_metadata_of_a_store(tmp_path, store, data):
     path = tmp_path / "a.zarr"
@@ -137,7 +136,7 @@ def test_any_values_in_the_metadata_of_a_store(tmp_path, store, data):
     look_at(path)
 
 
-@settings(QUICK, max_examples=60)
+@LENIENT
 @given(st.binary(max_size=100))
 def test_any_bytes_in_the_chunk_of_a_store(tmp_path, store, content):
     path = tmp_path / "a.zarr"
@@ -162,7 +161,7 @@ def pickles():
     return st.lists(st.one_of(pieces), max_size=30).map(lambda parts: b"\x80\x04" + b"".join(parts))
 
 
-@QUICK
+@LENIENT
 @given(st.one_of(st.binary(max_size=99), pickles()), st.booleans())
 def test_any_pickle_in_an_archive(tmp_path, content, as_objects):
     stream = io.BytesIO()
@@ -176,7 +175,7 @@ def test_any_pickle_in_an_archive(tmp_path, content, as_objects):
             pass
 
 
-@settings(QUICK, max_examples=60)
+@LENIENT
 @given(st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=9)), max_size=4), st.binary())
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_any_names_in_an_archive(tmp_path, members, damage):

@@ -300,7 +300,7 @@ def _images(draw):
     return kind, axes, tuple(shape), tuple(place)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(_images())
 def test_pieces_are_those_of_the_whole(tmp_path_factory, drawn):
     kind, axes, shape, place = drawn

@@ -180,7 +180,7 @@ def _files(draw):
     return pixels, separate, content, tags
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(_files(), st.data())
 def test_stored_numbers_are_read_whatever_the_tags(tmp_path_factory, drawn, data):
     pixels, separate, content, tags = drawn

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -53,7 +53,6 @@ def test_depth_of_none_means_images_of_one_plane():
     assert same(plane, next(simulator.simulate(size=32, depth=None, z_step=1)))
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     size=st.integers(16, 48),
     depth=st.integers(2, 12),
