@@ -315,7 +315,9 @@ def test_config(tmp_path, files, config, sentence):
 def test_predict_without_images(tmp_path):
     call = dry_run(tmp_path, "predict")
     assert call.status != 0
-    assert "config key 'predict.images' is missing: name the folder of new images" in call.screen
+    assert (
+        "config key 'predict.images' is missing: set it to the folder of new images" in call.screen
+    )
 
 
 def test_predict_to_a_missing_folder(tmp_path):
