@@ -13,7 +13,10 @@ configfile: workflow.source_path("config/config.yaml")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/start.smk"
 include: "workflow/rules/resources.smk"
+include: "workflow/rules/sources.smk"
+include: "workflow/rules/shown.smk"
 include: "workflow/rules/new_images.smk"
 
 
@@ -26,7 +29,7 @@ pathvars:
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
     run=RUN,
-    run_logs="<logs>/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}",
+    run_logs=f"<logs>/{AXES}",
 
 
 include: "workflow/rules/data.smk"
@@ -41,13 +44,6 @@ include: "workflow/rules/plan.smk"
 
 
 report: "workflow/report/workflow.rst"
-
-
-onstart:
-    lift_default_rate()
-    check_cluster()
-    if any(job.output for job in workflow.dag.needrun_jobs()):
-        record_start()
 
 
 rule all:

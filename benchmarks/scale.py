@@ -18,6 +18,7 @@ import record
 from systems import ROOT, parser, read_config
 
 from denoiseg_flow.evaluation.scoring import METRICS_COLUMNS, write_metrics
+from denoiseg_flow.study.contents import comparison
 from denoiseg_flow.study.grid import Grid
 
 GRIDS = ("dsb2018", "flywing", "mouse")
@@ -88,7 +89,7 @@ def write_scores(folder: Path, n_runs: int, n_images: int) -> list[str]:
 
 def measure_tables(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Return what it takes to read the scores of many runs and write all tables."""
-    study = Grid(read_config("paper/dsb2018.yaml")).comparison
+    study = comparison(Grid(read_config("paper/dsb2018.yaml")))
     study |= {"tables": ["segmentation", "denoising", "paired"]}  # the others read further files
     paths = write_scores(folder / "runs", options.runs, options.images)
     job = folder / "job.json"

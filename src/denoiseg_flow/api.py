@@ -57,7 +57,7 @@ FAST = Recipe(
     validation_patches=128,
     preserve_mean=True,
     instances="watershed",
-    test_time_augmentation=True,
+    test_time_augmentation=False,
 )
 
 _NAME = "image"

@@ -298,6 +298,7 @@ def read_config(path: Path, folder: Path) -> None:
     from denoiseg_flow.data.sources import check_sources
     from denoiseg_flow.errors import InputError
     from denoiseg_flow.study import configuration
+    from denoiseg_flow.study.feasibility import check_feasible
     from denoiseg_flow.study.grid import Grid
 
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
@@ -316,6 +317,7 @@ def read_config(path: Path, folder: Path) -> None:
     configuration.check(config, schema)
     configuration.fill_defaults(config, schema)
     grid = Grid(config)
+    check_feasible(grid)
     check_sources(config, grid.n_annotated)
     assert all(needed in grid.runs for run in grid.runs for needed in grid.upstream(run))
 

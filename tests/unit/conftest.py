@@ -19,7 +19,7 @@ from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
-from denoiseg_flow.study import configuration, grid
+from denoiseg_flow.study import configuration, feasibility, grid
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,7 +108,7 @@ def config(study, schema) -> dict[str, Any]:
 @pytest.fixture
 def elsewhere(monkeypatch) -> None:
     """A machine that has what configs may name: the optional BM3D, and folders with four masks."""
-    monkeypatch.setattr(grid, "is_available", lambda name: True)
+    monkeypatch.setattr(feasibility, "is_available", lambda name: True)
     monkeypatch.setattr(grid, "annotated_for_training", lambda *_: 4)
     monkeypatch.setattr(grid, "is_cross_validated", lambda *_: False)
 

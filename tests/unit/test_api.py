@@ -52,7 +52,7 @@ def test_predicts_as_the_command_does(make_model, tmp_path, dtype):
     model, image = make_model(), np.clip(GREY, 0, 255).astype(dtype)
     denoiseg_flow.save_model(model, tmp_path / "model.pt")
     write_image(tmp_path / "images/image.tif", image)
-    options = ["--out", f"{tmp_path}/out", "--device", "cpu", "--pixel-size", "0.5"]
+    options = ["--out", f"{tmp_path}/out", "--device", "cpu", "--pixel-size", "0.5", "0.5"]
     assert cli.main(["predict", f"{tmp_path}/model.pt", f"{tmp_path}/images", *options]) == 0
     loaded = denoiseg_flow.load_model(tmp_path / "model.pt", device="cpu")
     found = denoiseg_flow.predict(loaded, image, pixel_size=(0.5, 0.5))

@@ -164,7 +164,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             images_alone,
             [*OWN, "grid={methods: [n2v, supervised]}"],
             "config key 'methods.supervised.target' is 'clean', but dataset 'mine' has no clean "
-            "images; set 'datasets.mine.clean', or leave supervised out of grid.methods",
+            "images; set 'datasets.mine.clean', or remove supervised from grid.methods",
         ),
         (
             images_alone,
@@ -207,8 +207,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
                 "datasets={nuclei: {annotated: 3, split: {cross_validate_below: 8}}}",
                 "grid={n_annotated: [1]}",
             ],
-            "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset "
-            "nuclei are cross-validated",
+            "config key 'grid.n_annotated' contains 1, but the annotated images of dataset "
+            "'nuclei' are cross-validated",
         ),
         (no_masks, OWN_MASKS, "folder masks (config key `masks`) holds no image"),
         (
@@ -263,7 +263,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             stacks("ZYX", {"Z": 2, "Y": 1, "X": 1}),
             [*OWN, "datasets={mine: {dimensions: 3}}", "grid={methods: [bm3d]}"],
             "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
-            "dataset 'mine' is made of volumes; write 'planes: true'",
+            "dataset 'mine' is 3D; set 'planes: true'",
         ),
         (
             None,

@@ -1,5 +1,6 @@
 """config/test.yaml from its beginning to its end, again, changed, killed and imported."""
 
+import html
 import json
 import os
 import shutil
@@ -248,11 +249,12 @@ def test_five_annotated_images(finished, tmp_path, call_snakemake):
         losses = pd.read_csv(run / "metrics.tsv", sep="\t").query("metric.str.startswith('loss')")
         assert len(losses) == (5 if method == "denoiseg" else 0), "no clean image is known"
     report = (results / "report.html").read_text()
-    assert "The annotated images of mine are few" in report
+    assert "The few annotated images of mine were cross-validated" in report
     assert "Denoised images of mine, noise n0.</strong> Only denoiseg was measured" in report
     suggested = pd.read_csv(results / "suggestions/mine_n0.csv")
     assert set(suggested["image"]) == {"sim_0005", "sim_0006"}
     assert "The first 2 images to annotate" in report
+    assert html.escape(captions.FIGURES["suggestions"][1]) in report
 
 
 def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
@@ -270,6 +272,20 @@ def test_snakemake_report(finished, tmp_path, call_snakemake, monkeypatch):
     assert "Every combination of dataset, noise level, method" in text
     for figure in FIGURES:
         assert caption_of(figure) in text
+
+
+def test_captions_are_in_the_report_and_in_the_tables_that_snakemake_shows(finished):
+    """All images of this study are annotated, so the page suggests none."""
+    page = (finished / "results/report.html").read_text()
+    for figure in set(FIGURES) - {"suggestions_n10"}:
+        title, caption = captions.FIGURES[figure.removesuffix("_n10")]
+        assert title in page and html.escape(caption) in page
+    for table in TABLES:
+        title, caption = captions.TABLES[table]
+        shown = (finished / f"results/tables/{table}.html").read_text()
+        for text in (title, caption):
+            beginning = html.escape(text.partition("{")[0])
+            assert beginning in page and beginning in shown
 
 
 def test_snakemake_report_of_a_paper(tmp_path, call_snakemake):

@@ -167,6 +167,14 @@ def test_dataset_without_masks_beside_one_with(tmp_path, call_snakemake):
     assert "figures/lines/denoising_levels" in call.screen
 
 
+def test_every_job_of_more_than_seconds_is_measured(repo):
+    text = "".join(path.read_text() for path in repo.glob("workflow/rules/*.smk"))
+    rules = dict(re.findall(r"^rule (\w+):\n((?:    .*\n|\n(?=    ))*)", text, re.MULTILINE))
+    unmeasured = {name for name, body in rules.items() if "    benchmark:\n" not in body}
+    assert len(rules) > len(unmeasured)
+    assert unmeasured == {"split", "measure_costs", "plan", "tables_partial"}
+
+
 def test_every_config_is_planned_here(repo):
     found = {
         str(path.relative_to(repo / "config").with_suffix(""))

@@ -17,6 +17,8 @@ from denoiseg_flow.jobs.checksums import NAME
 from denoiseg_flow.methods.classical import candidates
 from denoiseg_flow.methods.definition import as_dict
 from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.reporting.study_report import SettingFiles, examples_of_runs
+from denoiseg_flow.study import contents
 from denoiseg_flow.study.grid import PURPOSES, Grid
 
 BENCHMARK = "s\th:m:s\tmax_rss\n1.5\t0:00:01\t100\n"
@@ -158,7 +160,7 @@ class Chain:
                 "published": [],
             },
             output={"metrics": self.tables / "metrics.csv"},
-            params={"study": self.grid.comparison},
+            params={"study": contents.comparison(self.grid)},
         )
         for rule in ("train", "predict_run"):
             for run in self.grid.runs:
@@ -211,7 +213,7 @@ class Chain:
     def make_report(self):
         metrics = {"metrics": self.tables / "metrics.csv"}
         histories = [self.of(run, "history.tsv") for run in self.grid.runs]
-        curves = self.grid.figures("nuclei")
+        curves = contents.figures(self.grid, "nuclei")
         for name in curves:
             self.call(
                 "plot",
@@ -219,9 +221,9 @@ class Chain:
                 output={"figure": self.drawing(name)},
                 params={
                     "methods": self.grid.method_names,
-                    "noises": self.grid.noise_descriptions,
-                    "denoisers": self.grid.calibrated_denoisers,
-                    "sizes": self.grid.training_sizes("nuclei"),
+                    "noises": contents.noise_descriptions(self.grid),
+                    "denoisers": contents.calibrated_denoisers(self.grid),
+                    "sizes": contents.training_sizes(self.grid, "nuclei"),
                 },
                 wildcards={"dataset": "nuclei", "figure": name},
             )
@@ -252,7 +254,7 @@ class Chain:
                     self.of(run, "predictions") for run in self.grid.examined(**setting)
                 ],
                 "checks": [self.checks / "nuclei_n10.json"],
-                "trust": [self.trust / "nuclei_n10.json"],
+                "findings": [self.trust / "nuclei_n10.json"],
                 "images": [self.trust / "nuclei_n10.csv"],
                 "residuals": self.drawing("residuals_n10")[:1],
                 "diagnostics": self.drawing("diagnostics_n10")[1:],
@@ -261,11 +263,9 @@ class Chain:
             },
             output={"report": self.report},
             params={
-                "study": self.grid.comparison,
+                "study": contents.comparison(self.grid),
                 "title": self.config["title"],
                 "notes": ["A note for the reader."],
-                "settings": [setting],
-                "segmented": [setting],
             },
         )
 
@@ -394,7 +394,8 @@ def test_aggregate(chain):
     assert len(metrics) == sum(len(pd.read_csv(path, sep="\t")) for path in files)
     assert set(metrics["method"]) == set(chain.grid.method_names)
     names = {path.name for path in chain.tables.iterdir()}
-    tables = {f"{t}.{end}" for t in chain.grid.tables for end in ("csv", "html", "md", "tex")}
+    shown = contents.tables(chain.grid)
+    tables = {f"{table}.{end}" for table in shown for end in ("csv", "html", "md", "tex")}
     assert names == {"metrics.csv", NAME} | tables
 
 
@@ -409,7 +410,7 @@ def test_measure_costs(chain):
 
 def test_plot(chain):
     advice = ["residuals_n10", "diagnostics_n10", "suggestions_n10"]
-    names = [*chain.grid.figures("nuclei"), "panel_n10", *advice]
+    names = [*contents.figures(chain.grid, "nuclei"), "panel_n10", *advice]
     assert {path.name for path in chain.figures.iterdir()} == {
         f"{name}.{end}" for name in names for end in ("svg", "png")
     }
@@ -438,15 +439,17 @@ def test_the_best_results_are_examined_and_shown(chain):
         assert f"nuclei, n10, {method}: worst image {best.idxmin()}" in chain.report.read_text()
 
 
-def test_images_that_nothing_ranks_are_not_called_better(chain, load_script):
+def test_images_that_nothing_ranks_are_not_called_better(chain):
     run = next(run for run in chain.grid.runs if run.method == "donut_median")
     metrics = pd.read_csv(chain.tables / "metrics.csv", dtype={"image": str})
-    examined = ({}, {"denoised": run}, {run: chain.of(run, "predictions")})
+    unread = dict.fromkeys(("checks", "findings", "images", "residuals", "diagnostics"))
+    predictions = {run: chain.of(run, "predictions")}
+    files = SettingFiles(
+        "nuclei", "n10", chain.prepared, chain.noisy, predictions=predictions, **unread
+    )
     names = {}
     for metric in ("PSNR", "loss_self_supervised"):
-        shown = load_script("report").sliders(
-            metrics[metrics["metric"] == metric], examined, chain.prepared, chain.noisy
-        )
+        shown = examples_of_runs(metrics[metrics["metric"] == metric], files, [run])
         names[metric] = [example.name.partition(": ")[2].rpartition(" ")[0] for example in shown]
     assert names["PSNR"] == ["worst image", "median image", "best image"]
     assert names["loss_self_supervised"] == ["image"] * 3

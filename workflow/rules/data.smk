@@ -9,6 +9,8 @@ rule fetch:
         raw=directory("<results>/data/{dataset}/raw"),
     log:
         "<logs>/{dataset}/fetch.log",
+    benchmark:
+        "<benchmarks>/{dataset}/fetch.tsv"
     wildcard_constraints:
         dataset=either(from_source("remote")),
     localrule: True
@@ -26,6 +28,8 @@ rule simulate:
         raw=directory("<results>/data/{dataset}/raw"),
     log:
         "<logs>/{dataset}/simulate.log",
+    benchmark:
+        "<benchmarks>/{dataset}/simulate.tsv"
     wildcard_constraints:
         dataset=either(from_source("simulate")),
     conda:
@@ -104,6 +108,8 @@ rule check:
         json="<results>/checks/{dataset}_{noise}.json",
     log:
         "<logs>/{dataset}/check/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/check/{noise}.tsv"
     # Before the trainings, which take longer: the warnings should appear in time.
     priority: 1
     conda:

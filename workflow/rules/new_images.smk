@@ -30,7 +30,7 @@ def new_images_folder(wildcards):
 def new_images_model(wildcards):
     """Return the model file for new images: the user's file, or the model of a run."""
     file = config["predict"]["model"]
-    return local(file) if file else run_path(GRID.new_images_run, "model.pt")
+    return local(file) if file else model_of(GRID.new_images_run)
 
 
 @cache

@@ -34,6 +34,6 @@ rule tables_partial:
         snakefile=SNAKEFILE.get_path_or_uri(secret_free=False),
         folders=FOLDERS,
         triggers=lambda wildcards: sorted(map(str, workflow.rerun_triggers)),
-        comparison=GRID.comparison,
+        comparison=contents.comparison(GRID),
     script:
         "../scripts/tables_partial.py"

@@ -14,6 +14,8 @@ rule predict_chunk:
         finished=local(CHUNK),
     log:
         f"<logs>/predict_chunk/{PREDICTED}/{{chunks}}/{{chunk}}.log",
+    benchmark:
+        f"<benchmarks>/predict_chunk/{PREDICTED}/{{chunks}}/{{chunk}}.tsv"
     wildcard_constraints:
         chunks=r"\d+",
         chunk=r"\d+",
@@ -46,6 +48,8 @@ rule predict:
         finished=local(f"<results>/predicted/{PREDICTED}/.finished"),
     log:
         f"<logs>/predict/{PREDICTED}.log",
+    benchmark:
+        f"<benchmarks>/predict/{PREDICTED}.tsv"
     # A failed image would fail again.
     retries: 0
     conda:

@@ -11,7 +11,7 @@ rule predict_run:
     log:
         "<run_logs>/predict_run.log",
     benchmark:
-        "<benchmarks>/predict_run/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}.tsv"
+        f"<benchmarks>/predict_run/{AXES}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     threads: 1

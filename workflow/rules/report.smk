@@ -13,6 +13,8 @@ rule plot:
         figure("<results>/figures/{dataset}/{figure}"),
     log:
         "<logs>/{dataset}/plot/{figure}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/plot/{figure}.tsv"
     wildcard_constraints:
         figure="label_curves|denoising_levels|training_curves|calibration|training_sizes",
     conda:
@@ -21,9 +23,9 @@ rule plot:
         mem_mb=memory_for_scores,
     params:
         methods=GRID.method_names,
-        noises=GRID.noise_descriptions,
-        denoisers=GRID.calibrated_denoisers,
-        sizes=lambda wildcards: GRID.training_sizes(wildcards.dataset),
+        noises=contents.noise_descriptions(GRID),
+        denoisers=contents.calibrated_denoisers(GRID),
+        sizes=lambda wildcards: contents.training_sizes(GRID, wildcards.dataset),
         caption=lambda wildcards: caption(wildcards.figure),
     script:
         "../scripts/plot.py"
@@ -34,20 +36,21 @@ rule plot_panel:
         metrics="<results>/tables/metrics.csv",
         prepared="<results>/data/{dataset}/prepared",
         noisy="<results>/data/{dataset}/noisy/{noise}",
-        predictions=example_predictions,
+        predictions=lambda wildcards: [
+            predictions_of(run) for run in example_runs(wildcards)
+        ],
     output:
         figure("<results>/figures/{dataset}/panel_{noise}"),
     log:
         "<logs>/{dataset}/plot_panel/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/plot_panel/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:
         mem_mb=memory_for_scores,
     params:
-        runs=lambda wildcards: [
-            run.as_dict()
-            for run in GRID.example_runs(wildcards.dataset, wildcards.noise)
-        ],
+        runs=lambda wildcards: [run.as_dict() for run in example_runs(wildcards)],
         caption=lambda wildcards: caption("panel"),
     script:
         "../scripts/plot_panel.py"
@@ -63,11 +66,11 @@ rule report:
         noisy=in_settings("<results>/data/{dataset}/noisy/{noise}"),
         predictions=[
             predictions_of(run)
-            for setting in SETTINGS
+            for setting in GRID.settings
             for run in GRID.examined(**setting)
         ],
         checks=in_settings("<results>/checks/{dataset}_{noise}.json"),
-        trust=in_settings("<results>/trust/{dataset}_{noise}.json"),
+        findings=in_settings("<results>/trust/{dataset}_{noise}.json"),
         images=in_settings("<results>/trust/{dataset}_{noise}.csv"),
         residuals=in_settings("<results>/figures/{dataset}/residuals_{noise}.png"),
         diagnostics=in_settings("<results>/figures/{dataset}/diagnostics_{noise}.svg"),
@@ -81,16 +84,16 @@ rule report:
         "<results>/report.html",
     log:
         "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:
         mem_mb=memory_for_scores,
     params:
         # As functions, because Snakemake would look for wildcards in plain text.
-        study=lambda wildcards: GRID.comparison,
+        study=lambda wildcards: contents.comparison(GRID),
         title=lambda wildcards: config["title"],
-        notes=lambda wildcards: GRID.notes,
-        settings=SETTINGS,
-        segmented=SEGMENTED,
+        notes=lambda wildcards: contents.notes(GRID),
     script:
         "../scripts/report.py"

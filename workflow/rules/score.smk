@@ -11,6 +11,8 @@ rule score:
         metrics="<run>/metrics.tsv",
     log:
         "<run_logs>/score.log",
+    benchmark:
+        f"<benchmarks>/score/{AXES}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:

@@ -7,23 +7,25 @@ rule aggregate:
         metrics=[run_path(run, "metrics.tsv") for run in GRID.scored_runs],
     output:
         metrics="<results>/tables/metrics.csv",
-        tables=[file for name in GRID.tables for file in table(name)],
+        tables=[file for name in contents.tables(GRID) for file in table(name)],
     log:
         "<logs>/aggregate.log",
+    benchmark:
+        "<benchmarks>/aggregate.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:
         mem_mb=memory_for_scores,
     params:
-        study=lambda wildcards: GRID.comparison,
+        study=lambda wildcards: contents.comparison(GRID),
     script:
         "../scripts/aggregate.py"
 
 
 rule measure_costs:
     input:
-        models=[run_path(run, "model.pt") for run in GRID.runs],
-        predictions=[run_path(run, "predictions") for run in GRID.runs],
+        models=[model_of(run) for run in GRID.runs],
+        predictions=[predictions_of(run) for run in GRID.runs],
     output:
         multiext("<benchmarks>/costs", ".html", ".csv", ".md", ".tex"),
     log:

@@ -7,17 +7,15 @@ rule train:
         prepared="<results>/data/{dataset}/prepared",
         images=input_images,
         # Stored in the model file, which is then all that is needed to predict new images.
-        input_model=lambda wildcards: run_path(
-            GRID.input_run(Run.of(wildcards)), "model.pt"
-        ),
-        init=lambda wildcards: run_path(GRID.init_run(Run.of(wildcards)), "model.pt"),
+        input_model=lambda wildcards: model_of(GRID.input_run(Run.of(wildcards))),
+        init=lambda wildcards: model_of(GRID.init_run(Run.of(wildcards))),
     output:
         model="<run>/model.pt",
         history="<run>/history.tsv",
     log:
         "<run_logs>/train.log",
     benchmark:
-        "<benchmarks>/train/{dataset}/{noise}/{method}/annotated{n_annotated}/seed{seed}.tsv"
+        f"<benchmarks>/train/{AXES}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     # One thread each: a study has more trainings than cores, and the numbers do not depend on the

@@ -20,6 +20,8 @@ rule trust:
         ),
     log:
         "<logs>/{dataset}/trust/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/trust/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
@@ -51,6 +53,8 @@ rule suggest:
         figure=figure("<results>/figures/{dataset}/suggestions_{noise}"),
     log:
         "<logs>/{dataset}/suggest/{noise}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/suggest/{noise}.tsv"
     conda:
         "../../envs/denoiseg_flow.yaml"
     threads: 1

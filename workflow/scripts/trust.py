@@ -2,23 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from denoiseg_flow import findings
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.store import open_plane
-from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.evaluation.trust import Denoised, Segmented, examine_results
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.reporting.figures.style import save
-from denoiseg_flow.reporting.figures.trust import ResidualExample, diagnostics, residual_panel
+from denoiseg_flow.reporting.figures.trust import diagnostics, residual_panel, suspicious_examples
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 from denoiseg_flow.reporting.tables.verdicts import best_run
 from denoiseg_flow.study.grid import DENOISED, LABELS, PURPOSES, Run
-
-N_SHOWN = 4
 
 
 def main(snakemake):
@@ -50,23 +44,10 @@ def main(snakemake):
         findings.write(trust.findings, Path(output.json))
         trust.images.to_csv(output.csv, index=False, lineterminator="\n")
         save(diagnostics(trust), Path(output.diagnostics[0]).with_suffix(""))
-        rows = examples(trust, noisy, denoised.predictions / "denoised") if denoised else []
+        rows = []
+        if denoised:
+            rows = suspicious_examples(trust, noisy, denoised.predictions / "denoised")
         save(residual_panel(rows), Path(output.residuals[0]).with_suffix(""))
-
-
-def examples(trust, noisy, denoised):
-    """What was removed from the images that are most suspicious."""
-    suspicious = trust.images["smoothed"] + trust.images["invented"]
-    order = suspicious.dropna().sort_values(ascending=False, kind="stable").index
-    return [
-        ResidualExample(
-            name,
-            np.asarray(open_plane(noisy / f"{name}.tif")),
-            np.asarray(open_plane(denoised / f"{name}.tif")),
-            load_residual(name, noisy, denoised, trust.noise),
-        )
-        for name in trust.images.loc[order[:N_SHOWN], "image"]
-    ]
 
 
 if "snakemake" in globals():

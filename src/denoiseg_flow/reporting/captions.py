@@ -1,4 +1,4 @@
-"""Titles and captions of figures, for the report page and for Snakemake's own report."""
+"""Titles and captions of tables and figures, for the report page and Snakemake's own report."""
 
 #: Title and caption of each kind of figure.
 FIGURES = {
@@ -54,5 +54,55 @@ FIGURES = {
         "What to annotate next",
         "Images to annotate next, in this order. Orange: the model is uncertain. Together, these "
         "images represent most of the images on which it is uncertain.",
+    ),
+}
+
+#: Title and caption of each table, with the names of what its results fill in.
+TABLES = {
+    "segmentation": (
+        "Segmentation",
+        "Segmentation quality by method and number of annotated training images (columns). "
+        "{metrics} {noise_levels} {error_bar} Bold: best in each column.",
+    ),
+    "denoising": (
+        "Denoising",
+        "Denoising quality by method and noise level (columns), compared with clean images. "
+        "{metrics} {noise_levels} {noise_sigmas}{error_bar} Bold: best in each column, except for "
+        "the noisy input (which is the same for all seeds).",
+    ),
+    "self_supervision": (
+        "Self-supervision",
+        "Prediction error at masked pixels. The self-supervised loss is the mean squared error "
+        "against the noisy image, the true error that against the clean image. If the noise is "
+        "independent between pixels and has mean zero, the two differ by the variance of the "
+        "noise, so the loss ranks methods without clean images. With clean images, the table shows "
+        "methods that mask the pixels of a grid: J-invariant, each pixel predicted while masked, "
+        "and in a single pass, in which the network sees all pixels. Without clean images, the "
+        "loss is measured for every denoiser at a quarter of the pixels, replaced by the mean of "
+        "their neighbours. {noise_levels} {error_bar}",
+    ),
+    "paired": (
+        "Paired differences from {reference}",
+        "Each method minus {reference}, by number of annotated training images (columns), paired "
+        "by seed and image. {metrics} Brackets: 95% confidence interval for new trainings and new "
+        "images ({seeds}; none with one seed, or with fewer than {min_images} images). Bold: "
+        "significantly different from {reference}, with p-values adjusted for the number of "
+        "methods in the column (Holm).",
+    ),
+    "paper": (
+        "In the layout of the {paper} paper",
+        "Denoising quality of methods without annotated images, and of the noisy input (the same "
+        "for all seeds). {metrics} {noise_levels} {error_bar} {sources}",
+    ),
+    "published": (
+        "Published numbers",
+        "Our means and published means, by number of annotated training images (columns). "
+        "{metrics} {error_bar} Published numbers have ± if the source gives it. Oracle: alpha was "
+        "chosen on the test set, so the comparison is not fair. Sources: {sources}.",
+    ),
+    "costs": (
+        "Costs",
+        "Total wall-clock time of the jobs, their median, and the peak resident memory of a job "
+        "(main memory, not GPU memory), as measured by Snakemake.{lost}",
     ),
 }

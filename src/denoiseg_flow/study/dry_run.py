@@ -1,4 +1,8 @@
-"""What Snakemake still has to do for a study: its own account of it, from a dry run."""
+"""What Snakemake still has to do for a study: its own account of it, from a dry run.
+
+The printed account is read, because Snakemake keeps its list of jobs to itself: in its API it is
+private, and a logger plugin would have to be a distribution of its own.
+"""
 
 import json
 import os

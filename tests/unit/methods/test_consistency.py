@@ -6,6 +6,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import down_samplings
 from denoiseg_flow.methods.networks import NETWORKS, build_network
 from denoiseg_flow.methods.networks.layout import volume_layout
+from denoiseg_flow.study.feasibility import check_feasible
 from denoiseg_flow.study.grid import Grid
 
 N2S = {"target": "blind_spot", "masking": "grid_interpolate", "alpha": 1}
@@ -14,7 +15,7 @@ BLIND = {"target": "blind_spot", "alpha": 1}
 
 def message(config):
     with pytest.raises(InputError) as caught:
-        Grid(config)
+        check_feasible(Grid(config))
     return str(caught.value)
 
 
@@ -28,7 +29,7 @@ def message_of(config, **fields):
 def test_what_does_not_fit_the_recipe_matters_only_where_it_is_used(config):
     config["methods"] |= {"wide": N2S | {"grid": 33}, "dae": BLIND | {"network": "autoencoder"}}
     config["recipes"]["fast"] |= {"depth": 1, "patch_size": 30}
-    Grid(config)
+    check_feasible(Grid(config))
     for name in ("wide", "dae"):
         config["grid"]["methods"] = [name]
         assert f"methods.{name}" in message(config)
@@ -177,7 +178,7 @@ def test_even_neighbourhood(config):
 
 def test_grid_larger_than_a_patch(config):
     config["methods"]["fits"] = N2S | {"grid": 32}
-    Grid(config)
+    check_feasible(Grid(config))
     assert message_of(config, **N2S, grid=33) == (
         "config key 'methods.new.grid' is 33, but a training patch, and so the smallest image, has "
         "only 32 pixels a side; write a smaller number, such as 4"
@@ -228,7 +229,7 @@ def test_struct_mask_without_its_centre(config):
 @pytest.mark.parametrize("rows, columns", [(1, 33), (33, 1)])
 def test_struct_mask_larger_than_a_patch(config, rows, columns):
     config["methods"]["fits"] = BLIND | {"struct_mask": [[1] * 31]}
-    Grid(config)
+    check_feasible(Grid(config))
     assert message_of(config, **BLIND, struct_mask=[[1] * columns] * rows) == (
         f"config key 'methods.new.struct_mask' has {rows}x{columns} pixels, more than a training "
         "patch (32x32); make it smaller, or 'recipes.fast.patch_size' larger"
@@ -256,7 +257,7 @@ def test_patches_must_fit_the_stride_of_the_network(config, network, depth):
     for size in range(32, 49):
         config["recipes"]["fast"] |= {"depth": depth, "patch_size": size}
         if size % stride == 0:
-            Grid(config)
+            check_feasible(Grid(config))
         else:
             assert f"'{network}' of methods.denoiseg" in message(config)
             assert message(config).endswith(f"needs a multiple of {stride}")

@@ -209,7 +209,7 @@ def test_summary_shows_fewest_and_most_labels_and_lists_all_settings():
     assert [text.count("0.500 ± 0.100")] == [2 + 3]
 
 
-@pytest.mark.parametrize("module", ["figures.curves", "figures.panels", "page"])
+@pytest.mark.parametrize("module", ["figures.curves", "figures.panels", "page", "study_report"])
 def test_torch_and_pyplot_stay_unloaded(module):
     code = (
         f"import sys, denoiseg_flow.reporting.{module}; "

@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.reporting import captions
-from denoiseg_flow.study import grid
+from denoiseg_flow.study import contents, grid
 from denoiseg_flow.study.configuration import check, fill_defaults, read_numbers
+from denoiseg_flow.study.feasibility import check_feasible
 from denoiseg_flow.study.grid import Grid
 
 SHIPPED = [
@@ -259,8 +260,10 @@ def test_shipped_configs_pass(read_config, schema, names):
     fill_defaults(config, schema)
     check(config, schema)
     study = grid.Grid(config)
+    check_feasible(study)
     assert study.scored_runs
-    drawn = {figure for dataset in config["grid"]["datasets"] for figure in study.figures(dataset)}
+    datasets = config["grid"]["datasets"]
+    drawn = {figure for dataset in datasets for figure in contents.figures(study, dataset)}
     assert drawn and drawn <= captions.FIGURES.keys()
 
 
@@ -499,7 +502,7 @@ def test_text_is_text_or_refused_in_a_sentence(config, schema, path, text):
     holder[last] = [text] if last == "methods" else text
     try:
         check(config, schema)
-        Grid(config)
+        check_feasible(Grid(config))
     except InputError as error:
         assert str(error).isprintable() and len(str(error)) < 500
     else:

@@ -5,9 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.methods import classical
-from denoiseg_flow.study import configuration
-from denoiseg_flow.study.grid import PURPOSES, SHORT, Grid, Run
+from denoiseg_flow.study import configuration, contents
+from denoiseg_flow.study.grid import PURPOSES, Grid, Run
 
 
 def message(config):
@@ -197,79 +196,6 @@ def test_unknown_reference(config):
     assert message(config).endswith("(config key grid.reference)")
 
 
-# Whether datasets and noise levels have what the methods need
-
-FOLDER = {"source": "folder", "images": "images", "masks": "masks"}
-N2N = {"target": "second_noisy", "alpha": 1}
-SUPERVISED = {"target": "clean", "alpha": 1}
-
-
-def with_method(config, fields, **axes):
-    """Study one more method alone."""
-    config["methods"]["new"] = fields
-    config["grid"] |= {"methods": ["new"]} | axes
-    return config
-
-
-def test_clean_targets_need_clean_images(config):
-    config["datasets"]["own"] = FOLDER
-    assert message(with_method(config, SUPERVISED, datasets=["nuclei", "own"])) == (
-        "config key 'methods.new.target' is 'clean', but dataset 'own' has no clean images; set "
-        "'datasets.own.clean', or leave new out of grid.methods"
-    )
-    config["datasets"]["own"] = FOLDER | {"clean": "clean"}
-    Grid(config)
-
-
-def test_a_second_copy_needs_noise(config):
-    assert message(with_method(config, N2N, noises=["n10", "n0"])) == (
-        "config key 'methods.new.target' is 'second_noisy', but noise level 'n0' adds no noise, so "
-        "that there is no second copy to draw; leave new out of grid.methods, or n0 out of "
-        "grid.noises"
-    )
-    select(config, noises=["n10"])
-
-
-@pytest.mark.parametrize(
-    "level, words",
-    [
-        ({"kind": "poisson", "photons": 2}, "poisson, photons 2"),
-        ({"kind": "gaussian_factor", "factor": 0.5}, "gaussian_factor, factor 0.5"),
-        ({"kind": "none"}, "none"),
-    ],
-)
-def test_known_noise_needs_a_standard_deviation(config, level, words):
-    config["noises"]["odd"] = level
-    fields = {"classical": "nlm", "noise_sigma": "known"}
-    assert message(with_method(config, fields, noises=["n10", "odd"])) == (
-        f"config key 'methods.new.noise_sigma' is 'known', but noise level 'odd' ({words}) has no "
-        "single standard deviation; write 'noise_sigma: estimated'"
-    )
-    select(config, noises=["n10"])
-
-
-def test_a_missing_package_is_named_with_the_way_to_install_it(config, monkeypatch):
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
-    assert message(with_method(config, {"classical": "bm3d"})) == (
-        "config key 'methods.new.classical' is 'bm3d', but that package is not installed; install "
-        "it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
-    )
-    select(config, methods=["n2v"])
-    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: name)
-    select(config, methods=["new"])
-
-
-def test_what_others_build_on_is_checked_too(config):
-    config["methods"]["supervised"] = SUPERVISED
-    config["datasets"]["own"] = FOLDER
-    fields = {"input": "supervised", "alpha": 0}
-    assert "'methods.supervised.target' is 'clean'" in message(
-        with_method(config, fields, datasets=["own"])
-    )
-
-
-# Datasets without masks
-
 LINES = {"source": "simulate", "structure": "filaments", "split": {"val": 0.2, "test": 0.2}}
 
 
@@ -291,119 +217,9 @@ def test_methods_that_segment_are_left_out_where_there_are_no_masks(config):
     ]
 
 
-@pytest.mark.parametrize(
-    "spec", [LINES, {"source": "folder", "images": "images", "clean": "images"}]
-)
-def test_a_study_of_denoising_alone(config, schema, spec):
-    """Nothing about segmentation, also where nobody says how many images are annotated."""
-    config["datasets"]["lines"] = spec
-    config["methods"] |= {"n2s": N2S, "median": {"classical": "median"}}
-    config["grid"] |= {
-        "datasets": ["lines"], "methods": ["n2v", "n2s", "median"], "reference": "n2v",
-    }  # fmt: skip
-    del config["grid"]["n_annotated"]
-    configuration.check(config, schema)
-    configuration.fill_defaults(config, schema)
-    grid = Grid(config)
-    assert {run.n_annotated for run in grid.runs} == {0}
-    assert len(grid.runs) == 3 * 2 * 2
-    assert grid.tables == ["denoising", "self_supervision", "paired"]
-    assert grid.figures("lines") == ["denoising_levels", "training_curves", "calibration"]
-    assert grid.n_annotated == {"lines": 0}
-    assert grid.summary["annotated images"] == []
-    assert grid.candidates("lines", "n10", "denoised")[0].method == "n2v"
-    assert grid.candidates("lines", "n10", "labels") == []
-
-
-def test_masks_are_needed_if_all_methods_segment(config):
-    config["datasets"]["lines"] = {"source": "folder", "images": "images"}
-    segmenting = ["baseline", "sequential", "denoiseg"]
-    config["grid"] |= {"datasets": ["nuclei", "lines"], "methods": segmenting}
-    assert message(config) == (
-        "dataset 'lines' has no masks, but all methods of grid.methods learn from masks; set "
-        "'datasets.lines.masks', or add a method that only denoises"
-    )
-    select(config, methods=[*segmenting, "n2v"])
-
-
-@pytest.mark.parametrize("methods", [["baseline"], ["n2v", "baseline"]])
-def test_label_counts_are_needed_by_methods_that_segment(config, methods):
-    config["grid"] |= {"n_annotated": [], "methods": methods}
-    assert message(config) == (
-        "config key 'grid.n_annotated' is missing, but method 'baseline' learns from annotated "
-        "images; say how many, such as [4]"
-    )
-    config["grid"]["methods"] = ["baseline"]
-    assert len(select(config, n_annotated=[4, 16]).runs) == 2 * 2 * 2
-
-
-# Tables and figures
-
-
 def test_methods_are_checked_even_if_not_selected(config):
     config["methods"]["idle"] = {"target": "none", "alpha": 1}
     assert "'methods.idle'" in message(config)
-
-
-@pytest.mark.parametrize(
-    "methods, tables",
-    [
-        (["n2v", "baseline", "denoiseg"], ["segmentation", "denoising", "paired"]),
-        (["n2v"], ["denoising"]),
-        (["baseline"], ["segmentation"]),
-        (["baseline", "sequential"], ["segmentation"]),
-        (["denoiseg"], ["segmentation", "denoising"]),
-    ],
-)
-def test_tables_that_a_study_can_fill(config, methods, tables):
-    assert select(config, methods=methods).tables == tables
-
-
-def test_no_denoising_table_without_truth(config):
-    config["datasets"]["own"] = {"source": "folder", "images": "images", "masks": "masks"}
-    grid = select(config, datasets=["own"])
-    assert grid.tables == ["segmentation", "self_supervision", "paired"]
-    assert grid.figures("own") == ["label_curves", "training_curves"]
-    grid = select(config, datasets=["own", "nuclei"])
-    assert "denoising" in grid.tables
-    assert grid.figures("own") == ["label_curves", "training_curves"]
-    assert grid.figures("nuclei") == ["label_curves", "denoising_levels", "training_curves"]
-
-
-def test_tables_and_figures_of_denoisers(config):
-    config["datasets"]["own"] = FOLDER
-    config["methods"] |= {
-        "n2s": N2S,
-        "median": {"classical": "median", "parameter": [1, 2]},
-        "nlm": {"classical": "nlm", "parameter": 0.8, "noise_sigma": "known"},
-        "tv": {"classical": "tv"},
-        "raw": {"classical": "raw"},
-    }
-    grid = select(config, methods=["n2s", "median", "nlm", "tv", "raw"], datasets=["nuclei", "own"])
-    assert grid.tables == ["denoising", "self_supervision"]
-    assert grid.judged_subsets("nuclei", "median") == []
-    assert grid.judged_subsets("own", "median") == ["test", "cross"]
-    figures = ["denoising_levels", "training_curves", "calibration"]
-    assert (grid.figures("nuclei"), grid.figures("own")) == (figures, figures[1:])
-    assert grid.calibrated_denoisers == {"median": "median", "tv": "tv"}
-    assert grid.noise_sigmas == {"nlm": "known", "tv": "estimated"}
-    grid = select(config, methods=["nlm", "raw"], datasets=["nuclei"])
-    assert (grid.tables, grid.figures("nuclei")) == (["denoising"], ["denoising_levels"])
-
-
-@pytest.mark.parametrize("paper", [None, "noise2self"])
-def test_a_table_in_the_shape_of_a_paper_is_asked_for(config, paper):
-    grid = Grid(config | {"paper": paper})
-    assert ("paper" in grid.tables) == (paper is not None)
-    assert grid.comparison["paper"] == paper
-
-
-def test_published_tables_are_those_of_the_denoiseg_paper(config):
-    for name, wanted in [("bsd68", False), ("camera", False), ("flywing", True)]:
-        config["datasets"]["nuclei"]["published"] = name
-        grid = Grid(config)
-        assert ("published" in grid.tables) == wanted
-        assert grid.published_datasets == {"nuclei": name}
 
 
 @pytest.mark.parametrize(
@@ -421,27 +237,6 @@ def test_published_tables_are_those_of_the_denoiseg_paper(config):
 def test_where_the_clean_truth_is_known(config, spec, known):
     config["datasets"]["nuclei"] = spec
     assert Grid(config).has_clean_truth("nuclei") is known
-
-
-def test_published_numbers(config):
-    assert Grid(config).published_datasets == {}
-    config["datasets"]["nuclei"]["published"] = "dsb"
-    config["datasets"]["idle"] = {"source": "simulate", "published": "mouse"}
-    grid = select(config, methods=["denoiseg_warm", "denoiseg", "n2v"])
-    assert grid.published_datasets == {"nuclei": "dsb"}
-    assert grid.published_methods == {"denoiseg": "denoiseg_alpha0.5", "n2v": "n2v"}
-    assert grid.tables[-1] == "published"
-    assert grid.comparison == {
-        "tables": ["segmentation", "denoising", "paired", "published"],
-        "paper": None,
-        "methods": ["denoiseg_warm", "denoiseg", "n2v"],
-        "noises": {"n10": "gaussian, sigma 10", "n20": "gaussian, sigma 20"},
-        "noise_sigmas": {},
-        "untrained": [],
-        "reference": "denoiseg",
-        "published_datasets": grid.published_datasets,
-        "published_methods": grid.published_methods,
-    }
 
 
 def test_examples_are_runs_of_the_study(config):
@@ -473,30 +268,6 @@ def test_candidates_are_the_runs_with_the_most_annotated_images(config):
     assert grid.candidates("nuclei", "n20", "denoised") == []
 
 
-def test_short_trainings_are_not_for_judging_methods(config):
-    """A kind of trainings, whatever the recipe is called; what is not trained has none."""
-    fast = config["recipes"]["fast"]
-    fast |= {"epochs": SHORT - 1, "steps_per_epoch": 1}
-    (note,) = Grid(config).notes
-    assert note.startswith(f"The recipe fast trains networks for {SHORT - 1} steps only")
-    fast["epochs"] = SHORT
-    assert Grid(config).notes == []
-    fast["epochs"] = 1
-    config["methods"]["median"] = {"classical": "median"}
-    assert select(config, methods=["median"], reference="median").notes == []
-
-
-def test_summary_names_every_axis(config):
-    assert Grid(config).summary == {
-        "datasets": ["nuclei"],
-        "noise levels": ["n10", "n20"],
-        "methods": ["n2v", "baseline", "sequential", "denoiseg", "denoiseg_warm"],
-        "annotated images": ["4", "16"],
-        "seeds": ["1", "2"],
-        "recipe": ["fast"],
-    }
-
-
 @pytest.mark.parametrize("name, expected", [("dsb2018", 1650), ("flywing", 825), ("mouse", 825)])
 def test_paper_grids(read_config, schema, name, expected):
     """3 noise levels, 11 methods that segment, 5 seeds; 10 label counts, or 5."""
@@ -515,7 +286,7 @@ def test_paper_grids(read_config, schema, name, expected):
     for method in used:
         recipe = grid.recipe_of(grid.methods[method])
         assert (recipe.depth, recipe.filters, recipe.batch_size) == (4, 32, 128)
-    assert grid.tables == ["segmentation", "denoising", "paired", "published"]
+    assert contents.tables(grid) == ["segmentation", "denoising", "paired", "published"]
 
 
 # Few annotated images
@@ -551,63 +322,20 @@ def test_all_annotated_images(few, annotated, below, wanted, expected):
     assert grid.is_cross_validated("nuclei") == (annotated < below)
 
 
-def refused(config, **axes):
-    with pytest.raises(InputError) as caught:
-        select(config, **axes)
-    return str(caught.value)
-
-
 def test_all_annotated_images_of_an_archive_are_not_known_yet(few):
     few["datasets"]["far"] = {
         "source": "remote", "url": "https://a.b/c.zip", "format": "denoiseg_npz", "split": "given",
     }  # fmt: skip
-    assert refused(few, datasets=["far"], n_annotated=["all"]) == (
-        "config key 'grid.n_annotated' has 'all', but how many masks dataset 'far' has is not "
-        "known before it is prepared; write numbers, such as [4]"
-    )
-
-
-def test_the_report_says_which_images_were_cross_validated(few):
-    few["notes"] = ["Mine."]
-    few["recipes"]["fast"]["epochs"] = SHORT
-    few["datasets"]["more"] = few["datasets"]["nuclei"] | {"annotated": 12}
-    own, note = select(few, datasets=["nuclei", "more"]).notes
-    assert own == "Mine."
-    assert note.startswith("The annotated images of nuclei are few, and so were cross-validated")
-    assert few["notes"] == ["Mine."]
-
-
-def test_cross_validation_needs_two_images(few):
-    assert refused(few, n_annotated=[1]) == (
-        "grid.n_annotated asks for 1 annotated image, but the annotated images of dataset nuclei "
-        "are cross-validated, each by a network that was trained on others: ask for 2 at least"
+    few["grid"] |= {"datasets": ["far"], "n_annotated": ["all"]}
+    assert message(few) == (
+        "config key 'grid.n_annotated' contains 'all', but the number of masks of dataset 'far' is "
+        "unknown until it is prepared; use numbers, e.g. [4]"
     )
 
 
 def test_the_folders_are_left_alone_where_nothing_asks_for_numbers(config):
     config["datasets"]["nuclei"] = {"source": "folder", "images": "nowhere", "masks": "nowhere"}
     assert Grid(config).runs
-
-
-def test_volumes_are_noted_for_the_reader(config):
-    config["datasets"]["deep"] = {"source": "simulate", "depth": 8, "n_images": 48}
-    config["recipes"]["fast"]["epochs"] = SHORT
-    assert select(config).notes == []
-    config["datasets"]["deep"] |= {"split": config["datasets"]["nuclei"]["split"]}
-    (note,) = select(config, datasets=["nuclei", "deep"]).notes
-    assert note.startswith("Pictures of deep show the middle plane of a volume")
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_bm3d_of_volumes_only_plane_by_plane(config):
-    config["datasets"]["nuclei"]["depth"] = 8
-    config["methods"]["bm3d"] = {"classical": "bm3d"}
-    assert refused(config, methods=["bm3d"]).startswith(
-        "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
-        "dataset 'nuclei' is made of volumes; write 'planes: true'"
-    )
-    config["methods"]["bm3d"]["planes"] = True
-    assert select(config, methods=["bm3d"]).runs
 
 
 # --- whatever the grid ---------------------------------------------------------------------------

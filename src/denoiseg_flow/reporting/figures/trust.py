@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from denoiseg_flow.data.painting import grey, intensity_window
-from denoiseg_flow.evaluation.residuals import WINDOW, Residual
+from denoiseg_flow.data.store import open_plane
+from denoiseg_flow.evaluation.residuals import WINDOW, Residual, load_residual
 from denoiseg_flow.evaluation.trust import Reliability, Trust
 from denoiseg_flow.findings import count
 from denoiseg_flow.reporting.figures.panels import FALSE, MISSED, show, titled_axes
@@ -20,6 +22,7 @@ from denoiseg_flow.reporting.figures.style import GREY, OKABE_ITO, STYLE, notice
 
 _TITLES = ("noisy input", "denoised", "residual")
 _X, _Y = OKABE_ITO[:2]
+_N_SHOWN = 4  # images, at most
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,27 @@ class ResidualExample:
     noisy: np.ndarray
     denoised: np.ndarray
     residual: Residual
+
+
+def suspicious_examples(trust: Trust, noisy: Path, denoised: Path) -> list[ResidualExample]:
+    """Return the images with the most oversmoothed or hallucinated windows.
+
+    Parameters
+    ----------
+    noisy, denoised
+        Folders of the images, ``{image}.tif`` each.
+    """
+    suspicious = trust.images["smoothed"] + trust.images["invented"]
+    order = suspicious.dropna().sort_values(ascending=False, kind="stable").index
+    return [
+        ResidualExample(
+            name,
+            np.asarray(open_plane(noisy / f"{name}.tif")),
+            np.asarray(open_plane(denoised / f"{name}.tif")),
+            load_residual(name, noisy, denoised, trust.noise),
+        )
+        for name in trust.images.loc[order[:_N_SHOWN], "image"]
+    ]
 
 
 def residual_panel(rows: list[ResidualExample]) -> Figure:

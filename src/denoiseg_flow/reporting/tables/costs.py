@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import Cell, Panel, Table, empty_table
 from denoiseg_flow.study.benchmarks import read_benchmark
 from denoiseg_flow.study.grid import Run
@@ -78,8 +79,9 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
         )
         .reset_index()
     )
+    title, caption = TABLES["costs"]
     if not rows:
-        return empty_table("Costs", "all benchmark files are missing or damaged", data)
+        return empty_table(title, "all benchmark files are missing or damaged", data)
     panel = Panel(
         "Costs per rule and method",
         ("rule", "method"),
@@ -98,9 +100,8 @@ def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
         ),
     )
     return Table(
-        "Costs",
-        "Total wall-clock time of the jobs, their median, and the peak resident memory of a job "
-        f"(main memory, not GPU memory), as measured by Snakemake.{note}",
+        title,
+        caption.format(lost=note),
         data,
         (panel,),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
     Table,
@@ -70,7 +71,8 @@ def paper_table(
         Published names by our names.
     """
     shape = PAPERS[paper]
-    title = f"In the layout of the {shape.title} paper"
+    title, caption = TABLES["paper"]
+    title = title.format(paper=shape.title)
     ours = denoising_summary(metrics, shape.metrics)
     ours = ours[ours["n_annotated"] == 0]
     if ours.empty:
@@ -94,9 +96,12 @@ def paper_table(
     data = order_rows(data, [NOISY_INPUT, *methods], noises, "status")
     return Table(
         title,
-        "Denoising quality of methods without annotated images, and of the noisy input (the same "
-        f"for all seeds). {definitions(_shown(data, shape))} "
-        f"{noise_levels(noises)} {error_bar(data)} {_sources(data)}",
+        caption.format(
+            metrics=definitions(_shown(data, shape)),
+            noise_levels=noise_levels(noises),
+            error_bar=error_bar(data),
+            sources=_sources(data),
+        ),
         data.drop(columns=["published_dataset", "published_method"]),
         tuple(
             _panel(heading, part, shape)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
     Panel,
@@ -66,9 +67,10 @@ def published_table(
         }
     )
     data = ours.merge(theirs, on=["published_dataset", *_JOIN])
+    title, caption = TABLES["published"]
     if data.empty:
         reason = "there are no published numbers for the settings of these runs"
-        return empty_table("Published numbers", reason, data)
+        return empty_table(title, reason, data)
     data["difference"] = (data["mean"] - data["published_mean"]).where(
         data["published_method"] != _ORACLE
     )
@@ -79,11 +81,12 @@ def published_table(
         for _, heading, part in split_panels(data, shown, ["dataset", "noise"])
     )
     return Table(
-        "Published numbers",
-        "Our means and published means, by number of annotated training images (columns). "
-        f"{definitions(shown)} {error_bar(data)} Published numbers have ± if the source gives it. "
-        "Oracle: alpha was chosen on the test set, so the comparison is not fair. "
-        f"Sources: {'; '.join(sorted(set(data['source'])))}.",
+        title,
+        caption.format(
+            metrics=definitions(shown),
+            error_bar=error_bar(data),
+            sources="; ".join(sorted(set(data["source"]))),
+        ),
         data.drop(columns="published_dataset"),
         panels,
     )

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 import pandas as pd
 
+from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.intervals import LEVEL, MIN_SOURCES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
@@ -68,13 +69,16 @@ def segmentation_table(
     """
     chosen = metrics["metric"].str.startswith("AP") | (metrics["metric"] == "SEG")
     data = order_rows(summarise(metrics[chosen]), methods, noises)
+    title, caption = TABLES["segmentation"]
     if data.empty:
-        return empty_table("Segmentation", "no annotated test image contains an object", data)
+        return empty_table(title, "no annotated test image contains an object", data)
     return Table(
-        "Segmentation",
-        "Segmentation quality by method and number of annotated training images (columns). "
-        f"{definitions(('AP', 'SEG'))} {noise_levels(noises)} {error_bar(data)} Bold: best in each "
-        "column.",
+        title,
+        caption.format(
+            metrics=definitions(("AP", "SEG")),
+            noise_levels=noise_levels(noises),
+            error_bar=error_bar(data),
+        ),
         data,
         tuple(
             wide_panel(heading, part, _mean_cells(part, "n_annotated"), ["method"], "n_annotated")
@@ -101,15 +105,18 @@ def denoising_table(
         Whether the strength of the noise was known or estimated, for methods that need it.
     """
     data = order_rows(denoising_summary(metrics, _DENOISING), [NOISY_INPUT, *methods], noises)
+    title, caption = TABLES["denoising"]
     if data.empty:
-        return empty_table("Denoising", "there are no clean test images", data)
+        return empty_table(title, "there are no clean test images", data)
     shown = [metric for metric in _DENOISING if (data["metric"] == metric).any()]
     return Table(
-        "Denoising",
-        "Denoising quality by method and noise level (columns), compared with clean images. "
-        f"{definitions(shown)} {noise_levels(noises)} {_noise_sources(noise_sigmas)}"
-        f"{error_bar(data)} Bold: best in each "
-        "column, except for the noisy input (which is the same for all seeds).",
+        title,
+        caption.format(
+            metrics=definitions(shown),
+            noise_levels=noise_levels(noises),
+            noise_sigmas=_noise_sources(noise_sigmas),
+            error_bar=error_bar(data),
+        ),
         data,
         tuple(
             wide_panel(
@@ -150,8 +157,9 @@ def self_supervision_table(
     judged = metrics.loc[metrics["metric"] == "loss_self_supervised", "method"].unique()
     chosen = metrics["method"].isin(judged) & metrics["metric"].isin(list(_SELF_SUPERVISION))
     data = order_rows(summarise(metrics[chosen]), methods, noises)
+    title, caption = TABLES["self_supervision"]
     if data.empty:
-        return empty_table("Self-supervision", "no loss at masked pixels was measured", data)
+        return empty_table(title, "no loss at masked pixels was measured", data)
     order = pd.CategoricalDtype(list(_SELF_SUPERVISION.values()), ordered=True)
     data["measure"] = data["metric"].map(_SELF_SUPERVISION).astype(order)
     panels = []
@@ -160,16 +168,8 @@ def self_supervision_table(
         heading = f"{dataset}, {noise}"
         panels.append(wide_panel(heading, part, cells, ["method", "n_annotated"], "measure"))
     return Table(
-        "Self-supervision",
-        "Prediction error at masked pixels. The self-supervised loss is the mean squared error "
-        "against the noisy image, the true error that against the clean image. If the noise is "
-        "independent between pixels and has mean zero, the two differ by the variance of the "
-        "noise, so the loss ranks methods without clean images. With clean images, the table shows "
-        "methods that mask the pixels of a grid: J-invariant, each pixel predicted while masked, "
-        "and in a single pass, in which the network sees all pixels. Without clean images, the "
-        "loss is measured for every denoiser at a quarter of the pixels, replaced by the mean of "
-        "their neighbours. "
-        f"{noise_levels(noises)} {error_bar(data)}",
+        title,
+        caption.format(noise_levels=noise_levels(noises), error_bar=error_bar(data)),
         data.drop(columns="measure"),
         tuple(panels),
     )
@@ -189,8 +189,9 @@ def paired_table(
     """
     differences = paired_differences(metrics, reference, COMPARED, untrained)
     data = order_rows(differences, methods, noises)
+    title, caption = TABLES["paired"]
+    title = title.format(reference=reference)
     if data.empty:
-        title = f"Paired differences from {reference}"
         return empty_table(title, f"no other method shares a metric with {reference}", data)
     shown = [metric for metric in COMPARED if (data["metric"] == metric).any()]
     panels = []
@@ -210,12 +211,13 @@ def paired_table(
             wide_panel(f"{heading}, minus {reference}", part, cells, ["method"], "n_annotated")
         )
     return Table(
-        f"Paired differences from {reference}",
-        f"Each method minus {reference}, by number of annotated training images (columns), paired "
-        f"by seed and image. {definitions(shown)} Brackets: 95% confidence interval for new "
-        f"trainings and new images ({seed_range(data)}; none with one seed, or with fewer than "
-        f"{MIN_SOURCES} images). Bold: significantly different from {reference}, with p-values "
-        "adjusted for the number of methods in the column (Holm).",
+        title,
+        caption.format(
+            reference=reference,
+            metrics=definitions(shown),
+            seeds=seed_range(data),
+            min_images=MIN_SOURCES,
+        ),
         data,
         tuple(panels),
     )

@@ -1,0 +1,162 @@
+"""Collect the contents of the report from the files of a study."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from denoiseg_flow import findings
+from denoiseg_flow.reporting.figures.examples import Example, rank_images, scores_of_images
+from denoiseg_flow.reporting.page import (
+    ReportAdvice,
+    ReportData,
+    ReportFigure,
+    ReportTable,
+    ReportTrust,
+    software_versions,
+)
+from denoiseg_flow.reporting.tables.comparison import comparison_tables
+from denoiseg_flow.reporting.tables.costs import benchmark_records, costs_table
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_methods, best_run, label_gains, recommend
+from denoiseg_flow.study.contents import summary
+from denoiseg_flow.study.grid import PURPOSES, Grid, Run
+
+
+@dataclass(frozen=True)
+class SettingFiles:
+    """The files of one dataset with one noise level.
+
+    Attributes
+    ----------
+    prepared, noisy
+        Folders of the dataset, and of its noisy images.
+    predictions
+        Folders of the runs that the report may show, see :meth:`Grid.examined`.
+    checks, findings
+        Findings in the data, and in the results (json).
+    images
+        Measures of each predicted image (csv).
+    residuals, diagnostics
+        Figures.
+    """
+
+    dataset: str
+    noise: str
+    prepared: Path
+    noisy: Path
+    predictions: Mapping[Run, Path]
+    checks: Path
+    findings: Path
+    images: Path
+    residuals: Path
+    diagnostics: Path
+
+
+@dataclass(frozen=True)
+class SuggestionFiles:
+    """The table (csv) and the figure of images to annotate next."""
+
+    dataset: str
+    noise: str
+    images: Path
+    figure: Path
+
+
+def gather_report(
+    grid: Grid,
+    study: Mapping[str, Any],
+    title: str,
+    notes: list[str],
+    metrics: Path,
+    benchmarks: Path,
+    published: tuple[Path | None, Path | None],
+    figures: Sequence[Path],
+    settings: Sequence[SettingFiles],
+    suggestions: Sequence[SuggestionFiles],
+) -> ReportData:
+    """Read the contents of the report of a study.
+
+    Parameters
+    ----------
+    study, published
+        See :func:`~denoiseg_flow.reporting.tables.comparison.comparison_tables`.
+    metrics
+        The ``metrics.csv`` of the study.
+    benchmarks
+        The workflow's ``<benchmarks>``.
+    figures
+        Files of the figures that compare methods.
+
+    Raises
+    ------
+    InputError
+        If the metrics are damaged.
+    """
+    scores = read_metrics_csv(metrics)
+    tables = comparison_tables(scores, study, *published)
+    trust, comparisons = [], []
+    for files in settings:
+        best = _best_runs(grid, scores, files)
+        trust.append(_read_trust(files, best))
+        comparisons += examples_of_runs(scores, files, dict.fromkeys(filter(None, best.values())))
+    return ReportData(
+        title=title,
+        study=summary(grid),
+        config=dict(grid.config),
+        verdicts=best_methods(scores, study["untrained"]),
+        gains=label_gains(scores),
+        recommendations=recommend(scores, study["untrained"]),
+        trust=trust,
+        advice=[_read_advice(files) for files in suggestions],
+        tables=[ReportTable.of(table) for table in tables.values()],
+        figures=[ReportFigure.of_file(path) for path in figures],
+        comparisons=comparisons,
+        run_times=ReportTable.of(costs_table(benchmark_records(grid.runs, benchmarks))),
+        software=software_versions(),
+        notes=notes,
+    )
+
+
+def _best_runs(grid: Grid, scores: pd.DataFrame, files: SettingFiles) -> dict[str, Run | None]:
+    """Return the best run for each purpose, which is the one that was examined."""
+    return {
+        purpose: best_run(scores, grid.candidates(files.dataset, files.noise, purpose), purpose)
+        for purpose in PURPOSES
+    }
+
+
+def _read_trust(files: SettingFiles, best: Mapping[str, Run | None]) -> ReportTrust:
+    return ReportTrust(
+        dataset=files.dataset,
+        noise=files.noise,
+        **best,
+        checks=findings.worst(findings.read(files.checks)),
+        findings=findings.read(files.findings),
+        images=pd.read_csv(files.images, dtype={"image": str}),
+        figures=[ReportFigure.of_file(path) for path in (files.residuals, files.diagnostics)],
+    )
+
+
+def _read_advice(files: SuggestionFiles) -> ReportAdvice:
+    images = pd.read_csv(files.images, dtype={"image": str})
+    return ReportAdvice(files.dataset, files.noise, images, ReportFigure.of_file(files.figure))
+
+
+def examples_of_runs(
+    scores: pd.DataFrame, files: SettingFiles, runs: Iterable[Run]
+) -> Iterator[Example]:
+    """Yield the worst, the median and the best test image of each run.
+
+    Without scores, these are three images, none of them called better than another.
+    """
+    for run in runs:
+        of_images = scores_of_images(scores, [run])
+        ranked = rank_images(of_images, files.predictions[run])
+        words = ["worst image", "median image", "best image"] if len(of_images) else ["image"] * 3
+        for word, number in zip(words, (0, len(ranked) // 2, -1), strict=True):
+            image = ranked[number]
+            name = f"{run.dataset}, {run.noise}, {run.method}: {word} {image}"
+            yield Example.load(name, image, files.prepared, files.noisy, files.predictions[run])

@@ -1,0 +1,147 @@
+"""The contents of a report: names of tables and figures, notes, and the axes of the study."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from denoiseg_flow.data.noise import describe
+from denoiseg_flow.data.sources import dimensions
+from denoiseg_flow.methods.classical import DENOISERS
+from denoiseg_flow.study.grid import Grid
+
+#: Trainings with fewer steps are too short to compare methods.
+SHORT = 400
+
+# Datasets of the DenoiSeg paper, whose tables have a form of their own.
+_DENOISEG = {"dsb", "flywing", "mouse"}
+
+
+def summary(grid: Grid) -> dict[str, list[str]]:
+    """Return the axes of a study as text, for the head of the report."""
+    axes = grid.config["grid"]
+    return {
+        "datasets": list(axes["datasets"]),
+        "noise levels": list(axes["noises"]),
+        "methods": list(axes["methods"]),
+        "annotated images": [str(count) for count in axes["n_annotated"]],
+        "seeds": [str(seed) for seed in axes["seeds"]],
+        "recipe": [grid.config["recipe"]],
+    }
+
+
+def notes(grid: Grid) -> list[str]:
+    """Return notes on the data and trainings, for the top of the report."""
+    datasets = grid.config["grid"]["datasets"]
+    cross_validated = [
+        f"The few annotated images of {dataset} were cross-validated: each was predicted and "
+        "scored by a network that was trained without it. The threshold was chosen on all of them, "
+        "which makes their scores slightly optimistic. Images without annotation were predicted by "
+        "the network that was trained on all annotated images."
+        for dataset in datasets
+        if grid.is_cross_validated(dataset)
+    ]
+    found = [*grid.config["notes"], *_short_trainings(grid), *cross_validated]
+    volumes = [name for name in datasets if dimensions(grid.config["datasets"], name) == 3]
+    if volumes:
+        found.append(
+            f"{', '.join(volumes)}: figures show the middle z-slice of each volume, and residuals "
+            "and noise are examined there. Objects and scores are those of the whole volume."
+        )
+    return found
+
+
+def _short_trainings(grid: Grid) -> Iterator[str]:
+    """Yield a note for each recipe with fewer than :data:`SHORT` steps."""
+    trained = [method for method in grid.shown_methods if not method.classical]
+    for recipe in sorted({grid.recipe_name(method) for method in trained}):
+        steps = grid.recipes[recipe].steps
+        if steps < SHORT:
+            yield (
+                f"The recipe {recipe} trains networks for only {steps} steps. That is enough to "
+                "try the workflow, but too few to compare methods: rounding errors alone change AP "
+                "by up to 0.05."
+            )
+
+
+def tables(grid: Grid) -> list[str]:
+    """Return the names of the tables of a study."""
+    scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
+    possible = {
+        "segmentation": any(method.segments for _, method in scored),
+        "denoising": any(
+            method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
+        ),
+        "self_supervision": any(
+            method.hides_grid or grid.judged_subsets(dataset, method.name)
+            for dataset, method in scored
+        ),
+        "paper": grid.config["paper"] is not None,
+        "paired": grid.config["grid"]["reference"] in grid.method_names
+        and len(grid.method_names) > 1,
+        "published": bool(_DENOISEG & set(_published(grid, "datasets").values())),
+    }
+    return [name for name, wanted in possible.items() if wanted]
+
+
+def comparison(grid: Grid) -> dict[str, Any]:
+    """Return what :func:`~denoiseg_flow.reporting.tables.comparison.comparison_tables` needs."""
+    return {
+        "tables": tables(grid),
+        "paper": grid.config["paper"],
+        "methods": grid.method_names,
+        "noises": noise_descriptions(grid),
+        "noise_sigmas": {
+            method.name: method.noise_sigma
+            for method in grid.shown_methods
+            if method.classical and DENOISERS[method.classical].needs_noise
+        },
+        "untrained": [method.name for method in grid.shown_methods if method.classical],
+        "reference": grid.config["grid"]["reference"],
+        "published_datasets": _published(grid, "datasets"),
+        "published_methods": _published(grid, "methods"),
+    }
+
+
+def _published(grid: Grid, axis: str) -> dict[str, str]:
+    """Return the published names of datasets or methods, for those with published numbers."""
+    specs = {name: grid.config[axis][name] for name in grid.config["grid"][axis]}
+    return {name: spec["published"] for name, spec in specs.items() if "published" in spec}
+
+
+def noise_descriptions(grid: Grid) -> dict[str, str]:
+    """Return the noise levels of a study with their kinds and parameters as text."""
+    return {name: describe(grid.config["noises"][name]) for name in grid.config["grid"]["noises"]}
+
+
+def figures(grid: Grid, dataset: str) -> list[str]:
+    """Return the names of the curves and diagrams of a dataset."""
+    names = dict.fromkeys(run.method for run in grid.scored_runs if run.dataset == dataset)
+    methods = [grid.methods[name] for name in names]
+    possible = {
+        "label_curves": any(method.segments for method in methods),
+        "denoising_levels": grid.has_clean_truth(dataset)
+        and any(method.denoises for method in methods),
+        "training_curves": any(not method.classical for method in methods),
+        "calibration": any(method.calibrated for method in methods),
+        "training_sizes": next(iter(training_sizes(grid, dataset)), None) == dataset
+        and grid.has_clean_truth(dataset),
+    }
+    return [name for name, wanted in possible.items() if wanted]
+
+
+def training_sizes(grid: Grid, dataset: str) -> dict[str, int]:
+    """Return the datasets that differ from a dataset only in their number of training images.
+
+    The dataset itself is included. The values are the numbers; empty if there are no others.
+    """
+    datasets = grid.config["datasets"]
+    family = {
+        name: datasets[name]["n_train"]
+        for name in grid.config["grid"]["datasets"]
+        if datasets[name].get("n_train") and datasets[name]["of"] == datasets[dataset].get("of")
+    }
+    return family if len(family) > 1 else {}
+
+
+def calibrated_denoisers(grid: Grid) -> dict[str, str]:
+    """Return the denoisers of the methods whose parameter the workflow chooses, by method."""
+    return {method.name: method.classical for method in grid.shown_methods if method.calibrated}

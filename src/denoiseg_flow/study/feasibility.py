@@ -1,0 +1,106 @@
+"""Check that recipes, datasets and noise levels have what the methods of a study need."""
+
+from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
+from denoiseg_flow.data.sources import dimensions, has_masks
+from denoiseg_flow.errors import InputError, shown
+from denoiseg_flow.methods.classical import HOW_TO_INSTALL_BM3D, is_available
+from denoiseg_flow.methods.consistency import check_size
+from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.study.grid import Grid
+
+
+def check_feasible(grid: Grid) -> None:
+    """Raise InputError if a method of a study cannot be used with its data, noise or recipe."""
+    _check_recipes(grid)
+    _check_masks(grid)
+    _check_cross_validation(grid)
+    for dataset, noise, name in dict.fromkeys(
+        (run.dataset, run.noise, run.method) for run in grid.runs
+    ):
+        _check_dataset(grid, grid.methods[name], dataset)
+        _check_noise(grid, grid.methods[name], noise)
+        _check_installed(grid.methods[name])
+    _check_new_images(grid)
+
+
+def _check_recipes(grid: Grid) -> None:
+    for name in dict.fromkeys(run.method for run in grid.runs):
+        method = grid.methods[name]
+        key = f"recipes.{grid.recipe_name(method)}"
+        check_size(method, grid.methods, grid.recipe_of, key)
+
+
+def _check_masks(grid: Grid) -> None:
+    axes = grid.config["grid"]
+    learning = [name for name in axes["methods"] if grid.uses_masks(name)]
+    for dataset in axes["datasets"]:
+        masks = has_masks(grid.config["datasets"], dataset)
+        if masks and learning and not axes["n_annotated"]:
+            raise InputError(
+                f"config key 'grid.n_annotated' is missing, but method '{learning[0]}' learns "
+                "from annotated images; set their number, e.g. [4]"
+            )
+        if not masks and learning == axes["methods"]:
+            raise InputError(
+                f"dataset '{dataset}' has no masks, but all methods of grid.methods learn from "
+                f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises"
+            )
+
+
+def _check_cross_validation(grid: Grid) -> None:
+    for run in grid.runs:
+        if run.n_annotated == 1 and grid.is_cross_validated(run.dataset):
+            raise InputError(
+                "config key 'grid.n_annotated' contains 1, but the annotated images of dataset "
+                f"'{run.dataset}' are cross-validated: each is predicted by a network that was "
+                "trained on the others; use at least 2"
+            )
+
+
+def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
+    if method.target == "clean" and not grid.has_clean_truth(dataset):
+        raise InputError(
+            f"config key 'methods.{method.name}.target' is 'clean', but dataset '{dataset}' has "
+            f"no clean images; set 'datasets.{dataset}.clean', or remove {method.name} from "
+            "grid.methods"
+        )
+    volumes = dimensions(grid.config["datasets"], dataset) == 3
+    if method.classical == "bm3d" and volumes and not method.planes:
+        raise InputError(
+            f"config key 'methods.{method.name}.classical' is 'bm3d', which is defined for planes "
+            f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
+            f"separately, or remove {method.name} from grid.methods"
+        )
+
+
+def _check_noise(grid: Grid, method: Method, noise: str) -> None:
+    level = grid.config["noises"][noise]
+    if method.target == "second_noisy" and not draws_noise(level):
+        raise InputError(
+            f"config key 'methods.{method.name}.target' is 'second_noisy', but noise level "
+            f"'{noise}' adds no noise, so there is no second noisy copy; remove {method.name} from "
+            f"grid.methods, or {noise} from grid.noises"
+        )
+    if method.noise_sigma == "known" and standard_deviation(level) is None:
+        raise InputError(
+            f"config key 'methods.{method.name}.noise_sigma' is 'known', but noise level "
+            f"'{noise}' ({describe(level)}) has no single standard deviation; set "
+            "'noise_sigma: estimated'"
+        )
+
+
+def _check_installed(method: Method) -> None:
+    if method.classical and not is_available(method.classical):
+        raise InputError(
+            f"config key 'methods.{method.name}.classical' is '{method.classical}', but that "
+            f"package is not installed; {HOW_TO_INSTALL_BM3D}"
+        )
+
+
+def _check_new_images(grid: Grid) -> None:
+    name = grid.config["predict"]["method"]
+    if name is not None and name not in grid.method_names:
+        raise InputError(
+            f"config key 'predict.method' is {shown(name)}, which is not in grid.methods; "
+            f"available: {', '.join(grid.method_names)}"
+        )

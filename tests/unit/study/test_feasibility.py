@@ -1,0 +1,136 @@
+"""Whether datasets, noise levels and recipes have what the methods need."""
+
+import pytest
+
+from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods import classical
+from denoiseg_flow.study.feasibility import check_feasible
+from denoiseg_flow.study.grid import Grid
+
+
+def message(config):
+    grid = Grid(config)
+    with pytest.raises(InputError) as caught:
+        check_feasible(grid)
+    return str(caught.value)
+
+
+def accept(config, **axes):
+    config["grid"] |= axes
+    grid = Grid(config)
+    check_feasible(grid)
+    return grid
+
+
+FOLDER = {"source": "folder", "images": "images", "masks": "masks"}
+N2N = {"target": "second_noisy", "alpha": 1}
+SUPERVISED = {"target": "clean", "alpha": 1}
+
+
+def with_method(config, fields, **axes):
+    """Study one more method alone."""
+    config["methods"]["new"] = fields
+    config["grid"] |= {"methods": ["new"]} | axes
+    return config
+
+
+def test_clean_targets_need_clean_images(config):
+    config["datasets"]["own"] = FOLDER
+    assert message(with_method(config, SUPERVISED, datasets=["nuclei", "own"])) == (
+        "config key 'methods.new.target' is 'clean', but dataset 'own' has no clean images; set "
+        "'datasets.own.clean', or remove new from grid.methods"
+    )
+    config["datasets"]["own"] = FOLDER | {"clean": "clean"}
+    accept(config)
+
+
+def test_a_second_copy_needs_noise(config):
+    assert message(with_method(config, N2N, noises=["n10", "n0"])) == (
+        "config key 'methods.new.target' is 'second_noisy', but noise level 'n0' adds no noise, so "
+        "there is no second noisy copy; remove new from grid.methods, or n0 from grid.noises"
+    )
+    accept(config, noises=["n10"])
+
+
+@pytest.mark.parametrize(
+    "level, words",
+    [
+        ({"kind": "poisson", "photons": 2}, "poisson, photons 2"),
+        ({"kind": "gaussian_factor", "factor": 0.5}, "gaussian_factor, factor 0.5"),
+        ({"kind": "none"}, "none"),
+    ],
+)
+def test_known_noise_needs_a_standard_deviation(config, level, words):
+    config["noises"]["odd"] = level
+    fields = {"classical": "nlm", "noise_sigma": "known"}
+    assert message(with_method(config, fields, noises=["n10", "odd"])) == (
+        f"config key 'methods.new.noise_sigma' is 'known', but noise level 'odd' ({words}) has no "
+        "single standard deviation; set 'noise_sigma: estimated'"
+    )
+    accept(config, noises=["n10"])
+
+
+def test_a_missing_package_is_named_with_the_way_to_install_it(config, monkeypatch):
+    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: None)
+    assert message(with_method(config, {"classical": "bm3d"})) == (
+        "config key 'methods.new.classical' is 'bm3d', but that package is not installed; install "
+        "it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
+    )
+    accept(config, methods=["n2v"])
+    monkeypatch.setattr(classical.importlib.util, "find_spec", lambda name: name)
+    accept(config, methods=["new"])
+
+
+def test_what_others_build_on_is_checked_too(config):
+    config["methods"]["supervised"] = SUPERVISED
+    config["datasets"]["own"] = FOLDER
+    fields = {"input": "supervised", "alpha": 0}
+    assert "'methods.supervised.target' is 'clean'" in message(
+        with_method(config, fields, datasets=["own"])
+    )
+
+
+def test_masks_are_needed_if_all_methods_segment(config):
+    config["datasets"]["lines"] = {"source": "folder", "images": "images"}
+    segmenting = ["baseline", "sequential", "denoiseg"]
+    config["grid"] |= {"datasets": ["nuclei", "lines"], "methods": segmenting}
+    assert message(config) == (
+        "dataset 'lines' has no masks, but all methods of grid.methods learn from masks; set "
+        "'datasets.lines.masks', or add a method that only denoises"
+    )
+    accept(config, methods=[*segmenting, "n2v"])
+
+
+@pytest.mark.parametrize("methods", [["baseline"], ["n2v", "baseline"]])
+def test_label_counts_are_needed_by_methods_that_segment(config, methods):
+    config["grid"] |= {"n_annotated": [], "methods": methods}
+    assert message(config) == (
+        "config key 'grid.n_annotated' is missing, but method 'baseline' learns from annotated "
+        "images; set their number, e.g. [4]"
+    )
+    config["grid"]["methods"] = ["baseline"]
+    assert len(accept(config, n_annotated=[4, 16]).runs) == 2 * 2 * 2
+
+
+def test_cross_validation_needs_two_images(config):
+    config["datasets"]["nuclei"] |= {"n_images": 12, "annotated": 5}
+    config["datasets"]["nuclei"]["split"] |= {"cross_validate_below": 8}
+    config["grid"]["n_annotated"] = [1]
+    assert message(config) == (
+        "config key 'grid.n_annotated' contains 1, but the annotated images of dataset 'nuclei' "
+        "are cross-validated: each is predicted by a network that was trained on the others; use "
+        "at least 2"
+    )
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_bm3d_of_volumes_only_plane_by_plane(config):
+    config["datasets"]["nuclei"]["depth"] = 8
+    config["methods"]["bm3d"] = {"classical": "bm3d"}
+    config["grid"]["methods"] = ["bm3d"]
+    assert message(config).startswith(
+        "config key 'methods.bm3d.classical' is 'bm3d', which is defined for planes only, but "
+        "dataset 'nuclei' is 3D; set 'planes: true'"
+    )
+    config["methods"]["bm3d"]["planes"] = True
+    accept(config)
