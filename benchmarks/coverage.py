@@ -1,9 +1,9 @@
-"""Are the intervals of the report wide enough, and its recommendations seldom false?
+"""Measure the coverage of the intervals in the report, and the rate of false recommendations.
 
-Studies are simulated in which all methods are equally good. How much trainings, images and the
-rest differ is taken from studies that were run: from the differences of all pairs of methods in
-their metrics.csv, seed by image. Trainings are normal draws, of which too few are known for more;
-what images and the rest add is drawn from what was found, with its tails and its asymmetry.
+Simulates studies in which all methods are equally good. The variance between trainings, between
+images and of the remainder is taken from real studies: from the differences of all pairs of methods
+in their metrics.csv, seed by image. Effects of trainings are normal, because too few are known for
+more; effects of images and remainders are drawn from the observed ones, tails included.
 """
 
 import argparse

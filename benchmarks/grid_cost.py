@@ -1,7 +1,7 @@
-"""What does the paper's full grid cost, judged by a reduced one that is really run?
+"""Estimate the cost of the paper's full grid from a run of a reduced grid.
 
-Runs the workflow on a reduced grid, takes the time per job from its own table of costs, and
-multiplies it by the number of such jobs in the full grid.
+Runs the workflow on a reduced grid, reads the time per job from its table of costs, and multiplies
+it by the number of such jobs in the full grid.
 """
 
 import argparse

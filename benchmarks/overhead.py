@@ -1,6 +1,6 @@
-"""What do the jobs of a study cost, and how much of that before they begin with their work?
+"""Measure the cost of the jobs of a study, and the share of it before their work starts.
 
-Runs a study in an empty folder, with a note of every Python process on its processor time.
+Runs a study in an empty folder; every Python process records its processor time.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How many steps fit into a number of minutes."""
+"""Estimate how many training steps fit into a number of minutes."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""How many pixels per second does prediction take in, and how much memory does it need?
+"""Measure throughput (pixels per second) and memory of prediction.
 
-One plane or volume, from the tif file to the tif files of the results, in a fresh process each
-time; and whether the tiles that it is cut into can be told from the result.
+Each measurement predicts one plane or volume, from its tif file to the tif files of the results, in
+a new process; a further check looks for seams between tiles in the results.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from systems import (
 )
 
 from denoiseg_flow.data.files.tiles import pieces
-from denoiseg_flow.data.store import create_image
+from denoiseg_flow.data.store import create_array
 from denoiseg_flow.models.tiled_prediction import tile_shape
 
 PEER_LIMIT = 4096**2  # pixels; the peers hold whole images in memory
@@ -79,7 +79,7 @@ def choose_systems(options: argparse.Namespace) -> tuple[list[System], list[str]
 
 def write_noise(path: Path, shape: Sequence[int]) -> str:
     """Write noise (uint8) as an uncompressed tif, a piece at a time."""
-    image = create_image(path, tuple(shape), dtype=np.uint8)
+    image = create_array(path, tuple(shape), dtype=np.uint8)
     rng = np.random.default_rng(0)
     for place in pieces(image.shape, PIECE):
         image[place] = np.clip(rng.normal(128, 30, image[place].shape), 0, 255)

@@ -1,7 +1,7 @@
-"""Which quality do ours and the reference reach after how many minutes of training?
+"""Compare the quality of this package and the reference implementation by minutes of training.
 
-Both train `denoiseg` on the same noisy images with the same revealed masks, and are judged by the
-same code on the same test images. Interrupted, it continues where it was.
+Both train `denoiseg` on the same noisy images with the same masks, and are scored by the same code
+on the same test images. An interrupted run resumes where it stopped.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from systems import (
 
 from denoiseg_flow.data import manifest, splitting
 from denoiseg_flow.data.layout import Predictions, PreparedData
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_labels, write_array, write_labels
 from denoiseg_flow.evaluation.scoring import score_run
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.study.grid import Run
@@ -231,7 +231,7 @@ def judge(data: Data, draw: int, names: dict[str, list[str]], outputs: Path) -> 
 
     threshold = choose_threshold(
         (
-            (output(name)["probabilities"], open_image(data.masks / f"{name}.tif"))
+            (output(name)["probabilities"], open_labels(data.masks / f"{name}.tif"))
             for name in names["val"]
         ),
         INSTANCES,
@@ -239,9 +239,9 @@ def judge(data: Data, draw: int, names: dict[str, list[str]], outputs: Path) -> 
     predictions = outputs / "scored"
     for name in names["test"]:
         result = output(name)
-        write_image(predictions / "denoised" / f"{name}.tif", result["denoised"])
+        write_array(predictions / "denoised" / f"{name}.tif", result["denoised"])
         labels = next(label_instances(result["probabilities"], [threshold.value], INSTANCES))
-        write_image(predictions / "labels" / f"{name}.tif", labels)
+        write_labels(predictions / "labels" / f"{name}.tif", labels)
     scores = data.score(draw, predictions)
     shutil.rmtree(outputs)
     return scores

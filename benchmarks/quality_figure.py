@@ -1,4 +1,4 @@
-"""The figure of `quality.py`: metrics against minutes, one column per label count."""
+"""Draw the figure of `quality.py`: metrics over minutes, a column per number of annotations."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a tidy csv, and a Markdown table with the machine it ran on."""
+"""Write the results of a benchmark: a tidy csv, and a Markdown table that names the machine."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""Measuring in alternation: what else the machine does must not hit one system more than others."""
+"""Measure systems in alternation, so that other load on the machine affects all equally."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median

@@ -1,6 +1,6 @@
-"""How long do planning and tabulating take, where a study has thousands of runs?
+"""Measure the time to plan and tabulate studies with thousands of runs.
 
-Dry runs and plans of the DenoiSeg paper's grids, and the tables of synthetic scores.
+Dry runs and plans of the DenoiSeg paper's grids, and tables of synthetic scores.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How good is a segmentation that was learned from a part of the pixels of each annotated image?
+"""Measure the quality of segmentation trained on partly annotated images.
 
-The training images keep only the annotation inside of boxes, or along strokes of the brush. What
-is validated and tested on is annotated in full, and the same for all.
+Training images keep only the annotation inside boxes or along brush strokes. Validation and test
+images are fully annotated, and the same for all.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from systems import parser, run_workflow
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.folders import find
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_labels
 from denoiseg_flow.data.validation import check_mask
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv, summarise
@@ -79,7 +79,7 @@ def paint(options: argparse.Namespace, training: set[str]) -> dict[str, Path]:
                 mask = np.where(draw(labels.shape, options.share, rng), labels, -1)
             if (mask >= 0).any():
                 path = folders[kind] / f"{source.name}.tif"
-                write_image(path, mask.astype(np.int32), compress=True)
+                write_labels(path, mask.astype(np.int32))
     return folders
 
 

@@ -1,8 +1,8 @@
-"""Is it better to annotate the images that the workflow suggests than any others?
+"""Compare annotating the images that the workflow suggests with annotating random images.
 
-Draw by draw: a pool of simulated images of which a few are annotated; a network learns from these
-and suggests more; then networks learn from the first and the suggested ones, or from the first and
-as many that were chosen at random. All are judged on other images.
+For each draw, a network is trained on a few annotated images of a simulated pool and suggests
+more. Then networks are trained on the first images plus the suggested ones, or plus as many random
+ones. All are scored on other images.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import yaml
 from systems import parser, run_workflow
 
 from denoiseg_flow.data.simulated import simulator
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_labels, write_array, write_labels
 from denoiseg_flow.evaluation.scoring import segmentation_scores
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.models.model_file import load_model
@@ -60,7 +60,7 @@ def simulate(n_images: int, seed: int, rare: float) -> Iterator[tuple[str, np.nd
 
 def write_mask(path: Path, mask: np.ndarray) -> None:
     """Write an instance mask as tif."""
-    write_image(path, mask.astype(np.uint16), compress=True)
+    write_labels(path, mask.astype(np.uint16))
 
 
 class Study:
@@ -78,9 +78,9 @@ class Study:
         pool = list(simulate(options.pool, 2 * draw, options.rare))
         self.masks[draw] = {name: mask for name, _, mask in pool}
         for name, image, _ in pool:
-            write_image(self.folder / f"pool{draw}" / f"{name}.tif", image)
+            write_array(self.folder / f"pool{draw}" / f"{name}.tif", image)
         for name, image, mask in simulate(options.test, 2 * draw + 1, options.rare):
-            write_image(self.folder / f"test{draw}" / f"{name}.tif", image)
+            write_array(self.folder / f"test{draw}" / f"{name}.tif", image)
             write_mask(self.folder / f"masks_test{draw}" / f"{name}.tif", mask)
         self.datasets[f"test{draw}"] = {
             "source": "folder",
@@ -143,8 +143,8 @@ class Study:
             predict_folder(model, noisy, names, Path(folder), save_probabilities=False)
             scores = [
                 segmentation_scores(
-                    open_image(masks / f"{name}.tif"),
-                    open_image(Path(folder, "labels", f"{name}.tif")),
+                    open_labels(masks / f"{name}.tif"),
+                    open_labels(Path(folder, "labels", f"{name}.tif")),
                 )
                 for name in names
             ]

@@ -1,4 +1,4 @@
-"""The systems that are compared, and their jobs: each in a process of its own."""
+"""The compared systems and their jobs, each in a separate process."""
 
 import argparse
 import json

@@ -1,7 +1,7 @@
-"""How many patches per second does a whole training take in, and which share of the peak is that?
+"""Measure the throughput of training (patches per second) and its share of the peak performance.
 
-Sampling, augmentation, masking and the optimiser's step together; for the same network, patch and
-batch, in alternation.
+Includes sampling, augmentation, masking and the optimiser step. The systems run in alternation,
+with the same network, patch size and batch size.
 """
 
 import argparse

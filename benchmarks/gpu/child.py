@@ -1,4 +1,4 @@
-"""One training in a process of its own: to be killed, or to share a GPU with others."""
+"""Run one training in a separate process, to be killed or to share a GPU with others."""
 
 import sys
 import time

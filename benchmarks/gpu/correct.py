@@ -1,4 +1,4 @@
-"""Does a GPU compute what the CPU computes, and does what goes wrong there end well?"""
+"""Check that a GPU computes the same as the CPU, and that its errors are handled."""
 
 import os
 import re

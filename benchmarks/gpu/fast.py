@@ -1,4 +1,4 @@
-"""How fast is it, and how fast could it be?"""
+"""Measure speed, and compare it with the peak of the GPU."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from flops import training_flops, training_numbers
 from material import Material, tf32
 from phase import Phase, Row
 
-from denoiseg_flow.data.store import create_image
+from denoiseg_flow.data.store import create_array
 from denoiseg_flow.methods import networks
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.networks import build_network
@@ -116,7 +116,7 @@ def copy_rate(material: Material) -> Row:
 def random_bank(material: Material) -> ImageBank:
     """Return noise on the device, the first ten images annotated with random classes."""
     rng, shape = np.random.default_rng(0), (BANK_SIDE, BANK_SIDE)
-    images = [rng.standard_normal(shape, np.float32) for _ in range(BANK_IMAGES)]
+    images = [rng.standard_normal((1, *shape), np.float32) for _ in range(BANK_IMAGES)]
     classes = [[torch.from_numpy(rng.integers(0, 3, shape, np.int8))] for _ in range(10)]
     return ImageBank.load(
         images, [*classes, *[None] * (BANK_IMAGES - 10)], [shape] * BANK_IMAGES, material.device
@@ -249,7 +249,7 @@ def random_model(material: Material, method: Method, recipe: Recipe) -> TrainedM
     torch.manual_seed(0)
     network = new_network(method, recipe).to(material.device).eval()
     identity = {"method": method.name}
-    normalisation = Normalisation(128.0, 30.0)
+    normalisation = Normalisation((128.0,), (30.0,))
     threshold = Threshold(0.5, 0.0, 1) if method.segments else None
     return TrainedModel(
         method, recipe, identity, normalisation, network, threshold=threshold
@@ -271,17 +271,17 @@ def peak_of(material: Material, row: Row) -> Row:
 
 def to_array(material: Material, side: int) -> Row:
     """Predict denoised image and probabilities into memory."""
-    image = noise(side)
+    image = noise(side)[None]
     row = {}
     for depth, filters in material.scale.networks:
         recipe = material.recipe(depth=depth, filters=filters)
         model = random_model(material, material.method("denoiseg"), recipe)
         denoised = np.empty(image.shape, np.float32)
-        probabilities = np.empty((3, *image.shape), np.float32)
+        probabilities = np.empty((3, side, side), np.float32)
 
         def predict() -> None:
             for tile in predict_tiles(model, image):  # noqa: B023
-                denoised[tile.place] = tile.denoised  # noqa: B023
+                denoised[:, *tile.place] = tile.denoised  # noqa: B023
                 probabilities[:, *tile.place] = tile.probabilities  # noqa: B023
 
         predict()
@@ -297,7 +297,7 @@ def to_tif(material: Material, side: int) -> Row:
     folder = material.scratch / "tif"
     source = folder / f"{side}.tif"
     image = noise(side)
-    create_image(source, image.shape, dtype=np.uint8)[:] = image
+    create_array(source, image.shape, dtype=np.uint8)[:] = image
     depth, filters = material.scale.networks[0]
     recipe = material.recipe(depth=depth, filters=filters)
     row = {}

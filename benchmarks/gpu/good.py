@@ -1,4 +1,4 @@
-"""How good are the methods with the network of the paper, where few images are annotated?"""
+"""Measure the quality of the methods with the network of the paper and few annotated images."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""What the phases work on: the data that was packed, settings, and small images made here."""
+"""Data and settings of the phases: packed datasets and small simulated images."""
 
 import json
 import shutil
@@ -217,12 +217,14 @@ class Material:
 
     @cached_property
     def _simulated(self) -> dict[Layout, list[tuple[np.ndarray, np.ndarray]]]:
-        """Clean images and masks."""
-        planes = [(each.clean, each.mask) for each in simulate(n_images=4, size=96)]
-        volumes = [(each.clean, each.mask) for each in simulate(n_images=3, size=64, depth=12)]
+        """Clean images (channel, [z,] y, x) and masks."""
+        planes = [(each.clean[None], each.mask) for each in simulate(n_images=4, size=96)]
+        volumes = [
+            (each.clean[None], each.mask) for each in simulate(n_images=3, size=64, depth=12)
+        ]
         others = planes[1:] + planes[:1]
         both = [
-            (np.stack([image, other]), mask)
+            (np.concatenate([image, other]), mask)
             for (image, mask), (other, _) in zip(planes, others, strict=True)
         ]
         return {PLANES: planes, TWO_CHANNELS: both, VOLUME: volumes}

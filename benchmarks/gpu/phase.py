@@ -1,4 +1,4 @@
-"""One part of the run: its time, and what it found so far, on disk after every item."""
+"""One phase of the run, with its time and its results so far, saved after every item."""
 
 import json
 import time

@@ -1,8 +1,8 @@
-"""Is the package correct, fast and good on this GPU?
+"""Check that the package is correct, fast and good on a GPU.
 
-Needs neither network nor Snakemake, only the folder that pack.sh made. What is measured lies in
-<out>/<phase>.json as soon as it is known, so that a run that is cut off has told something; the
-summary is printed and written last.
+Needs neither network access nor Snakemake, only the folder made by pack.sh. Each result is written
+to <out>/<phase>.json at once, so an interrupted run keeps its results; the summary is printed and
+written last.
 """
 
 import argparse

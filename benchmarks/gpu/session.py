@@ -1,4 +1,4 @@
-"""All phases in their order, and what is told of them at the end."""
+"""Run all phases in order and summarise their results."""
 
 import argparse
 import json

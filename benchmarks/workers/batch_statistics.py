@@ -1,4 +1,4 @@
-"""Random weights that see as far as trained ones."""
+"""Give random weights the receptive field of trained ones."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Jobs of CAREamics' Noise2Void."""
+"""Jobs of Noise2Void in CAREamics."""
 
 import sys
 import tempfile

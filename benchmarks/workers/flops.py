@@ -1,4 +1,4 @@
-"""What a training must compute and move, counted from the shapes of its convolutions."""
+"""Count the operations and memory traffic of a training from the shapes of its convolutions."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
-"""What all workers share: reading a job, reporting its result, and measuring memory.
+"""Functions of all workers: read a job, report its result, measure memory.
 
-Only the standard library is used here, because workers run in three environments.
+Uses the standard library only, because workers run in three environments.
 """
 
 import json

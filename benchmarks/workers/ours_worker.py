@@ -148,7 +148,7 @@ def random_model(job: dict[str, Any]) -> TrainedModel:
         method=method,
         recipe=recipe,
         identity=run_of(job).as_dict(),
-        normalisation=Normalisation(128.0, 30.0),
+        normalisation=Normalisation((128.0,), (30.0,)),
         network=new_network(method, recipe, layout).to(device).eval(),
         layout=layout,
         threshold=Threshold(0.5, 0.0, 1),
@@ -181,11 +181,11 @@ def seams(job: dict[str, Any]) -> dict[str, Any]:
     def denoise(kept: tuple[int, ...]) -> np.ndarray:
         denoised = np.empty(image.shape, np.float32)
         for tile in predict_tiles(model, image, kept):
-            denoised[tile.place] = tile.denoised
+            denoised[:, *tile.place] = tile.denoised
         return denoised
 
     tiled = denoise(check_tile(model, job["seam_tile"]))
-    return {"seams": share_of_range(tiled, denoise(image.shape))}
+    return {"seams": share_of_range(tiled, denoise(image.shape[1:]))}
 
 
 if __name__ == "__main__":

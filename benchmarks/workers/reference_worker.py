@@ -1,4 +1,4 @@
-"""Jobs of the reference implementation of DenoiSeg (TensorFlow), run as its own notebooks do."""
+"""Jobs of the reference implementation of DenoiSeg (TensorFlow), run like in its notebooks."""
 
 import tempfile
 import time

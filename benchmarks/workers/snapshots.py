@@ -1,4 +1,4 @@
-"""Which weights the user of a training holds at given times: the best of those validated so far."""
+"""The weights available to a user at given times of a training: the best validated so far."""
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The Python API: train on arrays, load a model, predict arrays.
 
-Import these names from ``denoiseg_flow`` itself. Everything goes the way of the workflow's files,
-so the results are those of ``snakemake`` and ``denoiseg-flow predict``.
+Import these names from ``denoiseg_flow`` itself. All functions use the code of the workflow, so
+their results equal those of ``snakemake`` and ``denoiseg-flow predict``.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.data.manifest import SPLIT_COLUMNS
 from denoiseg_flow.data.splitting import split
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.deployment.ledger import Entry
 from denoiseg_flow.deployment.predict_file import predict_file
@@ -61,17 +61,17 @@ FAST = Recipe(
 )
 
 _NAME = "image"
-_NEVER = 1e9  # seconds between two checkpoints: nobody could continue from them
+_NEVER = 1e9  # seconds between two checkpoints, which nobody could resume from
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model predicts for one image.
+    """The prediction of a model for one image.
 
     Attributes
     ----------
     denoised
-        float32, axes of the image in the order TCZYX, on its intensity scale; None for models that
+        float32, on the intensity scale of the image, axes in the order TCZYX; None for models that
         only segment.
     labels
         uint16 or uint32, 0 for background, axes of the image without channels; None for models
@@ -86,7 +86,7 @@ class Prediction:
 
 
 def load_model(path: str | Path, device: str = "auto") -> AnyModel:
-    """Read a ``model.pt`` of the workflow or of :func:`save_model`.
+    """Read a model file (``model.pt``) written by the workflow or by :func:`save_model`.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ def load_model(path: str | Path, device: str = "auto") -> AnyModel:
     Raises
     ------
     InputError
-        If there is no such file, or it is no model.
+        If the file does not exist or is not a model.
     """
     path = model_file.existing_model(Path(path))
     return model_file.load_model(path, select_device(device, usable_cores()))
 
 
 def save_model(model: AnyModel, path: str | Path) -> None:
-    """Write a model to a file that :func:`load_model` and ``denoiseg-flow predict`` read."""
+    """Write a model file for :func:`load_model` and ``denoiseg-flow predict``."""
     model_file.save_model(model, Path(path))
 
 
@@ -126,18 +126,18 @@ def predict(
     axes
         One letter for each dimension of the image: T, C, Z, Y and X; None: (y, x) or (z, y, x).
     planes
-        Predict each z-slice of a stack by itself, with a model for 2D images.
+        Whether to predict each z-slice of a stack separately, with a model for 2D images.
     channel
-        The channel to predict, from 0; the others stay as they are.
+        The channel to predict, from 0; the others are returned unchanged.
     pixel_size
         Micrometres along ([z,] y, x), for sizes in ``objects``.
     tile
-        Side in pixels of the tiles that are predicted one at a time; None chooses one.
+        Side in pixels of the tiles predicted one at a time; None: chosen automatically.
 
     Raises
     ------
     InputError
-        If the image does not fit the model.
+        If the image does not match the model.
     """
     array, metadata = _canonical(image, axes)
     size = None if pixel_size is None else tuple(pixel_size)
@@ -145,7 +145,7 @@ def predict(
     with TemporaryDirectory() as temporary:
         source, folder = Path(temporary, f"{_NAME}.tif"), Path(temporary, "predicted")
         folder.mkdir()
-        write_image(source, array, metadata)
+        write_array(source, array, metadata)
         predict_file(model, Entry.of(_NAME, source, model=""), folder, reading, "tif", tile)
         found = Predictions(folder)
         denoised, labels = (
@@ -173,10 +173,10 @@ def train(
     Parameters
     ----------
     images
-        Noisy images of one kind: (y, x), (z, y, x), or as ``axes`` says.
+        Noisy images with the same axes: (y, x), (z, y, x), or as given by ``axes``.
     masks
-        For each image its instance labels ([z,] y, x), 0 for background and negative where nothing
-        is known, or None if it is not annotated.
+        Instance labels ([z,] y, x) of each image, 0 for background and negative for pixels to
+        ignore, or None if the image is not annotated.
     axes
         One letter for each dimension of an image: C, Z, Y and X.
     val
@@ -185,28 +185,28 @@ def train(
     seed
         Decides every random draw.
     device
-        As for :func:`load_model`.
+        See :func:`load_model`.
 
     Returns
     -------
-    The model, and its history: one row per epoch with step, losses and learning rate.
+    The model and its history: one row per epoch with step, losses and learning rate.
 
     Raises
     ------
     InputError
-        If an image or mask cannot be used, the method needs another one, or there are too few
+        If an image or mask cannot be used, the method needs another method, or there are too few
         images.
     """
     if len(images) != len(masks):
         raise InputError(
-            f"train got {len(images)} images and {len(masks)} masks: give one mask, or None, for "
+            f"train got {len(images)} images and {len(masks)} masks; give one mask, or None, for "
             "each image"
         )
     check_method(method, {method.name: method})
     if method.input != NOISY or method.init or method.target in ("second_noisy", "clean"):
         raise InputError(
-            f"method '{method.name}' needs another method, or images without noise: train it with "
-            "the workflow"
+            f"method '{method.name}' needs another method or clean images; train it with the "
+            "workflow"
         )
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -235,8 +235,8 @@ def _canonical(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, Metadat
     known = len(set(axes)) == len(axes) and set("YX") <= set(axes) <= set(ORDER)
     if len(axes) != image.ndim or not known:
         raise InputError(
-            f"axes '{axes}' do not fit an image of shape {image.shape}: write one letter of T, C, "
-            "Z, Y and X for each dimension"
+            f"axes '{axes}' do not match an image of shape {image.shape}; write one letter of T, "
+            "C, Z, Y and X for each dimension"
         )
     order = sorted(axes, key=ORDER.index)
     return image.transpose([axes.index(axis) for axis in order]), Metadata("".join(order))
@@ -248,15 +248,15 @@ def _write(
     """Write an image and its mask to a prepared dataset; return its row of the manifest."""
     array, metadata = _canonical(image, axes)
     if "T" in metadata.axes:
-        raise InputError("train takes no time series: give each time point as an image of its own")
+        raise InputError("train accepts no time series; give each time point as a separate image")
     label = f"{int(name)} (from 0)"
     array = array.astype(check_image(array, label))
-    write_image(prepared.image(name), array, metadata)
+    write_array(prepared.image(name), array, metadata)
     n_objects = 0
     if mask is not None:
         labels = check_mask(np.asarray(mask), label)
         check_pair(array, labels, label, label, "mask")
-        write_image(prepared.mask(name), labels, compress=True)
+        write_labels(prepared.mask(name), labels)
         n_objects = len(np.unique(labels[labels > 0]))
     return {
         "image": name,

@@ -1,10 +1,11 @@
-"""The command ``denoiseg-flow``: use a trained model without the workflow."""
+"""The command ``denoiseg-flow``: use trained models without the workflow."""
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
@@ -21,10 +22,17 @@ from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
 from denoiseg_flow.version import __version__
 
+# Quoted, because it takes no parameters at run time.
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         options.run(options)
@@ -63,25 +71,9 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Reading:
-    """Return how the files of a command are read, see :func:`_add_reading`."""
+    """Return how to read the files of a command, see :func:`_add_reading`."""
     size = options.pixel_size and tuple(options.pixel_size)
     return Reading(options.axes, dimensions, options.channel, size)
-
-
-def _add_reading(command: argparse.ArgumentParser, channel: str) -> None:
-    """Let a command ask how image files are to be read; ``channel`` says what that one is for."""
-    command.add_argument(
-        "--axes",
-        help="what the dimensions of the files are, such as TZYX (default: what they say)",
-    )
-    command.add_argument("--channel", type=_number_or_name, help=channel)
-    command.add_argument(
-        "--pixel-size",
-        type=_micrometres,
-        nargs="+",
-        metavar="UM",
-        help="micrometres from pixel to pixel along z, y and x, or y and x (default: of the files)",
-    )
 
 
 def _number_or_name(text: str) -> int | str:
@@ -92,7 +84,7 @@ def _micrometres(text: str) -> float:
     length = micrometres(text, "um")
     if length is None:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no size of a pixel: write a number of micrometres, such as 0.25"
+            f"'{text}' is not a pixel size: give micrometres as a number, such as 0.25"
         )
     return length
 
@@ -100,73 +92,145 @@ def _micrometres(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denoiseg-flow",
-        description="Use a trained model on new microscopy images, or hand it to other programs.",
+        description="Use trained models of DenoiSeg-Flow without the workflow.",
+        epilog="denoiseg-flow COMMAND --help lists the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"denoiseg-flow {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    predict = commands.add_parser(
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    _add_predict(commands)
+    _add_describe(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_command(
+    commands: _Commands,
+    run: Callable[[argparse.Namespace], None],
+    name: str,
+    summary: str,
+    description: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Add a command that reads a model, and then calls ``run``."""
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_predict(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _predict,
         "predict",
-        help="use a model on images",
-        description=(
-            "Write denoised images, instance labels, overlays and a table of all objects. "
-            "Images that are done already are left alone."
-        ),
+        "denoise and segment new images",
+        "Denoise and segment new images with a trained model. Writes denoised images, instance\n"
+        "labels, overlays and a table of all objects. Skips images that are already predicted.",
+        """\
+  denoiseg-flow predict model.pt new_images --out predicted
+  denoiseg-flow predict model.pt stack.tif --out predicted --axes ZYX --pixel-size 0.5 0.1 0.1
+  denoiseg-flow predict model.pt slide.ome.zarr --out predicted --channel DAPI --format ome.zarr
+""",
     )
-    predict.add_argument("model", type=Path, help="a model.pt of the workflow")
-    predict.add_argument(
-        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr), or folders of them"
+    command.add_argument(
+        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
     )
-    predict.add_argument("--out", type=Path, required=True, help="folder to write to")
-    predict.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="where to compute; auto takes a GPU if there is one (default: auto)",
+    output = command.add_argument_group("output")
+    output.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder for the results"
     )
-    _add_reading(
-        predict, "the channel to predict, by number (from 0) or name; others stay as they are"
-    )
-    predict.add_argument(
-        "--planes", action="store_true", help="look at each plane of a stack by itself"
-    )
-    predict.add_argument(
+    output.add_argument(
         "--format",
         choices=FORMS,
         default="tif",
-        help="of denoised images and labels, tif being OME-TIFF (default: tif)",
+        help="file format of denoised images and labels: OME-TIFF or OME-Zarr (default: tif)",
     )
-    predict.add_argument(
-        "--tile", type=int, metavar="SIDE", help="pixels a side that are predicted at once"
+    reading = _add_reading(
+        command, "channel to predict, by number (from 0) or name; the others stay unchanged"
     )
-    predict.set_defaults(run=_predict)
-    describe = commands.add_parser(
+    reading.add_argument(
+        "--planes", action="store_true", help="predict each z-slice of a stack independently"
+    )
+    computing = command.add_argument_group("computing")
+    computing.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="compute device; auto uses a GPU if one is available (default: auto)",
+    )
+    computing.add_argument(
+        "--tile",
+        type=int,
+        metavar="SIDE",
+        help="tile size in pixels; smaller tiles need less memory",
+    )
+
+
+def _add_describe(commands: _Commands) -> None:
+    _add_command(
+        commands,
+        _describe,
         "describe",
-        help="tell what a model is",
-        description="Print what a model is, how it was trained, and on what, as YAML.",
+        "show how a model was trained",
+        "Print the method, recipe, training data and axes of a model as YAML.",
+        """\
+  denoiseg-flow describe results/runs/nuclei/n20/denoiseg/annotated10/seed0/model.pt
+""",
     )
-    describe.add_argument("model", type=Path, help="a model.pt of the workflow")
-    describe.set_defaults(run=_describe)
-    export = commands.add_parser(
+
+
+def _add_export(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _export,
         "export",
-        help="write a model as a package for other programs",
-        description="Write a model as a package of the BioImage Model Zoo.",
+        "export a model for other programs",
+        "Export a model as a package of the BioImage Model Zoo, for ilastik, deepImageJ, etc.",
+        """\
+  denoiseg-flow export model.pt nuclei.zip --image data/images/1.tif --license CC-BY-4.0
+""",
     )
-    export.add_argument("model", type=Path, help="a model.pt of the workflow")
-    export.add_argument("package", type=Path, help="the zip file to write")
-    export.add_argument(
+    command.add_argument("package", type=Path, help="zip file to write")
+    command.add_argument(
         "--image",
         type=Path,
         required=True,
+        metavar="FILE",
         help=(
-            "an image (tif, png, OME-Zarr) that the model is for; the centre of its first plane or "
-            "volume becomes the test image"
+            "image like those the model was trained on (tif, png, OME-Zarr); the centre of its "
+            "first plane or volume becomes the test image of the package"
         ),
     )
-    _add_reading(export, "the channel that the model is for, by number (from 0) or name")
-    export.add_argument("--title", help="name of the package (default: from method and dataset)")
-    export.add_argument(
-        "--author", action="append", default=[], help="who trained the model; may be repeated"
+    _add_reading(command, "channel that the model predicts, by number (from 0) or name")
+    metadata = command.add_argument_group("description of the package")
+    metadata.add_argument("--title", help="title (default: from method and dataset)")
+    metadata.add_argument(
+        "--author", action="append", default=[], help="who trained the model; can be repeated"
     )
-    export.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
-    export.set_defaults(run=_export)
-    return parser
+    metadata.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
+
+
+def _add_reading(command: argparse.ArgumentParser, channel: str) -> argparse._ArgumentGroup:
+    """Add options for files whose metadata is missing or wrong; ``channel`` is help text."""
+    reading = command.add_argument_group("image files")
+    reading.add_argument(
+        "--axes", help="axes of the files, such as TZYX (default: from the file metadata)"
+    )
+    reading.add_argument("--channel", type=_number_or_name, help=channel)
+    reading.add_argument(
+        "--pixel-size",
+        type=_micrometres,
+        nargs="+",
+        metavar="UM",
+        help=(
+            "pixel size in micrometres along z, y and x, or y and x (default: from the file "
+            "metadata)"
+        ),
+    )
+    return reading

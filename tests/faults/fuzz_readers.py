@@ -201,7 +201,12 @@ def make_models(folder: Path) -> None:
     layouts = {"planes": Layout(), "volumes": Layout(3, 2, 4, (2,))}
     for name, layout in layouts.items():
         denoiser = TrainedModel(
-            n2v, recipe, identity, Normalisation(1.0, 2.0), new_network(n2v, recipe, layout), layout
+            n2v,
+            recipe,
+            identity,
+            Normalisation((1.0,), (2.0,)),
+            new_network(n2v, recipe, layout),
+            layout,
         )
         save_model(denoiser, folder / f"{name}.pt")
     method = Method("sequential", input="n2v", network="unet_blurpool")

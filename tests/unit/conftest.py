@@ -190,7 +190,7 @@ def make_model(make_recipe, joint) -> Callable[..., TrainedModel]:
                 "n_annotated": 4,
                 "seed": 1,
             },
-            normalisation=Normalisation(100.0, 25.0),
+            normalisation=Normalisation((100.0,), (25.0,)),
             network=network.eval(),
             layout=layout,
             threshold=Threshold(0.35, 0.75, 3) if method.segments else None,

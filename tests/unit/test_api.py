@@ -10,7 +10,7 @@ import pytest
 import denoiseg_flow
 from denoiseg_flow import api, cli
 from denoiseg_flow.data.files.reader import read_image
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
 
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_config(read_config, schema):
 def test_predicts_as_the_command_does(make_model, tmp_path, dtype):
     model, image = make_model(), np.clip(GREY, 0, 255).astype(dtype)
     denoiseg_flow.save_model(model, tmp_path / "model.pt")
-    write_image(tmp_path / "images/image.tif", image)
+    write_array(tmp_path / "images/image.tif", image)
     options = ["--out", f"{tmp_path}/out", "--device", "cpu", "--pixel-size", "0.5", "0.5"]
     assert cli.main(["predict", f"{tmp_path}/model.pt", f"{tmp_path}/images", *options]) == 0
     loaded = denoiseg_flow.load_model(tmp_path / "model.pt", device="cpu")
@@ -75,7 +75,7 @@ def test_axes_come_in_any_order(make_model):
     ("axes", "shape"), [("YX", (4, 5, 6)), ("YY", (4, 5)), ("ZY", (4, 5)), ("YXQ", (4, 5, 6))]
 )
 def test_axes_that_do_not_fit_are_refused(make_model, axes, shape):
-    with pytest.raises(InputError, match=f"axes '{axes}' do not fit an image of shape"):
+    with pytest.raises(InputError, match=f"axes '{axes}' do not match an image of shape"):
         denoiseg_flow.predict(make_model(), np.zeros(shape), axes=axes)
 
 

@@ -1,6 +1,8 @@
 """The command ``denoiseg-flow``."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from denoiseg_flow import __version__, cli
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.models.model_file import save_model
 
 
@@ -19,7 +21,7 @@ def folder(tmp_path, make_model, make_blobs, monkeypatch):
     monkeypatch.setattr(cli, "usable_cores", lambda: 1)
     save_model(make_model(), tmp_path / "model.pt")
     for number in range(2):
-        write_image(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
+        write_array(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
     return tmp_path
 
 
@@ -29,7 +31,7 @@ def run(folder, *images, device="cpu"):
 
 
 def test_predicts_files_and_folders(folder, capsys):
-    write_image(folder / "more.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    write_array(folder / "more.tif", np.arange(400, dtype=np.uint16).reshape(20, 20))
     assert run(folder, folder / "images", folder / "more.tif") == 0
     assert {path.stem for path in (folder / "out/labels").iterdir()} == {"0", "1", "more"}
     assert "Error" not in capsys.readouterr().err
@@ -38,10 +40,10 @@ def test_predicts_files_and_folders(folder, capsys):
 @pytest.mark.parametrize(
     "images, message",
     [
-        (["nothing"], "nothing does not exist: correct its path"),
-        (["model.pt"], "model.pt is no image: accepted endings are .ome.tif, .ome.tiff, .tif"),
-        (["empty"], "empty holds no image: accepted endings are"),
-        (["images", "images/0.tif"], "0.tif have the same name but for folder and ending"),
+        (["nothing"], "nothing does not exist; correct its path"),
+        (["model.pt"], "model.pt is not an image; accepted endings: .ome.tif, .ome.tiff, .tif"),
+        (["empty"], "empty has no images; accepted endings:"),
+        (["images", "images/0.tif"], "0.tif differ only in folder or ending"),
     ],
 )
 def test_mistakes_end_in_a_sentence(folder, capsys, images, message):
@@ -80,3 +82,21 @@ def test_is_installed():
     command = Path(sys.executable).with_name("denoiseg-flow")
     result = subprocess.run([command, "--version"], capture_output=True, text=True)
     assert result.stdout == f"denoiseg-flow {__version__}\n"
+
+
+def test_without_a_command_it_prints_help(capsys):
+    assert cli.main([]) == 0
+    text = capsys.readouterr().out
+    for command in ("predict", "describe", "export"):
+        assert f"\n    {command} " in text
+
+
+@pytest.mark.parametrize("name", ["predict", "describe", "export"])
+def test_examples_of_the_help_are_accepted(capsys, name):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    examples = re.findall(r"^  denoiseg-flow (.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert examples
+    for example in examples:
+        options = cli._parser().parse_args(shlex.split(example))
+        assert options.command == name and options.model.name == "model.pt"

@@ -157,7 +157,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["noises={n30: {kind: poisson, photons: 2, sigma: 5}}", "grid={noises: [n30]}"],
-            "sigma is no parameter of poisson noise, which takes photons (config key noises.n30)",
+            "sigma is not a parameter of poisson noise, which takes photons (config key "
+            "noises.n30)",
         ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
         (
@@ -188,13 +189,13 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["methods={n2s: {grid: 40}}", "grid={methods: [n2s]}"],
-            "config key 'methods.n2s.grid' is 40, but a training patch, and so the smallest image, "
-            "has only 32 pixels a side",
+            "config key 'methods.n2s.grid' is 40, larger than a training patch, and so the "
+            "smallest image, of 32 pixels a side",
         ),
         (
             negative,
             [*OWN, "noises={p: {kind: poisson, photons: 1}}", "grid={noises: [p], methods: [n2v]}"],
-            "image images/b.tif holds negative values, down to -3",
+            "image images/b.tif holds negative values (minimum -3)",
         ),
         (
             one_mask,
@@ -210,7 +211,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key 'grid.n_annotated' contains 1, but the annotated images of dataset "
             "'nuclei' are cross-validated",
         ),
-        (no_masks, OWN_MASKS, "folder masks (config key `masks`) holds no image"),
+        (no_masks, OWN_MASKS, "folder masks (config key 'masks') has no images"),
         (
             None,
             ["grid={n_annotated: [0]}"],
@@ -220,8 +221,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             stacks("ZYX"),
             OWN,
-            "a.ome.tif is a stack of 5 planes: write 'dimensions: 3' in the dataset's config to "
-            "treat stacks as volumes, or 'dimensions: 2' to treat each plane as an image",
+            "a.ome.tif is a stack of 5 planes; write 'dimensions: 3' in the dataset's config to "
+            "read stacks as volumes, or 'dimensions: 2' to read each z-slice as an image",
         ),
         (
             stacks("ZYX"),
@@ -236,23 +237,23 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             stacks("CYX", Channel={"Name": list("vwxyz")}),
             OWN,
-            "a.ome.tif has 5 channels, 0 (v), 1 (w), 2 (x), 3 (y), 4 (z): write 'channel'",
+            "a.ome.tif has 5 channels, 0 (v), 1 (w), 2 (x), 3 (y), 4 (z); choose one",
         ),
         (
             stacks("CYX"),
             [*OWN, "datasets={mine: {channel: DAPI}}"],
-            "a.ome.tif has no channel 'DAPI': its channels are 0 (0), 1 (1), ",
+            "a.ome.tif has no channel 'DAPI'; available: 0 (0), 1 (1), ",
         ),
         (
             nameless,
             OWN,
-            "a.tif has 3 dimensions of shape (5, 40, 48) but does not say what they are (axes "
-            "QYX): write `axes` in the dataset's config",
+            "a.tif has 3 axes of shape (5, 40, 48) but does not say what they are (axes QYX); "
+            "write 'axes' in the dataset's config",
         ),
         (
             nameless,
             [*OWN, "datasets={mine: {axes: YX}}"],
-            "a.tif has 3 dimensions of shape (5, 40, 48), for which `axes: YX` has fewer letters",
+            "a.tif has 3 axes of shape (5, 40, 48), but 'axes: YX' has fewer letters",
         ),
         (
             nameless,
@@ -272,8 +273,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
                 "of: [nuclei, deep]}}",
                 "grid={datasets: [mixed]}",
             ],
-            "config key datasets.mixed.of names nuclei and deep, of which only one is made of "
-            "volumes",
+            "config key datasets.mixed.of combines 2D and 3D images (nuclei and deep); name "
+            "datasets of the same dimensions",
         ),
         (None, ["device=gpu"], "config key 'device' is 'gpu'; available: auto, cpu, cuda"),
         (
@@ -282,9 +283,9 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key 'device' is 'mps', but GPUs of Apple lack the float64 numbers that "
             "training computes with; write 'cpu', or 'auto', which takes the CPU there",
         ),
-        (empty, OWN, "folder images (config key `images`) holds no image"),
-        (None, OWN, "folder images (config key `images`) does not exist"),
-        (twins, OWN, "a.png and a.tif have the same name but for the ending"),
+        (empty, OWN, "folder images (config key 'images') has no images"),
+        (None, OWN, "folder images (config key 'images') does not exist"),
+        (twins, OWN, "a.png and a.tif differ only in their ending"),
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
@@ -345,7 +346,7 @@ def test_predict_to_two_folders_of_one_name(tmp_path, call_snakemake):
     assert call("day2", name="second").jobs == {"predict_chunk": 1, "predict": 1}
     (predicted / "overlays").mkdir()
     (predicted / "overlays/day1.png").write_text("mine")
-    assert "overlays/day1.png would be written over, but" in call("day1").screen
+    assert "overlays/day1.png would be overwritten, but" in call("day1").screen
 
 
 @pytest.mark.skipif(is_available("bm3d"), reason="bm3d is installed")
@@ -363,7 +364,7 @@ def test_another_definition_in_the_same_results(finished, tmp_path, call_snakema
     options = ("--cores", "1", "--config", "methods={denoiseg: {alpha: 0.3}}")
     call = call_snakemake(folder, *options)
     assert call.status != 0
-    assert "method 'denoiseg' is defined otherwise here (alpha: 0.3)" in call.screen
+    assert "method 'denoiseg' has alpha 0.3, but existing runs in results used" in call.screen
     assert "Traceback" not in call.screen
     assert [path for path in before if not path.exists()] == []
     shutil.rmtree(folder / "results/runs/nuclei/n10/denoiseg")
@@ -482,8 +483,8 @@ def holding(value):
         (mask(np.full(SHAPE, -1, np.int16)), ["cell_3.tif annotates no pixel", "annotate some"]),
         (image(np.zeros((*SHAPE, 3), np.uint8)), ["cell_3.tif", "colour"]),
         (image(np.full(SHAPE, 7, np.uint8)), ["cell_3.tif is constant (every pixel is 7)"]),
-        (image(holding(np.nan)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
-        (image(holding(np.inf)), ["cell_3.tif holds 1 NaN or infinite pixels"]),
+        (image(holding(np.nan)), ["cell_3.tif has 1 NaN or infinite pixels"]),
+        (image(holding(np.inf)), ["cell_3.tif has 1 NaN or infinite pixels"]),
         (truncated, ["cell_3.tif"]),
         (image(np.zeros((5, *SHAPE), np.uint8)), ["cell_3.tif", "`axes`"]),
     ],
@@ -520,7 +521,7 @@ def test_binary_mask_is_a_warning(user, run_script, tmp_path):
     run_script("prepare", log, output={"prepared": prepared}, params={"dataset": spec})
     warnings = [line for line in log.read_text().splitlines() if "WARNING" in line]
     assert len(warnings) == 1
-    assert "cell_3.tif" in warnings[0] and "`binary_masks: connected_components`" in warnings[0]
+    assert "cell_3.tif" in warnings[0] and "'binary_masks: connected_components'" in warnings[0]
     assert len(manifest.read(prepared / "manifest.tsv")) == 5
 
 
@@ -569,7 +570,7 @@ def test_whole_workflow_shows_the_sentence(user, call_snakemake, tmp_path):
         f"datasets={{mine: {{source: folder, images: {user}/images, masks: {user}/masks}}}}",
     )
     assert call.status != 0
-    assert f"Error: image {user}/images/cell_3.tif holds 1 NaN or infinite pixels" in call.screen
+    assert f"Error: image {user}/images/cell_3.tif has 1 NaN or infinite pixels" in call.screen
     assert "Traceback" not in call.screen
     assert not (work / "results/data/mine").exists()
 
@@ -631,7 +632,7 @@ def test_fetch(server, run_script, tmp_path):
     [
         ("good.zip", "0" * 64, ["sha256", "0" * 64, "check both"]),
         ("short/good.zip", None, ["was interrupted", "run the workflow again"]),
-        ("missing.zip", None, ["404", "correct `url`"]),
+        ("missing.zip", None, ["404", "correct 'url'"]),
     ],
     ids=["wrong_checksum", "interrupted", "missing"],
 )
@@ -652,7 +653,7 @@ def test_archive_that_leaves_its_folder(server, run_script, capsys, tmp_path):
             output=output,
             params={"url": f"{server.url}/escape.zip", "sha256": None},
         )
-    assert "not safe to unpack, its member '../../escaped.txt'" in capsys.readouterr().err
+    assert "not safe to unpack, because its member '../../escaped.txt'" in capsys.readouterr().err
     assert not output["raw"].exists()
     assert not list(tmp_path.rglob("escaped.txt")) and not list(tmp_path.rglob("fine.txt"))
 

@@ -12,7 +12,7 @@ import torch
 
 from denoiseg_flow import cli
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models.model import new_network
 from denoiseg_flow.models.model_file import load_model, save_model
@@ -109,5 +109,5 @@ def test_official_test_passes_for_other_images(finished, passes, tmp_path, run, 
     # Sizes of pixels that are no binary fractions: lengths must not suffer from rounding.
     metadata = Metadata(axes, {"Z": 0.7, "Y": 0.1, "X": 0.3}).only(axes)
     image = np.random.default_rng(0).integers(50, 400, shape).astype(np.uint16)
-    write_image(tmp_path / "image.tif", image, metadata)
+    write_array(tmp_path / "image.tif", image, metadata)
     passes(tmp_path / "model.pt", tmp_path / "image.tif")

@@ -10,7 +10,7 @@ import pytest
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file, read_image
 from denoiseg_flow.data.simulated.simulator import simulate
-from denoiseg_flow.data.store import read_metadata, write_image
+from denoiseg_flow.data.store import read_metadata, write_array
 
 N_STACKS, DEPTH, SIDE = 6, 6, 40
 SIZE = {"Z": 1.5, "Y": 0.5, "X": 0.5}
@@ -36,8 +36,8 @@ def study(tmp_path_factory, call_snakemake):
         name = f"{each.name}.ome.tif"
         pixels = np.stack([each.image, each.image[::-1]]).astype(np.uint16)
         pixels[1] *= 10
-        write_image(folder / "images" / name, pixels, STACKS)
-        write_image(folder / "masks" / name, each.mask.astype(np.uint16), STACKS.only("ZYX"))
+        write_array(folder / "images" / name, pixels, STACKS)
+        write_array(folder / "masks" / name, each.mask.astype(np.uint16), STACKS.only("ZYX"))
     call = call_snakemake(folder, "--cores", "2", "--config", *STUDY)
     assert call.status == 0, call.screen
     assert call.jobs["train"] == 10
@@ -99,7 +99,7 @@ def test_models_on_new_stacks(study, tmp_path, call_snakemake):
     """In OME-Zarr: the other channel stays as it is; one model of volumes, one of planes."""
     new = study / "new"
     pixels = read_image(study / "images/sim_0001.ome.tif")
-    write_image(new / "tomorrow.ome.tif", pixels, STACKS)
+    write_array(new / "tomorrow.ome.tif", pixels, STACKS)
     for dataset, planes in (("volumes", "false"), ("planes", "true")):
         model = study / f"results/runs/{dataset}/n10/denoiseg/annotated2/seed1/model.pt"
         asked = f"{{images: new, model: {model}, channel: GFP, planes: {planes}, format: ome.zarr}}"

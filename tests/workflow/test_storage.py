@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from denoiseg_flow.data.files.reader import read_image
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 
 RAW = "results/data/nuclei/raw"
 
@@ -77,7 +77,7 @@ def test_an_archive_in_a_bucket(bucket, tmp_path, call_snakemake):
     image = 50 * mask + np.arange(64, dtype=np.uint8)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for kind, pixels in (("images", image), ("masks", mask)):
-            write_image(tmp_path / "a.tif", pixels)
+            write_array(tmp_path / "a.tif", pixels)
             archive.write(tmp_path / "a.tif", f"{kind}/a.tif")
     bucket.upload_file(str(tmp_path / "a.zip"), "archives/a.zip")
     remote = (

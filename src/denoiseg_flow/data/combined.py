@@ -1,8 +1,8 @@
-"""Datasets made of others: trained on their images or some of them, judged on those of the first.
+"""Combined datasets: trained on images of several datasets, tested on those of the first.
 
-Gondara (2016) trains a denoising autoencoder on combined modalities, and on fewer and fewer images.
-The images of the first dataset keep their names, hence their division and their noise; those of
-the others are for training only, and are called ``{dataset}_{image}``.
+Gondara (2016) trains a denoising autoencoder on combined modalities, and on decreasing numbers of
+images. The images of the first dataset keep their names, and so their split and their noise. Those
+of the others are for training only, and are named ``{dataset}_{image}``.
 """
 
 import os
@@ -20,27 +20,27 @@ from denoiseg_flow.jobs import checksums
 
 
 def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
-    """Return the names of the datasets that a dataset is made of; its own if not combined.
+    """Return the names of the parts of a combined dataset, or of the dataset itself.
 
     Parameters
     ----------
     datasets
-        The section ``datasets`` of the config.
+        Section ``datasets`` of the config.
     name
         One of its keys.
 
     Raises
     ------
     InputError
-        If ``of`` names a single dataset of which all images are used, one twice, one that is not
-        defined, or one that is combined itself.
+        If ``of`` names a single dataset without ``n_train``, the same dataset twice, one that is
+        not defined, or one that is combined itself.
     """
     if datasets[name]["source"] != "combine":
         return [name]
     key, of = f"(config key datasets.{name}.of)", list(datasets[name]["of"])
     if len(of) < 2 and (not of or datasets[name].get("n_train") is None):
         raise InputError(
-            f"a combined dataset needs at least two others, or one and `n_train`, not {len(of)} "
+            f"a combined dataset needs at least two others, or one and 'n_train', not {len(of)} "
             f"{key}"
         )
     for part in of:
@@ -48,11 +48,9 @@ def parts(datasets: Mapping[str, Mapping[str, Any]], name: str) -> list[str]:
             others = ", ".join(other for other in datasets if other != name)
             raise InputError(f"unknown dataset {part!r}; available: {others} {key}")
         if datasets[part]["source"] == "combine":
-            raise InputError(
-                f"dataset {part} is combined itself: name those that it is made of {key}"
-            )
+            raise InputError(f"dataset {part} is combined itself; name its parts instead {key}")
         if of.count(part) > 1:
-            raise InputError(f"dataset {part} is named more than once: name it once {key}")
+            raise InputError(f"dataset {part} is named more than once; name it once {key}")
     return of
 
 
@@ -68,8 +66,8 @@ def link_parts(
     prepared
         Their prepared folders, in the same order.
     folder
-        Folder with the folders images, masks and clean, to be filled. Files are hard links, and
-        copies only where the file system has no such links.
+        Folder to fill, with subfolders images, masks and clean. Files become hard links, or copies
+        where the file system does not support them.
 
     Returns
     -------
@@ -79,7 +77,7 @@ def link_parts(
     Raises
     ------
     InputError
-        If two images would have the same name, or one is damaged.
+        If two images would have the same name, or a file is damaged.
     """
     tables = []
     new = PreparedData(Path(folder))
@@ -98,7 +96,7 @@ def link_parts(
                     continue
                 if target.exists():
                     raise InputError(
-                        f"two images of the combined dataset would be called {target.stem}: "
+                        f"two images of the combined dataset would have the name {target.stem}; "
                         f"rename dataset {name}, or the image"
                     )
                 checksums.verify(source)

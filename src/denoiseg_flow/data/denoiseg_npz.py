@@ -1,10 +1,9 @@
 """Read the published DenoiSeg datasets (npz), image by image and without trusting pickles.
 
 The archives hold ``train/train_data.npz`` (X_train, Y_train, X_val, Y_val) and
-``test/test_data.npz`` (X_test, Y_test). Arrays of images that differ in size are stored as object
-arrays, that is, as pickles, which can run any code when NumPy loads them. Here the pickle is
-interpreted with stand-ins for the few things that a pickled array consists of, and anything else
-is refused.
+``test/test_data.npz`` (X_test, Y_test). Images of different sizes are stored as object arrays, that
+is, as pickles, which can run any code when NumPy loads them. This reader interprets the pickle with
+stand-ins for the few types that a pickled array consists of, and rejects anything else.
 """
 
 import math
@@ -14,13 +13,15 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from denoiseg_flow.data.archive import ArchiveImage
 from denoiseg_flow.errors import InputError, plain
 
 PARTS = (
@@ -28,7 +29,7 @@ PARTS = (
     ("val", "train_data.npz", "X_val", "Y_val"),
     ("test", "test_data.npz", "X_test", "Y_test"),
 )
-MAX_READ = 2 * 2**30  # bytes that are read into memory at once: an image, or an object array
+MAX_READ = 2 * 2**30  # bytes read into memory at once, for an image or an object array
 
 _PLAIN = re.compile(r"[<>|=]?[biuf][1-8]")
 _BROKEN = (
@@ -43,29 +44,15 @@ _BROKEN = (
     KeyError,
     MemoryError,
     OverflowError,
-    RuntimeError,  # encrypted, too deep, or a compression that zipfile does not know
-    OSError,  # zipfile, for places outside of the file
+    RuntimeError,  # encrypted, nested too deeply, or compressed in a way unknown to zipfile
+    OSError,  # zipfile, for offsets beyond the end of the file
     struct.error,
-    SyntaxError,  # NumPy, for a header that is none
+    SyntaxError,  # NumPy, for an invalid header
     TokenError,
 )
 
 
-class NpzImage(NamedTuple):
-    """One image of a DenoiSeg archive."""
-
-    name: str
-    subset: str
-    """train, val or test."""
-    image: np.ndarray
-    """Shape (y, x)."""
-    labels: np.ndarray
-    """Shape (y, x), as stored: integer or float."""
-    origin: str
-    """File and place inside it, for messages."""
-
-
-def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
+def read_denoiseg_npz(folder: str | Path) -> Iterator[ArchiveImage]:
     """Read an unpacked DenoiSeg archive, one image at a time.
 
     Parameters
@@ -75,23 +62,24 @@ def read_denoiseg_npz(folder: str | Path) -> Iterator[NpzImage]:
 
     Yields
     ------
-    NpzImage
+    ArchiveImage
+        Images of these archives have no noise: each is its own clean image.
 
     Raises
     ------
     InputError
-        If a file or array is missing or damaged, or holds anything but images and labels.
+        If a file or array is missing or damaged, or contains anything but images and labels.
     """
     for subset, file_name, images, labels in PARTS:
         path = _only(folder, file_name)
         pairs = _together(read_images(path, images), read_images(path, labels), path, images)
         for number, (image, truth) in enumerate(pairs, start=1):
             origin = f"{file_name}:{images}[{number - 1}]"
-            yield NpzImage(f"{subset}_{number:05d}", subset, image, truth, origin)
+            yield ArchiveImage(f"{subset}_{number:05d}", image, truth, image, subset, origin)
 
 
 def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
-    """Read an array of images out of an npz file, one at a time.
+    """Read an array of images from an npz file, one image at a time.
 
     Parameters
     ----------
@@ -109,14 +97,14 @@ def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
     Raises
     ------
     InputError
-        If there is no such array, it is damaged, or it is a pickle of anything but plain arrays.
+        If the array is missing, damaged, or a pickle of anything but plain arrays.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if f"{key}.npy" not in archive.namelist():
                 raise InputError(
-                    f"{path} holds no array {key}: it is not a DenoiSeg dataset, so use "
-                    "`format: folder` in the dataset's config"
+                    f"{path} has no array {key} and so is not a DenoiSeg dataset; set "
+                    "'format: folder' in the dataset's config"
                 )
             info = archive.getinfo(f"{key}.npy")
             with archive.open(info) as stream:
@@ -124,8 +112,8 @@ def read_images(path: str | Path, key: str) -> Iterator[np.ndarray]:
                     yield _single_channel(image)
     except _BROKEN as error:
         raise InputError(
-            f"array {key} in {path} is damaged or holds something other than images "
-            f"({plain(error)}): download it again from a source that you trust"
+            f"array {key} in {path} is damaged or contains something other than images "
+            f"({plain(error)}); download it again from a source that you trust"
         ) from error
 
 
@@ -133,8 +121,8 @@ def _only(folder: str | Path, name: str) -> Path:
     found = sorted(Path(folder).rglob(name))
     if len(found) != 1:
         raise InputError(
-            f"the archive holds {len(found)} files named {name}, but a DenoiSeg dataset has one: "
-            "correct `url`, or `format`, in the dataset's config"
+            f"the archive has {len(found)} files named {name}, but a DenoiSeg dataset has one; "
+            "correct 'url' or 'format' in the dataset's config"
         )
     return found[0]
 
@@ -142,14 +130,10 @@ def _only(folder: str | Path, name: str) -> Path:
 def _together(
     images: Iterator[np.ndarray], labels: Iterator[np.ndarray], path: Path, key: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    end = object()
-    while True:
-        image, truth = next(images, end), next(labels, end)
-        if image is end and truth is end:
-            return
-        if image is end or truth is end:
+    for image, truth in zip_longest(images, labels):
+        if image is None or truth is None:
             raise InputError(
-                f"{path} holds a different number of images ({key}) and masks: download it again"
+                f"{path} has different numbers of images ({key}) and masks; download it again"
             )
         yield image, truth
 
@@ -165,24 +149,24 @@ def _single_channel(image: np.ndarray) -> np.ndarray:
 def _read_npy(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
     """Yield the items along the first axis of an array in npy format."""
     version = npy.read_magic(stream)
-    if version != (1, 0):  # others are for headers that are longer than those of images
+    if version != (1, 0):  # later versions only allow longer headers than images need
         raise ValueError(f"npy format version {version}")
     shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
     at_once = n_bytes if fortran_order or dtype.hasobject else n_bytes // max(1, *shape[:1])
     if at_once > MAX_READ:
-        raise ValueError(f"{at_once} bytes that cannot be read piece by piece")
+        raise ValueError(f"{at_once} bytes would have to be read at once")
     if dtype == np.dtype(object):
         yield from _unpickle(stream, n_bytes)
         return
     if dtype.kind not in "biuf" or len(shape) < 3:
         raise ValueError(f"array of type {dtype} and shape {shape}")
     if math.prod(shape) * dtype.itemsize != n_bytes - stream.tell():
-        raise ValueError(f"shape {shape} does not fit its {n_bytes} bytes")
+        raise ValueError(f"shape {shape} does not match its {n_bytes} bytes")
     if fortran_order:
         yield from np.frombuffer(stream.read(), dtype).reshape(shape, order="F")
         return
     for _ in range(shape[0]):
-        # One image at a time; NumPy would hold all of them.
+        # One image at a time; NumPy would load all of them.
         yield np.frombuffer(stream.read(math.prod(shape[1:]) * dtype.itemsize), dtype).reshape(
             shape[1:]
         )
@@ -212,13 +196,13 @@ class _PickledArray:
         _version, self.shape, self.type, self.fortran_order, self.content = state
 
     def numbers(self) -> np.ndarray:
-        """Return the array, which must be one of numbers."""
+        """Return the array; raise ValueError or TypeError unless it holds numbers."""
         flat = np.frombuffer(self.content, np.dtype(self.type.code))
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, which pickle protocols up to 2 use for bytes."""
+    """Stand in for _codecs.encode, by which pickle protocols up to 2 write bytes."""
     if encoding != "latin1":
         raise ValueError(f"encoding {encoding!r}")
     return text.encode("latin1")
@@ -235,14 +219,15 @@ _ALLOWED = {
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Knows arrays only, and of these only stand-ins: no foreign code, and none of NumPy's.
+    """Load arrays as stand-ins: neither foreign code runs nor that of NumPy.
 
-    Python's own implementation: that in C reserves whatever memory a few bytes ask for.
+    Derived from pickle's Python implementation, because that in C allocates any amount of memory
+    that a few bytes request.
     """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return _ALLOWED[module, name]
 
 
@@ -250,12 +235,12 @@ def _unpickle(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
     """Yield the images of a pickled one-dimensional object array of ``n_bytes``."""
     outer = _ArrayUnpickler(stream).load()
     if not isinstance(outer, _PickledArray) or not isinstance(outer.content, list):
-        raise ValueError("no array of images")
+        raise ValueError("not an array of images")
     for item in outer.content:
         if not isinstance(item, _PickledArray):
             raise ValueError(f"an item of type {type(item).__name__}")
         image = item.numbers()
         n_bytes -= image.nbytes
-        if n_bytes < 0:  # a pickle can name the same image a million times
+        if n_bytes < 0:  # a pickle can refer to the same image a million times
             raise ValueError("more images than it has bytes")
         yield image

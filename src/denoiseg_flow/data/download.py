@@ -1,4 +1,4 @@
-"""Download archives and unpack them safely: complete and verified, or not there at all."""
+"""Download archives, verify them and unpack them safely; failures leave nothing behind."""
 
 import errno
 import gzip
@@ -25,14 +25,14 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.atomic import new_folder, sole_writer
 
 MAX_UNPACKED = 100 * 2**30  # bytes; the largest DenoiSeg archive has less than 2 GiB
-# Times its own size that an archive may take unpacked, from a size on that does no harm. Images
-# are compressed to a half or third, masks to a hundredth; bombs to a thousandth and less.
+# Largest ratio of unpacked to packed size, for archives that unpack to more than HARMLESS bytes.
+# Images compress to a half or third, masks to a hundredth, zip bombs to a thousandth or less.
 MAX_EXPANSION = 200
 HARMLESS = 2**30
 MAX_MEMBERS = 10**6
 RETRIES = 3
 _CHUNK = 2**20
-_LONGEST_HEADER = 2**20  # bytes of a long name and the like in a tar file
+_LONGEST_HEADER = 2**20  # bytes of an extension header in a tar file, such as a long name
 _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -46,19 +46,19 @@ _DAMAGED = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    FileExistsError,  # a name twice, or a file where a folder should be
+    FileExistsError,  # a duplicate name, or a file in place of a folder
     NotADirectoryError,
     IsADirectoryError,
     gzip.BadGzipFile,
-    NotImplementedError,  # compression method that zipfile does not know
+    NotImplementedError,  # compression method unknown to zipfile
     RuntimeError,  # encrypted zip
-    ValueError,  # names and sizes that cannot be
+    ValueError,  # impossible names and sizes
     IndexError,
     OverflowError,
     struct.error,
     MemoryError,
 )
-# Of places and names; bz2 says nothing at all.
+# For impossible offsets and names; bz2 sets no errno.
 _IMPOSSIBLE = (errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, None)
 
 
@@ -69,31 +69,31 @@ def download(
     stored: str | Path | None = None,
     retries: int = RETRIES,
 ) -> None:
-    """Download a file; it appears under ``target`` only once it is complete and verified.
+    """Download a file; ``target`` appears only when complete and verified.
 
     Parameters
     ----------
     url
-        An http or https address; any, if the file is ``stored``.
+        An http or https address; any address if ``stored`` is given.
     target
-        Where to put the file.
+        Path of the downloaded file.
     sha256
-        Its SHA-256 checksum. None means: record it in ``<target>.sha256`` at the first download,
-        and compare with that ever after.
+        SHA-256 checksum. None: record it in ``<target>.sha256`` at the first download, and compare
+        later downloads with it.
     stored
-        The file, if others have fetched it already from ``url``, such as a storage plugin.
+        The file, if something else (such as a storage plugin) has fetched it from ``url`` already.
     retries
-        How often to try again after an interrupted or refused connection.
+        Number of further attempts after an interrupted or refused connection.
 
     Raises
     ------
     InputError
-        If the address cannot be reached, the download is interrupted, or the checksum is wrong.
+        If the server cannot be reached, the download is interrupted, or the checksum differs.
     """
     target = Path(target)
     parts = urlsplit(url)
     if not stored and (parts.scheme not in ("http", "https") or not parts.netloc):
-        raise InputError(f"{url} is not an http or https address: correct `url` in the config")
+        raise InputError(f"{url} is not an http or https address; correct 'url' in the config")
     record = target.with_name(target.name + ".sha256")
     target.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(target):
@@ -113,8 +113,8 @@ def download(
             if expected and found != expected:
                 origin = "the config" if sha256 else f"{record}, written at the first download"
                 raise InputError(
-                    f"{url} has the sha256 checksum {found}, but {origin} says {expected}: the "
-                    "file has changed or the checksum is wrong, so check both"
+                    f"{url} has sha256 checksum {found}, but {origin}, says {expected}; the file "
+                    "has changed or the checksum is wrong, check both"
                 )
             os.replace(fetched, target)
         finally:
@@ -124,13 +124,13 @@ def download(
 
 
 def _recorded(record: Path) -> str | None:
-    """Return the checksum in a file as sha256sum writes it."""
+    """Return the checksum in a file written in the format of sha256sum; None without a file."""
     words = record.read_text().split() if record.is_file() else []
     return words[0] if words else None
 
 
 def _fetch(url: str, folder: Path, retries: int) -> Path:
-    """Download to ``folder``, telling apart what can go wrong."""
+    """Download a file to ``folder``; raise InputError with the cause and the fix."""
     name = "archive"
     store = pooch.create(
         path=folder, base_url="", registry={name: None}, urls={name: url}, retry_if_failed=retries
@@ -140,20 +140,20 @@ def _fetch(url: str, folder: Path, retries: int) -> Path:
         return Path(store.fetch(name, downloader=downloader))
     except requests.HTTPError as error:
         raise InputError(
-            f"{url} cannot be downloaded, the server answers {error.response.status_code} "
-            f"{error.response.reason}: correct `url` in the config, or try again later"
+            f"cannot download {url}: the server answers {error.response.status_code} "
+            f"{error.response.reason}; correct 'url' in the config, or try again later"
         ) from error
     except requests.exceptions.ChunkedEncodingError as error:
         raise InputError(
-            f"the download of {url} was interrupted {retries + 1} times: run the workflow again"
+            f"the download of {url} was interrupted {retries + 1} times; run the workflow again"
         ) from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise InputError(
-            f"{urlsplit(url).netloc} cannot be reached to download {url}: check the network and "
-            "`url` in the config"
+            f"cannot download {url}: no connection to {urlsplit(url).netloc}; check the network "
+            "and 'url' in the config"
         ) from error
     except (requests.RequestException, ValueError) as error:
-        raise InputError(f"{url} cannot be downloaded ({error}): correct `url`") from error
+        raise InputError(f"cannot download {url}: {error}; correct 'url' in the config") from error
 
 
 class _Member(NamedTuple):
@@ -162,28 +162,28 @@ class _Member(NamedTuple):
     is_file: bool
     """A plain file: neither link nor device."""
     size: int
-    """Bytes, as the archive declares them."""
-    open: Callable[[], IO[bytes]]
+    """Declared size in bytes."""
+    open: Callable[[], IO[bytes] | None]
+    """Open a plain file; nothing else can be."""
 
 
 def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKED) -> None:
-    """Unpack a zip or tar archive into a new folder; it appears only once it is complete.
+    """Unpack a zip or tar archive into a new folder, which appears only when complete.
 
     Parameters
     ----------
     archive
-        A zip or (compressed) tar file; told apart by content, not by name.
+        A zip or (compressed) tar file; its content decides, not its name.
     folder
-        Where to unpack; replaced if it exists.
+        Folder to create; an existing one is replaced.
     max_bytes
-        Largest total size of the unpacked files; less for small archives, see
-        :data:`MAX_EXPANSION`.
+        Limit of the total unpacked size; lower for small archives, see :data:`MAX_EXPANSION`.
 
     Raises
     ------
     InputError
-        If the archive is damaged or neither zip nor tar, is too large unpacked, or has a member
-        that is a link or a device or would lie outside ``folder``.
+        If the archive is damaged, is neither zip nor tar, is too large when unpacked, or has a
+        member that is a link, a device or outside ``folder``.
     """
     archive, folder = Path(archive), Path(folder)
     max_bytes = min(max_bytes, max(HARMLESS, MAX_EXPANSION * archive.stat().st_size))
@@ -196,29 +196,28 @@ def unpack(archive: str | Path, folder: str | Path, max_bytes: int = MAX_UNPACKE
                 with _open_tar(archive) as opened:
                     _extract(_tar_members(opened), unfinished, archive, max_bytes)
                     while opened.fileobj.read(_CHUNK):
-                        pass  # up to the checksum at the very end of a compressed tar file
+                        pass  # to the end, where a compressed tar file has its checksum
     except (*_DAMAGED, OSError) as error:
         if not isinstance(error, _DAMAGED) and error.errno not in _IMPOSSIBLE:
             raise  # such as a full disk
         raise InputError(
-            f"archive {archive} cannot be unpacked ({plain(error)}): delete it and download it "
-            "again"
+            f"cannot unpack archive {archive} ({plain(error)}); delete it and download it again"
         ) from error
 
 
 class _Header(tarfile.TarInfo):
-    """A header that ends the reading of its tar file if it is not to be followed."""
+    """A tar header that raises ReadError if it is damaged or its extension is too long."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
         """Return the header in a block of bytes."""
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:
-            # tarfile would take it for the end of the archive.
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]  # not in typeshed
+            # tarfile would treat it as the end of the archive.
             raise tarfile.ReadError(f"damaged header, {error}") from error
         if header.type in _EXTENSIONS and header.size > _LONGEST_HEADER:
-            # tarfile would read it into memory, from a few compressed bytes.
+            # tarfile would read all of it into memory, though it may be a few compressed bytes.
             raise tarfile.ReadError(f"header of {header.size} bytes")
         return header
 
@@ -228,7 +227,7 @@ def _open_tar(archive: Path) -> tarfile.TarFile:
         return tarfile.open(archive, tarinfo=_Header)
     except tarfile.ReadError as error:
         raise InputError(
-            f"archive {archive} is neither a zip nor a tar file: correct `url` in the config"
+            f"archive {archive} is neither a zip nor a tar file; correct 'url' in the config"
         ) from error
 
 
@@ -243,21 +242,20 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[_Member]:
 
 def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
     for info in opened:
-        if info.size < 0:  # from which tarfile would go backwards, in circles
+        if info.size < 0:  # tarfile would seek backwards, in an endless loop
             raise tarfile.ReadError(f"member of {info.size} bytes")
         content = partial(opened.extractfile, info)
         yield _Member(info.name, info.isdir(), info.isreg(), info.size, content)
 
 
 def _extract(members: Iterable[_Member], folder: Path, archive: Path, max_bytes: int) -> None:
-    """Write all members under ``folder``, after all of them have been found harmless."""
+    """Check all members, then write them to ``folder``."""
     too_large = InputError(
-        f"archive {archive} would take more than {max_bytes / 2**30:.3g} GiB or {MAX_MEMBERS} "
-        "files unpacked, which looks like a mistake or an attack: unpack it by hand and use "
-        "`source: folder`"
+        f"archive {archive} would unpack to more than {max_bytes / 2**30:.3g} GiB or {MAX_MEMBERS} "
+        "files, which looks like a mistake or an attack; unpack it by hand and use 'source: folder'"
     )
     targets, left = [], max_bytes
-    # Each is judged before the next is looked for, which may be a long way of decompression.
+    # Check each member before searching for the next, which may mean a long decompression.
     for member in members:
         targets.append((member, _target(folder, member, archive)))
         left -= member.size
@@ -269,8 +267,10 @@ def _extract(members: Iterable[_Member], folder: Path, archive: Path, max_bytes:
             target.mkdir(parents=True, exist_ok=True)
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, target.open("xb") as sink:
-            while chunk := source.read(_CHUNK):  # declared sizes may lie, so count
+        source = member.open()
+        assert source is not None
+        with source, target.open("xb") as sink:
+            while chunk := source.read(_CHUNK):  # count, because declared sizes may be wrong
                 left -= len(chunk)
                 if left < 0:
                     raise too_large
@@ -278,7 +278,7 @@ def _extract(members: Iterable[_Member], folder: Path, archive: Path, max_bytes:
 
 
 def _target(folder: Path, member: _Member, archive: Path) -> Path:
-    """Return where a member goes, refusing whatever is not a file or folder inside ``folder``."""
+    """Return the path of a member; raise InputError unless it is a file or folder in ``folder``."""
     inside = PurePosixPath(member.name.replace("\\", "/"))
     if inside.is_absolute() or PureWindowsPath(member.name).drive or ".." in inside.parts:
         problem = "would be written outside its folder"
@@ -287,6 +287,6 @@ def _target(folder: Path, member: _Member, archive: Path) -> Path:
     else:
         return folder / inside
     raise InputError(
-        f"archive {archive} is not safe to unpack, its member {shown(member.name)} {problem}: use "
-        "an archive of plain files only"
+        f"archive {archive} is not safe to unpack, because its member {shown(member.name)} "
+        f"{problem}; use an archive of plain files only"
     )

@@ -1,6 +1,6 @@
 """Pair the images, masks and clean images of a user's folders by name.
 
-That takes their names only, and of tif files the description: several may be one image together.
+Reads file names only, and the description of tif files: several files may form one image.
 """
 
 import os
@@ -14,20 +14,20 @@ from denoiseg_flow.data.store import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.findings import Finding, count
 
-# Files beside the images that nobody takes for images.
+# Endings that nobody expects to be read as images.
 _TEXTS = {".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".yml", ".xml", ".log", ".pdf", ".html"}
 _UNSEEN = {"thumbs.db", "desktop.ini", "zarr.json"}  # hidden on Windows, or part of a store
-_NAMED = 3  # files that a sentence names
+_NAMED = 3  # files named in one message
 
 
 class Source(NamedTuple):
     """The files of one image."""
 
     name: str
-    """File name without its ending; the same for image, mask and clean image."""
+    """File name without its ending, the same for image, mask and clean image."""
     image: Path
     mask: Path | None
-    """None where the image is not annotated."""
+    """None if the image is not annotated."""
     clean: Path | None
 
 
@@ -39,13 +39,12 @@ def find(
     Parameters
     ----------
     images
-        Folder of images. Of files that are one image together (an OME-TIFF in several files), the
-        first stands for all.
+        Folder of images. An OME-TIFF in several files is listed under its first file.
     masks
-        Folder of instance masks. An image without a mask is not annotated; a mask of zeros says
-        that an image has no objects.
+        Folder of instance masks. An image without a mask is not annotated; an image whose mask is
+        all zeros has no objects.
     clean
-        Folder of noise-free images; may be ``images`` itself where those have no noise.
+        Folder of noise-free images; may be ``images`` itself if these have no noise.
 
     Returns
     -------
@@ -55,8 +54,8 @@ def find(
     Raises
     ------
     InputError
-        If a folder is missing or has no image, if two files have the same name without ending,
-        or if a mask or clean image belongs to no image.
+        If a folder is missing or has no image, two files have the same name without ending, or a
+        mask or clean image has no image of the same name.
     """
     image_files = _list(images, "images")
     mask_files = {} if masks is None else _list(masks, "masks")
@@ -75,26 +74,28 @@ def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
     for whole, parts in _wholes(_images_in(images)).items():
         if stem(files[0]) in map(stem, parts):
             raise InputError(
-                f"{files[0]} is for a part of an image in several files, which is read as a whole "
-                f"from {whole}: give one file for all of it, of the same name as that one"
+                f"{files[0]} belongs to one part of an image in several files, but the workflow "
+                f"reads that image as a whole from {whole}; give one file of that name for the "
+                "whole image"
             )
     more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
     raise InputError(
-        f"{files[0]}{more} has no image of the same name in {images}: correct the folder under "
-        f"`{key}`, or rename or remove the file"
+        f"{files[0]}{more} has no image of the same name in {images}; correct config key '{key}', "
+        "or rename or remove the file"
     )
 
 
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
-    """Return image files by name without ending, in the order given; folders stand for theirs.
+    """Return image files by name without ending, in the order given; folders are expanded.
 
-    Of files that are one image together, the first stands for all. An image inside of an OME-Zarr
-    store, such as a field of a plate, is called by its whole path in there: ``plate_A_1_0``.
+    An OME-TIFF in several files is listed under its first file. An image inside an OME-Zarr store,
+    such as a field of a plate, is named by its path in the store: ``plate_A_1_0``.
 
     Raises
     ------
     InputError
-        If a path does not exist or is no image, a folder holds none, or two have the same name.
+        If a path does not exist or is not an image, a folder has no image, or two images have the
+        same name.
     """
     files: dict[str, Path] = {}
     found = _found(paths)
@@ -103,20 +104,20 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
         name = stem(_name_in_store(path))
         if name in files:
             raise InputError(
-                f"{files[name]} and {path} have the same name but for folder and ending, so "
-                "that one result would overwrite the other: rename or leave out one of them"
+                f"{files[name]} and {path} differ only in folder or ending, and their results "
+                "would overwrite each other; rename or leave out one of them"
             )
         files[name] = path
     return files
 
 
 def left_out(paths: Iterable[str | Path]) -> list[Finding]:
-    """Return what users should know of files that are not read, or not by themselves.
+    """Return findings about files that are ignored, or read as parts of one image.
 
     Parameters
     ----------
     paths
-        Folders and files that :func:`find` or :func:`find_images` took.
+        Folders and files, as given to :func:`find` or :func:`find_images`.
     """
     given = {path.resolve(): path for path in map(Path, paths)}
     findings = []
@@ -154,39 +155,39 @@ def _named(paths: Sequence[Path]) -> str:
 
 
 def _found(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the image files that paths stand for."""
+    """Return the image files among the paths and in the folders among them."""
     found = []
     for given in map(Path, paths):
         if not given.exists():
-            raise InputError(f"{given} does not exist: correct its path")
+            raise InputError(f"{given} does not exist; correct its path")
         if _is_there(given):
             found.append(given)
             continue
         if not given.is_dir():
-            raise InputError(f"{given} is no image: accepted endings are {', '.join(ENDINGS)}")
+            raise InputError(f"{given} is not an image; accepted endings: {', '.join(ENDINGS)}")
         inside = _images_in(given)
         if not inside:
             raise InputError(
-                f"folder {given} holds no image: accepted endings are {', '.join(ENDINGS)}"
+                f"folder {given} has no images; accepted endings: {', '.join(ENDINGS)}"
             )
         found += inside
     return found
 
 
 def _wholes(paths: Sequence[Path]) -> dict[Path, list[Path]]:
-    """Return those files that stand for an image, each with the others of that image."""
+    """Return the first file of each image, with the other files of that image."""
     wholes, taken, there = {}, set(), set(paths)
     for path in paths:
         if path not in taken:
             others = other_files(path) if path.suffix.lower() in (".tif", ".tiff") else []
             wholes[path] = [other for name in others if (other := path.with_name(name)) in there]
             taken.update(wholes[path])
-    # The first may say nothing but that it is a part of another.
+    # A file may only point to another one as the first of its image.
     return {whole: parts for whole, parts in wholes.items() if whole not in taken}
 
 
 def _name_in_store(path: Path) -> Path:
-    """Return a path whose name tells where in an OME-Zarr store an image lies; others as is."""
+    """Return a path named after the place of an image in its OME-Zarr store; others unchanged."""
     if is_image(path):
         return path
     path = path.absolute()
@@ -204,7 +205,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _others_in(folder: Path) -> list[Path]:
-    """Return what else there is in a folder, but for hidden files."""
+    """Return everything in a folder that is neither an image nor hidden."""
     with os.scandir(folder) as entries:
         names = sorted(
             each.name
@@ -227,21 +228,21 @@ def _list(folder: str | Path, key: str) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"folder {folder} (config key `{key}`) {what}: correct its path")
+        raise InputError(f"folder {folder} (config key '{key}') {what}; correct its path")
     files: dict[str, Path] = {}
     for path in _wholes(_images_in(folder)):
         name = stem(path)
         if name in files:
             raise InputError(
-                f"{files[name]} and {path.name} have the same name but for the ending: rename or "
-                "remove one of them"
+                f"{files[name]} and {path.name} differ only in their ending; rename or remove one "
+                "of them"
             )
         files[name] = path
     if not files:
         seen = {p.suffix for p in folder.iterdir() if p.suffix and not p.name.startswith(".")}
-        others = f" (it holds {', '.join(sorted(seen)[:5])} files)" if seen else ""
+        others = f", only {', '.join(sorted(seen)[:5])} files" if seen else ""
         raise InputError(
-            f"folder {folder} (config key `{key}`) holds no image{others}: accepted endings are "
+            f"folder {folder} (config key '{key}') has no images{others}; accepted endings: "
             f"{', '.join(ENDINGS)}"
         )
     return files

@@ -1,6 +1,6 @@
-"""The folders that the jobs of a study hand to each other, and what lies in them.
+"""Folders that the jobs of a study exchange, and the files in them.
 
-Images of the workflow are ``{image}.tif``, whatever the format of the user's files was.
+Images of the workflow are ``{image}.tif``, whatever the format of the user's files.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ def image_file(folder: Path, image: str) -> Path:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared dataset: a manifest, and images, some with a mask or a clean image."""
+    """A prepared dataset: a manifest and images, optionally with masks and clean images."""
 
     folder: Path
 
@@ -31,7 +31,7 @@ class PreparedData:
         return self.folder / "manifest.tsv"
 
     def read_manifest(self) -> pd.DataFrame:
-        """Return the table of images; raises as :func:`manifest.read`."""
+        """Return the table of images; raises like :func:`manifest.read`."""
         return manifest.read(self.manifest_file)
 
     def image(self, name: str) -> Path:
@@ -39,25 +39,25 @@ class PreparedData:
         return image_file(self.folder / "images", name)
 
     def mask(self, name: str) -> Path:
-        """Return the file of the mask of an image, which exists if that is annotated."""
+        """Return the file of the mask of an image, which exists if the image is annotated."""
         return image_file(self.folder / "masks", name)
 
     def clean(self, name: str) -> Path:
-        """Return the file of the image without noise, which exists if that is known."""
+        """Return the file of the clean image, which exists if it is known."""
         return image_file(self.folder / "clean", name)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a run predicted."""
+    """The predictions of a run."""
 
     folder: Path
 
-    #: The folders in it, those of what the method predicts.
+    #: Possible folders in it; a method predicts some of these.
     KINDS = ("denoised", "j_invariant", "labels", "probabilities")
 
     def kinds(self) -> list[str]:
-        """Return what the run predicted, in the order of :attr:`KINDS`."""
+        """Return the kinds of predictions that exist, in the order of :attr:`KINDS`."""
         return [kind for kind in self.KINDS if (self.folder / kind).is_dir()]
 
     def file(self, kind: str, image: str) -> Path:
@@ -66,15 +66,15 @@ class Predictions:
 
     @property
     def losses_file(self) -> Path:
-        """The table of self-supervised losses, which exists if the method was judged by them."""
+        """The table of self-supervised losses, which exists if they were measured."""
         return self.folder / "self_supervision.tsv"
 
     def images(self) -> set[str]:
-        """Return the names of the images of which anything was predicted."""
+        """Return the names of the images with predictions."""
         return {path.stem for path in self.folder.glob("*/*.tif")}
 
 
 def input_folder(path: Path) -> Path:
-    """Return the folder with the images to read: ``path``, or the denoised images of a run."""
+    """Return the folder of the images to read: ``path``, or the denoised images of a run in it."""
     denoised = path / "denoised"
     return denoised if denoised.is_dir() else path

@@ -1,4 +1,4 @@
-"""The tables of a dataset: its images (manifest), and the subset of each (split)."""
+"""Read and write the tables of a dataset: its images (manifest) and their subsets (split)."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ SPLIT_COLUMNS = (
     "image", "subset", "annotated", "rank", "height", "width", "depth", "clean", "source",
 )  # fmt: skip
 SUBSETS = ("train", "val", "test")
-# Of annotated images so few that each is used for both: trained on, and scored by a network that
-# was trained without it.
+# Subset of annotated images that are cross-validated: each is trained on, and also scored with a
+# network trained without it.
 CROSS = "cross"
 TRAINED, TESTED = ("train", CROSS), ("test", CROSS)
 
@@ -35,13 +35,13 @@ def read(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Names are text ("001" and "NA" stay what they are); height, width, annotated, n_objects
-        and clean are integers; rank, in a split, is Int64 with <NA> where there is none.
+        Names are text ("001" and "NA" stay as they are); height, width, depth, annotated,
+        n_objects and clean are integers; rank, in a split, is Int64 with <NA> for unranked images.
 
     Raises
     ------
     InputError
-        If it is neither, as after a change by hand.
+        If the table is damaged or was edited by hand.
     """
     checksums.verify(path)
     try:
@@ -53,10 +53,10 @@ def read(path: str | Path) -> pd.DataFrame:
         if "rank" in table:
             table["rank"] = pd.to_numeric(table["rank"].replace("", None)).astype("Int64")
         if table["image"].duplicated().any() or table["image"].str.contains("/").any():
-            raise ValueError("names of images that are repeated or lead elsewhere")
+            raise ValueError("duplicate image names, or names with a slash")
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(
-            f"{path} is damaged or was changed by hand ({plain(error)}): delete it and run the "
+            f"{path} is damaged or was edited by hand ({plain(error)}); delete it and run the "
             "workflow again"
         ) from error
     return table

@@ -1,4 +1,4 @@
-"""Which pixels of an image are neighbours."""
+"""Pairs of neighbouring pixels in an image."""
 
 from itertools import product
 
@@ -7,14 +7,14 @@ _ALONG = {0: (_ALL, _ALL), 1: (_BUT_FIRST, _BUT_LAST), -1: (_BUT_LAST, _BUT_FIRS
 
 
 def neighbours(dimensions: int, corners: bool) -> list[tuple[tuple[slice, ...], ...]]:
-    """Return slices that put the pixels of an image on their neighbours, each pair once.
+    """Return pairs of slices that align pixels with their neighbours, each pair of pixels once.
 
     Parameters
     ----------
     dimensions
-        Of the image.
+        Number of axes of the image.
     corners
-        Whether to return the neighbours at edges and corners, instead of those beside a pixel.
+        Whether to return the diagonal neighbours instead of the direct ones.
     """
     steps = [step for step in product((0, 1, -1), repeat=dimensions) if step > (0,) * dimensions]
     chosen = [step for step in steps if (sum(map(abs, step)) > 1) == corners]

@@ -1,8 +1,8 @@
-"""Add synthetic noise at the levels that the config names.
+"""Add synthetic noise at the levels defined in the config.
 
-A level is a mapping with a ``kind``, the parameters of that kind and, where noise is drawn, a
-``seed``. Noise is neither clipped nor rounded, and goes onto training, validation and test images
-alike, as in DenoiSeg (Buchholz, Prakash et al. 2020). The papers behind the kinds stand in
+A noise level is a mapping with a ``kind``, the parameters of that kind and, except for "none", a
+``seed``. Noisy values are neither clipped nor rounded. Training, validation and test images all
+get noise, as in DenoiSeg (Buchholz, Prakash et al. 2020). For the papers behind each kind, see
 ``docs/explanation/methods.md``.
 """
 
@@ -21,7 +21,7 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.seeds import generator
 
 Step = tuple[Callable[..., np.ndarray], tuple[str, ...]]
-"""A model, which turns a float32 image into a noisy one, and the names of its parameters."""
+"""A function that adds noise to a float32 image, and the names of its parameters."""
 
 
 def _gaussian(image: np.ndarray, rng: np.random.Generator, *, sigma: float) -> np.ndarray:
@@ -49,7 +49,7 @@ def _salt_and_pepper(image: np.ndarray, rng: np.random.Generator, *, flipped: fl
 def _structured(
     image: np.ndarray, rng: np.random.Generator, *, sigma: float, length: int, axis: str
 ) -> np.ndarray:
-    # More white noise than pixels: with padding instead, the noise would be weaker at the border.
+    # Draw white noise beyond the image; padding would make the noise weaker at the border.
     *above, height, width = image.shape
     if axis == "x":
         white = rng.standard_normal((*above, height, width + length - 1), np.float32)
@@ -64,7 +64,7 @@ _GAUSSIAN: Step = (_gaussian, ("sigma",))
 _POISSON: Step = (_poisson, ("photons",))
 _BERNOULLI: Step = (_bernoulli, ("dropped",))
 
-# Kind of noise -> the steps that are taken one after the other; no two share a parameter.
+# Kind of noise -> steps applied in this order; no two steps of a kind share a parameter.
 KINDS: dict[str, tuple[Step, ...]] = {
     "none": (),
     "gaussian": (_GAUSSIAN,),
@@ -87,15 +87,21 @@ def _is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value < np.inf
 
 
-# Parameter -> (whether a value is good, what it must be).
+# Parameter -> (function that accepts valid values, description of these).
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sigma": (_is_positive, "a number above 0"),
     "factor": (_is_positive, "a number above 0"),
     "photons": (_is_positive, "a number above 0"),
-    "dropped": (lambda value: _is_number(value) and 0 < value < 1, "a share above 0 and below 1"),
-    "flipped": (lambda value: _is_number(value) and 0 < value <= 1, "a share above 0, at most 1"),
+    "dropped": (
+        lambda value: _is_number(value) and 0 < value < 1,
+        "a fraction above 0 and below 1",
+    ),
+    "flipped": (
+        lambda value: _is_number(value) and 0 < value <= 1,
+        "a fraction above 0 and at most 1",
+    ),
     "length": (
-        lambda value: isinstance(value, Integral) and value >= 2,
+        lambda value: isinstance(value, Integral) and int(value) >= 2,
         "a whole number of pixels, at least 2",
     ),
     "axis": (lambda value: value in ("x", "y"), "x or y"),
@@ -105,7 +111,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def check_level(name: str, level: Mapping[str, Any]) -> None:
     """Raise InputError unless ``level``, the config's entry ``noises.<name>``, is complete.
 
-    Of the seed, which the config has a default for, nothing is asked.
+    The seed is not checked, because the config has a default for it.
     """
     key = f"config key noises.{name}"
     kind = level.get("kind")
@@ -116,7 +122,7 @@ def check_level(name: str, level: Mapping[str, Any]) -> None:
     if unknown:
         takes = ", ".join(parameters) or "no parameters"
         raise InputError(
-            f"{unknown[0]} is no parameter of {kind} noise, which takes {takes} ({key})"
+            f"{unknown[0]} is not a parameter of {kind} noise, which takes {takes} ({key})"
         )
     for parameter in parameters:
         is_good, wanted = _RULES[parameter]
@@ -130,30 +136,30 @@ def _parameters(kind: str) -> list[str]:
 
 
 def describe(level: Mapping[str, Any]) -> str:
-    """Return a level in words, such as "gaussian, sigma 20", for tables; without its seed."""
+    """Return a description for tables, such as "gaussian, sigma 20"; without the seed."""
     kind = level["kind"]
     return ", ".join([kind, *(f"{name} {level[name]}" for name in _parameters(kind))])
 
 
 def standard_deviation(level: Mapping[str, Any]) -> float | None:
-    """Return the standard deviation of the noise in grey levels; None unless known and uniform."""
+    """Return the standard deviation of the noise in grey levels; None if unknown or not uniform."""
     return float(level["sigma"]) if level["kind"] in ("gaussian", "structured") else None
 
 
 def draws_noise(level: Mapping[str, Any]) -> bool:
-    """Return whether the level changes images at all."""
+    """Return whether the level adds any noise."""
     return bool(KINDS[level["kind"]])
 
 
 def counts_photons(level: Mapping[str, Any]) -> bool:
-    """Return whether the noise is drawn from counts of photons, which are never negative."""
+    """Return whether the level includes Poisson noise, which needs images without negatives."""
     return _POISSON in KINDS[level["kind"]]
 
 
 def check_photons(
     image: Readable, level: Mapping[str, Any], name: str, image_name: str | Path
 ) -> None:
-    """Raise InputError if photons are to be drawn from an image with negative values.
+    """Raise InputError if Poisson noise is to be added to an image with negative values.
 
     Parameters
     ----------
@@ -162,15 +168,15 @@ def check_photons(
     level, name
         See :func:`noisy_copy`.
     image_name
-        How the message calls the image.
+        Name of the image in the message.
     """
     if not counts_photons(level) or image.dtype.kind == "u":
         return
     low = min(image[place].min() for place in pieces(image.shape, PIECE))
     if low < 0:
         raise InputError(
-            f"image {image_name} holds negative values, down to {low:g}, of which no "
-            f"{level['kind']} noise can be drawn: add a constant to all images, or choose another "
+            f"image {image_name} holds negative values (minimum {low:g}), for which "
+            f"{level['kind']} noise is undefined; add a constant to all images, or choose another "
             f"kind of noise (config key noises.{name})"
         )
 
@@ -178,10 +184,10 @@ def check_photons(
 def noisy_copy(
     image: np.ndarray, level: Mapping[str, Any], name: str, image_name: str, copy: int = 0
 ) -> np.ndarray:
-    """Return one of any number of independent noisy copies of an image.
+    """Return an independent noisy copy of an image.
 
-    The noise depends on the seed in ``level``, on both names and on ``copy`` only: adding an image
-    to a dataset changes no other.
+    The noise depends only on the seed in ``level``, on both names and on ``copy``; adding an image
+    to a dataset leaves the noise of the others unchanged.
 
     Parameters
     ----------
@@ -195,21 +201,21 @@ def noisy_copy(
     image_name
         Name of the image in its dataset.
     copy
-        Number of the copy; 0 is the one that every method reads.
+        Number of the copy; every method reads copy 0.
 
     Returns
     -------
     numpy.ndarray
-        float32, same shape, neither clipped nor rounded.
+        Same shape, float32, neither clipped nor rounded.
 
     Raises
     ------
     InputError
-        If the level is incomplete, or draws photons from an image with negative values.
+        If the level is incomplete, or adds Poisson noise to an image with negative values.
     """
     check_level(name, level)
     check_photons(image, level, name, image_name)
-    # Copy 0 is older than the others, and its noise must remain what it was.
+    # Copies were added later; the noise of copy 0 must stay as it was.
     purpose = ("noise", name, image_name, *(("copy", copy) if copy else ()))
     rng = generator(level["seed"], *purpose)
     noisy = np.array(image, dtype=np.float32)
@@ -235,7 +241,7 @@ def add_noise_to_folder(
     Raises
     ------
     InputError
-        As :func:`noisy_copy`; the message names the file.
+        Like :func:`noisy_copy`; the message names the file.
     """
     check_level(name, level)
     for image_name in prepared.read_manifest()["image"]:

@@ -1,4 +1,4 @@
-"""Images and labels as colours on a screen, without anything that draws figures."""
+"""Turn images and labels into colours, for overlays and figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from denoiseg_flow.jobs.seeds import generator
 
 
 def intensity_window(*images: np.ndarray | None) -> tuple[float, float]:
-    """Return black and white point for images shown side by side: 1 % and 99.8 % of the first.
+    """Return black and white point for images side by side: percentiles 1 and 99.8 of the first.
 
-    The first image that is not None sets the window, so that all others are seen on its scale.
+    The first image that is not None sets the window of all.
     """
     first = next(image for image in images if image is not None)
     low, high = np.percentile(first[np.isfinite(first)], (1.0, 99.8))
@@ -22,8 +22,8 @@ def intensity_window(*images: np.ndarray | None) -> tuple[float, float]:
 def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     """Colour labels for display: (y, x) integers to (y, x, 4) RGBA floats, background clear.
 
-    A label value always has the same colour under one seed. Neighbouring values lie a golden
-    angle apart in hue, so that objects that touch are seen as two; outlines are opaque.
+    With the same seed, a label always has the same colour. The hues of consecutive labels are a
+    golden angle apart, which separates touching objects visually; outlines are opaque.
     """
     values, index = np.unique(np.maximum(labels, 0), return_inverse=True)
     start = generator(seed, "instance colours").random()
@@ -46,7 +46,7 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Return an image (y, x) between black and white point as RGB floats (y, x, 3)."""
+    """Scale an image (y, x) from black to white point; return RGB floats (y, x, 3)."""
     low, high = window
     return np.repeat(np.clip((image - low) / (high - low), 0, 1)[..., None], 3, axis=2)
 

@@ -1,8 +1,8 @@
-"""Turn any source of images into the canonical form that every later step reads.
+"""Write the images of any source in the canonical form that all later steps read.
 
-Canonical means, under one folder: ``images/{image}.tif`` (a plane or a volume, uncompressed),
-``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 truth,
-where there is one) and ``manifest.tsv``. All are OME-TIFF.
+A prepared dataset is one folder with ``images/{image}.tif`` (plane or volume, uncompressed),
+``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 ground
+truth, if known) and ``manifest.tsv``. All images are OME-TIFF.
 """
 
 import logging
@@ -16,15 +16,15 @@ import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import folders, manifest
+from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import link_parts
-from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.sources import FOLDER_KEYS, Spec, _dimensions
-from denoiseg_flow.data.store import copy_image, write_image
+from denoiseg_flow.data.sources import ARCHIVE_FORMATS, FOLDER_KEYS, Spec, _dimensions
+from denoiseg_flow.data.store import copy_image, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding
@@ -37,7 +37,7 @@ MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
 
 class _Sample(NamedTuple):
-    """One image on its way from the source to the canonical folder."""
+    """One image of the source, not yet written."""
 
     name: str
     image: Readable
@@ -56,27 +56,26 @@ def prepare(
     folder: str | Path,
     prepared_parts: Sequence[str | Path] = (),
 ) -> None:
-    """Write the canonical form of a dataset, a part of one image at a time in memory.
+    """Write the canonical form of a dataset.
 
-    Masks are read as a whole.
+    Images are copied piece by piece; masks are read as a whole.
 
     Parameters
     ----------
     spec
         The dataset's section in the config.
     raw
-        What was simulated, or downloaded and unpacked; None for the user's own folders, and for a
-        combined dataset.
+        Folder of simulated or unpacked images; None for the user's own folders and for a combined
+        dataset.
     folder
-        Folder to write; replaced if it exists, and there only once it is complete.
+        Folder to write. It replaces an existing one, and appears only when complete.
     prepared_parts
-        The prepared folders of the datasets that a combined one is made of, in the order of
-        ``of``.
+        Prepared folders of the parts of a combined dataset, in the order of ``of``.
 
     Raises
     ------
     InputError
-        For the first image, mask or clean image that cannot be used; the message names it.
+        For the first image, mask or clean image that cannot be used.
     """
     folder = Path(folder)
     with new_folder(folder) as unfinished:
@@ -99,7 +98,7 @@ def prepare(
 
 
 def left_out(prepared: Path) -> list[Finding]:
-    """Return what :func:`prepare` found in the folders of a dataset and did not read."""
+    """Return the findings of :func:`prepare` about files that it did not read."""
     path = prepared / _LEFT_OUT
     return findings.read(path) if path.exists() else []
 
@@ -107,8 +106,8 @@ def left_out(prepared: Path) -> list[Finding]:
 def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
-    if spec.get("format") == "denoiseg_npz":
-        return _from_npz(raw, values)
+    if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
+        return _from_archive(ARCHIVE_FORMATS[spec["format"]], raw, values)
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=_dimensions(spec))
@@ -116,14 +115,14 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
 
 
 def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
-    """Return the folders of images, masks and clean images of a source, those that it has."""
+    """Return those folders of images, masks and clean images that a source has."""
     if spec["source"] == "folder":
         return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
     if raw is None:
         raise ValueError(f"source {spec['source']} needs a folder to read from")
     if spec["source"] == "simulate":
         return {key: Path(raw, key) for key in FOLDER_KEYS if Path(raw, key).is_dir()}
-    if spec["format"] == "denoiseg_npz":
+    if spec["format"] in ARCHIVE_FORMATS:
         return {}
     return {key: _inside(raw, key, spec[key]) for key in FOLDER_KEYS if spec.get(key)}
 
@@ -131,20 +130,23 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
 def _from_folders(
     kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
 ) -> Iterator[_Sample]:
-    """Yield the images of folders; ``values`` say what the numbers in their masks mean."""
+    """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
     for name, image_path, mask_path, clean_path in folders.find(**kinds):
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
-            masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
-            cleans = _open_regions(clean_path, reading, stack)
+            masks = cleans = None
+            if mask_path is not None:
+                masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            if clean_path is not None:
+                cleans = _open_regions(clean_path, reading, stack)
             for others, kind, path in (
                 (masks, "mask", mask_path),
                 (cleans, "clean image", clean_path),
             ):
                 if others is not None and len(others) != len(images):
                     raise InputError(
-                        f"{image_path} holds {len(images)} images, but its {kind} {path} holds "
-                        f"{len(others)}: export both from the same file"
+                        f"{image_path} has {len(images)} images, but its {kind} {path} has "
+                        f"{len(others)}; export both from the same file"
                     )
             for number, image in enumerate(images):
                 mask = clean = None
@@ -160,35 +162,39 @@ def _from_folders(
 
 
 def _open_regions(
-    path: Path | None, reading: Reading, stack: ExitStack, indexed: bool = False
-) -> list[Region] | None:
-    """Return the images of a file, which stays open as long as ``stack``."""
-    if path is None:
-        return None
+    path: Path, reading: Reading, stack: ExitStack, indexed: bool = False
+) -> list[Region]:
+    """Return the images of a file, which ``stack`` keeps open."""
     file = stack.enter_context(open_image_file(path, reading.axes, indexed))
     return list(find_regions(file, reading))
 
 
-def _from_npz(raw: str | Path, values: Mapping[str, Any]) -> Iterator[_Sample]:
-    """Yield the images of a DenoiSeg archive; they are without noise, so each is its own truth."""
-    for item in read_denoiseg_npz(raw):
-        mask = check_mask(item.labels, f"of {item.origin}", **values)
-        check_pair(item.image, mask, item.origin, "labels", "mask")
+def _from_archive(
+    archive: ArchiveFormat, raw: str | Path, values: Mapping[str, Any]
+) -> Iterator[_Sample]:
+    """Yield the images of an unpacked archive; ``values`` are keyword arguments of `check_mask`."""
+    for item in archive.read(Path(raw)):
+        mask = item.mask
+        if mask is not None:
+            mask = check_mask(mask, f"of {item.origin}", **values)
+            check_pair(item.image, mask, item.origin, "of the archive", "mask")
+        if item.clean is not None:
+            check_pair(item.image, item.clean, item.origin, "of the archive", "clean image")
         yield _Sample(
             item.name,
             item.image,
             mask,
-            item.image,
+            item.clean,
             item.origin,
             Metadata("YX"),
             item.subset,
-            # Patches cut from an empty corner may be constant; nobody can repair the archive.
+            # Patches of an empty background may be constant, and users cannot change the archive.
             constant=True,
         )
 
 
 def _inside(raw: str | Path, key: str, relative: str) -> Path:
-    """Return a folder of an unpacked archive, with or without its one top folder."""
+    """Return a folder of an unpacked archive, which may have a single top folder."""
     raw = Path(raw)
     tops = [p for p in sorted(raw.iterdir()) if p.is_dir() and p.name[0] not in "._"]
     candidates = [raw / relative, *(top / relative for top in tops if len(tops) == 1)]
@@ -196,7 +202,7 @@ def _inside(raw: str | Path, key: str, relative: str) -> Path:
         if candidate.is_dir() and candidate.resolve().is_relative_to(raw.resolve()):
             return candidate
     raise InputError(
-        f"the downloaded archive has no folder {relative} (config key `{key}`): its folders are "
+        f"the downloaded archive has no folder {relative} (config key '{key}'); available: "
         f"{', '.join(top.name for top in tops) or 'none'}"
     )
 
@@ -209,7 +215,7 @@ def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
     copy_image(sample.image, prepared.image(name), metadata, dtype)
     if sample.mask is not None:
         spatial = metadata.only(metadata.spatial_axes)
-        write_image(prepared.mask(name), sample.mask, spatial, compress=True)
+        write_labels(prepared.mask(name), sample.mask, spatial)
     if sample.clean is not None:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)
@@ -230,7 +236,7 @@ def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
 
 
 def _named(image: Readable, source: str) -> str:
-    """What error messages call an image."""
+    """Return the name of an image in error messages."""
     if not isinstance(image, Region):
         return source
     part = f" ({image.suffix.strip('_')})" if image.suffix else ""

@@ -1,4 +1,4 @@
-"""How many images of which size a dataset has, as far as that is known before a study runs."""
+"""Number and size of the images of a dataset, as far as known before a study runs."""
 
 import math
 from collections.abc import Mapping
@@ -11,25 +11,25 @@ from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.simulated import simulator
-from denoiseg_flow.data.sources import FOLDER_KEYS, count_in_advance
+from denoiseg_flow.data.sources import count_simulated
 
 Spec = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The images of a dataset, all of them taken to have one shape.
+    """Number and shape of the images of a dataset; all are assumed to have the same shape.
 
     Attributes
     ----------
     n_train, n_val, n_test
-        Images of the subsets; those that are cross-validated count as tested.
+        Number of images in each subset; cross-validated images count as test images.
     shape
-        Of an image: ([z,] y, x).
+        Shape of one image: ([z,] y, x).
     cross
         Whether annotated images are cross-validated.
     known
-        Whether all of this is known; otherwise it is a guess.
+        Whether these values are known; otherwise they are estimates.
     """
 
     n_train: int
@@ -41,42 +41,42 @@ class Extent:
 
     @property
     def n_images(self) -> int:
-        """All images; those that are cross-validated are among the tested ones."""
+        """Number of images in all subsets."""
         return self.n_train + self.n_val + self.n_test
 
     @property
     def pixels(self) -> int:
-        """Pixels of an image."""
+        """Number of pixels of one image."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What is known of one source: images, annotated ones, and the shape of one."""
+    """Number of images and annotated images of one source, and the shape of an image."""
 
     n_images: int
     n_annotated: int
     shape: tuple[int, ...]
-    n_given: tuple[int, int] | None = None  # for validation and testing, by its own division
+    n_given: tuple[int, int] | None = None  # validation and test images of a given split
     known: bool = True
 
 
-# Of an archive that nobody has downloaded: near those of the DenoiSeg paper, which have 1,000 to
-# 4,500 patches of 128x128 pixels, and 40 to 70 larger images for testing.
+# Assumed for an archive that is not downloaded yet. The DenoiSeg datasets have 1,000 to 4,500
+# patches of 128x128 pixels, and 40 to 70 larger test images.
 _ARCHIVE = _Part(4500, 4500, (128, 128), (675, 225), known=False)
 
 
 def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
-    """Return what is known of a dataset: from its manifest, its config, or its first file.
+    """Return number and size of the images of a dataset, from its manifest, config or first file.
 
     Parameters
     ----------
     datasets
-        The section of the config, with its defaults.
+        Section ``datasets`` of the config, with its defaults.
     name
-        Of the dataset.
+        Name of the dataset.
     data
-        The folder with ``{dataset}/prepared/manifest.tsv`` of every dataset that is prepared.
+        Folder that holds ``{dataset}/prepared/manifest.tsv`` of every prepared dataset.
     """
     of = parts(datasets, name)
     first, *extra = (_find(datasets[part], data / part / "prepared/manifest.tsv") for part in of)
@@ -99,13 +99,13 @@ def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
 
 
 def _find(spec: Spec, table: Path) -> _Part:
-    """Return what is known of a source; its images are as large as the largest in a manifest."""
+    """Return number and size of the images of a source; a manifest gives the largest size."""
     if table.exists():
         return _of_manifest(table)
     if spec["source"] == "simulate":
         side = spec.get("size", simulator.SIZE)
         shape = (*filter(None, [spec.get("depth")]), side, side)
-        return _Part(*count_in_advance(spec), shape)
+        return _Part(*count_simulated(spec), shape)
     if spec["source"] == "folder":
         return _of_folders(spec)
     return _ARCHIVE
@@ -115,14 +115,14 @@ def _of_manifest(table: Path) -> _Part:
     rows = manifest.read(table)
     volume = (rows["depth"] * rows["height"] * rows["width"]).idxmax()
     depth, *plane = rows.loc[volume, ["depth", "height", "width"]]
-    given = tuple(int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
+    n_val, n_test = (int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
     shape = tuple(map(int, plane if depth == 1 else (depth, *plane)))
-    return _Part(len(rows), int(rows["annotated"].sum()), shape, given)
+    return _Part(len(rows), int(rows["annotated"].sum()), shape, (n_val, n_test))
 
 
 def _of_folders(spec: Spec) -> _Part:
-    """Return what the first file and the names of all tell; files may hold several images each."""
-    sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+    """Estimate from all file names and the first file; each file may hold several images."""
+    sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
     with open_image_file(sources[0].image, spec.get("axes")) as file:
         regions = list(find_regions(file, Reading.of(spec)))
         shape = regions[0].shape

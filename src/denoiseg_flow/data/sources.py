@@ -1,11 +1,13 @@
-"""What a config says of its datasets, checked and counted before any job starts."""
+"""Check the datasets of a config and count their images before any job starts."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.data import folders, splitting
+from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
@@ -20,28 +22,33 @@ SIMULATOR_KEYS = (
 )  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
 
+ARCHIVE_FORMATS = {
+    "denoiseg_npz": ArchiveFormat(read_denoiseg_npz, annotated=True, clean=True),
+}
+"""What ``format`` of a dataset with ``source: remote`` can name, besides ``folder``."""
+
 
 def simulator_options(spec: Spec) -> dict[str, Any]:
-    """Return the keys of a dataset that are parameters of :func:`simulator.simulate`."""
+    """Return those keys of a dataset that are parameters of :func:`simulator.simulate`."""
     return {key: spec[key] for key in SIMULATOR_KEYS if key in spec}
 
 
 def check_sources(config: Mapping[str, Any], n_annotated: Mapping[str, int]) -> None:
-    """Check what can be known about the data before any job starts.
+    """Check datasets and noise levels before any job starts.
 
     Parameters
     ----------
     config
-        The whole config, defaults filled in.
+        The whole config, with its defaults.
     n_annotated
-        How many annotated training images the runs of each dataset need.
+        Number of annotated training images that the runs of each dataset need.
 
     Raises
     ------
     InputError
-        If a folder cannot be used, a combined dataset cannot be made, a noise level is
-        incomplete, or ``grid.n_annotated`` asks for more annotated images than a dataset leaves
-        for training, or a dataset leaves none for validation.
+        If a folder cannot be used, a combined dataset is inconsistent, a noise level is incomplete,
+        ``grid.n_annotated`` exceeds the annotated images left for training, or a dataset has no
+        annotated image left for validation.
     """
     grid = config["grid"]
     for name in grid["noises"]:
@@ -51,30 +58,30 @@ def check_sources(config: Mapping[str, Any], n_annotated: Mapping[str, int]) -> 
         if available is not None and n_annotated[name] > available:
             raise InputError(
                 f"grid.n_annotated asks for {n_annotated[name]} annotated images, but dataset "
-                f"{name} has only {available} annotated images left for training after "
-                "validation and test are taken out: ask for fewer, or annotate more"
+                f"{name} has only {available} annotated images left for training after validation "
+                "and test images are set aside; ask for fewer, or annotate more"
             )
         sizes = _sizes_in_advance(config["datasets"][parts(config["datasets"], name)[0]])
         if sizes is None or sizes.cross:
             continue
         if config["predicted_images"] == "test" and not sizes.test:
             raise InputError(
-                f"dataset {name} keeps no image for testing, so that nothing would be predicted: "
-                "set 'test' of its split above 0, or write 'predicted_images: all'"
+                f"dataset {name} keeps no image for testing, so nothing would be predicted; set "
+                "'test' of its split above 0, or write 'predicted_images: all'"
             )
         if n_annotated[name] and not (sizes.annotated_only and sizes.val):
             raise InputError(
                 f"dataset {name} has too few annotated images to choose the threshold of the "
-                "segmentation on some that were not trained on: annotate at least 3 (with 'val' of "
-                "its split above 0), or 2 and write 'cross_validate_below: 8' in its split"
+                "segmentation on validation images; annotate at least 3 (with 'val' of its split "
+                "above 0), or 2 and write 'cross_validate_below: 8' in its split"
             )
 
 
 def check_intensities(config: Mapping[str, Any]) -> None:
-    """Check, before any job starts, that photons can be drawn from the user's own images.
+    """Check, before any job starts, that Poisson noise can be added to the user's own images.
 
-    Only the headers are read of images whose pixel type has no negative numbers, and nothing at
-    all if the grid selects no Poisson noise.
+    Reads only the headers of images with an unsigned pixel type, and nothing if the grid selects no
+    Poisson noise.
 
     Parameters
     ----------
@@ -84,12 +91,11 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     Raises
     ------
     InputError
-        For the first image with negative values (or that cannot be read at all) of a dataset with
-        ``source: folder`` that is selected, or part of a selected one, if a selected noise is of a
-        Poisson kind.
+        For the first image that has negative values or cannot be read, among the selected datasets
+        with ``source: folder`` and the parts of selected ones.
     """
     grid = config["grid"]
-    # One noise is enough: all kinds that draw photons refuse the same images.
+    # One level is enough: all kinds of Poisson noise reject the same images.
     noise = next((name for name in grid["noises"] if counts_photons(config["noises"][name])), None)
     if noise is None:
         return
@@ -104,13 +110,13 @@ def check_intensities(config: Mapping[str, Any]) -> None:
 
 
 def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
-    """Return how many annotated images validation and test leave for training; None if remote.
+    """Return how many annotated images are left for training; None if not known in advance.
 
     Raises
     ------
     InputError
-        If the folders cannot be paired, the dataset cannot be split, it cannot be made of others
-        as it says, or it has fewer training images than it asks for.
+        If the folders cannot be paired, the dataset cannot be split or combined as configured, or
+        it has fewer training images than ``n_train``.
     """
     specs = [datasets[part] for part in parts(datasets, name)]
     own, *extra = [count_in_advance(spec) for spec in specs]
@@ -118,8 +124,8 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
         return None
     if specs[0]["split"] == splitting.GIVEN:
         raise InputError(
-            f"`split: given` needs a dataset with a fixed split, but the source is "
-            f"{specs[0]['source']}: write `split: {{val: 0.15, test: 0.25, seed: 0}}`"
+            f"'split: given' needs a dataset with a fixed split, but the source is "
+            f"{specs[0]['source']}; write 'split: {{val: 0.15, test: 0.25, seed: 0}}'"
         )
     sizes = splitting.subset_sizes(*own, specs[0]["split"])
     if None in extra:
@@ -127,15 +133,15 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
     n_images, n_annotated = (sum(counts) for counts in zip(own, *extra, strict=True))
     if sizes.cross and datasets[name].get("n_train") is not None:
         raise InputError(
-            f"config key datasets.{name}.n_train cannot be used where annotated images are "
-            "cross-validated: leave it out, or set 'cross_validate_below: 0' in the split"
+            f"config key datasets.{name}.n_train cannot be used if annotated images are "
+            "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
         )
     taken = sizes.val + sizes.test
     n_train = datasets[name].get("n_train")
     if n_train is not None and n_train > n_images - taken:
         raise InputError(
             f"config key datasets.{name}.n_train is {n_train}, but only {n_images - taken} images "
-            "are left for training after validation and test are taken out: write a smaller number"
+            "are left for training after validation and test images are set aside; lower it"
         )
     if sizes.annotated_only or sizes.test == own[0]:
         n_annotated = max(n_annotated - taken, 0)
@@ -143,9 +149,9 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
 
 
 def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether the annotated images of a dataset are cross-validated, if known yet.
+    """Return whether the annotated images of a dataset are cross-validated; False if not yet known.
 
-    Looks at the folders of a dataset only where its split allows for it.
+    Reads the folders of a dataset only if its split allows cross-validation.
     """
     spec = datasets[parts(datasets, name)[0]]
     how = spec.get("split", {})
@@ -156,7 +162,7 @@ def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
 
 
 def _sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
-    """Return how many images validation and test take; None if that is not known yet."""
+    """Return the numbers of validation and test images; None if not yet known."""
     counts = count_in_advance(spec)
     if counts is None or spec["split"] == splitting.GIVEN:
         return None
@@ -164,35 +170,35 @@ def _sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
 
 
 def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:
-    """Return how a dataset is divided; a combined one as the first of those it is made of."""
+    """Return the split of a dataset; a combined one has that of its first part."""
     return datasets[parts(datasets, name)[0]]["split"]
 
 
 def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether the clean images of a dataset are known, in a combined one of all parts."""
+    """Return whether a dataset, or every part of a combined one, has clean images."""
     return all(
         spec["source"] == "simulate"
-        or spec.get("format") == "denoiseg_npz"
         or bool(spec.get("clean"))
+        or (spec.get("format") in ARCHIVE_FORMATS and ARCHIVE_FORMATS[spec["format"]].clean)
         for spec in (datasets[part] for part in parts(datasets, name))
     )
 
 
 def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
-    """Return 3 for a dataset of volumes, 2 for one of planes.
+    """Return 3 for a dataset of volumes (3D), 2 for a dataset of planes (2D).
 
     Raises
     ------
     InputError
-        If a combined dataset is made of both.
+        If a combined dataset mixes both.
     """
     of = parts(datasets, name)
     found = [_dimensions(datasets[part]) for part in of]
     for part, each in zip(of, found, strict=True):
         if each != found[0]:
             raise InputError(
-                f"config key datasets.{name}.of names {of[0]} and {part}, of which only one is "
-                "made of volumes: combine volumes with volumes, and planes with planes"
+                f"config key datasets.{name}.of combines 2D and 3D images ({of[0]} and {part}); "
+                "name datasets of the same dimensions"
             )
     return found[0]
 
@@ -203,40 +209,47 @@ def _dimensions(spec: Spec) -> int:
 
 
 def has_masks(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether images of a dataset have masks, in a combined one those of the first part.
+    """Return whether a dataset, or the first part of a combined one, has masks.
 
-    The others do not count, because only images of the first are ever tested.
+    The other parts do not count, because only images of the first are tested.
     """
     spec = datasets[parts(datasets, name)[0]]
     if spec["source"] == "simulate":
-        return count_in_advance(spec)[1] > 0
-    return spec.get("format") == "denoiseg_npz" or bool(spec.get("masks"))
+        return count_simulated(spec)[1] > 0
+    if spec.get("format") in ARCHIVE_FORMATS:
+        return ARCHIVE_FORMATS[spec["format"]].annotated
+    return bool(spec.get("masks"))
+
+
+def count_simulated(spec: Spec) -> tuple[int, int]:
+    """Return the numbers of images and of annotated images of a simulated dataset."""
+    n_images = spec.get("n_images", simulator.N_IMAGES)
+    structure = spec.get("structure", simulator.STRUCTURES[0])
+    simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
+    return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
 
 
 def count_in_advance(spec: Spec) -> tuple[int, int] | None:
-    """Return the numbers of images and of annotated images; None if that is not known yet.
+    """Return the numbers of images and of annotated images; None if not yet known.
 
-    Of a folder, it is not known where files hold several images.
+    They are not known in advance for folders whose files hold several images each.
     """
     if spec["source"] == "simulate":
-        n_images = spec.get("n_images", simulator.N_IMAGES)
-        structure = spec.get("structure", simulator.STRUCTURES[0])
-        simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
-        return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
+        return count_simulated(spec)
     if spec["source"] == "folder":
-        sources = folders.find(*(spec.get(key) for key in FOLDER_KEYS))
+        sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
         if _holds_several(sources[0].image, spec):
             return None
         return len(sources), sum(source.mask is not None for source in sources)
     if spec["format"] == "folder" and not spec.get("images"):
         raise InputError(
-            "a dataset with `format: folder` lacks `images`: write the name of the folder of "
-            "images inside the archive"
+            "a dataset with 'format: folder' lacks 'images'; write the path of the image folder "
+            "inside the archive"
         )
     return None
 
 
 def _holds_several(path: Path, spec: Spec) -> bool:
-    """Whether a file has several images; raises if it cannot be read as the config says."""
+    """Return whether a file holds several images; raise InputError if it cannot be read."""
     with open_image_file(path, spec.get("axes")) as file:
         return len(list(find_regions(file, Reading.of(spec)))) > 1

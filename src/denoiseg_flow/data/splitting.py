@@ -1,4 +1,4 @@
-"""The split of a dataset into training, validation and test images."""
+"""Split a dataset into training, validation and test images."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -12,20 +12,20 @@ from denoiseg_flow.jobs.seeds import generator
 
 logger = logging.getLogger(__name__)
 N_FOLDS = 3
-UNUSED = "unused"  # of the images in none of them
+UNUSED = "unused"  # subset of images beyond n_train
 GIVEN = "given"
-EXTRA = "extra"  # as given_subset: for training only, and outside of every fraction
+EXTRA = "extra"  # given_subset of images for training only, which no fraction counts
 
 
 class SubsetSizes(NamedTuple):
-    """How many images validation and test take, and from which pool."""
+    """Numbers of validation and test images, and the pool they are drawn from."""
 
     val: int
     test: int
     annotated_only: bool
-    """Whether they are annotated images; otherwise segmentation cannot be scored."""
+    """Whether they are drawn from the annotated images; if not, segmentation cannot be scored."""
     cross: bool = False
-    """Whether the annotated images are cross-validated, so that none is taken out of training."""
+    """Whether the annotated images are cross-validated; all of them are then trained on."""
 
 
 def split(
@@ -34,49 +34,54 @@ def split(
     run_seed: int,
     n_train: int | None = None,
 ) -> pd.DataFrame:
-    """Split a dataset by source image, and rank its annotated training images.
+    """Split a dataset by source file, and rank its annotated training images.
 
-    Validation and test images are drawn from the annotated images, the rest is for training.
-    Images of one file, such as the planes of a stack, are in one subset, if there are files enough
-    for all subsets: as many files as come nearest to the fractions, and one at least in each.
-    With fewer annotated images than ``cross_validate_below`` all of them are in the subset "cross",
-    and validation images are drawn from the others, as long as one of these is left for training.
-    With fewer than three annotated images, all of those stay in training, and validation and test
-    are drawn from the others, so that at least denoising can be scored. Images that a combined
-    dataset adds (given_subset "extra") are for training, and the others are divided as if alone.
+    Validation and test images are drawn from the annotated images; the rest is for training.
+
+    - Images of one file, such as the planes of a stack, go into the same subset if there are
+      enough files for all subsets. Each subset gets the number of files, at least one, that comes
+      closest to its fraction.
+    - With fewer annotated images than ``cross_validate_below``, all of them go into the subset
+      "cross". Validation images are drawn from the others, as long as one is left for training.
+    - With fewer than three annotated images, all of them stay in training. Validation and test
+      images are drawn from the others, which allows at least denoising to be scored.
+    - Images that a combined dataset adds (given_subset "extra") are for training. They do not
+      change the split of the others.
 
     Parameters
     ----------
     manifest
         See MANIFEST_COLUMNS.
     how
-        Fractions of the annotated images under ``val`` and ``test``, at least one image each
-        unless 0, a ``seed`` that decides, alone, which image is in which subset, and
-        ``cross_validate_below``, 0 if it is left out; or "given",
-        to follow the manifest's column given_subset.
+        ``val`` and ``test``, fractions of the annotated images (at least one image each unless 0);
+        ``seed``, which alone decides the subset of each image; and ``cross_validate_below``,
+        default 0. Or "given": follow the manifest's column given_subset.
     run_seed
-        Decides the order in which annotated training images are revealed. The first n of them are
-        this seed's n annotated images, so that smaller subsets lie within larger ones.
+        Decides the rank of the annotated training images. A run with n annotated images uses the
+        first n, so smaller selections are subsets of larger ones.
     n_train
-        How many training images are used: the annotated ones first, in order of rank, then others
-        in random order. The rest is in no subset ("unused"). None uses all.
+        Number of training images to use: annotated images first, in order of rank, then others in
+        random order. The rest becomes "unused". None uses all.
 
     Returns
     -------
     pandas.DataFrame
-        See SPLIT_COLUMNS; in the order of the manifest.
+        Columns SPLIT_COLUMNS, rows in the order of the manifest.
 
     Raises
     ------
     InputError
-        If there are fewer than three images, or the fractions leave none for training, or no
-        split is given, or there are fewer than ``n_train``.
+        If there are fewer than three images, the fractions leave none for training, the manifest
+        has no given split, or fewer than ``n_train`` training images are left.
     """
-    subset = _given(manifest) if how == GIVEN else pd.Series(_draw(manifest, how), manifest.index)
+    if isinstance(how, str):
+        subset = _given(manifest)
+    else:
+        subset = pd.Series(_draw(manifest, how), manifest.index)
     table = manifest.assign(subset=subset)
     if n_train is not None and (subset == CROSS).any():
         raise InputError(
-            "config key 'n_train' of a combined dataset cannot be used where annotated images are "
+            "config key 'n_train' of a combined dataset cannot be used if annotated images are "
             "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
         )
     if n_train is not None:
@@ -90,10 +95,10 @@ def split(
 
 
 def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]) -> SubsetSizes:
-    """Return how many images :func:`split` takes out of training; raises as it does.
+    """Return how many images :func:`split` sets aside; raises the same errors.
 
-    With ``test`` 1, these are all images, however few: for methods that train on each of them
-    alone, or not at all.
+    With ``test: 1`` these are all images, however few, for methods that train on each image alone
+    or not at all.
     """
     val, test = float(fractions["val"]), float(fractions["test"])
     if test == 1 and val == 0:
@@ -104,9 +109,9 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
         return SubsetSizes(n_val, 0, False, cross=True)
     if val < 0 or test < 0 or val + test >= 1:
         raise InputError(
-            f"split.val is {val} and split.test is {test}, but they must be fractions from 0 that "
-            "add up to less than 1, such as 0.15 and 0.25 (or 0 and 1, for methods that need no "
-            "training images)"
+            f"split.val is {val} and split.test is {test}, but these fractions must be at least 0 "
+            "and sum to less than 1; write for example 0.15 and 0.25 (or 0 and 1 for methods that "
+            "need no training images)"
         )
     wanted = (val > 0) + (test > 0)
     annotated_only = n_annotated > wanted
@@ -114,8 +119,8 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
     spare = pool - (1 if annotated_only or n_annotated == 0 else 0)  # training needs one image
     if spare < wanted:
         raise InputError(
-            f"the dataset has {n_images} images, {n_annotated} of them annotated, too few to "
-            "split into training, validation and test: give at least 3, or better 3 with masks"
+            f"the dataset has {n_images} images ({n_annotated} annotated), too few to split into "
+            "training, validation and test images; give at least 3, preferably with masks"
         )
     n_test = min(max(int(test * pool + 0.5), 1), spare - (val > 0)) if test > 0 else 0
     n_val = min(max(int(val * pool + 0.5), 1), spare - n_test) if val > 0 else 0
@@ -123,11 +128,11 @@ def subset_sizes(n_images: int, n_annotated: int, fractions: Mapping[str, float]
 
 
 def folds(split_table: pd.DataFrame, n_annotated: int) -> list[list[str]]:
-    """Return the images of the subset "cross" in parts; none, if there is no such image.
+    """Return the folds of the subset "cross"; empty if the subset is empty.
 
-    Each part is predicted by a network that was trained without it. The first ``n_annotated``,
-    whose masks are used, are divided into :data:`N_FOLDS` parts, or as many as there are images.
-    The others are a part of their own; without any mask, it is they that are divided.
+    Each fold is predicted by a network trained without it. The first ``n_annotated`` images, whose
+    masks are used, are divided into :data:`N_FOLDS` folds, or fewer if there are fewer images. The
+    remaining images form one more fold; with ``n_annotated`` 0 they are divided instead.
     """
     ranked = split_table[split_table["subset"] == CROSS].sort_values("rank")
     revealed = set(annotated_images(split_table, n_annotated))
@@ -139,7 +144,7 @@ def folds(split_table: pd.DataFrame, n_annotated: int) -> list[list[str]]:
 
 
 def _in_parts(images: pd.DataFrame) -> list[list[str]]:
-    """Return images in parts, those of one file together where there are several files."""
+    """Divide images into folds; images of one file stay together if there are several files."""
     keys = images["source"] if images["source"].nunique() > 1 else images["image"]
     numbers = pd.factorize(keys)[0]
     n_parts = min(N_FOLDS, keys.nunique())
@@ -158,17 +163,17 @@ def annotated_images(split_table: pd.DataFrame, n_annotated: int) -> list[str]:
     if n_annotated > len(ranked):
         raise InputError(
             f"grid.n_annotated asks for {n_annotated} annotated images, but only {len(ranked)} "
-            "annotated images are left for training: ask for fewer, or annotate more"
+            "annotated images are left for training; ask for fewer, or annotate more"
         )
     return ranked["image"].head(n_annotated).tolist()
 
 
 def _beyond(train: pd.DataFrame, n_train: int, run_seed: int) -> list[str]:
-    """Return the training images that are one too many."""
+    """Return the training images beyond the first ``n_train``."""
     if n_train > len(train):
         raise InputError(
             f"n_train is {n_train}, but only {len(train)} images are left for training after "
-            "validation and test are taken out: use fewer, or give more images"
+            "validation and test images are set aside; lower it, or give more images"
         )
     order = []
     for annotated in (1, 0):
@@ -177,12 +182,12 @@ def _beyond(train: pd.DataFrame, n_train: int, run_seed: int) -> list[str]:
 
 
 def _given(manifest: pd.DataFrame) -> pd.Series:
-    """Return the subsets that came with the data."""
+    """Return the subsets given with the data."""
     lacking = manifest.loc[~manifest["given_subset"].isin([*SUBSETS, EXTRA]), "image"]
     if len(lacking):
         raise InputError(
-            f"the dataset comes without a fixed split (image {lacking.iloc[0]} has none): write "
-            "`split: {val: 0.15, test: 0.25, seed: 0}` instead of `split: given`"
+            f"the dataset has no fixed split (image {lacking.iloc[0]} has no subset); write "
+            "'split: {val: 0.15, test: 0.25, seed: 0}' instead of 'split: given'"
         )
     return manifest["given_subset"].replace(EXTRA, "train")
 
@@ -196,8 +201,8 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
         return ["test" if image in set(own["image"]) else "train" for image in manifest["image"]]
     if not sizes.annotated_only and not sizes.cross and sizes.val + sizes.test > 0:
         logger.warning(
-            "only %d of %d images are annotated, too few for validation and test: these are drawn "
-            "from images without masks, so that denoising can be scored but segmentation cannot",
+            "only %d of %d images are annotated, too few for validation and test: these images "
+            "have no masks, so denoising can be scored but segmentation cannot",
             annotated.sum(),
             len(own),
         )
@@ -215,10 +220,10 @@ def _draw(manifest: pd.DataFrame, how: Mapping[str, float]) -> list[str]:
 
 
 def _about(groups: list[list[str]], wanted: int, limit: int) -> list[list[str]]:
-    """Return some of the groups, in their order, that hold about as many images as wanted.
+    """Choose groups, in their order, that together have about as many images as wanted.
 
-    Each of them brings the sum nearer to that. One at least, the smallest if all are too large, and
-    ``limit`` at most.
+    Each chosen group brings the sum closer. Returns at most ``limit`` groups and at least one, the
+    smallest if all are too large.
     """
     taken: list[list[str]] = []
     lacking = wanted
@@ -230,22 +235,22 @@ def _about(groups: list[list[str]], wanted: int, limit: int) -> list[list[str]]:
 
 
 def _shuffled_groups(pool: pd.DataFrame, seed: int, needed: int) -> list[list[str]]:
-    """Return the images in random order, those of one file together if that makes enough groups.
+    """Return the images in random order, grouped by file if there are enough files.
 
-    Planes of a stack and frames of a movie are alike: scores on some of them would say little of
-    new ones, if others were trained on.
+    Planes of a stack and frames of a movie are similar. If a network trained on some of them,
+    scores on the others would say little about new images.
     """
     files = dict(list(pool.groupby("source", sort=False)["image"]))
     if len(files) >= needed:
         return [list(files[source]) for source in _shuffled(files, seed, "split")]
     logger.warning(
-        "there are fewer than %d files, of several images each: images of one file are used for "
-        "training and testing alike, so that scores flatter",
+        "there are fewer than %d files, each with several images: training and test images come "
+        "from the same files, so scores are too optimistic",
         needed,
     )
     return [[image] for image in _shuffled(pool["image"], seed, "split")]
 
 
 def _shuffled(images: Iterable[str], seed: int, purpose: str) -> list[str]:
-    """Shuffle names so that the order of two does not depend on which others there are."""
+    """Shuffle names; the relative order of two names does not depend on the others."""
     return sorted(images, key=lambda image: (generator(seed, purpose, image).random(), image))

@@ -1,4 +1,7 @@
-"""The canonical images and masks of the workflow: written and opened."""
+"""Write and open the canonical images and masks of the workflow.
+
+Images of a single channel get their channel axis here, and lose it in the file.
+"""
 
 import errno
 import math
@@ -17,53 +20,51 @@ from numpy.typing import DTypeLike
 
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import UNREADABLE, open_image_file, read_image
+from denoiseg_flow.data.files.reader import READERS, UNREADABLE, open_image_file
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.version import __version__
 
-ENDINGS = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".ome.zarr", ".zarr")
+ENDINGS = tuple(READERS)
 
-BAND_ROWS = 256  # of an image that is written piece by piece
-LARGE = 1024  # pixels a side: such an image is written in tiles if it is larger
+BAND_ROWS = 256  # rows written at once
+LARGE = 1024  # pixels; images are tiled if both sides are longer
 
-# "-20 degrees" and "+drug (2)" are none, though they begin like one.
+# "-20 degrees" and "+drug (2)" are not formulas, though they begin like one.
 _FORMULA = re.compile(r"[=@]|[+-].*(\w\(|[|!])")
 
 
 def is_image(path: str | Path) -> bool:
-    """Return whether ``path`` ends like an image (in any case) and is not hidden."""
+    """Return whether ``path`` has the ending of an image (in any case) and is not hidden."""
     name = Path(path).name
     return name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
 def stem(path: str | Path) -> str:
-    """Return the file name of ``path`` without its ending, ``.ome.tif`` counting as one ending.
+    """Return the file name of ``path`` without its ending; ``.ome.tif`` is one ending.
 
-    Accents become parts of their letters (NFC), because some systems part them and others do not.
+    Names are normalised (NFC), because systems encode accented letters differently.
 
     Raises
     ------
     InputError
-        For a name that cannot be written into a table of text.
+        If the name cannot safely be written into a text table.
     """
     name = Path(path).name
-    if not name.isprintable():  # line breaks, other controls, bytes that are no text
-        raise InputError(
-            f"the file name {str(path)!a} has characters that cannot be printed: rename it"
-        )
+    if not name.isprintable():  # line breaks, control characters, undecodable bytes
+        raise InputError(f"the file name {str(path)!a} has unprintable characters; rename it")
     if _FORMULA.match(name):
         raise InputError(
-            f"{path} has a name that spreadsheets take for a formula, and would compute: rename it"
+            f"spreadsheets would evaluate the name of {path} as a formula; rename the file"
         )
     ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
     return unicodedata.normalize("NFC", name[: len(name) - len(ending)])
 
 
 def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
-    """Write an image as :func:`write_image` does, piece by piece."""
-    copy = create_image(path, image.shape, metadata, dtype)
+    """Write an image of a file, with the axes that its metadata name, piece by piece."""
+    copy = create_array(path, image.shape, metadata, dtype)
     for place in pieces(image.shape, PIECE):
         copy[place] = image[place]
         release(image)
@@ -71,7 +72,7 @@ def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTy
 
 
 def open_image(path: str | Path) -> np.ndarray:
-    """Open an image that this module wrote, without reading it into memory where possible.
+    """Open an image written by this module, memory-mapped if possible.
 
     Parameters
     ----------
@@ -81,54 +82,67 @@ def open_image(path: str | Path) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Shape (y, x) or (z, y, x), with channels in front if there are several; a read-only memory
-        map for an uncompressed tif, an array in memory otherwise.
+        (channel, [z,] y, x). A read-only memory map for an uncompressed tif, otherwise an array in
+        memory.
 
     Raises
     ------
     InputError
         If the file is missing or damaged; see :func:`~denoiseg_flow.jobs.checksums.verify`.
     """
+    image, axes = _open(path)
+    return image if "C" in axes else image[None]
+
+
+def open_labels(path: str | Path) -> np.ndarray:
+    """Open a mask or other labels, ([z,] y, x); otherwise as :func:`open_image`."""
+    return _open(path)[0]
+
+
+def _open(path: str | Path) -> tuple[np.ndarray, str]:
+    """Open a file as it is; return its axes, too."""
     checksums.verify(path)
     try:
-        return tifffile.memmap(path, mode="r")
+        with tifffile.TiffFile(path) as tif:
+            series = tif.series[0]
+            if series.dataoffset is not None:
+                dtype = np.dtype(tif.byteorder + series.dtype.char)
+                mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                return mapped, series.axes
     except UNREADABLE:
-        return read_image(path)
+        pass  # the reader below says what is wrong
+    with open_image_file(path) as file:
+        return file.read([slice(None)] * len(file.shape)), file.metadata.axes
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """Return the metadata of an image that this module wrote; raises as :func:`open_image`."""
+    """Return the metadata of an image written by this module; raises like :func:`open_image`."""
     checksums.verify(path)
     with open_image_file(path) as file:
         return file.metadata
 
 
-def open_channels(path: str | Path) -> np.ndarray:
-    """Open an image as (channel, [z,] y, x), however many channels it has."""
-    image = open_image(path)
-    return image if "C" in read_metadata(path).axes else image[None]
-
-
 def open_plane(path: str | Path) -> np.ndarray:
-    """Open the plane (y, x) that stands for an image in pictures and in checks of its noise.
+    """Open the plane (y, x) that figures and noise checks show of an image.
 
-    That is the middle one of a volume, and the first of several channels.
+    This is the middle z-slice of a volume, and the first of several channels.
     """
-    return middle_plane(open_channels(path)[0])
+    return middle_plane(open_image(path)[0])
 
 
 def middle_plane(image: np.ndarray) -> np.ndarray:
-    """Return the middle plane (y, x) of a volume (z, y, x), or the plane itself."""
-    return image[len(image) // 2] if image.ndim == 3 else image
+    """Return the middle z-slice (y, x) of a volume (z, y, x); a plane is returned unchanged."""
+    planes = planes_of(image)
+    return planes[len(planes) // 2]
 
 
 def planes_of(image: np.ndarray) -> np.ndarray:
-    """Return (plane, y, x), the planes of a volume (z, y, x), or the one that an image is."""
+    """Return the planes (plane, y, x) of a volume (z, y, x) or of a single plane (y, x)."""
     return image.reshape(-1, *image.shape[-2:])
 
 
 def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) -> np.ndarray:
-    """Cut the central ``side`` x ``side`` pixels, y and x being ``axes``; smaller ones stay."""
+    """Crop an image to its central ``side`` x ``side`` pixels; shorter axes stay whole."""
     place = [slice(None)] * image.ndim
     for axis in axes:
         start = max(0, (image.shape[axis] - side) // 2)
@@ -136,50 +150,71 @@ def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) 
     return image[tuple(place)]
 
 
-def write_image(
-    path: str | Path,
-    image: np.ndarray,
-    metadata: Metadata | None = None,
-    compress: bool = False,
-) -> None:
-    """Write an image as OME-TIFF, creating its folder.
+def write_image(path: str | Path, image: np.ndarray, metadata: Metadata | None = None) -> None:
+    """Write an image as uncompressed OME-TIFF, which can be memory-mapped, creating its folder.
 
     Parameters
     ----------
     path
-        Where to write.
+        File to write.
     image
-        Any shape; written with its own pixel type.
+        (channel, [z,] y, x); keeps its pixel type.
     metadata
-        Of the image; None: it is a plane (y, x) or a volume (z, y, x) of which nothing is known.
-    compress
-        Compress with zlib; right for labels. Images stay uncompressed, so that they can be
-        memory-mapped.
+        Metadata of the image. None: one channel, without further metadata.
     """
+    if metadata is None or "C" not in metadata.axes:
+        (image,) = image
+    write_array(path, image, metadata)
+
+
+def write_labels(path: str | Path, labels: np.ndarray, metadata: Metadata | None = None) -> None:
+    """Write a mask or other labels ([z,] y, x) as OME-TIFF compressed with zlib.
+
+    Otherwise as :func:`write_image`.
+    """
+    write_array(path, labels, metadata, compression="zlib")
+
+
+def write_array(
+    path: str | Path,
+    array: np.ndarray,
+    metadata: Metadata | None = None,
+    compression: str | None = None,
+) -> None:
+    """Write an array with the axes that the metadata name, or ([z,] y, x), as OME-TIFF."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
         tifffile.imwrite(
             path,
-            image,
-            compression="zlib" if compress else None,
-            **_ome(Path(path), image.shape, image.dtype, metadata),
+            array,
+            compression=compression,
+            **_ome(Path(path), array.shape, array.dtype, metadata),
         )
     except OSError as error:
         if error.errno is not None:
             raise
-        # NumPy says how much it wrote, but not why it stopped: there was no more space.
+        # NumPy reports how much it wrote, but not the reason: the disk is full.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
-def create_image(
+def create_image(path: str | Path, shape: tuple[int, ...], metadata: Metadata) -> np.ndarray:
+    """Create the OME-TIFF of an image (channel, [z,] y, x), float32, and map it for writing.
+
+    The array is backed by the file, so that an image can be written piece by piece.
+    """
+    in_file = shape if "C" in metadata.axes else shape[1:]
+    return create_array(path, in_file, metadata).reshape(shape)
+
+
+def create_array(
     path: str | Path,
     shape: tuple[int, ...],
     metadata: Metadata | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
-    """Create an OME-TIFF of the given shape and map it for writing.
+    """Create the OME-TIFF of an array like :func:`write_array`, and map it for writing.
 
-    The array is backed by the file, so that an image can be written piece by piece.
+    The array is a memory map of the file; it can be written piece by piece.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
@@ -197,17 +232,17 @@ def write_bands(
     dtype: DTypeLike,
     metadata: Metadata | None = None,
 ) -> None:
-    """Write an image piece by piece as an OME-TIFF compressed with zlib, creating its folder.
+    """Write an image band by band as an OME-TIFF compressed with zlib, creating its folder.
 
-    Parts of large images can be read by themselves: they are made of tiles, others of strips.
+    Large images are tiled, others stored in strips, so that regions can be read separately.
 
     Parameters
     ----------
     bands
-        Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom, one plane after
-        the other. All but the last of a plane have ``BAND_ROWS`` rows.
+        Arrays (y, x) of type ``dtype``, as wide as the image, from top to bottom and plane by
+        plane. All but the last of a plane have ``BAND_ROWS`` rows.
     shape
-        ([z,] y, x) of the whole image.
+        Shape of the whole image, ([z,] y, x).
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
@@ -216,14 +251,14 @@ def write_bands(
     tifffile.imwrite(
         path,
         (
-            zlib.compress(np.ascontiguousarray(part))
+            zlib.compress(np.ascontiguousarray(part).data)
             for band in bands
             for part in (_tiles(band) if tiled else [band])
         ),
         shape=shape,
         dtype=dtype,
         compression="zlib",
-        # As tifffile decides by itself for other images: 32-bit offsets end at 4 GB.
+        # The rule of tifffile for other images: 32-bit offsets end at 4 GB.
         bigtiff=dtype.itemsize * math.prod(shape) > 2**32 - 2**25,
         **cut,
         **_ome(Path(path), shape, dtype, metadata),
@@ -231,7 +266,7 @@ def write_bands(
 
 
 def _tiles(band: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield squares of ``BAND_ROWS`` pixels a side, filled up with zeros at the ends."""
+    """Yield tiles of ``BAND_ROWS`` x ``BAND_ROWS`` pixels, padded with zeros at the edges."""
     for left in range(0, band.shape[1], BAND_ROWS):
         part = band[:, left : left + BAND_ROWS]
         yield np.pad(part, [(0, BAND_ROWS - length) for length in part.shape])
@@ -240,12 +275,12 @@ def _tiles(band: np.ndarray) -> Iterator[np.ndarray]:
 def _ome(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, metadata: Metadata | None
 ) -> dict[str, Any]:
-    """Arguments of tifffile for an OME-TIFF with the given metadata.
+    """Return the arguments by which tifffile writes an OME-TIFF with the given metadata.
 
-    The pixel size also becomes the resolution of the tif, for programs that know no OME.
+    The pixel size is also stored as the tif resolution, for programs that do not read OME.
     """
     metadata = metadata or Metadata.of_shape(shape)
-    # The standard wants one. Drawn at random, it would make equal images unequal files.
+    # The standard requires one. A random one would give identical images different files.
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
     ome: dict[str, Any] = {
         "axes": metadata.axes,

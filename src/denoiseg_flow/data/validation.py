@@ -1,4 +1,4 @@
-"""Reject images and masks that cannot be used: NaN, constant images, labels that are no labels.
+"""Reject images and masks that cannot be used: NaN, constant images, invalid labels.
 
 Every error names the file and the fix.
 """
@@ -17,20 +17,20 @@ from denoiseg_flow.errors import InputError
 logger = logging.getLogger(__name__)
 BinaryMasks = Literal["warn", "connected_components"]
 _INT32 = np.iinfo(np.int32)
-_FLOAT32_EXACT = 2**24  # integers up to here survive a trip through float32
+_FLOAT32_EXACT = 2**24  # float32 represents integers exactly up to here
 
 
 def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
-    """Return in which of the four pixel types of the workflow an image is kept, or raise.
+    """Check an image and return the pixel type in which the workflow stores it.
 
     Parameters
     ----------
     image
-        Of any shape and real pixel type; read piece by piece.
+        Any shape and real pixel type; read piece by piece.
     name
-        How error messages call the image.
+        Name of the image in error messages.
     constant
-        Whether an image with a single grey value is accepted.
+        Whether to accept an image with a single grey value.
 
     Returns
     -------
@@ -43,8 +43,9 @@ def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
         If the image is empty, constant, not finite, or outside the range of these types.
     """
     if not math.prod(image.shape):
-        raise InputError(f"image {name} has no pixels (shape {image.shape}): remove it")
-    n_bad, extremes = 0, []
+        raise InputError(f"image {name} has no pixels (shape {image.shape}); remove it")
+    n_bad = 0
+    extremes: list[tuple[float, float]] = []
     for place in pieces(image.shape, PIECE):
         values = image[place]
         if values.dtype.kind == "f":
@@ -53,18 +54,18 @@ def check_image(image: Readable, name: str, constant: bool = False) -> np.dtype:
         release(image)
     if n_bad:
         raise InputError(
-            f"image {name} holds {n_bad} NaN or infinite pixels: replace them by numbers "
-            "(for example the background value) or crop them away"
+            f"image {name} has {n_bad} NaN or infinite pixels; replace them by numbers (for "
+            "example the background value) or crop the image"
         )
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if low == high and not constant:
         raise InputError(
-            f"image {name} is constant (every pixel is {low}): remove it or export it again"
+            f"image {name} is constant (every pixel is {low}); remove it or export it again"
         )
     return _pixel_type(image.dtype, name, low, high)
 
 
-def _pixel_type(dtype: np.dtype, name: str, low: np.generic, high: np.generic) -> np.dtype:
+def _pixel_type(dtype: np.dtype, name: str, low: float, high: float) -> np.dtype:
     kind, size = dtype.kind, dtype.itemsize
     if kind == "b":
         return np.dtype(np.uint8)
@@ -77,8 +78,8 @@ def _pixel_type(dtype: np.dtype, name: str, low: np.generic, high: np.generic) -
     if kind == "f" and max(abs(low), abs(high)) <= np.finfo(np.float32).max:
         return np.dtype(np.float32)
     raise InputError(
-        f"image {name} has pixels of type {dtype} from {low} to {high}, which do not fit "
-        "into float32: export it as uint8, uint16 or float32"
+        f"image {name} has {dtype} pixels from {low} to {high}, which float32 cannot represent; "
+        "export it as uint8, uint16 or float32"
     )
 
 
@@ -89,44 +90,44 @@ def check_mask(
     background_label: int = 0,
     ignore_label: int | None = None,
 ) -> np.ndarray:
-    """Return ``labels`` as int32: 0 background, positive objects, negative ignored.
+    """Check a mask and return it as int32: 0 background, positive objects, negative ignored.
 
     Parameters
     ----------
     labels
         Any shape and real pixel type.
     name
-        How error messages call the mask.
+        Name of the mask in error messages.
     binary_masks
-        What to do with a mask whose only values are 0 and 1, or 0 and 255: ``warn`` if it seems
-        to show several objects, or give every one of its ``connected_components`` its own label.
+        What to do with a mask whose only values are 0 and 1, or 0 and 255: ``warn`` if it seems to
+        show several objects, or label each of its ``connected_components`` separately.
     background_label
-        The number that stands for background in the mask.
+        Value of the background in the mask.
     ignore_label
-        The number of the pixels that nobody annotated; None: only negative ones are such.
+        Value of pixels that are not annotated, in addition to negative values.
 
     Raises
     ------
     InputError
-        If the mask is empty, holds values that are no labels, or annotates no pixel at all.
+        If the mask is empty, has values that are not labels, or annotates no pixel.
     """
     if labels.size == 0:
-        raise InputError(f"mask {name} has no pixels (shape {labels.shape}): remove it")
+        raise InputError(f"mask {name} has no pixels (shape {labels.shape}); remove it")
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise InputError(f"mask {name} holds NaN or infinite pixels: export it as integers")
+            raise InputError(f"mask {name} has NaN or infinite pixels; export it as integers")
         if not np.array_equal(labels, np.rint(labels)):
             raise InputError(
-                f"mask {name} holds fractions, as after interpolation: export it with "
-                "nearest-neighbour interpolation, as integers"
+                f"mask {name} has fractional values, as left by interpolation; export it as "
+                "integers, with nearest-neighbour interpolation"
             )
     elif labels.dtype.kind not in "bui":
-        raise InputError(f"mask {name} has pixels of type {labels.dtype}: export it as uint16")
+        raise InputError(f"mask {name} has {labels.dtype} pixels; export it as uint16")
     low, high = labels.min(), labels.max()
     if low < _INT32.min or high > _INT32.max:
         raise InputError(
-            f"mask {name} holds labels from {low} to {high}, beyond 32 bits: number its objects "
-            "from 1 and export it as uint16"
+            f"mask {name} has labels from {low} to {high}, beyond 32 bits; number its objects from "
+            "1 and export it as uint16"
         )
     labels = labels.astype(np.int32)
     background, ignored = labels == background_label, labels == ignore_label
@@ -134,8 +135,8 @@ def check_mask(
     high = labels.max()
     if high < 0:
         raise InputError(
-            f"mask {name} annotates no pixel, all of them are to be ignored: annotate some, or "
-            "remove the file, so that its image counts as not annotated"
+            f"mask {name} annotates no pixel, because all are to be ignored; annotate some, or "
+            "remove the file if its image is not annotated"
         )
     if high not in (1, 255) or not np.isin(labels, (0, high)).all():
         return labels
@@ -144,9 +145,9 @@ def check_mask(
         return components.astype(np.int32)
     if n_components > 1:
         logger.warning(
-            "mask %s holds only 0 and %d in %d separate regions, as if it were binary, and is "
-            "taken as one object: if it shows several, set `binary_masks: connected_components` "
-            "in the dataset's config",
+            "mask %s seems binary (only 0 and %d, in %d separate regions) and is read as one "
+            "object; if it shows several, set 'binary_masks: connected_components' in the "
+            "dataset's config",
             name,
             high,
             n_components,
@@ -159,7 +160,7 @@ def check_pair(
 ) -> None:
     """Raise InputError unless a mask or clean image has the shape of its image.
 
-    A mask has no channels.
+    A mask has no channel axis.
     """
     shape = image.shape[-len(other.shape) :]
     if shape != other.shape:
@@ -167,5 +168,5 @@ def check_pair(
         axes = "depth x height x width" if len(shape) == 3 else "height x width"
         raise InputError(
             f"image {image_name} is {one} pixels, but its {other_kind} {other_name} is {another} "
-            f"({axes}): export both from the same image, at the same size"
+            f"({axes}); export both from the same image, at the same size"
         )

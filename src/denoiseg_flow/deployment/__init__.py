@@ -1,1 +1,1 @@
-"""A trained model on new images, or packaged for other programs."""
+"""Predict new images with a trained model, or package the model for other programs."""

@@ -1,4 +1,4 @@
-"""Write a trained model as a package of the BioImage Model Zoo, for use in other programs."""
+"""Export a trained model as a BioImage Model Zoo package for other programs."""
 
 import math
 import os
@@ -26,18 +26,26 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.classes import CLASSES
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel, chain
+from denoiseg_flow.models.model import (
+    AnyModel,
+    ClassicalModel,
+    ImageModels,
+    TrainedModel,
+    chain,
+)
 from denoiseg_flow.models.model_file import existing_model, load_model
 
-FORMAT = "0.5.14"  # of the description; newer versions of bioimageio.spec raise it themselves
+FORMAT = "0.5.14"  # format version; newer versions of bioimageio.spec raise it themselves
 
-# Programs add 1e-6 to the standard deviation before they divide by it, which must not show.
+# Programs add 1e-6 to the standard deviation before dividing by it, which must be negligible.
 SMALLEST_STD = 1e-3
 
 _TITLE = re.compile(r"[A-Za-z0-9_+() -]{5,128}")
 _MEANING = {
-    "denoised": "the image without noise, on the intensity scale of the input",
-    "probabilities": "of the classes background, foreground (inside of objects) and border",
+    "denoised": "the denoised image, on the intensity scale of the input",
+    "probabilities": (
+        "probabilities of the classes background, foreground (inside of objects) and border"
+    ),
 }
 
 
@@ -50,43 +58,44 @@ def export_model(
     licence: str | None = None,
     reading: Reading = Reading(),  # noqa: B008, it is immutable
 ) -> None:
-    """Write the model of a file as a package of the BioImage Model Zoo.
+    """Export a model as a package of the BioImage Model Zoo.
 
-    The package is compared with the model first, and takes its place when it is complete.
+    The outputs of the package are first compared with those of the model; the zip file appears only
+    when complete.
 
     Parameters
     ----------
     file
-        A model of a method with one network, or a chain of such.
+        Model file of a method with one network, or of a chain of such methods.
     package
         The zip file to write.
     image
-        A file with an image like those that the model is for, of which the first becomes the test
-        image, or its centre.
+        A typical image file for the model. Its first image, or the centre of it, becomes the test
+        image.
     title
-        Name of the package; None: from method and dataset.
+        Name of the package; None: composed of method and dataset.
     authors
         Names of those who trained the model.
     licence
         SPDX identifier, such as ``CC-BY-4.0``.
     reading
-        How the file of the image is read. Whether it holds planes or volumes, the model decides.
+        How to read the image file. The model decides whether to read planes or volumes.
 
     Raises
     ------
     InputError
-        If the optional ``bioimageio.spec`` is missing, or the model, the image, or one of the
-        texts cannot be used.
+        If the optional ``bioimageio.spec`` is missing, or the model, the image or one of the texts
+        cannot be used.
     """
     try:
         from bioimageio.spec import ValidationContext, save_bioimageio_package
     except ImportError as error:
         raise InputError(
-            "writing packages needs the optional bioimageio.spec: install it with "
+            "exporting models needs the optional bioimageio.spec; install it with "
             "`python -m pip install -c constraints.txt -e '.[export]'`"
         ) from error
     if package.suffix != ".zip":
-        raise InputError(f"package {package} must end in .zip: call it {package.stem}.zip")
+        raise InputError(f"package {package} must end in .zip; name it {package.stem}.zip")
     _check_texts(title, authors, licence)
     models = _load(file)
     noisy, known = _test_image(image, models, reading)
@@ -104,7 +113,7 @@ def export_model(
         text = model_card.readme(name, models, known)
         (folder / "README.md").write_text(text, encoding="utf-8")
         description = describe(models, known, name, authors, licence)
-        # The older of the two names of a description, which more programs look for.
+        # The older of the two file names of a description, which more programs support.
         with ValidationContext(root=folder, file_name="rdf.yaml"):
             save_bioimageio_package(description, output_path=folder / "package.zip")
         os.replace(folder / "package.zip", package)
@@ -115,46 +124,46 @@ def _check_texts(title: str | None, authors: Sequence[str], licence: str | None)
 
     if title is not None and not _TITLE.fullmatch(title):
         raise InputError(
-            f"title '{title}' must have 5 to 128 characters, of which only letters, digits, "
-            "spaces and _+-() are allowed: choose another one"
+            f"title '{title}' must have 5 to 128 characters, only letters, digits, spaces and "
+            "_+-(); choose another one"
         )
     for author in authors:
         if not author or "/" in author or "\\" in author:
             raise InputError(
-                f"author '{author}' must be a name without slashes: give only the name"
+                f"author '{author}' must be a name without slashes; give only the name"
             )
     if licence is not None:
         try:
             LicenseId(licence)
         except ValueError as error:
             raise InputError(
-                f"licence '{licence}' is no SPDX identifier: write one such as CC-BY-4.0, "
-                "CC0-1.0 or MIT (all of them: https://spdx.org/licenses)"
+                f"licence '{licence}' is not an SPDX identifier; write one such as CC-BY-4.0, "
+                "CC0-1.0 or MIT (full list: https://spdx.org/licenses)"
             ) from error
 
 
 def _load(file: Path) -> list[TrainedModel]:
-    """Read the chain of a model that a package can hold."""
+    """Read the chain of a model; raise InputError if a package cannot contain it."""
     models = chain(load_model(existing_model(file)))
     for model in models:
         reason = _obstacle(model)
         if reason:
-            raise InputError(f"model {file} cannot be exported, because {reason}")
-    return models
+            raise InputError(f"cannot export model {file}, because {reason}")
+    return [model for model in models if isinstance(model, TrainedModel)]
 
 
 def _obstacle(model: AnyModel) -> str | None:
-    """Why a package cannot hold a model, and the way out; None: it can."""
+    """Return why a package cannot contain a model, and the fix; None if it can."""
     method = f"method '{model.method.name}'"
     if isinstance(model, ClassicalModel):
         return f"{method} is a classical filter without a network; export one that has a network"
-    if model.method.each_image:
+    if isinstance(model, ImageModels):
         return f"{method} trains a network for each image; export a model of another method"
     smallest = min(std for _, std in model.normalisation.channels())
     if smallest < SMALLEST_STD:
         return (
-            f"the intensities of its images vary by {smallest:.1e} only, which "
-            "other programs cannot normalise; multiply the images by "
+            f"the standard deviation of its training images is only {smallest:.1e}, too small for "
+            "other programs to normalise; multiply the images by "
             f"{10.0 ** math.ceil(-math.log10(smallest)):g} and train again"
         )
     return None
@@ -163,9 +172,9 @@ def _obstacle(model: AnyModel) -> str | None:
 def _test_image(
     path: Path, models: Sequence[TrainedModel], reading: Reading
 ) -> tuple[np.ndarray, Metadata]:
-    """Return the centre of the first image of a file (channel, [z,] y, x), and what is known of it.
+    """Return the centre (channel, [z,] y, x) of the first image of a file, and its metadata.
 
-    It is float32, and mirrored beyond its borders where it is too small.
+    The centre is float32; images that are too small are padded by reflection.
     """
     axes, layout = axes_of(models), models[0].layout
     with open_image_file(path, reading.axes) as file:
@@ -189,35 +198,35 @@ def _test_image(
 
 
 def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
-    """Return the first image of a file; raises if it is none for models of that layout."""
+    """Return the first image of a file; raise InputError if it does not match the layout."""
     axes = file.metadata.axes
     if layout.dimensions == 3 and "Z" not in axes:
         raise InputError(
-            f"image {file.path} is a plane, but the model is for volumes: give a z-stack, or name "
-            "its dimensions by --axes, if they are called otherwise in the file"
+            f"image {file.path} is a plane, but the model is for volumes; give a z-stack, or name "
+            "its axes by --axes if the file names them differently"
         )
     if layout.channels > 1 and reading.channel is None:
         reading = replace(reading, channel=ALL)
     region = next(find_regions(file, replace(reading, dimensions=layout.dimensions)))
-    count = region.shape[0] if "C" in region.metadata.axes else 1
+    count = region.channels
     if count != layout.channels:
         way = "choose one by --channel" if layout.channels == 1 else "leave --channel out"
         raise InputError(
             f"image {file.path} would be read with {count} channel(s), but the model is for "
-            f"{layout.channels}: give an image of the same channels, and {way}"
+            f"{layout.channels}; give an image with the same channels, and {way}"
         )
     return region
 
 
 def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Paint a picture (y, x, 3), uint8: on the left the noisy image, on the right the result.
+    """Paint the cover (y, x, 3), uint8: the noisy image on the left, the result on the right.
 
-    Of the first channel, and the middle plane of a volume.
+    It shows the first channel, and the middle z-slice of a volume.
     """
     before = middle_plane(noisy[0])
     after = middle_plane(outputs.get("denoised", noisy)[0])
     labels = nothing = np.zeros(before.shape, np.uint8)
-    if "probabilities" in outputs:
+    if "probabilities" in outputs and model.threshold is not None:
         thresholds = [model.threshold.value]
         (found,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
         labels = middle_plane(found)
@@ -234,14 +243,14 @@ def describe(
     authors: Sequence[str],
     licence: str | None,
 ) -> dict[str, Any]:
-    """Return the description of a package, as bioimageio.spec checks it.
+    """Return the description of a package in the format of bioimageio.spec.
 
     Parameters
     ----------
     models
-        A chain; the last one yields the result.
+        A chain of models; the last one yields the result.
     known
-        Of the test image: its pixel size and the names of its channels are those of the tensors.
+        Metadata of the test image, which give pixel size and channel names of the tensors.
     name, authors, licence
         See :func:`export_model`.
     """
@@ -262,7 +271,7 @@ def describe(
         "documentation": {"source": "README.md"},
         "covers": [{"source": "cover.png"}],
         "inputs": [
-            _tensor("noisy", "the image as it was recorded", channels["noisy"], read)
+            _tensor("noisy", "the image as recorded", channels["noisy"], read)
             | {"preprocessing": [_normalisation(models[0])]}
         ],
         "outputs": [_tensor(key, _MEANING[key], channels[key], written) for key in outputs],
@@ -278,7 +287,7 @@ def describe(
 
 
 def _normalisation(model: TrainedModel) -> dict[str, Any]:
-    """Describe what a program does to an image before the network of a model reads it."""
+    """Describe how a program must normalise an image for the network of a model."""
     channels = model.normalisation.channels()
     means, stds = ([float(value) for value in values] for values in zip(*channels, strict=True))
     kwargs = (
@@ -292,18 +301,18 @@ def _normalisation(model: TrainedModel) -> dict[str, Any]:
 def _space(
     axes: Sequence[Axis], known: Metadata
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Describe the axes of space, first of the input, then of the outputs."""
+    """Describe the spatial axes of the input and of the outputs."""
     read, written = [], []
     for axis in axes:
         told: dict[str, Any] = {"type": "space", "id": axis.name}
         if axis.name.upper() in known.pixel_size:
             # Readers multiply lengths by the scale of one tensor, divide by that of the other, and
-            # round down. In 24 bits no product is rounded, so that they get the lengths back.
+            # round down. With 24 bits the products are exact, which preserves the lengths.
             scale = float(np.float32(known.pixel_size[axis.name.upper()]))
             told |= {"unit": "micrometer", "scale": scale}
         size = {"min": axis.smallest, "step": axis.step}
         read.append(told | {"size": size, "concatenable": True})
-        halo = {"halo": axis.halo} if axis.halo else {}  # the format knows no halo of 0
+        halo = {"halo": axis.halo} if axis.halo else {}  # the format does not allow a halo of 0
         written.append(told | {"size": {"tensor_id": "noisy", "axis_id": axis.name}} | halo)
     return read, written
 
@@ -311,7 +320,7 @@ def _space(
 def _tensor(
     name: str, meaning: str, channels: Sequence[str], space: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Describe one tensor with axes batch, channel and those of space."""
+    """Describe one tensor with batch, channel and spatial axes."""
     return {
         "id": name,
         "description": meaning,

@@ -1,7 +1,7 @@
-"""The record of which images a model was used on, and what became of each: ``images.tsv``.
+"""The record of predicted images and their results: ``images.tsv``.
 
-Jobs that share a folder add to files of their own: to one for each shard of the images, which a
-checksum of the name decides. They are joined when all jobs are done.
+Jobs that share a folder append to separate files, one for each shard of the images; a checksum of
+the image name decides the shard. The files are joined when all jobs are done.
 """
 
 import csv
@@ -18,81 +18,81 @@ from typing import Any, TextIO
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.jobs.atomic import new_file
 
-SHARDS = 1024  # a power of two, and so many jobs at most can share a folder
-FORMS = ("tif", "ome.zarr")  # of images
-AGAIN = "the same command, run again, makes it anew"
+SHARDS = 1024  # a power of two, and the largest number of jobs that can share a folder
+FORMS = ("tif", "ome.zarr")  # file formats of images
+AGAIN = "run the same command again to predict it anew"
 INTERRUPTED = f"it was interrupted; {AGAIN}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image, and what became of it."""
+    """One image and the state of its results."""
 
     image: str
     source: str
-    """Path of the file; in the table relative to the folder of results, if it was relative."""
+    """Path of the file; a relative path is stored relative to the folder of results."""
     size: int
     """Bytes of the file, or of all files of an OME-Zarr image."""
     modified: int
-    """When it was last changed, in nanoseconds since 1970."""
+    """Time of the last change, in nanoseconds since 1970."""
     model: str
-    """SHA-256 checksum of the model's file."""
+    """SHA-256 checksum of the model file."""
     objects: int | str = ""
-    """How many were found; empty for models that only denoise, and for images that failed."""
+    """Number of objects; empty for models that only denoise, and for images that failed."""
     table: str = ""
-    """SHA-256 checksum of the table of these objects."""
+    """SHA-256 checksum of the object table."""
     failed: str = ""
-    """Why it failed; empty if it did not."""
+    """Reason of the failure; empty for predicted images."""
     warned: str = ""
-    """What makes its results doubtful; empty if nothing does."""
+    """Warnings about the reliability of the results; empty if there are none."""
     results: str = ""
-    """What there may be of it, such as ``denoised.tif overlays.png``: folders and endings."""
+    """Results that may exist, as folders and endings: ``denoised.tif overlays.png``."""
 
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
-        """Return the entry of an image that nothing has become of yet."""
+        """Return the entry of an image without results."""
         return cls(image, str(source), *state(source), model)
 
     def is_of(self, other: "Entry") -> bool:
-        """Whether both are of the same image file in the same state."""
+        """Return whether both entries describe the same, unchanged image file."""
         same_state = (self.size, self.modified) == (other.size, other.modified)
         return same_state and self.is_from(other.source)
 
     def is_from(self, source: str | Path) -> bool:
-        """Whether this is the image file, however its path is written."""
+        """Return whether ``source`` is the image file, however its path is written."""
         return os.path.abspath(self.source) == os.path.abspath(source)
 
     def files(self, folder: Path) -> list[Path]:
-        """Return the files that there may be of it in a folder of results."""
+        """Return the files of the image that may exist in a folder of results."""
         return files_of(self.image, self.results.split(), folder)
 
 
 def results_in(form: str, denoised: bool = True, segmented: bool = True) -> list[str]:
-    """Return what comes of an image as :attr:`Entry.results` has it, images of the given form."""
+    """Return the results of an image as in :attr:`Entry.results`, for a file format ``form``."""
     segments = [f"labels.{form}", "overlays.png", "objects.csv"]
     return [f"denoised.{form}"] * denoised + segments * segmented
 
 
 def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
-    """Return the files that results of an image, see :func:`results_in`, are in."""
+    """Return the paths of the results of an image, see :func:`results_in`."""
     parts = (each.partition(".") for each in results)
     return [folder / kind / f"{image}.{ending}" for kind, _, ending in parts]
 
 
 def state(source: Path) -> tuple[int, int]:
-    """Return bytes and time of change (ns) of an image file, 0 and 0 if it is not there."""
+    """Return size (bytes) and time of change (ns) of an image file; 0 and 0 if it is missing."""
     # An OME-Zarr image is a folder of many files, and an OME-TIFF may be in several.
     others = source.rglob("*") if source.is_dir() else map(source.with_name, other_files(source))
     try:
         found = [path.stat() for path in (source, *others)]
-    except OSError:  # such as a link to nowhere: whoever opens it says so
+    except OSError:  # such as a broken link; opening it will raise the error
         return 0, 0
     return sum(each.st_size for each in found), max(each.st_mtime_ns for each in found)
 
 
 def shard(image: str) -> int:
-    """Return the number of the shard that an image belongs to, whatever others there are."""
-    # Not a CRC: it gives names that are numbered most uneven shares.
+    """Return the shard of an image; it depends only on the name."""
+    # A CRC would divide numbered names very unevenly.
     digest = hashlib.blake2b(os.fsencode(image), digest_size=4).digest()
     return int.from_bytes(digest) % SHARDS
 
@@ -101,7 +101,7 @@ _ALL = {each for form in FORMS for each in results_in(form)}
 
 
 class Record:
-    """What became of the images of a folder of results, known from the moment it is added."""
+    """The record of the images in a folder of results; entries count as soon as they are added."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,29 +114,29 @@ class Record:
         Parameters
         ----------
         images
-            Whose entries are wanted for sure; None: those of all. Of others, what was added since
-            the last :meth:`replace` may be missing.
+            Images whose latest entries must be included; None: all. Other images may lack entries
+            added since the last :meth:`replace`.
         """
         return {entry.image: entry for entry in self._entries(images)}
 
     def is_one(self) -> bool:
-        """Whether ``images.tsv`` is a record, and not another table of that name."""
+        """Return whether ``images.tsv`` is a record, not another table of that name."""
         with self.path.open("rb") as file:
             return file.read(6) == b"image\t"
 
     def has_tables(self) -> bool:
-        """Whether there are, or may be, tables of objects to be joined."""
+        """Return whether object tables may exist."""
         return any("objects.csv" in entry.results for entry in self._entries())
 
     def add(self, entry: Entry) -> None:
-        """Add an entry, which counts from now on."""
+        """Append an entry, which replaces earlier ones of the same image."""
         self.added.mkdir(exist_ok=True)
         with self._shard(shard(entry.image)).open("a", encoding="utf-8", newline="") as file:
-            file.write("\n")  # ends an entry that was cut off, if there is one
+            file.write("\n")  # in case the last entry was truncated
             _table(file).writerow(self._row(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Make these all the entries; at every moment, a process that is killed loses none."""
+        """Replace all entries; none is lost if the process is killed."""
         with (
             new_file(self.path) as unfinished,
             unfinished.open("w", encoding="utf-8", newline="") as file,
@@ -146,12 +146,12 @@ class Record:
         shutil.rmtree(self.added, ignore_errors=True)
 
     def _row(self, entry: Entry) -> tuple[str | int, ...]:
-        """Return the entry as it is written: a study that moves as a whole takes it along."""
+        """Return the entry as written, with a path that stays valid if the study moves."""
         source = _moved(entry.source, start=str(self.folder))
         return tuple(source if name == "source" else each for name, each in vars(entry).items())
 
     def _entries(self, images: Iterable[str] | None = None) -> Iterator[Entry]:
-        """Yield entries as :meth:`read` returns them, earlier ones of an image first."""
+        """Yield the entries for :meth:`read`, earlier ones of an image first."""
         shards = range(SHARDS) if images is None else sorted(set(map(shard, images)))
         shards = shards if self.added.exists() else []
         for path in (self.path, *map(self._shard, shards)):
@@ -162,7 +162,7 @@ class Record:
 
 
 def _entries(path: Path, folder: Path) -> Iterator[Entry]:
-    """Yield the entries of a file, but for damaged ones, such as one that was cut off by a kill."""
+    """Yield the entries of a file; skip damaged ones, such as those truncated by a kill."""
     if not path.exists():
         return
     columns = [field.name for field in fields(Entry)]
@@ -172,7 +172,7 @@ def _entries(path: Path, folder: Path) -> Iterator[Entry]:
         rows = csv.reader(file, delimiter="\t")
         while True:
             entry = None
-            with suppress(csv.Error, ValueError):  # the image of such a row is done again
+            with suppress(csv.Error, ValueError):  # the image of such a row is predicted again
                 if (row := next(rows, None)) is None:
                     return
                 if row == older:
@@ -198,9 +198,9 @@ def _with_results(entry: Entry) -> Entry:
 
 
 def _moved(source: str, inside: str = "", start: str = "") -> str:
-    """Return a path that is relative to one folder as it is relative to another.
+    """Convert a path relative to the folder ``inside`` into one relative to ``start``.
 
-    Without them, that is the one that this process works in. Absolute paths stay as they are.
+    Both default to the working directory. Absolute paths stay unchanged.
     """
     if os.path.isabs(source):
         return source
@@ -208,7 +208,7 @@ def _moved(source: str, inside: str = "", start: str = "") -> str:
     return os.path.join(_way(inside, folder, start, os.getcwd()), name)
 
 
-@lru_cache  # most images are in the same folder
+@lru_cache  # because most images are in the same folder
 def _way(inside: str, folder: str, start: str, _: str) -> str:
     way = os.path.relpath(os.path.join(inside, folder or "."), start or None)
     return "" if way == "." else way

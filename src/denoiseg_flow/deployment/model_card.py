@@ -1,4 +1,4 @@
-"""What the reader of an exported model needs to know, in words and as plain values."""
+"""Documentation of an exported model: README text, tags, citations and metadata."""
 
 import json
 import re
@@ -18,27 +18,27 @@ _NO_TITLE_CHARACTER = re.compile(r"[^A-Za-z0-9_+() -]+")
 
 
 def title(model: TrainedModel) -> str:
-    """Return a name in the characters that the BioImage Model Zoo allows, at most 128."""
+    """Return a name of at most 128 characters that the BioImage Model Zoo allows."""
     told = model.identity
     words = f"{told['method']} of {told['dataset']} {told['noise']}"
     return _NO_TITLE_CHARACTER.sub(" ", f"{words} (seed {told['seed']})")[-128:]
 
 
 def channel_names(layout: Layout, known: Metadata) -> list[str]:
-    """Return a name for each channel that a model reads: those of the image, if it has any."""
+    """Return the names of the channels of a model: those of the image, or numbers."""
     if len(known.channels) == layout.channels and len(set(known.channels)) == layout.channels:
         return list(known.channels)
     return [f"channel {number}" for number in range(layout.channels)]
 
 
 def _images(layout: Layout) -> str:
-    """Say what images a model is for."""
+    """Describe the images that a model is for."""
     kind = "2D images" if layout.dimensions == 2 else "volumes"
-    return f"grey {kind}" if layout.channels == 1 else f"{kind} of {layout.channels} channels"
+    return f"grey {kind}" if layout.channels == 1 else f"{kind} with {layout.channels} channels"
 
 
 def description(models: Sequence[TrainedModel]) -> str:
-    """Return in a few sentences what a chain of models does, and what it was trained on."""
+    """Describe in a few sentences what a chain of models does and how it was trained."""
     told = models[-1].identity
     return (
         f"{purpose(models)} {_images(models[-1].layout)}. Method {told['method']}, trained on "
@@ -48,7 +48,7 @@ def description(models: Sequence[TrainedModel]) -> str:
 
 
 def tags(models: Sequence[TrainedModel]) -> list[str]:
-    """Return what the BioImage Model Zoo sorts the package by."""
+    """Return the tags of the package in the BioImage Model Zoo."""
     applies = {
         f"{models[-1].layout.dimensions}d": True,
         "pytorch": True,
@@ -62,7 +62,7 @@ def tags(models: Sequence[TrainedModel]) -> list[str]:
 
 
 def plain_record(models: Sequence[TrainedModel]) -> dict[str, Any]:
-    """Return how every model of a chain came about, in values that YAML knows."""
+    """Return identity, method, recipe and calibration of each model of a chain, for YAML."""
     record = {
         "version": __version__,
         "models": [
@@ -70,7 +70,7 @@ def plain_record(models: Sequence[TrainedModel]) -> dict[str, Any]:
                 "identity": model.identity,
                 "method": as_dict(model.method),
                 "recipe": as_dict(model.recipe),
-                "normalisation": asdict(model.normalisation),
+                "normalisation": model.normalisation.plain(),
                 "threshold": asdict(model.threshold) if model.threshold else None,
             }
             for model in models
@@ -80,7 +80,7 @@ def plain_record(models: Sequence[TrainedModel]) -> dict[str, Any]:
 
 
 def citations(models: Sequence[TrainedModel]) -> list[dict[str, str]]:
-    """Return text and DOI of the publications that the methods of a chain come from."""
+    """Return text and DOI of the publications behind the methods of a chain."""
     wanted = {number for model in models for number in _sources(model.method)}
     return [
         {"text": each.text, "doi": _doi(each.url)}
@@ -90,7 +90,7 @@ def citations(models: Sequence[TrainedModel]) -> list[dict[str, str]]:
 
 
 def _sources(method: Method) -> list[str]:
-    """Ends of the addresses of the publications that a method comes from."""
+    """Return the ends of the URLs of the publications behind a method."""
     blind = method.target == "blind_spot"
     conditions = {
         "2005.02987": method.denoises and method.segments,
@@ -115,11 +115,11 @@ def readme(name: str, models: Sequence[TrainedModel], known: Metadata) -> str:
     Parameters
     ----------
     name
-        Its heading.
+        Heading.
     models
-        A chain; the last one yields the result.
+        A chain of models; the last one yields the result.
     known
-        Of the test image.
+        Metadata of the test image.
     """
     last = models[-1]
     parts = [f"# {name}", description(models), _tensors(models, known)]
@@ -132,36 +132,37 @@ def readme(name: str, models: Sequence[TrainedModel], known: Metadata) -> str:
 def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
     layout = models[0].layout
     shape, image = ("z, y, x", "volume") if layout.dimensions == 3 else ("y, x", "image")
-    noisy = f"- `noisy`: the {image} as it was recorded, {_recorded(models[0], known)}"
-    if known.spacing():
-        size = " x ".join(f"{step:g}" for step in known.spacing())
+    noisy = f"- `noisy`: the {image} as recorded, {_recorded(models[0], known)}"
+    spacing = known.spacing()
+    if spacing:
+        size = " x ".join(f"{step:g}" for step in spacing)
         noisy += f" The {_pixels(layout)} of the test image measure {size} micrometres ({shape})."
     axes = f"The axes of every tensor are batch, channel, {shape}."
     lines = ["## Input and output", "", axes, "", noisy]
     if denoises(models):
-        lines.append(f"- `denoised`: the same {image} without noise, on the same intensity scale.")
+        lines.append(f"- `denoised`: the denoised {image}, on the same intensity scale.")
     if models[-1].method.segments:
         lines.append(
-            "- `probabilities`: of the classes background, foreground (the inside of objects) and "
-            "border, in this order; their sum is 1."
+            "- `probabilities`: probabilities of the classes background, foreground (inside of "
+            "objects) and border, in this order; their sum is 1."
         )
     if len(models) > 1:
         steps = ", then ".join(f"`{model.method.name}`" for model in models)
-        lines += ["", f"It is a chain: {steps}. Each reads what the one before it denoised."]
+        lines += ["", f"The model is a chain: {steps}. Each reads the output of the previous one."]
     flat = [f"`{model.method.name}`" for model in models if model.layout.plane_by_plane]
     if flat:
-        lines += ["", f"Every plane of a volume is looked at by itself by {' and '.join(flat)}."]
+        lines += ["", f"Each z-slice of a volume is processed separately by {' and '.join(flat)}."]
     return "\n".join(lines)
 
 
 def _recorded(model: TrainedModel, known: Metadata) -> str:
-    """Say which channels the input has, and on what scale."""
+    """Describe the channels of the input and their normalisation."""
     scales = model.normalisation.channels()
     if len(scales) == 1:
         ((mean, std),) = scales
         return (
-            "one channel. Do not rescale its intensities: the mean of the training images "
-            f"({mean:g}) is subtracted, and the rest divided by their standard deviation ({std:g})."
+            "one channel. Do not rescale its intensities: the preprocessing subtracts the mean of "
+            f"the training images ({mean:g}) and divides by their standard deviation ({std:g})."
         )
     channels = ", ".join(
         f"{name} (mean {mean:g}, standard deviation {std:g})"
@@ -169,8 +170,8 @@ def _recorded(model: TrainedModel, known: Metadata) -> str:
     )
     return (
         f"with {len(scales)} channels in this order: {channels}. Do not rescale their intensities: "
-        "of each channel, the mean over the training images is subtracted, and the rest divided by "
-        "the standard deviation."
+        "the preprocessing subtracts from each channel its mean in the training images and divides "
+        "by its standard deviation."
     )
 
 
@@ -179,50 +180,51 @@ def _pixels(layout: Layout) -> str:
 
 
 def _instances(model: TrainedModel) -> str:
+    assert model.threshold is not None
     threshold = model.threshold.value
     sides = "faces" if model.layout.dimensions == 3 else "sides"
     if model.recipe.instances == "components":
         way = (
-            "Every connected region of the foreground above the threshold is one object; "
+            "Each connected region of foreground probability above the threshold is an object; "
             f"{_pixels(model.layout)} are connected by their {sides}:\n\n```python\n"
             "from scipy import ndimage\n\n"
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
         way = (
-            "By a watershed of p(foreground) - p(border), from the peaks downwards, inside of "
-            f"p(foreground) > {threshold:g}. A peak above {SEED_LEVEL + PROMINENCE:g} is the seed "
-            f"of an object, if one must descend by more than {PROMINENCE:g} from it to reach a "
-            f"higher one (heights are rounded down to steps of {STEP:g}); the seed is what lies "
-            f"around the peak within {PROMINENCE:g} of it. Foreground without a seed is no object."
+            "Objects are found by a watershed of p(foreground) - p(border), from the peaks "
+            f"downwards, within p(foreground) > {threshold:g}. Peaks above "
+            f"{SEED_LEVEL + PROMINENCE:g} with a prominence above {PROMINENCE:g} are seeds "
+            f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "
+            f"around its peak that are at most {PROMINENCE:g} lower. Foreground without a seed is "
+            "discarded."
         )
     return (
-        f"## Instances\n\n{way}\n\n`denoiseg-flow predict`, with the `model.pt` that this package "
-        "was made from, writes them."
+        f"## Instances\n\n{way}\n\nTo write them, run `denoiseg-flow predict` with the `model.pt` "
+        "that this package was exported from."
     )
 
 
 def _differences(models: Sequence[TrainedModel]) -> str:
     differences = [
-        "At the borders of the image, as far in as the declared halo, results depend on how the "
-        "program pads the image: DenoiSeg-Flow mirrors it, and only up to the next length that "
-        "the network takes.",
+        "Within the declared halo at the borders of the image, results depend on how the program "
+        "pads the image: DenoiSeg-Flow mirrors it, up to the next length that the network accepts.",
     ]
     denoisers = [model for model in models if model.method.denoises]
     if any(model.recipe.preserve_mean and model.method.target != "clean" for model in denoisers):
         differences.append(
-            "DenoiSeg-Flow shifts each denoised image as a whole, channel by channel, to the mean "
-            "of the noisy one. The package does not, because it may see one tile of the image only."
+            "DenoiSeg-Flow shifts each channel of a denoised image to the mean of the noisy one. "
+            "The package does not, because a program may apply it to one tile of an image."
         )
     if any(model.method.hides_grid for model in models):
         differences.append(
-            "DenoiSeg-Flow can predict each pixel while it is hidden (J-invariant). The package "
-            "does not; its `denoised` is that of the whole image."
+            "DenoiSeg-Flow can predict each pixel while it is masked (J-invariant). The package "
+            "cannot; its `denoised` is predicted without masking."
         )
     if any(model.recipe.test_time_augmentation for model in models):
         differences.append(
-            "As in DenoiSeg-Flow, results are means over the eight orientations of the image in "
-            "its plane, which takes eight times as long."
+            "As in DenoiSeg-Flow, results are means over eight orientations of the image "
+            "(test-time augmentation), which takes eight times as long."
         )
     heading = "## Compared with DenoiSeg-Flow"
     return "\n".join([heading, "", *(f"- {each}" for each in differences)])
@@ -241,7 +243,7 @@ def _training(models: Sequence[TrainedModel]) -> str:
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in facts.items()),
         "",
-        "All fields of method and recipe stand in `rdf.yaml`, below `config: denoiseg_flow`.",
+        "For all fields of method and recipe, see `config: denoiseg_flow` in `rdf.yaml`.",
     ])  # fmt: skip
 
 
@@ -251,15 +253,15 @@ def _validation(model: TrainedModel) -> str:
     if model.threshold:
         lines += [
             f"The threshold {model.threshold.value:g} was chosen on {model.threshold.n_images} "
-            "annotated images, each predicted by a network that was not trained on it. There it "
-            f"gave an average precision of {model.threshold.average_precision:.3f} at IoU > 0.5, "
-            "which flatters a little, because it is the best of all thresholds.",
+            "annotated images, each predicted by a network that was not trained on it. The average "
+            f"precision there is {model.threshold.average_precision:.3f} at IoU > 0.5. This is "
+            "slightly optimistic, because the threshold was selected on the same images.",
             "",
         ]
     lines += [
-        f"Use the model on images like those of its training: same microscope settings, {size} "
-        "and kind of object. Before you trust it on others, annotate a few of them "
-        "and compare. `bioimageio test` tells whether a program computes what DenoiSeg-Flow did on "
-        "the test image of this package.",
+        f"Use the model on images like its training images: same microscope settings, {size} and "
+        "kind of object. Before you trust it on other images, annotate a few of them and compare. "
+        "`bioimageio test` checks whether a program reproduces the results of DenoiSeg-Flow on the "
+        "test image of this package.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The tables of all new images that a model was used on: ``objects.csv`` and ``images.tsv``."""
+"""Join the tables of all predicted images: ``objects.csv`` and ``images.tsv``."""
 
 import csv
 import shutil
@@ -14,25 +14,25 @@ from denoiseg_flow.jobs.atomic import new_file
 
 
 def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
-    """Join what is known of images after the last call of :func:`predict_images.predict_images`.
+    """Join the tables of single images after the last call of `predict_images.predict_images`.
 
-    Writes ``images.tsv`` and, if the model segments, ``objects.csv``, the tables of all images in
-    one. Images of earlier calls with the same model stay in both, those of other models in the
-    former alone. No other process may write to the
-    folder meanwhile, see :func:`~denoiseg_flow.deployment.output_folder.at_work`.
+    Writes ``images.tsv`` and, if the model segments, ``objects.csv``. Images of earlier calls with
+    the same model stay in both tables; those of other models stay in ``images.tsv`` only. No other
+    process may write to the folder at the same time, see
+    :func:`~denoiseg_flow.deployment.output_folder.at_work`.
 
     Parameters
     ----------
     images
-        Names of all images that were asked for.
+        Names of all requested images.
     folder
-        Where their results are.
+        Folder of their results.
 
     Returns
     -------
     dict of str to Path
-        Files of the images that failed, by name, for :func:`refuse_failures`. Those whose table was
-        damaged or deleted since are among them.
+        Files of the images that failed, by name, for :func:`refuse_failures`. They include images
+        whose table was damaged or deleted later.
     """
     record = Record(folder)
     asked, known = set(images), record.read()
@@ -61,30 +61,30 @@ def refuse_failures(failed: Mapping[str, Path], n_images: int, folder: Path) -> 
     first = ", ".join(map(str, islice(failed.values(), 3)))
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
     raise InputError(
-        f"{len(failed)} of {n_images} images could not be predicted ({first}{more}); "
-        f"{Record(folder).path} says why. Correct or remove these files and run the same command "
-        "again: the others are done"
+        f"{len(failed)} of {n_images} images could not be predicted ({first}{more}); see "
+        f"{Record(folder).path} for the reasons, correct or remove these files, and run the same "
+        "command again (the others are done)"
     )
 
 
 def table_of(image: str, folder: Path) -> Path:
-    """Return where the table of the objects of an image is."""
+    """Return the path of the object table of an image."""
     return folder / "objects" / f"{image}.csv"
 
 
 def _of_models(entry: Entry, models: Collection[str]) -> Entry:
-    """Return the entry, or one that does not count if the image was predicted by another model.
+    """Return the entry, marked as failed if the image was predicted by another model.
 
-    Its results are there, and remain known.
+    Its results remain listed.
     """
     if entry.failed or entry.model in models:
         return entry
-    reason = f"it was predicted by another model than the last images; {AGAIN}"
+    reason = f"it was predicted with another model than the last images; {AGAIN}"
     return replace(entry, objects="", table="", failed=reason)
 
 
 def _verified(entry: Entry, folder: Path) -> Entry:
-    """Return the entry, or one that failed if its table is no longer as it was written."""
+    """Return the entry, marked as failed if its table has changed since it was written."""
     table = table_of(entry.image, folder)
     if entry.objects == "" or (table.is_file() and checksums.digest(table) == entry.table):
         return entry
@@ -93,7 +93,7 @@ def _verified(entry: Entry, folder: Path) -> Entry:
 
 
 def _join(tables: Sequence[Path], joined: Path) -> None:
-    """Write object tables, one after the other, to one file; without any, remove it."""
+    """Concatenate object tables into one file; without tables, remove the file."""
     if not tables:
         joined.unlink(missing_ok=True)
         return
@@ -107,7 +107,7 @@ def _join(tables: Sequence[Path], joined: Path) -> None:
         for path in tables:
             with path.open(encoding="utf-8", newline="") as table:
                 header = next(csv.reader(table))
-                if header == columns:  # as of nearly all: nothing to be parsed
+                if header == columns:  # nearly always, so nothing has to be parsed
                     shutil.copyfileobj(table, file)
                 else:
                     writer.writerows(csv.DictReader(table, header))
@@ -120,6 +120,6 @@ def _columns(tables: Iterable[Path]) -> list[str]:
         with path.open(encoding="utf-8", newline="") as table:
             headers[table.readline()] = None
     rows = list(csv.reader(headers))
-    # Tables of files with time points or planes have columns that others lack.
+    # Tables of files with time points or z-slices have additional columns.
     longest = max(rows, key=len)
     return list(dict.fromkeys([*longest, *(name for row in rows for name in row)]))

@@ -1,4 +1,4 @@
-"""Tables of the objects in a label image of any size: place, size, intensity and shape."""
+"""Measure position, size, intensity and shape of the objects in a label image of any size."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,8 +11,8 @@ import skimage as ski
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.tiles import Place, Readable, box_shape, pieces
 
-# What scikit-image's regionprops_table is asked for, and our names where they differ. Intensities
-# are those of the image as it was given, lengths are in pixels, of volumes in widths of a pixel.
+# Properties of scikit-image's regionprops_table and their column names. Intensities are those of
+# the input image; lengths are in pixels, for volumes in widths of a pixel.
 _ANYWHERE = {
     "intensity_mean": "intensity_mean",
     "intensity_std": "intensity_std",
@@ -34,34 +34,34 @@ VOLUME_PROPERTIES = {
     "solidity": "solidity",
 }
 
-PIECE = 2**22  # pixels of which objects are looked for together
-TILES = {2: (1024, 1024), 3: (64, 256, 256)}  # sides of the boxes in which objects begin together
+PIECE = 2**22  # pixels searched for objects at once
+TILES = {2: (1024, 1024), 3: (64, 256, 256)}  # objects that begin in one tile are measured at once
 
 
 def measure_objects(
     name: str, labels: Readable, image: Readable, metadata: Metadata
 ) -> Iterator[pd.DataFrame]:
-    """Yield rows, one per object, in parts: together all objects, in order of their places.
+    """Yield tables with one row per object, tile by tile; together they list all objects.
 
-    Memory is bounded by the number of objects and the largest box around those that begin in one
-    tile, not by the image. There is always a first part, though it may have no rows.
+    Memory is bounded by the number of objects and the largest bounding box of the objects that
+    begin in one tile, not by the image. The first table is always yielded, even if it is empty.
 
     Parameters
     ----------
     name
-        What the column ``image`` says.
+        Value of the column ``image``.
     labels, image
-        ([z,] y, x); intensities are those of ``image``.
+        ([z,] y, x); intensities are measured in ``image``.
     metadata
-        Of the image; its pixel size is needed for ``area_um2`` of planes or ``volume_um3`` of
-        volumes, which are empty without it.
+        Metadata of the image. Without a pixel size, the column ``area_um2`` (2D) or ``volume_um3``
+        (3D) is empty.
     """
     groups = _by_tile(_find_boxes(labels), TILES[len(labels.shape)])
     nothing = np.zeros((1,) * len(labels.shape), np.int32)
     yield _measure(name, nothing, nothing, (0,) * nothing.ndim, metadata)
     for wanted, place in groups:
         values = labels[place]
-        # Objects that begin in other tiles are measured there.
+        # Objects that begin in another tile are measured with that tile.
         kept = np.where(np.isin(values, wanted), values, 0)
         corner = tuple(along.start for along in place)
         yield _measure(name, kept, image[place], corner, metadata)
@@ -74,7 +74,7 @@ def _measure(
     corner: tuple[int, ...],
     metadata: Metadata,
 ) -> pd.DataFrame:
-    """Measure the objects of a part of an image that begins at ``corner``."""
+    """Measure the objects in a region of an image that begins at ``corner``."""
     planes = labels.ndim == 2
     names = PLANE_PROPERTIES if planes else VOLUME_PROPERTIES
     spacing = (1.0, 1.0) if planes else (metadata.plane_step(), 1.0, 1.0)
@@ -96,14 +96,14 @@ def _measure(
 
 
 def _wanted(names: Mapping[str, str]) -> list[str]:
-    """Return what regionprops_table is asked for to get the columns of these names."""
+    """Return the properties that regionprops_table needs for these columns."""
     return list(dict.fromkeys(key.partition("-")[0] for key in names))
 
 
 def _find_boxes(labels: Readable) -> np.ndarray:
-    """Return the box around each object, (label, axis, 2), int64: where it begins and ends.
+    """Return the bounding box of each label, (label, axis, 2), int64: start and stop.
 
-    Boxes of labels that do not occur end before they begin.
+    The box of a label that does not occur stops before it starts.
     """
     boxes = _no_boxes(0, len(labels.shape))
     for place in pieces(labels.shape, PIECE):
@@ -129,7 +129,7 @@ def _no_boxes(count: int, n_axes: int) -> np.ndarray:
 
 
 def _by_tile(boxes: np.ndarray, tile: tuple[int, ...]) -> Iterator[tuple[np.ndarray, Place]]:
-    """Yield the labels of the objects that begin in each tile, and the box around them all."""
+    """Yield the labels of the objects that begin in each tile, and their common bounding box."""
     labels = np.flatnonzero(boxes[:, 0, 1] >= 0)
     if not len(labels):
         return

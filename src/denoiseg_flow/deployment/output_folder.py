@@ -1,4 +1,4 @@
-"""A folder of results on new images: who writes there, and what must not be written over."""
+"""Lock the folder of predicted images, and check that no other file is overwritten."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.lock import sole_process
 
-UNFINISHED = ".unfinished_"  # beginning of the names of folders that a killed process leaves
+UNFINISHED = ".unfinished_"  # prefix of temporary folders, which a killed process leaves behind
 
 _ELSEWHERE = (
     "move it away, or choose another folder for the results ('--out', or 'predict: {name: ...}' in "
@@ -20,24 +20,26 @@ _ELSEWHERE = (
 
 @contextmanager
 def at_work(folder: Path, shared: bool = False) -> Iterator[None]:
-    """Write to a folder of results, which is made if need be, while no other process does.
+    """Hold the lock of a folder of results, which is created if it does not exist.
 
-    Waits, and says for whom, while one does. What killed processes left half done is removed.
+    Waits while another process holds it, and logs which. Then removes what killed processes left
+    unfinished.
 
     Parameters
     ----------
     shared
-        Whether other processes may write there as well, which share it too. Nothing is removed.
+        Whether other processes with ``shared`` may write to the folder at the same time. Nothing is
+        removed then.
 
     Raises
     ------
     InputError
-        If a file is in the place of the folder.
+        If ``folder`` is a file or lies below one.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder} is or lies in a file, not a folder: {_ELSEWHERE}") from None
+        raise InputError(f"{folder} is a file or lies below one; {_ELSEWHERE}") from None
     with sole_process(folder / ".lock", shared):
         for unfinished in () if shared else folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(unfinished)
@@ -47,35 +49,34 @@ def at_work(folder: Path, shared: bool = False) -> Iterator[None]:
 def check_targets(
     images: Mapping[str, Path], folder: Path, results: Sequence[str]
 ) -> dict[str, Entry]:
-    """Check that nothing would be written over but results of the same images.
+    """Check that only earlier results of the same images would be overwritten.
 
     Parameters
     ----------
     images
         Files of the images to predict, by name.
     folder
-        Where to write.
+        Folder of the results.
     results
-        What comes of each image, see :func:`~denoiseg_flow.deployment.ledger.results_in`.
+        Results of each image, see :func:`~denoiseg_flow.deployment.ledger.results_in`.
 
     Returns
     -------
     dict of str to Entry
-        What the record of the folder knows, at least of these images, by name.
+        Entries of the folder's record by image name, at least those of ``images``.
 
     Raises
     ------
     InputError
-        If there is a file in the place of a result, or of a table of all images, that the record
-        of the folder does not know, or knows as that of another image file, or that is to be
-        predicted itself.
+        If a result or a table of all images would overwrite a file that the record does not list,
+        a result of another image file, or an image to predict.
     """
     record = Record(folder)
     tables = {record.path: record.is_one, folder / "objects.csv": record.has_tables}
     for path, is_known in tables.items():
         if os.path.lexists(path) and not is_known():
             raise InputError(
-                f"{path} would be written over, but no earlier call made it: {_ELSEWHERE}"
+                f"{path} would be overwritten, but no earlier call wrote it; {_ELSEWHERE}"
             )
     known = record.read(images)
     places = {os.path.abspath(folder / result.partition(".")[0]) for result in results}
@@ -83,7 +84,7 @@ def check_targets(
         entry, given = known.get(name), os.path.abspath(source)
         listed = entry.results.split() if entry else []
         is_same = entry and entry.is_from(given) and os.path.dirname(given) not in places
-        # Others are looked for one by one: there may be a hundred thousand images.
+        # Check single files rather than list folders: there may be a hundred thousand images.
         others = [result for result in results if not (is_same and result in listed)]
         for result, path in zip(others, files_of(name, others, folder), strict=True):
             if not os.path.lexists(path):
@@ -91,18 +92,18 @@ def check_targets(
             problem = f"is not among the results that {record.path} lists"
             if os.path.abspath(path) == given:
                 problem = "is one of the images to predict"
-            elif result in listed:
+            elif entry and result in listed:
                 problem = f"is the result of {entry.source}, not of {source}"
-            raise InputError(f"{path} would be written over, but {problem}: {_ELSEWHERE}")
+            raise InputError(f"{path} would be overwritten, but {problem}; {_ELSEWHERE}")
     return known
 
 
 def check_source(images: Path, folder: Path) -> None:
-    """Raise an InputError if a folder has results of images from another folder than this."""
+    """Raise InputError if a folder has results of images from another folder than ``images``."""
     for entry in Record(folder).read().values():
         source = os.path.dirname(os.path.abspath(entry.source))
         if entry.results and source != os.path.abspath(images):
             raise InputError(
-                f"{folder} has the results of images from {source}, such as {entry.image}, not "
-                f"from {images}: {_ELSEWHERE}"
+                f"{folder} has results of images from {source} (such as {entry.image}), not from "
+                f"{images}; {_ELSEWHERE}"
             )

@@ -1,4 +1,4 @@
-"""One file of new images: read as a model needs it, predicted, and put together again."""
+"""Predict one file of new images: divide it as the model needs, predict, and join the results."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import PIECE, Readable, boxes, pieces
 from denoiseg_flow.data.painting import overlay
-from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_image, open_image, write_bands
+from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_array, open_image, write_bands
 from denoiseg_flow.data.validation import check_image
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
@@ -25,11 +25,17 @@ from denoiseg_flow.deployment.output_folder import UNFINISHED
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.methods.instances import label_type
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, chain, denoises
+from denoiseg_flow.models.model import (
+    AnyModel,
+    ImageModels,
+    TrainedModel,
+    chain,
+    denoises,
+)
 from denoiseg_flow.models.predict_run import predict_any
 
-OTHER_SIZE = 1.25  # ratio of pixel sizes that is worth a warning
-OVERLAY_SIDE = 2048  # pixels: larger images are thinned out for the picture
+OTHER_SIZE = 1.25  # ratio of pixel sizes that causes a warning
+OVERLAY_SIDE = 2048  # pixels; larger images are subsampled for the overlay
 
 
 def predict_file(
@@ -39,7 +45,7 @@ def predict_file(
 
     Returns
     -------
-    How many objects it shows, and what makes its results doubtful.
+    The number of objects, and warnings about the reliability of the results.
     """
     source = Path(item.source)
     with (
@@ -48,8 +54,8 @@ def predict_file(
     ):
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
-        # One for each channel that the model reads.
-        levels = [GreyLevels() for _ in range(_channels(regions[0]))]
+        # One for each channel read by the model.
+        levels = [GreyLevels() for _ in range(regions[0].channels)]
         predicted = [
             _predict(model, f"{item.image}.tif", region, results / f"{number}", tile, levels)
             for number, region in enumerate(regions)
@@ -76,7 +82,7 @@ def predict_file(
                 for kind, path in made.items()
                 if f"{kind}.{form}" in kinds
             }
-        # From here on these may be there.
+        # From here on, results may exist.
         Record(folder).add(replace(item, failed=INTERRUPTED))
         for path in files_of(item.image, kinds, folder):
             path.parent.mkdir(exist_ok=True)
@@ -86,76 +92,73 @@ def predict_file(
 
 
 def _as_zarr(source: Path, labels: bool) -> Path:
-    """Write a tif as OME-Zarr, beside it."""
+    """Write a tif as OME-Zarr to the same folder."""
     path = source.with_suffix(".zarr")
     with (
         open_image_file(source) as image,
         create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
     ):
-        for place, _ in boxes(image.shape, out.chunks):  # each is compressed as a whole
+        for place, _ in boxes(image.shape, out.chunks):  # chunks are compressed as a whole
             out[place] = image.read(place)
     return path
 
 
 def remove(path: Path) -> None:
-    """Remove a file or the folder of an image, if there is one."""
+    """Remove a file or the folder of an image, if it exists."""
     if os.path.isdir(path):
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()
 
 
-def _channels(region: Region) -> int:
-    return region.shape[0] if "C" in region.metadata.axes else 1
-
-
 def _other_size(model: AnyModel, region: Region) -> str | None:
-    """Say so where objects must look larger or smaller than in the training images."""
+    """Return a warning if the pixel size differs from that of the training images."""
     known = model.origin.get("pixel_size", {})
     for axis, length in region.metadata.pixel_size.items():
         trained = known.get(axis, length)
         if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
             return (
-                f"{region.file.path} has {length:.3g} micrometres from pixel to pixel along "
-                f"{axis}, the images that the model was trained on had {trained:.3g}: objects "
-                "look larger or smaller to it; scale the image, or train on such images"
+                f"{region.file.path} has a pixel size of {length:.3g} micrometres along {axis}, "
+                f"but the training images had {trained:.3g}, so objects appear "
+                f"{'larger' if length < trained else 'smaller'} than in training; rescale the "
+                "image, or train on such images"
             )
     return None
 
 
 def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
-    """Return how a file is read for a model; raises where the two do not belong together."""
+    """Return how to read a file for a model; raise InputError if they do not match."""
     axes, path = file.metadata.axes, file.path
     is_stack = "Z" in axes
-    if isinstance(model, ClassicalModel):
-        # Denoisers that are not trained take planes and volumes.
+    if not isinstance(model, TrainedModel):
+        # Classical denoisers process planes and volumes.
         return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
     trained = model.layout.dimensions
     if is_stack and trained == 2 and reading.dimensions is None:
         raise InputError(
-            f"{path} is a stack of {file.length('Z')} planes, but the model was trained on planes: "
-            "ask for each plane to be predicted by itself (--planes, or 'predict: {planes: true}' "
-            "in the config), or use a model that was trained on volumes"
+            f"{path} is a stack of {file.length('Z')} planes, but the model was trained on planes; "
+            "predict each z-slice separately (--planes, or 'predict: {planes: true}' in the "
+            "config), or use a model trained on volumes"
         )
     if trained == 3 and (not is_stack or reading.dimensions == 2):
         raise InputError(
             f"the model was trained on volumes, but {path} is "
-            f"{'to be read plane by plane' if is_stack else 'a plane'}: use a model that was "
-            "trained on planes"
+            f"{'to be read plane by plane' if is_stack else 'a plane'}; use a model trained on "
+            "planes"
         )
     wanted = model.layout.channels
     if wanted > 1:
         count = file.length("C")
         if count != wanted or reading.channel not in (None, ALL):
             raise InputError(
-                f"the model reads {wanted} channels at once, but {path} has {count}: give images "
-                "of these channels, and do not choose one of them"
+                f"the model reads {wanted} channels at once, but {path} has {count}; give images "
+                "with these channels, and do not choose one of them"
             )
         return replace(reading, dimensions=trained, channel=ALL)
     if reading.channel == ALL and "C" in axes:
         raise InputError(
-            f"the model reads one channel, but all channels of {path} are asked for: choose one "
-            "by its number or name"
+            f"the model reads one channel, but all channels of {path} are requested; choose one by "
+            "its number or name"
         )
     return replace(reading, dimensions=trained)
 
@@ -168,14 +171,14 @@ def _predict(
     tile: int | None,
     levels: Sequence[GreyLevels],
 ) -> dict[str, Path]:
-    """Predict one image of a file and measure its channels; return where the results are."""
+    """Predict one image of a file and measure its grey levels; return the paths of the results."""
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
-    image = open_image(read)
-    for each, channel in zip(levels, image if len(levels) > 1 else [image], strict=True):
+    for each, channel in zip(levels, open_image(read), strict=True):
         each.add(channel)
     for number, step in enumerate(chain(model)):
+        assert not isinstance(step, ImageModels)
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
         if step.method.denoises:
             read.unlink()  # it may be large
@@ -186,17 +189,17 @@ def _predict(
 def _join_denoised(
     file: ImageFile, regions: Sequence[Region], denoised: Sequence[Path], path: Path
 ) -> None:
-    """Put the denoised images of a file together, beside the channels that were left alone."""
+    """Join the denoised images of a file with the channels that were not denoised."""
     if len(regions) == 1 and regions[0].shape == file.shape:
         os.replace(denoised[0], path)
         return
-    joined = create_image(path, file.shape, file.metadata)
+    joined = create_array(path, file.shape, file.metadata)
     if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
         for place in pieces(file.shape, PIECE):
             joined[place] = file.read(place)
             release(joined)
     for region, source in zip(regions, denoised, strict=True):
-        image = open_image(source)
+        image = open_image(source).reshape(region.shape)
         for place in pieces(region.shape, PIECE):
             joined[region.within_file(place)] = image[place]
             release(image)
@@ -206,7 +209,7 @@ def _join_denoised(
 def _join_labels(
     file: ImageFile, regions: Sequence[Region], labels: Sequence[Path], count: int, path: Path
 ) -> None:
-    """Put the labels of the images of a file together, each object with a number of its own."""
+    """Join the labels of the images of a file; each object keeps a unique number."""
     if len(regions) == 1:
         os.replace(labels[0], path)
         return
@@ -233,14 +236,14 @@ def _join_labels(
 
 
 def results_of(model: AnyModel, form: str) -> list[str]:
-    """What a model makes of an image, see :func:`~denoiseg_flow.deployment.ledger.results_in`."""
+    """Return the results of a model, see :func:`~denoiseg_flow.deployment.ledger.results_in`."""
     return results_in(form, denoises(chain(model)), model.method.segments)
 
 
 def _write_objects(
     name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
 ) -> int:
-    """Write the table of objects and the overlay of one file; return how many objects."""
+    """Write the object table and the overlay of one file; return the number of objects."""
     count = 0
     with files["objects"].open("w", encoding="utf-8", newline="") as table:
         for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
@@ -263,7 +266,7 @@ def _write_objects(
 
 
 def _thinned(image: Readable) -> np.ndarray:
-    """Return every so-manieth pixel of the middle plane, small enough for a picture."""
+    """Subsample the middle plane to at most ``OVERLAY_SIDE`` pixels a side."""
     *above, height, width = image.shape
     middle = tuple(slice(length // 2, length // 2 + 1) for length in above)
     step = -(-max(height, width) // OVERLAY_SIDE)

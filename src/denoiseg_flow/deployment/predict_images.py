@@ -1,8 +1,8 @@
-"""Use a trained model on new images: denoised images, instance labels, overlays, object tables.
+"""Predict new images with a trained model: denoised images, labels, overlays, object tables.
 
-Images come one after the other, so that thousands need no more memory than one. What is finished
-is recorded, so that a second run of the same command only does what the first one did not. Several
-jobs may do so in one folder at the same time, each with other images.
+Images are predicted one by one, so thousands need no more memory than one. Finished images are
+recorded, so running the same command again only predicts the missing ones. Several jobs may
+predict different images in the same folder at the same time.
 """
 
 import errno
@@ -43,52 +43,52 @@ def predict_images(
     tile: int | None = None,
     chunk: bool = False,
 ) -> dict[str, Path]:
-    """Predict images with the model of a file and write what it yields, each image on its own.
+    """Predict images with a model and write the results of each image.
 
     Writes ``denoised/{image}.tif`` (float32, on the scale of the image), and for models that
     segment ``labels/{image}.tif`` (uint16 or uint32), ``overlays/{image}.png`` and
     ``objects/{image}.csv``; then the tables of all images, see :func:`object_tables.join_results`.
-    What the record of the folder holds of the same model and the same files is not done again. Of
-    images that cannot be predicted, the record says why. A process that writes to the folder
-    already is waited for.
+    Images that the folder's record lists with the same model and unchanged files are skipped. For
+    images that cannot be predicted, the record states the reason. If another process is writing to
+    the folder, waits for it.
 
     Parameters
     ----------
     file
-        A model of any method but those that train a network for each image.
+        Model file of any method except those that train a network for each image.
     images
         Files of grey images by name, see :func:`~denoiseg_flow.data.folders.find_images`.
     folder
-        Where to write; other files in it are left alone.
+        Folder of the results; other files in it are left unchanged.
     reading
-        How the files are read. ``dimensions`` says what becomes of stacks: 2 lets a model of
-        planes look at each plane by itself; None takes what the model was trained on.
+        How to read the files. ``dimensions`` decides about stacks: with 2, a 2D model predicts each
+        z-slice separately; None takes the dimensions of the training images.
     form
-        Of images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
+        File format of denoised images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
     tile
-        Side in pixels of the tiles that are predicted one at a time; None: see
+        Side in pixels of the tiles predicted one at a time; None: see
         :func:`~denoiseg_flow.models.tiled_prediction.tile_shape`.
     chunk
-        Whether other jobs predict other images in the same folder at the same time. The tables
-        are left to be joined when all are done, see :func:`output_folder.at_work`.
+        Whether other jobs predict other images in the same folder at the same time. The tables are
+        then not joined; do so when all jobs are done, see :func:`output_folder.at_work`.
 
     Returns
     -------
     dict of str to Path
-        Files of the images that failed, by name, for :func:`object_tables.refuse_failures`;
-        nothing of a ``chunk``.
+        Files of the images that failed, by name, for :func:`object_tables.refuse_failures`; empty
+        for a ``chunk``.
 
     Raises
     ------
     InputError
-        If the model cannot be used on new images, or other files would be written over; see
+        If the model cannot be used on new images, or other files would be overwritten; see
         :func:`~denoiseg_flow.deployment.output_folder.check_targets`.
     """
     model = _load(file, device)
     for step in chain(model):
         if tile is not None and isinstance(step, TrainedModel):
             check_tile(step, tile)
-    # Another way to read the same files gives other results, like another model.
+    # Reading the same files differently changes the results, like another model.
     asked = repr(reading).encode() if reading != Reading() else b""
     checksum = hashlib.sha256(file.read_bytes() + asked).hexdigest()
     results = results_of(model, form)
@@ -99,19 +99,19 @@ def predict_images(
             item, entry = Entry.of(name, path, checksum), known.get(name)
             done = entry and entry.model == checksum and not entry.failed and entry.is_of(item)
             if not (done and all(map(os.path.exists, files_of(name, results, folder)))):
-                # Of an earlier model as well.
+                # Include results of an earlier model.
                 there = _there(entry, folder) if entry else []
                 todo.append(replace(item, results=" ".join(dict.fromkeys([*there, *results]))))
         if len(todo) < len(images):
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
-        # disable=None: no bar unless standard error is a terminal.
+        # disable=None: show the progress bar only on a terminal.
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
             record.add(_predict(model, item, folder, torch.device(device), reading, form, tile))
         return {} if chunk else join_results(images, folder)
 
 
 def _there(entry: Entry, folder: Path) -> list[str]:
-    """Return the results of an image that are still there."""
+    """Return the results of an image that still exist."""
     listed = entry.results.split()
     files = zip(listed, entry.files(folder), strict=True)
     return [result for result, path in files if os.path.lexists(path)]
@@ -126,7 +126,7 @@ def _predict(
     form: str,
     tile: int | None,
 ) -> Entry:
-    """Predict one image; return what became of it."""
+    """Predict one image and return its entry for the record."""
     try:
         count, doubts = predict_file(model, item, folder, reading, form, tile)
         for doubt in doubts:
@@ -139,30 +139,30 @@ def _predict(
             raise
         reason = _reason(error, item.source, short_of_memory)
         logger.warning("%s", reason)
-        for path in item.files(folder):  # those of an earlier state of the file
+        for path in item.files(folder):  # results of an earlier version of the file
             remove(path)
         return replace(item, failed=reason, results="")
 
 
 def _ends_all(error: Exception) -> bool:
-    """Whether no other image would fare better: the disk is full, or the GPU no longer answers."""
+    """Return whether all other images would fail too: the disk is full, or the GPU failed."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
     return isinstance(error, torch.AcceleratorError)
 
 
 def _reason(error: Exception, source: str, short_of_memory: bool) -> str:
-    """Return on one line why an image failed."""
+    """Return, in one line, why an image failed."""
     if found := advice(error):
         text = " ".join(found.split())
         return text if source in text else f"{source}: {text}"
     if short_of_memory:
-        return f"{source} needs more memory than is free: run fewer jobs at once"
-    return f"{source} cannot be predicted ({type(error).__name__}: {plain(error)})"
+        return f"{source} needs more memory than is free; run fewer jobs at once"
+    return f"cannot predict {source} ({type(error).__name__}: {plain(error)})"
 
 
 def _load(file: Path, device: torch.device | str) -> AnyModel:
-    """Read a model that new images can be predicted with."""
+    """Read a model; raise InputError if it cannot predict new images."""
     model = load_model(existing_model(file), device)
     for step in chain(model):
         if step.method.each_image:

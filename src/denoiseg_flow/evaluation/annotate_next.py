@@ -55,8 +55,8 @@ def suggest(
     if not others:
         return pd.DataFrame(columns=COLUMNS)
     if len(others) > MANY:
-        order = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
-        others = sorted(order[:MANY])
+        drawn = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
+        others = sorted(drawn[:MANY])
     looked = [
         uncertainty_and_features(model, open_image(images / f"{name}.tif"))
         for name in (*annotated, *others)
@@ -72,7 +72,7 @@ def suggest(
 
 
 def uncertainty_and_features(
-    model: TrainedModel, image: NDArray
+    model: TrainedModel, image: np.ndarray
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the uncertainty of a network about an image, and a feature vector of the image.
 
@@ -91,22 +91,22 @@ def uncertainty_and_features(
     return total / count, np.concatenate([mean, spread])
 
 
-def entropy(probabilities: NDArray) -> NDArray:
+def entropy(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy (...) of class probabilities (class, ...), in bits."""
     clipped = np.clip(probabilities, np.finfo(np.float32).tiny, 1)
     return -(clipped * np.log2(clipped)).sum(axis=0)
 
 
 @contextmanager
-def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]]:
+def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
     """Record size, means and mean squares of the input of the last convolution at every call."""
     noted: list[tuple[int, NDArray, NDArray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].double()
         others = [axis for axis in range(x.dim()) if axis != 1]
-        means = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
-        noted.append((x[:, 0].numel(), *means))
+        mean, square = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
+        noted.append((x[:, 0].numel(), mean, square))
 
     kinds = (nn.Conv2d, nn.Conv3d)
     last = [layer for layer in network.modules() if isinstance(layer, kinds)][-1]
@@ -118,7 +118,7 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, NDArray, NDArray]]
 
 
 def coverage_order(
-    features: NDArray, covered: NDArray, candidates: NDArray, count: int
+    features: np.ndarray, covered: np.ndarray, candidates: np.ndarray, count: int
 ) -> NDArray[np.int64]:
     """Return the order in which to pick images so that every image soon has a similar picked one.
 

@@ -15,7 +15,7 @@ from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.data.neighbours import neighbours
 from denoiseg_flow.data.prepare import left_out
-from denoiseg_flow.data.store import centre_crop, middle_plane, open_channels, open_image
+from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, open_labels
 from denoiseg_flow.evaluation.noise_structure import CENTRE, NoiseStructure, noise_of_files
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classical import noise_level
@@ -70,16 +70,16 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
     dtypes = prepared.read_manifest().set_index("image")["dtype"]
     for row in split.itertuples():
         path = image_file(noisy, row.image)
-        image = open_channels(path)
+        image = open_image(path)
         plane, depth = middle_plane(image[0]), image.shape[1:-2]
         measured = {"image": row.image, "subset": row.subset, "annotated": int(row.annotated)}
         measured |= dict(zip(("height", "width"), plane.shape, strict=True))
         measured |= {"depth": depth[0] if depth else 1, "dtype": dtypes[row.image]}
         measured |= _intensities(image, plane)
         if row.annotated:
-            measured |= _objects(np.asarray(open_image(prepared.mask(row.image))))
+            measured |= _objects(np.asarray(open_labels(prepared.mask(row.image))))
         rows.append(measured)
-        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image)).digest()
+        contents[row.image] = hashlib.sha256(np.ascontiguousarray(image).data).digest()
         thumbnails[row.image] = _thumbnail(plane)
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([image_file(noisy, name) for name in table["image"]])
@@ -278,7 +278,7 @@ def _about_twins(
     """Report duplicate images, above all those in the test set and in another subset."""
     subset = dict(zip(table["image"], table["subset"], strict=True))
     pairs = list(_twins(table, contents, thumbnails))
-    leaks = [pair for pair in pairs if _leaks(*map(subset.get, pair))]
+    leaks = [pair for pair in pairs if _leaks(*(subset[name] for name in pair))]
     if leaks:
         yield Finding(
             "problem",

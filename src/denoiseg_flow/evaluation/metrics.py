@@ -57,7 +57,6 @@ from __future__ import annotations
 
 import numpy as np
 import skimage as ski
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.store import planes_of
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -95,7 +94,7 @@ _SSIM_WINDOW = 7
 _NYQUIST = 7 / 16  # 1 / pixels; frequencies above it count as alternating
 
 
-def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> float:
+def average_precision(truth: np.ndarray, prediction: np.ndarray, iou: float = 0.5) -> float:
     """Return AP = TP / (TP + FP + FN) with matches at IoU > ``iou`` (0.5 <= iou < 1).
 
     NaN if neither image has objects. See the module docstring for source and conventions and
@@ -105,19 +104,19 @@ def average_precision(truth: NDArray, prediction: NDArray, iou: float = 0.5) -> 
 
 
 def average_precisions(
-    truth: NDArray, prediction: NDArray, ious: tuple[float, ...] = AP_THRESHOLDS
+    truth: np.ndarray, prediction: np.ndarray, ious: tuple[float, ...] = AP_THRESHOLDS
 ) -> list[float]:
     """Return :func:`average_precision` at each of ``ious``; the overlap is counted only once."""
     overlap = object_overlap(truth, prediction)
     return [overlap.counts(iou).average_precision for iou in ious]
 
 
-def seg_score(truth: NDArray, prediction: NDArray) -> float:
+def seg_score(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return SEG, the segmentation accuracy of the Cell Tracking Challenge; NaN without truth."""
     return object_overlap(truth, prediction).seg_score()
 
 
-def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -> float:
+def psnr(truth: np.ndarray, prediction: np.ndarray, data_range: float | None = None) -> float:
     """Return the peak signal-to-noise ratio in dB.
 
     Parameters
@@ -141,12 +140,12 @@ def psnr(truth: NDArray, prediction: NDArray, data_range: float | None = None) -
     return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
 
 
-def psnr_255(truth: NDArray, prediction: NDArray) -> float:
+def psnr_255(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return :func:`psnr` in dB with range 255, for intensities on an 8-bit scale."""
     return psnr(truth, prediction, data_range=255.0)
 
 
-def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
+def psnr_scale_invariant(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return :func:`psnr` in dB after the least-squares affine fit of the prediction to the truth.
 
     A constant prediction is mapped to the mean of the truth. Source: CARE, N2V2 (see above).
@@ -158,7 +157,7 @@ def psnr_scale_invariant(truth: NDArray, prediction: NDArray) -> float:
     return psnr(centred_truth, slope * centred, data_range=float(np.ptp(truth)))
 
 
-def ssim(truth: NDArray, prediction: NDArray) -> float:
+def ssim(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the structural similarity (scikit-image defaults, range of the truth).
 
     NaN for images smaller than the 7 x 7 window and for a constant truth (range 0).
@@ -174,13 +173,13 @@ def ssim(truth: NDArray, prediction: NDArray) -> float:
     return float(np.mean(values))
 
 
-def mse(truth: NDArray, prediction: NDArray) -> float:
+def mse(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the mean squared error, in squared grey levels."""
     truth, prediction = _as_float(truth, prediction)
     return float(np.mean((truth - prediction) ** 2))
 
 
-def checkerboard(truth: NDArray, prediction: NDArray) -> float:
+def checkerboard(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return the strength of checkerboard artefacts in the residual; see above.
 
     A Hann window is applied to the residual first: the jump from one border to the opposite one
@@ -196,7 +195,7 @@ def checkerboard(truth: NDArray, prediction: NDArray) -> float:
     return float(power[:, nyquist].mean() / power.mean()) if power.any() else float("nan")
 
 
-def _as_float(truth: NDArray, prediction: NDArray) -> tuple[NDArray, NDArray]:
+def _as_float(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     truth, prediction = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     if truth.shape != prediction.shape:
         raise ValueError(f"shapes differ: truth {truth.shape}, prediction {prediction.shape}")

@@ -88,13 +88,13 @@ def noise_structure(images: Iterable[ArrayLike]) -> NoiseStructure:
     return NoiseStructure(along_x, along_y, kind)
 
 
-def _exceeds(values: NDArray, limit: float) -> bool:
+def _exceeds(values: np.ndarray, limit: float) -> bool:
     """Return whether a mean exceeds a limit and three of its standard errors."""
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     return bool(values.mean() > max(limit, 3 * error))
 
 
-def _correlations(image: NDArray) -> Iterator[NDArray]:
+def _correlations(image: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the correlation (2, REACH) along y and x of each of the flattest patches."""
     for place in flattest(image):
         residual = without_surface(image[place])
@@ -102,7 +102,7 @@ def _correlations(image: NDArray) -> Iterator[NDArray]:
         yield np.array([correlation_along(residual), correlation_along(residual.T)])
 
 
-def flattest(image: NDArray) -> list[tuple[slice, slice]]:
+def flattest(image: np.ndarray) -> list[tuple[slice, slice]]:
     """Return the slices of the flattest patches of an image (y, x) that are not constant."""
     places = list(_patches(image.shape))
     variances = np.array([without_surface(image[place]).var() for place in places])
@@ -120,7 +120,7 @@ def _patches(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
             yield slice(top, top + PATCH), slice(left, left + PATCH)
 
 
-def without_surface(patch: NDArray) -> NDArray[np.float64]:
+def without_surface(patch: np.ndarray) -> NDArray[np.float64]:
     """Return a patch (y, x) minus the best-fitting polynomial of degree two."""
     patch = patch.astype(np.float64)
     y, x = (np.linspace(-1, 1, size) for size in patch.shape)
@@ -130,7 +130,7 @@ def without_surface(patch: NDArray) -> NDArray[np.float64]:
     return patch - (weights @ basis).reshape(patch.shape)
 
 
-def correlation_along(residual: NDArray) -> NDArray[np.float64]:
+def correlation_along(residual: np.ndarray) -> NDArray[np.float64]:
     """Return the correlation along the first axis of a residual (y, x) with mean 0 and variance 1.
 
     The distances are 1, 2, ... :data:`REACH` pixels; NaN beyond the size of the residual.

@@ -107,7 +107,7 @@ def match_objects(truth: np.ndarray, prediction: np.ndarray) -> Matching:
     )
 
 
-def object_overlap(truth: NDArray, prediction: NDArray) -> Overlap:
+def object_overlap(truth: np.ndarray, prediction: np.ndarray) -> Overlap:
     """Count the pixels that the objects of two label images share.
 
     It counts runs of equal label pairs instead of pixels: time and memory depend neither on the
@@ -154,7 +154,9 @@ def object_overlap(truth: NDArray, prediction: NDArray) -> Overlap:
     )
 
 
-def _compact(labels: NDArray, lengths: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _compact(
+    labels: np.ndarray, lengths: np.ndarray
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return pixels per object, and the object index of each run (-1 for background)."""
     values, index = np.unique(labels, return_inverse=True)
     sizes = _sum_by(index, lengths, len(values))
@@ -162,6 +164,6 @@ def _compact(labels: NDArray, lengths: NDArray) -> tuple[NDArray[np.int64], NDAr
     return sizes[has_background:], index - has_background
 
 
-def _sum_by(index: NDArray, lengths: NDArray, n: int) -> NDArray[np.int64]:
+def _sum_by(index: np.ndarray, lengths: np.ndarray, n: int) -> NDArray[np.int64]:
     # bincount sums weights in float64, which is exact for counts below 2**53.
     return np.bincount(index, weights=lengths, minlength=n).astype(np.int64)

@@ -70,11 +70,11 @@ class Residual:
 
 def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
     """Read a noisy and a denoised image and return :func:`judge_residual` of them."""
-    both = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
-    return judge_residual(*both, noise)
+    before, after = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
+    return judge_residual(before, after, noise)
 
 
-def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> Residual:
+def judge_residual(noisy: np.ndarray, denoised: np.ndarray, noise: NoiseStructure) -> Residual:
     """Test the residual of a denoised image for oversmoothing and hallucination.
 
     Parameters
@@ -118,7 +118,7 @@ def judge_residual(noisy: NDArray, denoised: NDArray, noise: NoiseStructure) -> 
     )
 
 
-def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
+def _removed(noisy: np.ndarray, residual: np.ndarray, noise: NoiseStructure) -> float:
     """Return the share of removed noise, see :class:`Residual`."""
     if noise.kind not in ("independent", "x", "y"):
         return float("nan")
@@ -129,7 +129,7 @@ def _removed(noisy: NDArray, residual: NDArray, noise: NoiseStructure) -> float:
     return float(np.sqrt(taken / before)) if before else float("nan")
 
 
-def _windows(image: NDArray) -> NDArray:
+def _windows(image: np.ndarray) -> np.ndarray:
     """Return the windows of an image, (rows, columns, y, x), each with mean 0.
 
     Pixels beyond the last whole window are left out. An image that is smaller than a window is a
@@ -142,7 +142,7 @@ def _windows(image: NDArray) -> NDArray:
     return cut - cut.mean(axis=(2, 3), keepdims=True)
 
 
-def _beside(windows: NDArray, axis: int) -> NDArray:
+def _beside(windows: np.ndarray, axis: int) -> np.ndarray:
     """Return the covariance of neighbours along an axis of each window; 0 without neighbours."""
     size = windows.shape[axis]
     if size < 2:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image, read_metadata
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -27,7 +26,7 @@ RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
-def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]:
+def segmentation_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """Return AP at every threshold, AP_mean and SEG; empty if the truth has no objects.
 
     ``truth`` and ``prediction`` are label images as for :func:`object_overlap`.
@@ -46,7 +45,9 @@ def segmentation_scores(truth: NDArray, prediction: NDArray) -> dict[str, float]
     }
 
 
-def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dict[str, float]:
+def denoising_scores(
+    truth: np.ndarray, prediction: np.ndarray, noisy: np.ndarray
+) -> dict[str, float]:
     """Return all denoising metrics of a denoised image, and PSNR and SSIM of the noisy input."""
     return {
         "PSNR": metrics.psnr(truth, prediction),
@@ -61,7 +62,7 @@ def denoising_scores(truth: NDArray, prediction: NDArray, noisy: NDArray) -> dic
 
 
 def j_invariant_scores(
-    truth: NDArray | None, prediction: NDArray, noisy: NDArray
+    truth: np.ndarray | None, prediction: np.ndarray, noisy: np.ndarray
 ) -> dict[str, float]:
     """Return the metrics of a J-invariant prediction: only the loss if there is no truth."""
     scores = {"loss_self_supervised": metrics.mse(noisy, prediction)}
@@ -113,9 +114,9 @@ def score_run(
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
             path = predictions.file("labels", row.image)
-            labels = open_image(path)
+            labels = open_labels(path)
             with _naming(path):
-                scores |= segmentation_scores(open_image(prepared.mask(row.image)), labels)
+                scores |= segmentation_scores(open_labels(prepared.mask(row.image)), labels)
         truth = open_image(prepared.clean(row.image)) if int(row.clean) else None
         for kind, measure in (("denoised", denoising_scores), ("j_invariant", j_invariant_scores)):
             if kind not in kinds or (kind == "denoised" and truth is None):
@@ -123,7 +124,7 @@ def score_run(
             path = predictions.file(kind, row.image)
             denoised, noisy_image = open_image(path), open_image(image_file(noisy, row.image))
             with _naming(path):
-                scores |= _over_channels(measure, path, truth, denoised, noisy_image)
+                scores |= _over_channels(measure, truth, denoised, noisy_image)
         if row.image in losses:
             scores["loss_self_supervised"] = losses[row.image]
         rows += [
@@ -140,13 +141,10 @@ def score_run(
 
 
 def _over_channels(
-    scores: Callable[..., dict[str, float]], path: Path, *images: NDArray | None
+    scores: Callable[..., dict[str, float]], truth: np.ndarray | None, *images: np.ndarray
 ) -> dict[str, float]:
-    """Return the scores of images, averaged over channels if the file has a channel axis."""
-    if "C" not in read_metadata(path).axes:
-        return scores(*images)
-    count = next(len(image) for image in images if image is not None)
-    each = zip(*([None] * count if image is None else image for image in images), strict=True)
+    """Return the scores of images (channel, [z,] y, x), averaged over their channels."""
+    each = zip([None] * len(images[0]) if truth is None else truth, *images, strict=True)
     return pd.DataFrame([scores(*channel) for channel in each]).mean(skipna=False).to_dict()
 
 

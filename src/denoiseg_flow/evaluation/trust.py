@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
@@ -182,9 +182,10 @@ def examine_results(
     table = table[COLUMNS].astype(dict.fromkeys(SCORES, float))
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
     calibration = _calibration(split, masks, segmented) if segmented else None
-    x, y = np.nanmean(along, axis=0) if along else (None, None)
-    nearest = None
-    if along:  # along the axis with the larger difference
+    x = y = nearest = None
+    if along:
+        x, y = np.nanmean(along, axis=0)
+        # The axis with the larger difference.
         pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
         nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration, nearest))
@@ -203,12 +204,12 @@ def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reli
     # Spread over the dataset, because similar images are often side by side.
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
     files = (source / f"{name}.tif" for name in compared)
-    truths = (open_image(masks / f"{name}.tif") for name in compared)
+    truths = (open_labels(masks / f"{name}.tif") for name in compared)
     probabilities = predict_probabilities_of_files(segmented.model, files)
     return reliability(zip(probabilities, truths, strict=True))
 
 
-def reliability(pairs: Iterable[tuple[NDArray, NDArray]]) -> Reliability | None:
+def reliability(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Reliability | None:
     """Compare predicted foreground probabilities with masks; None without any pair.
 
     Parameters
@@ -296,7 +297,7 @@ def _about_residuals(
             "the flat parts of the images).",
         )
     alike = nearest is not None and nearest[0] - nearest[1] > TOO_ALIKE
-    if alike:
+    if nearest is not None and alike:
         yield Finding(
             "warning",
             "residual",

@@ -75,7 +75,7 @@ def select_device(
         # The same as use_deterministic_algorithms(True), which also imports the compiler.
         torch.set_deterministic_debug_mode("error")
         # This would fill new memory to reveal reads before writes: 5 % of the training time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at import
     else:
         torch.backends.cudnn.benchmark = True  # all batches of a training have the same shape
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -149,7 +149,7 @@ def _without_kernels() -> str | None:
     )
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager:
+def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     """Return the autocast context of a training: bfloat16 if the GPU supports it natively.
 
     Weights, optimiser state, losses and prediction stay in float32. Older GPUs only emulate

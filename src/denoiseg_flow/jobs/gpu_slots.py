@@ -124,13 +124,15 @@ def check_limit(limit: int | None, shares: Sequence[int | str]) -> None:
     gpus = len(visible_gpus())
     if not gpus:
         return
+    numbers = []
     for share in shares:
         if not isinstance(share, int) or share < 1:
             raise InputError(
                 f"resource 'jobs_per_gpu' is {share}, not a positive integer; set it to 1 or more, "
                 "or set the config key 'device' to 'cpu'"
             )
-    share = max(shares, default=1)
+        numbers.append(share)
+    share = max(numbers, default=1)
     if limit is not None and limit > gpus * share:
         raise InputError(
             f"--resources gpu={limit} exceeds the {gpus * share} slot(s) of {gpus} visible GPU(s) "

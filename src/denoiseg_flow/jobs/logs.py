@@ -67,8 +67,7 @@ def _log_file(path: str | Path) -> Iterator[None]:
         yield
     except Exception as error:
         with suppress(OSError):
-            handler.stream.write(sentence(error) + "\n")
-            handler.stream.flush()
+            print(sentence(error), file=handler.stream, flush=True)
         raise
     finally:
         root.removeHandler(handler)

@@ -1,1 +1,1 @@
-"""The parts of a method: definition, networks, masking, losses, classical denoisers, instances."""
+"""Parts of a method: definition, masking, networks, losses, classical denoisers, instances."""

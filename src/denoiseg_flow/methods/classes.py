@@ -1,4 +1,4 @@
-"""Instance labels as the three classes that the networks learn: background, foreground, border."""
+"""Encode instance labels as the three classes of the networks: background, foreground, border."""
 
 import torch
 
@@ -12,10 +12,10 @@ IGNORE = -1
 def encode_classes(labels: torch.Tensor) -> torch.Tensor:
     """Return the class of every pixel.
 
-    The border is the outer boundary of every object, and wins over the foreground where objects
-    touch (DenoiSeg, Buchholz, Prakash et al. 2020): the pixels of scikit-image's
-    ``find_boundaries(mode="outer")``. Pixels with a negative label are unknown to the annotator
-    and become ``IGNORE``: neither the loss nor a score counts them.
+    The border is the outer boundary of each object, as in ``find_boundaries(mode="outer")`` of
+    scikit-image, and replaces the foreground where objects touch (DenoiSeg, Buchholz, Prakash et
+    al. 2020). Pixels with a negative label are not annotated and become ``IGNORE``, which neither
+    losses nor scores count.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def encode_classes(labels: torch.Tensor) -> torch.Tensor:
     """
     objects = labels.clamp(min=0)
     sides, corners = (neighbours(labels.dim(), corners) for corners in (False, True))
-    # Border is what differs from a pixel beside it, and has an object other than its own at a side,
-    # an edge or a corner.
+    # A border pixel differs from a direct neighbour, and has another object among its direct or
+    # diagonal neighbours.
     differs, meets = torch.zeros((2, *labels.shape), dtype=torch.bool, device=labels.device)
     for one, other in sides:
         change = objects[one] != objects[other]

@@ -1,18 +1,18 @@
-"""Classical denoisers, and how to set their one parameter without clean images.
+"""Classical denoisers, and the calibration of their parameter without clean images.
 
-All take a real image (y, x) or volume (z, y, x) of any grey levels, compute in float64, neither
-clip nor stretch, and return float32: of an image in another unit, the same in that unit. Distances
-are in pixels along every axis. Parameters "in sigma" are multiples of the noise's standard
-deviation.
+All accept a real image (y, x) or volume (z, y, x) with any range of grey levels, compute in float64
+without clipping or stretching, and return float32. Results scale with the intensity unit of the
+image. Distances are in pixels along every axis. Parameters "in sigma" are multiples of the standard
+deviation of the noise.
 
 raw: the image itself.
 median, donut_median: over a disk or ball of ``radius`` pixels, for donut_median without its
-    centre; at the border over the part of it inside the image. Of an even number: mean of the
-    middle two.
+    centre; at the border, over the part inside the image. For an even number of pixels, the mean
+    of the two middle ones.
 gaussian: ``scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")``, ``sigma`` in pixels.
 nlm: non-local means (Buades et al. 2005), ``h`` in sigma: ``denoise_nl_means(image, patch_size=7,
     patch_distance=11, h=h * noise_sigma, fast_mode=True, sigma=noise_sigma)`` of scikit-image; in
-    volumes patches of 5 at distances up to 4, for more would take minutes.
+    volumes patches of 5 at distances up to 4, because more would take minutes.
 wavelet: soft BayesShrink (Chang et al. 2000), ``threshold`` in sigma:
     ``denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")`` of scikit-image.
 tv: total variation (Chambolle 2004), ``weight`` in sigma:
@@ -21,10 +21,10 @@ bm3d: ``bm3d.bm3d(image, strength * noise_sigma)`` (Maekinen et al. 2020), image
     on one thread; ``strength`` in sigma. An optional package, free for non-commercial use only. For
     planes only.
 
-Calibration is that of Noise2Self (Batson & Royer 2019, arXiv:1901.11365): with noise of mean 0,
-independent from pixel to pixel, the J-invariant loss is the true error plus the noise's variance,
-so both are least together; the plain loss of a method that sees the pixel itself is not. Such a
-method is not what it is when pixels are hidden, either, see :func:`hidden_pixel_loss`.
+Calibration follows Noise2Self (Batson & Royer 2019, arXiv:1901.11365): if the noise has mean 0 and
+is independent between pixels, the J-invariant loss is the true error plus the variance of the
+noise, so both have the same minimum. This does not hold for the plain loss of a method that reads
+the pixel itself. Masking pixels also changes such a method, see :func:`hidden_pixel_loss`.
 """
 
 import importlib.util
@@ -43,17 +43,17 @@ from numpy.typing import ArrayLike, NDArray
 from denoiseg_flow.data.store import planes_of
 from denoiseg_flow.errors import InputError
 
-WINDOWS = 2**24  # pixels of neighbourhoods that are looked at together
+WINDOWS = 2**24  # pixels of neighbourhoods processed at once
 
-#: What to do if :func:`is_available` says no.
+#: The fix if :func:`is_available` is False.
 HOW_TO_INSTALL_BM3D = "install it with `python -m pip install -c constraints.txt -e '.[bm3d]'`"
 
 
 def _subgrids(shape: tuple[int, ...], count: int) -> list[Any]:
-    """Return indices of ``count`` of 16 grids of every fourth pixel.
+    """Return indices of ``count`` of the 16 grids of every fourth pixel.
 
-    The first four share no row and no column. In volumes they are shifted from plane to plane, so
-    that the voxels above and below one of a grid are not of it.
+    The first four share no row and no column. In volumes they are shifted from z-slice to z-slice,
+    so the voxels above and below a voxel of a grid belong to other grids.
     """
     starts = [(k % 4, (k % 4 * 2 + k % 4 // 2 + k // 4) % 4) for k in range(count)]
     if len(shape) == 2:
@@ -62,19 +62,21 @@ def _subgrids(shape: tuple[int, ...], count: int) -> list[Any]:
     return [((y + z) % 4 == row) & ((x + 2 * z) % 4 == column) for row, column in starts]
 
 
-def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = True) -> NDArray:
+def _median(
+    image: np.ndarray, radius: float, noise_sigma: float, centre: bool = True
+) -> np.ndarray:
     if radius != int(radius):
         raise ValueError(f"the radius of a median must be a whole number, not {radius}")
     radius = int(radius)
     shape = ski.morphology.disk if image.ndim == 2 else ski.morphology.ball
     footprint = shape(radius, dtype=bool)
     footprint[(radius,) * image.ndim] = centre
-    # scipy's median of an even number is the upper of the middle two, which would brighten noise.
+    # The median of scipy takes the upper of two middle values, which would brighten noise.
     ranks = {(footprint.sum() - 1) // 2, footprint.sum() // 2}
     result = np.mean(
         [scipy.ndimage.rank_filter(image, k, footprint=footprint) for k in ranks], axis=0
     )
-    # Images extended beyond their border would show pixels near it to their own donuts.
+    # With padding by reflection, pixels near the border would be part of their own donuts.
     frame = np.ones(image.shape, bool)
     frame[(slice(radius, -radius),) * image.ndim] = False
     padded = np.pad(image, radius, constant_values=np.nan)
@@ -86,43 +88,43 @@ def _median(image: NDArray, radius: float, noise_sigma: float, centre: bool = Tr
     return result
 
 
-def _gaussian(image: NDArray, sigma: float, noise_sigma: float) -> NDArray:
+def _gaussian(image: np.ndarray, sigma: float, noise_sigma: float) -> np.ndarray:
     return scipy.ndimage.gaussian_filter(image, sigma, mode="mirror")
 
 
 _NLM_PATCHES = {2: (7, 11), 3: (5, 4)}  # size and distance
 
 
-def _nlm(image: NDArray, h: float, noise_sigma: float) -> NDArray:
+def _nlm(image: np.ndarray, h: float, noise_sigma: float) -> np.ndarray:
     sizes = _NLM_PATCHES[image.ndim]
     patches = {"patch_size": sizes[0], "patch_distance": sizes[1], "fast_mode": True}
     return ski.restoration.denoise_nl_means(image, h=h * noise_sigma, sigma=noise_sigma, **patches)
 
 
-def _wavelet(image: NDArray, threshold: float, noise_sigma: float) -> NDArray:
+def _wavelet(image: np.ndarray, threshold: float, noise_sigma: float) -> np.ndarray:
     return ski.restoration.denoise_wavelet(image, threshold * noise_sigma, wavelet="db2")
 
 
-def _tv(image: NDArray, weight: float, noise_sigma: float) -> NDArray:
-    # With the default eps of 2e-4 it stops early at some weights only, which spoils comparisons.
+def _tv(image: np.ndarray, weight: float, noise_sigma: float) -> np.ndarray:
+    # The default eps of 2e-4 stops early at some weights only, which would bias comparisons.
     return ski.restoration.denoise_tv_chambolle(image, weight * noise_sigma, eps=1e-5)
 
 
-def _bm3d(image: NDArray, strength: float, noise_sigma: float) -> NDArray:
+def _bm3d(image: np.ndarray, strength: float, noise_sigma: float) -> np.ndarray:
     import bm3d
 
     profile = bm3d.BM3DProfile()
     profile.num_threads = 1  # the sums of several threads differ from run to run
-    low, extent = image.min(), np.ptp(image)  # its float32 and thresholds are made for [0, 1]
+    low, extent = image.min(), np.ptp(image)  # its thresholds and float32 precision need [0, 1]
     scaled, sigma = (image - low) / extent, strength * noise_sigma / extent
     return low + extent * bm3d.bm3d(scaled, sigma, profile)
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A classical denoiser; the module's docstring says what its parameter means."""
+    """A classical denoiser; for its parameter, see the docstring of the module."""
 
-    function: Callable[[NDArray, float, float], NDArray]  # of image, parameter, noise_sigma
+    function: Callable[..., np.ndarray]  # of image, parameter and noise_sigma
     parameter: str | None = None
     candidates: tuple[float, ...] = ()
     needs_noise: bool = False
@@ -143,22 +145,22 @@ DENOISERS: dict[str, Denoiser] = {
 
 
 def is_available(name: str) -> bool:
-    """Return whether what the denoiser ``name`` needs is installed; only bm3d is optional."""
+    """Return whether the package for a denoiser is installed; only bm3d is optional."""
     return name != "bm3d" or importlib.util.find_spec("bm3d") is not None
 
 
 def candidates(name: str) -> tuple[float, ...]:
-    """Return values worth trying for the parameter of ``name``, ascending; none for raw."""
+    """Return the default candidates for the parameter of a denoiser, ascending; none for raw."""
     return _denoiser(name).candidates
 
 
 def noise_level(image: ArrayLike) -> float:
     """Return the standard deviation of the noise of an image ([z,] y, x), in grey levels.
 
-    From the finest diagonal wavelet coefficients (Donoho & Johnstone 1994; estimate_sigma of
-    scikit-image): for white Gaussian noise; fine texture raises it. 0 if it does not exceed the
-    rounding errors of a float32 image, as for constant images. Of volumes: mean over planes, for
-    along z, images of a few planes are mostly border.
+    Estimated from the finest diagonal wavelet coefficients (Donoho & Johnstone 1994; estimate_sigma
+    of scikit-image) for white Gaussian noise; fine texture increases the estimate. 0 if it does not
+    exceed the rounding errors of a float32 image, as for constant images. For volumes the mean over
+    z-slices, because volumes with few z-slices are mostly border along z.
     """
     image = _as_float(image)
     with warnings.catch_warnings():
@@ -171,21 +173,22 @@ def noise_level(image: ArrayLike) -> float:
 def denoise(
     name: str, image: ArrayLike, parameter: float | None, noise_sigma: float | None = None
 ) -> NDArray[np.float32]:
-    """Return ``image`` denoised by a classical method, as float32 of the same shape and scale.
+    """Denoise an image with a classical denoiser; return float32 of the same shape and scale.
 
     Parameters
     ----------
     name, parameter
         A key of :data:`DENOISERS` and the value of its parameter, above 0; ignored by raw.
     image, noise_sigma
-        Image ([z,] y, x) and standard deviation of its noise, by default its :func:`noise_level`,
-        in grey levels. Constant images come back unchanged, and at sigma 0 all where it is needed.
+        Image ([z,] y, x) and standard deviation of its noise in grey levels, by default
+        :func:`noise_level`. Constant images are returned unchanged, and so are all images if the
+        denoiser needs the noise level and it is 0.
 
     Raises
     ------
     InputError, ValueError
-        If there is no such method or its package is missing, or it is for planes only; if a number
-        is out of range.
+        If the denoiser is unknown, its package is missing, or it is for planes only; if a number is
+        out of range.
     """
     denoiser, image = _denoiser(name), _as_float(image)
     if not is_available(name):
@@ -195,14 +198,14 @@ def denoise(
     if denoiser.needs_noise:
         noise_sigma = noise_level(image) if noise_sigma is None else noise_sigma
         if not 0 <= noise_sigma < np.inf:
-            raise ValueError(f"noise_sigma must be 0 or a number above, not {noise_sigma}")
+            raise ValueError(f"noise_sigma must be at least 0, not {noise_sigma}")
     if np.ptp(image) == 0 or (denoiser.needs_noise and noise_sigma == 0):
         return image.astype(np.float32)
     if image.ndim == 3 and len(image) == 1:  # some would drop the axis
         return denoise(name, image[0], parameter, noise_sigma)[None]
     if name == "bm3d" and image.ndim == 3:
-        raise InputError("bm3d is for planes only; let it look at each plane of a volume by itself")
-    # Libraries have absolute constants, such as a least variance. A power of two is exact.
+        raise InputError("bm3d is for planes only; write 'planes: true' in the method's config")
+    # Libraries have absolute constants, such as a minimum variance. A power of two is exact.
     unit = 2.0 ** np.floor(np.log2(np.ptp(image)))
     sigma = None if noise_sigma is None else noise_sigma / unit
     return (unit * denoiser.function(image / unit, parameter, sigma)).astype(np.float32)
@@ -211,36 +214,36 @@ def denoise(
 def denoise_planes(
     name: str, image: ArrayLike, parameter: float | None, noise_sigma: float | None = None
 ) -> NDArray[np.float32]:
-    """Return a volume (z, y, x) of which each plane was denoised by itself, see :func:`denoise`."""
+    """Denoise each z-slice of a volume (z, y, x) separately, see :func:`denoise`."""
     image = _as_float(image)
     denoised = [denoise(name, plane, parameter, noise_sigma) for plane in planes_of(image)]
-    return np.stack(denoised) if image.ndim == 3 else denoised[0]
+    return np.reshape(denoised, image.shape)
 
 
 def hidden_pixel_loss(
-    function: Callable[[NDArray], NDArray],
+    function: Callable[[np.ndarray], np.ndarray],
     image: ArrayLike,
     subgrids: int = 4,
     hidden: Sequence[Any] | None = None,
 ) -> float:
-    """Return the error of a denoiser plus the variance of the noise, without a clean image.
+    """Estimate the error of a denoiser plus the variance of the noise, without a clean image.
 
-    The pixels of a sub-grid (every fourth in y and x) are replaced by the mean of their nearest
-    neighbours, which tells what the denoiser takes them for when it does not see them, and then by
-    that. The squared error of the denoised image against the noisy one is taken there: the
-    J-invariant loss of Noise2Self, of any ``function`` from noisy to denoised image. A function
-    that is applied to all pixels does see them. What that changes is added, squared, for it is
-    noise as far as it is independent of the error: otherwise, another function would be judged than
-    is applied.
+    This is the J-invariant loss of Noise2Self for any ``function`` from noisy to denoised image.
+    The pixels of a sub-grid (every fourth in y and x) are masked: first replaced by the mean of
+    their nearest neighbours, then by the prediction of the denoiser from these means. The loss is
+    the squared difference between a second prediction and the noisy image at these pixels. When
+    applied, however, the function reads all pixels. The squared change due to reading them is
+    added, because it is noise as far as it is independent of the error; otherwise the loss would
+    judge a different function than the one applied.
 
     Parameters
     ----------
     image
         ([z,] y, x).
     subgrids
-        How many of the 16 sub-grids to use, always the same ones.
+        Number of the 16 sub-grids to use, always the same ones.
     hidden
-        Masks or indices of the pixels to hide instead, together; no two of a mask may touch.
+        Masks or indices of the pixels to mask instead; no two pixels of a mask may touch.
 
     Returns
     -------
@@ -250,7 +253,7 @@ def hidden_pixel_loss(
     image = _as_float(image)
     beside = scipy.ndimage.generate_binary_structure(image.ndim, 1).astype(float)
     beside[(1,) * image.ndim] = 0
-    # Mirrored along an axis of a single pixel, a pixel would be its own neighbour.
+    # Reflected along an axis of length 1, a pixel would be its own neighbour.
     beside = beside[tuple(slice(size == 1, 2 + (size > 1)) for size in image.shape)]
     means = scipy.ndimage.convolve(image, beside / max(beside.sum(), 1), mode="mirror")
     seeing = np.asarray(function(image), np.float64)
@@ -272,36 +275,37 @@ def calibrate(
     clean: Iterable[ArrayLike] | None = None,
     subgrids: int = 4,
 ) -> pd.DataFrame:
-    """Return the losses of a denoiser at several values of its parameter, over noisy images.
+    """Return the losses of a denoiser on noisy images for several values of its parameter.
 
-    The J-invariant loss is :func:`hidden_pixel_loss`. For a denoiser that is J-invariant itself it
-    is the plain loss.
+    The J-invariant loss is :func:`hidden_pixel_loss`, or the plain loss if the denoiser itself is
+    J-invariant.
 
     Parameters
     ----------
     name, values, noise_sigma
-        As for :func:`denoise`, except raw; the noise is by default estimated from each image.
+        See :func:`denoise`, except raw; by default the noise is estimated from each image.
     images, clean
         Noisy images ([z,] y, x), at least one; the clean images in the same order, if known.
     subgrids
-        As for :func:`hidden_pixel_loss`.
+        See :func:`hidden_pixel_loss`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per value: ``parameter`` (its name), ``value``, and in squared grey levels, mean
-        over the images, ``loss_self_supervised`` (J-invariant), ``loss_plain``, the mean of
+        One row per value: ``parameter`` (its name), ``value``, and as means over the images in
+        squared grey levels: ``loss_self_supervised`` (J-invariant), ``loss_plain``, the mean of
         (f(x) - x)^2, and ``mse``, the mean of (f(x) - clean)^2 (NaN without clean images).
 
     Raises
     ------
     InputError, ValueError
-        As :func:`denoise`; ValueError also for raw, no image, or clean ones that do not match.
+        Like :func:`denoise`; ValueError also for raw, without images, or if the clean images do not
+        match.
     """
     denoiser = _denoiser(name)
     if denoiser.parameter is None:
         raise ValueError(f"{name} has no parameter to calibrate")
-    losses = []  # axes: image, value, loss
+    losses: list[list[tuple[float, float, float]]] = []  # axes: image, value, loss
     pairs = zip(images, clean, strict=True) if clean is not None else ((x, x) for x in images)
     for image, truth in pairs:
         image, truth = _as_float(image), _as_float(truth)
@@ -310,18 +314,19 @@ def calibrate(
         for value in values:
             function = partial(denoise, name, parameter=value, noise_sigma=sigma)
             denoised = function(image)
-            plain, mse = np.mean((denoised - image) ** 2), np.mean((denoised - truth) ** 2)
+            plain = float(np.mean((denoised - image) ** 2))
+            mse = float(np.mean((denoised - truth) ** 2))
             loss = plain if denoiser.j_invariant else hidden_pixel_loss(function, image, subgrids)
             losses[-1].append((loss, plain, mse))
     if not losses:
-        raise ValueError("there is no image to calibrate on")
+        raise ValueError("no image to calibrate on")
     table = pd.DataFrame({"parameter": denoiser.parameter, "value": list(values)})
     table[["loss_self_supervised", "loss_plain", "mse"]] = np.mean(losses, axis=0)
     return table if clean is not None else table.assign(mse=np.nan)
 
 
 def best_value(table: pd.DataFrame) -> float:
-    """Return the value with the least ``loss_self_supervised`` of :func:`calibrate`'s table."""
+    """Return the value with the lowest ``loss_self_supervised`` in a table of :func:`calibrate`."""
     return float(table.loc[table["loss_self_supervised"].idxmin(), "value"])
 
 

@@ -1,6 +1,6 @@
-"""What a method must not be: contradictions in the config, found before any job."""
+"""Find contradictions in the definitions of methods, before any job starts."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplin
 
 
 def check_method(method: Method, methods: Mapping[str, Method]) -> None:
-    """Raise InputError for the first contradiction in a method, whether it is used or not.
+    """Raise InputError for the first contradiction in the definition of a method.
 
     Parameters
     ----------
@@ -46,16 +46,16 @@ def check_size(
     recipe_of: Callable[[Method], Recipe],
     recipe_key: str,
 ) -> None:
-    """Raise InputError if a method that is used does not fit the recipe it is trained by.
+    """Raise InputError if a selected method does not fit its recipe.
 
     Parameters
     ----------
     methods
         All methods of the config by name.
     recipe_of
-        Returns the recipe that a method is trained by.
+        Returns the recipe of a method.
     recipe_key
-        The config key of that of this method.
+        Config key of the recipe of this method.
     """
     if method.classical:
         return
@@ -68,21 +68,21 @@ def check_size(
         )
     if method.hides_grid and method.grid > size:
         raise InputError(
-            f"config key '{key}.grid' is {method.grid}, but a training patch, and so the smallest "
-            f"image, has only {size} pixels a side; write a smaller number, such as 4"
+            f"config key '{key}.grid' is {method.grid}, larger than a training patch, and so the "
+            f"smallest image, of {size} pixels a side; lower it, for example to 4"
         )
     rows, columns = np.shape(method.struct_mask or [[1]])
     if max(rows, columns) > size:
         raise InputError(
             f"config key '{key}.struct_mask' has {rows}x{columns} pixels, more than a training "
-            f"patch ({size}x{size}); make it smaller, or '{recipe_key}.patch_size' larger"
+            f"patch ({size}x{size}); shorten it, or raise '{recipe_key}.patch_size'"
         )
     if method.init is not None:
         _check_init(method, methods[method.init], key, recipe_of)
 
 
 def look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
-    """Return an entry of a section of the config, which the given key names."""
+    """Return an entry of a config section; errors name the config key that refers to it."""
     if name not in section:
         raise InputError(
             f"unknown {kind} {shown(name)}; available: {_listed(section)} (config key {key})"
@@ -91,12 +91,12 @@ def look_up(section: Mapping[str, Any], name: str, kind: str, key: str) -> Any:
 
 
 def needed_methods(method: Method, methods: Mapping[str, Method]) -> list[str]:
-    """Return the names of the methods that a method builds on, as far as they are defined."""
-    return [name for name in (method.input, method.init) if name in methods]
+    """Return the names of the defined methods that a method builds on."""
+    return [name for name in (method.input, method.init) if name is not None and name in methods]
 
 
 def _check_ends(method: Method, methods: Mapping[str, Method]) -> None:
-    """Methods that build on each other must not form a circle."""
+    """Raise InputError if a method builds on itself through others."""
     waiting, seen = [method.name], []
     while waiting:
         current = methods[waiting.pop()]
@@ -115,28 +115,28 @@ def _check_classical(method: Method, key: str) -> None:
     for field in ("target", "alpha", "network", "masking", "init", "recipe", "each_image"):
         if getattr(method, field) != getattr(plain, field):
             raise InputError(
-                f"config key '{key}' is classical ({method.classical}), so that it is not trained "
-                f"and '{field}' means nothing; leave '{field}' out"
+                f"config key '{key}' is classical ({method.classical}) and not trained, so "
+                f"'{field}' has no effect; leave '{field}' out"
             )
     if method.classical == "raw" and method.parameter is not None:
-        raise InputError(f"config key '{key}.parameter' means nothing to 'raw'; leave it out")
+        raise InputError(f"config key '{key}.parameter' has no effect on 'raw'; leave it out")
     if method.noise_sigma == "known" and method.input != NOISY:
         raise InputError(
-            f"config key '{key}.noise_sigma' is 'known', but what is left of the noise in the "
-            f"images of '{method.input}' is not; write 'noise_sigma: estimated'"
+            f"config key '{key}.noise_sigma' is 'known', but the remaining noise in the denoised "
+            f"images of '{method.input}' is not known; write 'noise_sigma: estimated'"
         )
 
 
 def _check_target(method: Method, key: str) -> None:
     if method.denoises and method.target == "none":
         raise InputError(
-            f"config key '{key}' has alpha {method.alpha} but nothing to learn denoising from; "
-            "set 'target: blind_spot', or 'alpha: 0' to segment only"
+            f"config key '{key}' has alpha {method.alpha} but no target for denoising; set "
+            "'target: blind_spot', or 'alpha: 0' to segment only"
         )
     if not method.denoises and method.target != "none":
         raise InputError(
-            f"config key '{key}' has target '{method.target}' but alpha 0, so that nothing "
-            "would be denoised; set alpha above 0, or 'target: none'"
+            f"config key '{key}' has target '{method.target}' but alpha 0, so it would not learn "
+            "to denoise; set alpha above 0, or 'target: none'"
         )
     for field in ("parameter", "noise_sigma"):
         if getattr(method, field) != getattr(Method(method.name), field):
@@ -149,52 +149,52 @@ def _check_target(method: Method, key: str) -> None:
 def _check_masking(method: Method, key: str) -> None:
     if method.mask_channel and method.target != "blind_spot":
         raise InputError(
-            f"config key '{key}.mask_channel' is true, but no pixels are hidden; write "
-            "'target: blind_spot', or leave it out"
+            f"config key '{key}.mask_channel' is true, but no pixels are masked; write 'target: "
+            "blind_spot', or leave it out"
         )
     if method.neighbourhood % 2 == 0:
         raise InputError(
-            f"config key '{key}.neighbourhood' is {method.neighbourhood}, but must be odd, so that "
-            "the hidden pixel is its centre; write 11 or 5"
+            f"config key '{key}.neighbourhood' is {method.neighbourhood}, but must be odd to have "
+            "the masked pixel in its centre; write 11 or 5"
         )
     if method.each_image and not (method.hides_grid and method.alpha == 1 and not method.init):
         raise InputError(
-            f"config key '{key}.each_image' is true, which needs a grid that leaves pixels for "
-            "validation and nothing but denoising: write 'target: blind_spot', 'masking: "
+            f"config key '{key}.each_image' is true, which is for denoising only and needs a grid "
+            "that leaves pixels for validation; write 'target: blind_spot', 'masking: "
             "grid_interpolate' and 'alpha: 1', without 'init'"
         )
     if method.struct_mask is not None:
-        _check_struct_mask(method, key)
+        _check_struct_mask(method, method.struct_mask, key)
 
 
-def _check_struct_mask(method: Method, key: str) -> None:
-    rows, columns = len(method.struct_mask), len(method.struct_mask[0])
+def _check_struct_mask(method: Method, mask: Sequence[Sequence[int]], key: str) -> None:
+    rows, columns = len(mask), len(mask[0])
     if method.hides_grid or method.target != "blind_spot":
         raise InputError(
-            f"config key '{key}.struct_mask' needs 'target: blind_spot' and a masking that is no "
+            f"config key '{key}.struct_mask' needs 'target: blind_spot' and a masking other than a "
             "grid; leave it out, or change these"
         )
-    if any(len(row) != columns for row in method.struct_mask) or not rows % 2 or not columns % 2:
+    if any(len(row) != columns for row in mask) or not rows % 2 or not columns % 2:
         raise InputError(
             f"config key '{key}.struct_mask' must have an odd number of rows of the same odd "
             "length, such as [[1, 1, 1]]"
         )
-    if method.struct_mask[rows // 2][columns // 2] != 1:
-        raise InputError(f"config key '{key}.struct_mask' must have a 1 in its centre")
+    if mask[rows // 2][columns // 2] != 1:
+        raise InputError(f"config key '{key}.struct_mask' has a 0 in its centre; write a 1 there")
 
 
 def _check_init(
     method: Method, source: Method, key: str, recipe_of: Callable[[Method], Recipe]
 ) -> None:
-    """A warm start needs a network of the same kind and size."""
+    """Raise InputError unless both methods have the same network and size."""
     wanted, found = (
         (each.network, recipe.depth, recipe.filters, each.mask_channel)
         for each, recipe in ((method, recipe_of(method)), (source, recipe_of(source)))
     )
     if wanted != found:
         raise InputError(
-            f"config key '{key}.init' names '{source.name}', but its network (name, depth, "
-            f"filters, mask channel) is {found} and not {wanted}; make them the same"
+            f"config key '{key}.init' names '{source.name}', whose network (name, depth, filters, "
+            f"mask channel) is {found}, not {wanted}; make them the same"
         )
 
 

@@ -1,6 +1,6 @@
-"""What a method is: a composition of a few named parts, and the recipe it is trained by.
+"""Definition of a method, composed of a few named parts, and of the recipe to train it.
 
-Nothing here needs torch, so that the workflow can plan its jobs without loading it.
+Nothing here imports torch, so the workflow can plan its jobs without loading it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-# Snakemake watches the scripts, not the package behind them: raise this number when the result of
-# a training or prediction may change, and finished runs are repeated.
+# Snakemake watches the scripts, but not the package. Raise this number when the results of
+# training or prediction may change, and Snakemake repeats finished runs.
 REVISION = 9
 
-NOISY = "noisy"  # the value of `input` that means: the noisy images themselves
+NOISY = "noisy"  # value of `input`: the noisy images themselves
 
-# Networks whose number of down-samplings does not follow the recipe's depth.
+# Networks with a fixed number of down-samplings, whatever the depth in the recipe.
 _DOWN_SAMPLINGS = {"dncnn": 0, "autoencoder": 2}
 
 
@@ -27,45 +27,45 @@ class Method:
     name
         Key of the entry.
     input
-        ``"noisy"``, or the name of the method whose denoised images this one reads.
+        ``"noisy"``, or the name of the method whose denoised images this method reads.
     target
-        What the denoising half is trained towards: ``"blind_spot"`` (the noisy image itself, at
-        hidden pixels), ``"second_noisy"`` (another draw of the noise, Noise2Noise), ``"clean"``
-        (supervised), or ``"none"``.
+        Target of the denoising loss: ``"blind_spot"`` (the noisy image itself, at masked pixels),
+        ``"second_noisy"`` (a second noisy copy, Noise2Noise), ``"clean"`` (supervised), or
+        ``"none"``.
     masking
-        How hidden pixels are chosen and replaced: the name of one of
-        :data:`masking.REPLACEMENTS`, at random pixels, or ``"grid_interpolate"`` or
-        ``"grid_zero"``, at the pixels of a regular grid (Noise2Self).
+        How masked pixels are chosen and replaced: a key of :data:`masking.REPLACEMENTS` for random
+        pixels, or ``"grid_interpolate"`` or ``"grid_zero"`` for the pixels of a regular grid
+        (Noise2Self).
     neighbourhood
         Side in pixels of the square that replacements are taken from; odd.
     struct_mask
-        Rows of 0 and 1, an odd number of both rows and columns: which pixels around a hidden one
-        are hidden with it (structN2V); None hides single pixels.
+        Rows of 0 and 1, with an odd number of rows and columns: the pixels around a masked one to
+        mask as well (structN2V). None masks single pixels.
     grid
-        Distance in pixels of the pixels that a grid masking hides together.
+        Distance in pixels of the pixels that a grid masking masks together.
     mask_channel
-        Whether the network reads the mask of hidden pixels as a second channel.
+        Whether the network reads the mask as an additional input channel.
     network
         Name of the network.
     alpha
-        Weight of the denoising loss, 1 - alpha that of the segmentation loss.
+        Weight of the denoising loss; the weight of the segmentation loss is 1 - alpha.
     init
-        Name of the method whose weights training starts from, or None.
+        Name of the method whose weights initialise the training, or None.
     recipe
-        The entry of the config section ``recipes`` that it is trained by; None: the study's.
+        Entry of the config section ``recipes`` for the training; None: that of the study.
     each_image
-        Whether every image gets a network of its own, trained on that image alone.
+        Whether to train a separate network for each image, on that image alone.
     classical
-        Name of a denoiser that is not trained (:data:`classical.DENOISERS`), or None. It stands
-        for itself: targets, networks and losses do not apply.
+        Name of a classical denoiser (:data:`classical.DENOISERS`), which is not trained and uses
+        no target, network or loss; or None.
     parameter
-        Of a classical denoiser: its parameter, or candidates of which the self-supervised loss
-        chooses one; None stands for the default candidates.
+        Parameter of a classical denoiser, or candidates from which the self-supervised loss
+        chooses; None: the default candidates.
     noise_sigma
-        Where a classical denoiser has the standard deviation of the noise from: ``"estimated"``
-        from each image, or ``"known"`` from the noise level.
+        Source of the standard deviation of the noise for a classical denoiser: ``"estimated"`` from
+        each image, or ``"known"`` from the noise level.
     planes
-        Whether it looks at each plane of a volume by itself.
+        Whether to process each z-slice of a volume separately.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Method:
 
     @property
     def segments(self) -> bool:
-        """Whether the method yields instance labels, and so depends on the annotated images."""
+        """Whether the method yields instance labels, and so needs annotated images."""
         return self.classical is None and self.alpha < 1
 
     @property
@@ -104,7 +104,7 @@ class Method:
 
     @property
     def hides_grid(self) -> bool:
-        """Whether the pixels of a regular grid are hidden, so that J-invariant inference exists."""
+        """Whether the method masks a regular grid, which allows J-invariant prediction."""
         return self.target == "blind_spot" and self.masking.startswith("grid_")
 
 
@@ -117,46 +117,46 @@ class Recipe:
     depth, filters
         Size of the network.
     patch_size, batch_size
-        Side of a training patch in pixels, and patches per step.
+        Side of a training patch in pixels, and number of patches per step.
     patch_depth
-        Planes of a training patch of volumes, at most.
+        Maximum number of z-slices of a training patch.
     epochs, steps_per_epoch
-        Length of the training; after each epoch the validation loss is computed.
+        Length of the training; the validation loss is computed after each epoch.
     learning_rate, schedule
-        Adam's learning rate (the peak, for ``"one_cycle"``), and how it changes: ``"one_cycle"``
-        or ``"reduce_on_plateau"`` (halved after 10 epochs without a better validation loss).
+        Learning rate of Adam (the peak for ``"one_cycle"``) and its schedule: ``"one_cycle"`` or
+        ``"reduce_on_plateau"`` (halved after 10 epochs without a lower validation loss).
     weights
-        Which weights are kept: ``"last"`` or ``"best"`` (lowest validation loss).
+        Weights to keep: ``"last"`` or ``"best"`` (lowest validation loss).
     batch_norm_momentum
         Weight of each batch in the running statistics of batch normalisation. The papers' 0.01
         (0.99 in Keras) takes hundreds of steps to forget the initial values.
     freeze_batch_norm
-        Share of the steps, at the end, in which batch normalisation uses fixed statistics instead
-        of those of each batch, see :mod:`batch_norm`; 0 never does.
+        Fraction of the steps, at the end, in which batch normalisation uses fixed statistics
+        instead of those of each batch, see :mod:`batch_norm`; 0 disables this.
     ema_decay
-        The weights that are kept are an exponential moving average over the steps, with this
-        weight on the past; 0 keeps the weights of the last step themselves.
+        Decay of an exponential moving average of the weights over the steps, which replaces the
+        weights of the last step; 0 disables averaging.
     masked_fraction
-        Share of pixels that a blind-spot target hides.
+        Fraction of pixels masked for a blind-spot target.
     annotated_share
-        Share of each joint batch that is drawn from annotated images; None draws from all images
-        alike. Methods that only segment draw all patches from annotated images, unless None.
+        Fraction of each joint batch drawn from annotated images; None draws from all images
+        equally. Methods that only segment draw all patches from annotated images, unless None.
     pseudo_labels
-        Weight, relative to the annotation, of the segmentation that the averaged weights yield for
-        the patches of a joint batch without annotation ("mean teacher", Tarvainen & Valpola 2017,
-        with soft labels); 0 does without.
+        Weight, relative to annotations, of pseudo-labels for the patches of a joint batch without
+        annotation. The averaged weights predict these soft labels ("mean teacher", Tarvainen &
+        Valpola 2017); 0 disables them.
     loss_normalisation
         ``"annotated_pixels"`` or ``"all_pixels"``, see :func:`losses.segmentation_loss`.
     validation_patches
-        How many patches the validation loss is computed on, at most.
+        Maximum number of patches for the validation loss.
     preserve_mean
-        Whether the denoised image is shifted to the mean of the noisy one: noise of mean zero
-        leaves that mean as it is, and the network's own misses it by a little.
+        Whether to shift the denoised image to the mean of the noisy one. Zero-mean noise preserves
+        this mean, and the network does not reproduce it exactly.
     instances
-        How objects are made of probabilities: ``"components"`` or ``"watershed"``, see
+        How to segment objects from probabilities: ``"components"`` or ``"watershed"``, see
         :mod:`instances`.
     test_time_augmentation
-        Whether predictions are means over the eight orientations of the square.
+        Whether predictions are means over eight orientations of the image.
     """
 
     depth: int
@@ -188,17 +188,17 @@ class Recipe:
 
     @property
     def first_frozen_step(self) -> int:
-        """The step before which the statistics of batch normalisation are fixed."""
+        """First step with fixed statistics of batch normalisation."""
         return self.steps - round(self.freeze_batch_norm * self.steps)
 
     def annotated_patches(self, method: Method) -> int:
-        """Patches of a batch that ``method`` draws from annotated images only; they come first."""
+        """Return how many patches, the first of each batch, come from annotated images only."""
         if self.annotated_share is None or not method.segments:
             return 0
         return round(self.annotated_share * self.batch_size) if method.denoises else self.batch_size
 
     def first_pseudo_step(self, method: Method) -> int:
-        """The step from which pseudo-labels count: before, the teacher has to learn itself."""
+        """Return the first step with pseudo-labels; before, the teacher is not trained enough."""
         joint = method.denoises and method.segments
         if joint and self.pseudo_labels and self.annotated_patches(method) < self.batch_size:
             return round(0.3 * self.steps)
@@ -206,7 +206,7 @@ class Recipe:
 
 
 def down_samplings(network: str, depth: int) -> int:
-    """Return how often a network of that name halves an image, where the recipe says ``depth``."""
+    """Return the number of down-samplings of a network, given the ``depth`` in the recipe."""
     return _DOWN_SAMPLINGS.get(network, depth)
 
 
@@ -216,17 +216,17 @@ def as_dict(part: Method | Recipe) -> dict[str, Any]:
 
 
 def method_from_dict(values: Mapping[str, Any]) -> Method:
-    """Return the method that :func:`as_dict` described, ignoring fields of later versions."""
+    """Return the method described by :func:`as_dict`, ignoring fields of later versions."""
     return Method(**_known(Method, values))
 
 
 def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that :func:`as_dict` described, ignoring fields of later versions."""
+    """Return the recipe described by :func:`as_dict`, ignoring fields of later versions."""
     return Recipe(**_known(Recipe, values))
 
 
 def _known(part: type[Method] | type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those values that have a field; raise TypeError if one is of another type."""
+    """Return the values of existing fields; raise TypeError if one has the wrong type."""
     types = get_type_hints(part)
     found = {key: value for key, value in values.items() if key in types}
     for key, value in found.items():
@@ -236,7 +236,7 @@ def _known(part: type[Method] | type[Recipe], values: Mapping[str, Any]) -> dict
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type of Python, as far as the type says without its brackets."""
+    """Return whether a value has a type; parameters of generic types are ignored."""
     choices = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     kinds = [get_origin(each) or each for each in choices]
     return isinstance(value, tuple(kinds)) or (float in kinds and isinstance(value, int))

@@ -1,23 +1,20 @@
-"""Instance labels from class probabilities, and the choice of the threshold between them.
+"""Segment instances from class probabilities.
 
-Two ways lead from the probabilities of an image to its instances (the key ``instances`` of a
-recipe):
+There are two ways to segment the probabilities of an image (the key ``instances`` of a recipe):
 
 components
-    Connected regions of p(foreground) > threshold. As in the reference implementation of DenoiSeg
-    (Buchholz, Prakash et al. 2020), and so is the choice of the threshold: among 0.10, 0.15, ...
-    1.00, the highest of the best.
+    Connected regions of p(foreground) > threshold, as in the reference implementation of DenoiSeg
+    (Buchholz, Prakash et al. 2020). The threshold is also chosen like there: the highest of the
+    best among 0.10, 0.15, ... 1.00.
 watershed
-    Seeds are the peaks of p(foreground) - p(border): the inner parts of objects, apart even where
-    two objects touch and their foreground is connected. A peak counts if one must descend by
-    more than ``PROMINENCE`` from it to reach a higher one, so that an object whose inside is uneven
-    keeps a single seed. From there the objects grow, the most certain pixels first, until they meet
-    each other or the end of p(foreground) > threshold. Foreground without a seed is dropped. Where
-    several thresholds are equally good, the one in the middle of the widest range is chosen: it
-    is the least likely to fail on other images.
+    Seeds are the peaks of p(foreground) - p(border): the inner parts of objects, which are separate
+    even if the objects touch and their foreground is connected. Only peaks with a prominence above
+    ``PROMINENCE`` count, so an object with an uneven interior keeps a single seed. Objects grow
+    from their seeds, most certain pixels first, until they meet or reach the end of
+    p(foreground) > threshold. Foreground without a seed is discarded. If several thresholds are
+    equally good, the middle of the widest range is chosen as the most robust on other images.
 
-Regions are connected by the sides of pixels, not by their corners. In volumes, they are regions of
-voxels.
+Regions are connected by the sides (faces) of pixels (voxels), not by their corners.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,16 +25,16 @@ import skimage as ski
 
 from denoiseg_flow.methods.classes import BORDER, FOREGROUND
 
-# Seeds of the watershed, in units of p(foreground) - p(border): pixels of seeds lie above this
-# level, their peaks rise by the prominence above it and above the saddles to higher peaks, and
-# heights are rounded down to steps.
+# Seeds of the watershed, in units of p(foreground) - p(border): all pixels of a seed lie above
+# SEED_LEVEL, and its peak rises by PROMINENCE above this level and above the saddle to any higher
+# peak. Heights are rounded down to multiples of STEP.
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
-    """Return the pixel type of ``count`` labels: uint16 while they fit, else uint32."""
+    """Return the pixel type for ``count`` labels: uint16 if it suffices, otherwise uint32."""
     return np.uint16 if count <= np.iinfo(np.uint16).max else np.uint32
 
 
@@ -47,30 +44,30 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     foreground
-        ([z,] y, x), bool: where the probability of the foreground class is above the threshold.
+        ([z,] y, x), bool: pixels whose foreground probability is above the threshold.
 
     Returns
     -------
-    Labels ([z,] y, x), 0 background, in raster order; uint16 while they fit, else uint32.
+    Labels ([z,] y, x), 0 background, in raster order; uint16 if it suffices, otherwise uint32.
     """
     labels, count = scipy.ndimage.label(foreground)
     return labels.astype(label_type(count))
 
 
 def height_above_border(probabilities: np.ndarray) -> np.ndarray:
-    """Return p(foreground) - p(border), the landscape of the watershed, of (3, [z,] y, x).
+    """Return p(foreground) - p(border), the landscape of the watershed, for (3, [z,] y, x).
 
-    It is high inside of objects, and low between them and around them.
+    It is high inside objects, and low between and around them.
     """
     return probabilities[FOREGROUND] - probabilities[BORDER]
 
 
 def find_seeds(height: np.ndarray) -> np.ndarray:
-    """Return the pixels ([z,] y, x) of the seeds, bool; different seeds do not touch.
+    """Return a mask ([z,] y, x) of the seeds, bool; different seeds do not touch.
 
-    A seed is what stays connected around a peak down to ``PROMINENCE`` below it, if no higher peak
-    is part of it by then: the h-maxima of mathematical morphology (Soille 2003), of heights that
-    are rounded down to a multiple of ``STEP``.
+    A seed is the connected region around a peak, down to ``PROMINENCE`` below it, unless it
+    includes a higher peak. These are the h-maxima of mathematical morphology (Soille 2003), for
+    heights rounded down to multiples of ``STEP``.
 
     Parameters
     ----------
@@ -91,27 +88,27 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
 
 
 def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
-    """Return where objects may grow, bool: no threshold is so high that it cuts seeds."""
+    """Return a mask of pixels that objects may fill, bool; it always includes all seeds."""
     return (foreground > threshold) | (height >= SEED_LEVEL)
 
 
 def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Grow objects from their seeds, highest pixels first, until they meet or the mask ends.
+    """Grow objects from their seeds by a watershed, within a mask.
 
     Parameters
     ----------
     height
-        ([z,] y, x), see :func:`height_above_border`; anything but NaN outside of the mask.
+        ([z,] y, x), see :func:`height_above_border`; any value except NaN outside the mask.
     seeds
         ([z,] y, x), int32: 0, or the number of the seed. Different seeds do not touch.
     mask
-        ([z,] y, x), bool: what may be filled, the seeds included.
+        ([z,] y, x), bool: pixels that may be filled, including all seeds.
 
     Returns
     -------
     Labels ([z,] y, x), int32, with the numbers of the seeds.
     """
-    # Flooding begins at the rims. What lies inside of a seed would only make its queue longer.
+    # Flooding starts at the rims of the seeds; their inner pixels would only lengthen its queue.
     inside = scipy.ndimage.binary_erosion(seeds > 0)
     grown = ski.segmentation.watershed(-height, seeds, mask=mask & ~inside)
     return np.where(inside, seeds, grown)
@@ -120,9 +117,9 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
 def label_instances(
     probabilities: np.ndarray, thresholds: Iterable[float], instances: str
 ) -> Iterator[np.ndarray]:
-    """Yield the labels ([z,] y, x) of an image in memory at each of the thresholds.
+    """Yield the labels ([z,] y, x) of an image at each of the thresholds.
 
-    Large images are labelled to the same effect by :class:`tiled_instances.TiledInstances`.
+    :class:`tiled_instances.TiledInstances` gives the same labels for images larger than memory.
 
     Parameters
     ----------

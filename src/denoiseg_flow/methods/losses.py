@@ -1,20 +1,20 @@
-"""The parts that the loss of a method is summed up from."""
+"""The terms of the loss of a method."""
 
 import torch
 from torch.nn import functional
 
 from denoiseg_flow.methods.classes import IGNORE
 
-# Background, foreground, border. The thin borders decide whether touching objects come apart.
+# Background, foreground, border. Thin borders decide whether touching objects are separated.
 CLASS_WEIGHTS = (1.0, 1.0, 5.0)
 
 
 def denoising_loss(
     denoised: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return the mean squared error over the pixels of ``mask``, all tensors of one shape.
+    """Return the mean squared error over the pixels in ``mask``, or over all pixels if it is None.
 
-    None stands for all pixels.
+    All tensors have the same shape.
     """
     if mask is None:
         return (denoised - target).square().mean()
@@ -31,14 +31,14 @@ def segmentation_loss(
     logits
         (batch, 3, [z,] y, x).
     classes
-        (batch, [z,] y, x), int64; pixels of class ``IGNORE`` carry no loss.
+        (batch, [z,] y, x), int64; pixels of class ``IGNORE`` do not contribute.
     normalisation
-        ``"all_pixels"`` divides by the number of pixels in the batch, as the reference
-        implementation of DenoiSeg does: with 10 of 3,800 images annotated, the loss all but
-        vanishes. ``"annotated_pixels"`` divides by the number of annotated pixels, which keeps the
-        balance of the two losses at any number of annotated images.
+        ``"all_pixels"`` divides by the number of pixels in the batch, like the reference
+        implementation of DenoiSeg; with 10 of 3,800 images annotated, the loss is almost zero.
+        ``"annotated_pixels"`` divides by the number of annotated pixels, which balances the two
+        losses for any number of annotated images.
     """
-    # Made on the device: copied there from a list, they would stop the host at every step.
+    # Created on the device: copying a list would synchronise host and GPU at every step.
     weights = torch.cat([logits.new_full((1,), weight) for weight in CLASS_WEIGHTS])
     total = functional.cross_entropy(
         logits,
@@ -53,11 +53,11 @@ def segmentation_loss(
 
 
 def consistency_loss(logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-    """Return the mean cross entropy between the probabilities of a teacher and of the network.
+    """Return the mean cross entropy between the probabilities of the teacher and of the network.
 
-    Classes weigh alike here: the teacher was trained with ``CLASS_WEIGHTS``, so that its
-    probabilities favour the border already. Weighing them once more lets the border class feed
-    on itself until nothing else is left.
+    Classes have equal weights, because the teacher was trained with ``CLASS_WEIGHTS`` and already
+    favours the border. With these weights again, the border class would grow until nothing else is
+    left.
 
     Parameters
     ----------

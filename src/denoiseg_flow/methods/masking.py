@@ -1,8 +1,8 @@
-"""Blind spots: which pixels are hidden from the network, and what stands in their place.
+"""Blind spots: choose the pixels that are masked in the input of the network, and replace them.
 
-Hidden pixels are kept as *places*: flat indices into a patch, as many in each patch of a batch,
-with the number of its pixels standing for "none". A list of the hidden pixels alone would have a
-length that only a GPU knows, and asking for it would stop the host at every step.
+Masked pixels are stored as *places*: flat indices into a patch, the same number for each patch of a
+batch; an index equal to the number of pixels means "none". A list of variable length would
+force the host to wait for the GPU at every step.
 """
 
 import math
@@ -22,21 +22,21 @@ def hide(
     structure: torch.Tensor,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide pixels as Noise2Void and its successors do (all maskings but the grids).
+    """Mask pixels like Noise2Void and its successors (all maskings except grids).
 
     Parameters
     ----------
     patches
         (batch, y, x) or (batch, z, y, x), float.
     fraction
-        Share of pixels that the network does not see as they are, those of struct masks included.
+        Fraction of masked pixels, including those of struct masks.
     structure
         From :func:`struct_offsets`, on the device of the patches.
 
     Returns
     -------
-    The patches with replaced pixels, and the boolean mask, of the same shape, of the pixels that
-    the loss looks at: of each struct mask the one in its centre (structN2V, Broaddus et al. 2020).
+    The patches with masked pixels replaced, and a boolean mask of the same shape of the pixels in
+    the loss: only the centre of each struct mask (structN2V, Broaddus et al. 2020).
     """
     places = stratified_places(tuple(patches.shape), fraction / len(structure), generator)
     hidden = _shifted(places, structure, patches.shape[1:]).flatten(1)
@@ -59,14 +59,14 @@ def stratified_places(
     shape
         (batch, y, x) or (batch, z, y, x) of the patches.
     fraction
-        Wanted share of chosen pixels, in any number of dimensions. Cells have a volume of
-        ``1 / fraction`` on average: where a side is no whole number, some cells are a pixel longer
-        than others. A random phase for each patch lets every position be chosen equally often,
-        also beside the border, where cells are cut.
+        Fraction of pixels to choose, in any number of dimensions. Cells have a volume of
+        ``1 / fraction`` on average; if a side is not an integer, some cells are one pixel longer
+        than others. With a random phase for each patch, every position is chosen equally often,
+        also near the border, which truncates cells.
 
     Returns
     -------
-    (batch, cells), int64: the places; cells whose pixel lies outside of the patch have none.
+    (batch, cells), int64: the places; cells whose pixel lies outside the patch have none.
     """
     batch, *sizes = shape
     device = generator.device
@@ -87,10 +87,10 @@ def stratified_places(
 
 
 def _last_of_each(values: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
-    """Give entries of the same place the value of the last of them: (batch, places), below size.
+    """Give all entries of the same place the value of the last one: (batch, places), below size.
 
-    Struct masks may overlap. Of several values for one pixel a GPU would write any one, and no
-    training could be repeated.
+    Struct masks may overlap. A GPU would write an arbitrary one of several values for a pixel,
+    which would make trainings irreproducible.
     """
     order = torch.arange(places.shape[1], device=places.device).expand_as(places)
     last = torch.zeros(len(places), size, dtype=order.dtype, device=places.device)
@@ -110,8 +110,8 @@ def struct_offsets(
 ) -> torch.Tensor:
     """Return the pixels of a struct mask as offsets from its centre: (pixels, axis), int64.
 
-    In volumes they lie in one plane: noise is structured along the lines that a camera or scanner
-    reads.
+    In volumes they lie in one plane, because noise is correlated along the lines read by a camera
+    or scanner.
     """
     mask = torch.tensor([[1]] if struct_mask is None else struct_mask)
     offsets = mask.nonzero() - torch.tensor(mask.shape) // 2
@@ -119,7 +119,7 @@ def struct_offsets(
 
 
 def _shifted(places: torch.Tensor, offsets: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Return (batch, places, offsets): the places so far off; none where that is outside."""
+    """Return (batch, places, offsets): places shifted by offsets; none outside the patch."""
     rest, shifted = places, torch.zeros_like(places)[..., None]
     inside = (places < math.prod(sizes))[..., None]
     stride = 1
@@ -134,10 +134,9 @@ def _shifted(places: torch.Tensor, offsets: torch.Tensor, sizes: Sequence[int]) 
 def _neighbours(
     patches: torch.Tensor, places: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the values around each place, (batch, places, neighbours), and which may be used.
+    """Return the values around each place, (batch, places, neighbours), and which are usable.
 
-    Those that are hidden themselves may not: through them, a true value would reach the network
-    in the place of another.
+    Masked neighbours are not, because their true values would reach the network as replacements.
     """
     sizes = patches.shape[1:]
     reaches = [
@@ -146,17 +145,17 @@ def _neighbours(
     offsets = torch.cartesian_prod(*reaches)
     around = _shifted(places, offsets, sizes)
     values = functional.pad(patches.flatten(1), (0, 1))
-    # One more element, which stands for the places outside of the patch.
+    # One additional element for places outside the patch.
     usable = functional.pad(~as_mask(places, patches.shape).flatten(1), (0, 1))
     flat = around.flatten(1)
     return values.gather(1, flat).view(around.shape), usable.gather(1, flat).view(around.shape)
 
 
 def _reach(side: int, dimensions: int) -> list[int]:
-    """How far a neighbourhood reaches along each axis: in volumes, to the planes next to its own.
+    """Return the radius of a neighbourhood along each axis; along z, one z-slice.
 
-    Planes are farther apart than pixels, and a cube would hold hundreds of voxels that tell nothing
-    of the one in its centre.
+    Z-slices are usually farther apart than pixels, and a cube would contain hundreds of voxels
+    unrelated to its centre.
     """
     return [1] * (dimensions - 2) + [side // 2] * 2
 
@@ -164,10 +163,10 @@ def _reach(side: int, dimensions: int) -> list[int]:
 def _uniform(
     patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """A random pixel of the neighbourhood, cut at the patch border (Krull et al. 2019).
+    """Return random pixels of the neighbourhoods, cropped at the patch border (Krull et al. 2019).
 
-    The neighbourhood holds the pixel itself and other hidden ones, as published
-    (``uniform_withCP`` of the n2v package), so that one in ``side**2`` hidden pixels stays.
+    As published (``uniform_withCP`` of the n2v package), a neighbourhood includes the pixel itself
+    and other masked pixels, so one in ``side**2`` masked pixels keeps its value.
     """
     source, rest, stride = torch.zeros_like(places), places, 1
     sizes = patches.shape[1:]
@@ -184,7 +183,7 @@ def _uniform(
 def _uniform_without_centre(
     patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """A random pixel of the neighbourhood that is not hidden."""
+    """Return random pixels of the neighbourhoods that are not masked."""
     values, usable = _neighbours(patches, places, side)
     lot = torch.rand(values.shape, generator=generator, device=values.device) * usable
     chosen = lot.argmax(dim=-1, keepdim=True)
@@ -194,7 +193,7 @@ def _uniform_without_centre(
 def _mean(
     patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """The mean of the pixels of the neighbourhood that are not hidden."""
+    """Return the means over the pixels of the neighbourhoods that are not masked."""
     values, usable = _neighbours(patches, places, side)
     return torch.where(usable, values, 0).sum(dim=-1) / usable.sum(dim=-1).clamp(min=1)
 
@@ -202,7 +201,7 @@ def _mean(
 def _median(
     patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """The median of the pixels of the neighbourhood that are not hidden (N2V2)."""
+    """Return the medians over the pixels of the neighbourhoods that are not masked (N2V2)."""
     values, usable = _neighbours(patches, places, side)
     ordered = torch.where(usable, values, math.inf).sort(dim=-1).values
     count = usable.sum(dim=-1, keepdim=True).clamp(min=1)
@@ -213,7 +212,7 @@ def _median(
 def _gaussian(
     patches: torch.Tensor, places: torch.Tensor, side: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """A draw from the normal distribution that fits the neighbourhood (pixels not hidden)."""
+    """Draw from normal distributions fitted to the pixels that are not masked."""
     values, usable = _neighbours(patches, places, side)
     count = usable.sum(dim=-1).clamp(min=1)
     values = torch.where(usable, values, 0)
@@ -225,9 +224,9 @@ def _gaussian(
 
 Replacement = Callable[[torch.Tensor, torch.Tensor, int, torch.Generator], torch.Tensor]
 
-# What stands at hidden pixels: patches (batch, ...), places (batch, places) and the side of the
-# neighbourhood to values (batch, places). Patches have mean 0, which stands where a neighbourhood
-# has no pixel to offer.
+# Functions that return the replacements of masked pixels, (batch, places), given patches
+# (batch, ...), places (batch, places) and the side of the neighbourhood. Without a usable
+# neighbour the value is 0, the mean of the patches.
 REPLACEMENTS: dict[str, Replacement] = {
     "uniform": _uniform,
     "uniform_without_centre": _uniform_without_centre,
@@ -238,19 +237,19 @@ REPLACEMENTS: dict[str, Replacement] = {
 
 
 def grid_mask(place: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Tensor:
-    """Return which pixels belong to a subset of the grid partition (Noise2Self).
+    """Return a mask of the pixels in one subset of the grid partition (Noise2Self).
 
-    In volumes, the grid is shifted from plane to plane, so that the pixels above and below a hidden
-    one are not hidden with it.
+    In volumes, the grid is shifted from z-slice to z-slice, which leaves the pixels above and below
+    a masked one unmasked.
 
     Parameters
     ----------
     place
-        (batch, axis, [z,] y, x), int64: the position of each pixel in its image.
+        (batch, axis, [z,] y, x), int64: position of each pixel in its image.
     grid
         Distance of the pixels of a subset; there are ``grid**2`` subsets.
     subset
-        (batch,), int64: which one, of each patch.
+        (batch,), int64: number of the subset for each patch.
     """
     *above, y, x = place.unbind(dim=1)
     for z in above:
@@ -259,23 +258,23 @@ def grid_mask(place: torch.Tensor, grid: int, subset: torch.Tensor) -> torch.Ten
 
 
 def last_subset(grid: int, count: int, device: torch.device | None = None) -> torch.Tensor:
-    """Return (count,), the number of the subset that training on a single image sets aside."""
+    """Return (count,), the subset that training on a single image reserves for validation."""
     return torch.full((count,), grid**2 - 1, device=device)
 
 
 def fill_grid(patches: torch.Tensor, mask: torch.Tensor, masking: str) -> torch.Tensor:
-    """Return patches (batch, [z,] y, x) with interpolated pixels, or 0, where the mask is true.
+    """Return patches (batch, [z,] y, x) with masked pixels interpolated, or set to 0.
 
-    A pixel is interpolated from its eight neighbours, the near ones with twice the weight, as in
-    Noise2Self's own code, and in volumes from those right above and below it as well; 0 where it
-    has none. Neither what lies beyond the border counts nor what is hidden, as the mirrored copies
-    of a pixel are in a line of single pixels.
+    A pixel is interpolated from its eight neighbours, direct ones with twice the weight (as in the
+    code of Noise2Self), and in volumes also from those right above and below it; 0 without any
+    neighbour. Masked pixels and pixels beyond the border do not count, because in images one pixel
+    wide, padding by reflection would copy the masked pixel itself.
     """
     if masking == "grid_zero":
         return torch.where(mask, 0, patches)
     dimensions = patches.dim() - 1
     ring = patches.new_full((1, 1, 3, 3), 1.0)
-    # Not assigned: a number from the host would stop it at every step.
+    # In-place fills: assigning a number would synchronise host and GPU at every step.
     ring[..., 1, :].fill_(2.0)
     ring[..., 1].fill_(2.0)
     ring[..., 1, 1].zero_()

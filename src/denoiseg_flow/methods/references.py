@@ -1,4 +1,4 @@
-"""The publications of methods, data and software that a study uses."""
+"""Publications of the methods, data and software that a study uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Citation:
-    """A publication, and what this package uses of it."""
+    """A publication and its use in this project."""
 
     text: str
     url: str

@@ -1,1 +1,1 @@
-"""A trained model: its file, and its predictions of an image of any size."""
+"""Trained models: their files, and their predictions of images of any size."""

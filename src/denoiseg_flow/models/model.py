@@ -15,6 +15,7 @@ from denoiseg_flow.methods.definition import (
 from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.folding import fold_batch_norms
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
 
@@ -44,7 +45,7 @@ class TrainedModel:
     recipe: Recipe
     identity: dict[str, Any]
     normalisation: Normalisation
-    network: nn.Module
+    network: Network
     layout: Layout = PLANES
     threshold: Threshold | None = None
     input: "AnyModel | None" = None
@@ -89,7 +90,7 @@ class TrainedModel:
     def part(self) -> dict[str, Any]:
         """Return what a training found, as tensors on the CPU and plain values."""
         return {
-            "normalisation": asdict(self.normalisation),
+            "normalisation": self.normalisation.plain(),
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
             "layout": asdict(self.layout),
         }
@@ -181,6 +182,6 @@ def summary(model: AnyModel) -> str:
     return f"{purpose(chain(model))} {images}."
 
 
-def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> nn.Module:
+def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
     """Return a new network of a method, of the size that the recipe tells."""
     return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel, layout)

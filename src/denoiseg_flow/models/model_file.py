@@ -171,7 +171,7 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         _check_sizes(weights, method, recipe, layout)
         network = new_network(method, recipe, layout)
         network.load_state_dict(weights)
-        normalisation = Normalisation(**part["normalisation"])
+        normalisation = Normalisation.from_plain(**part["normalisation"])
         network = network.to(device).eval()
         return TrainedModel(method, recipe, identity, normalisation, network, layout)
 

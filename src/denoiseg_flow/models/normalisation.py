@@ -4,48 +4,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of the training images, in units of the input.
+    """Mean and standard deviation of each channel of the training images, in units of the input."""
 
-    Numbers; where there are several channels, one for each of them.
-    """
-
-    mean: float | tuple[float, ...]
-    std: float | tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         values = np.asarray([self.mean, self.std], float)
-        if not np.isfinite(values).all():
+        if values.ndim != 2 or not np.isfinite(values).all():
             raise ValueError(f"mean {self.mean} and standard deviation {self.std}")
 
     @classmethod
     def of_channels(cls, values: Sequence[tuple[float, float]]) -> "Normalisation":
         """Return the normalisation of channels with these means and standard deviations."""
-        mean, std = zip(*values, strict=True)
-        return cls(mean[0], std[0]) if len(values) == 1 else cls(mean, std)
+        return cls(*zip(*values, strict=True))
+
+    @classmethod
+    def from_plain(
+        cls, mean: float | Sequence[float], std: float | Sequence[float]
+    ) -> "Normalisation":
+        """Return the normalisation that :meth:`plain` returned the values of."""
+        return cls(
+            *(tuple(each) if isinstance(each, Sequence) else (each,) for each in (mean, std))
+        )
+
+    def plain(self) -> dict[str, float | tuple[float, ...]]:
+        """Return mean and standard deviation as files hold them: numbers for a single channel."""
+        values = {"mean": self.mean, "std": self.std}
+        return {key: each if len(each) > 1 else each[0] for key, each in values.items()}
 
     def channels(self) -> list[tuple[float, float]]:
         """Return mean and standard deviation of each channel."""
-        return list(zip(np.atleast_1d(self.mean), np.atleast_1d(self.std), strict=True))
+        return list(zip(self.mean, self.std, strict=True))
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return an image ([channel,] ...) as float32 with about zero mean and unit variance."""
-        mean, std = self._along(image)
-        return (image.astype(np.float32) - mean) / std
+    def scale(self, dimensions: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return means and standard deviations, float32, each (channel, [1,] 1, 1).
 
-    def undo(self, image: np.ndarray) -> np.ndarray:
-        """Return an image of the network on the scale of the input."""
-        mean, std = self._along(image)
-        return image * std + mean
-
-    def _along(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return float32 values that are broadcast over all but the channel axis."""
-        found = (np.asarray(values, np.float32) for values in (self.mean, self.std))
-        mean, std = (
-            values.reshape(-1, *[1] * (image.ndim - 1)) if values.ndim else values
-            for values in found
-        )
+        An image is normalised as ``(image - mean) / std``.
+        """
+        values = torch.tensor([self.mean, self.std], dtype=torch.float32)
+        mean, std = values.reshape(2, -1, *[1] * dimensions)
         return mean, std

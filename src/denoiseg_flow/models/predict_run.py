@@ -18,7 +18,6 @@ from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.store import (
     centre_crop,
     create_image,
-    open_channels,
     open_image,
     read_metadata,
     write_image,
@@ -108,7 +107,7 @@ def _write(
     tiles: Iterable[PredictedTile],
 ) -> None:
     spatial = metadata.only(SPATIAL)
-    shape = image.shape[-len(spatial.axes) :]
+    shape = image.shape[1:]
     forms = {"probabilities": ((3, *shape), spatial.with_channels(CLASSES))}
     arrays = {
         kind: create_image(paths[kind], *forms.get(kind, (image.shape, metadata)))
@@ -120,24 +119,23 @@ def _write(
         instances = TiledInstances(shape, model.recipe.instances, model.threshold.value)
     for tile in tiles:
         for kind, array in arrays.items():
-            array[..., *tile.place] = getattr(tile, kind)
+            array[:, *tile.place] = getattr(tile, kind)
             release(array)
         if instances is not None:
             instances.add(tile.place, tile.probabilities)
     # Noise of mean zero is what the other targets take for granted; clean images are the truth.
     if "denoised" in arrays and model.recipe.preserve_mean and model.method.target != "clean":
-        _preserve_mean(arrays["denoised"], image, model.layout.channels)
+        _preserve_mean(arrays["denoised"], image)
     if instances is not None:
         instances.write(paths["labels"], spatial)
 
 
-def _preserve_mean(denoised: np.ndarray, image: np.ndarray, channels: int) -> None:
+def _preserve_mean(denoised: np.ndarray, image: np.ndarray) -> None:
     """Shift the denoised image as a whole to the mean of the noisy one; both may be mapped.
 
     Each channel by itself.
     """
-    pairs = zip(image, denoised, strict=True) if channels > 1 else [(image, denoised)]
-    for noisy, result in pairs:
+    for noisy, result in zip(image, denoised, strict=True):
         lost = 0.0  # sum over all pixels of what denoising took away
         for place in pieces(noisy.shape, PIECE):
             lost += float((noisy[place] - result[place]).sum(dtype=np.float64))
@@ -190,10 +188,8 @@ def predict_any(
 
 
 def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
-    channels, metadata = open_channels(source), read_metadata(source)
-    denoised = np.stack([_classical(model, channel)(channel) for channel in channels])
-    denoised = denoised if "C" in metadata.axes else denoised[0]
-    write_image(folder / "denoised" / source.name, denoised, metadata)
+    denoised = np.stack([_classical(model, channel)(channel) for channel in open_image(source)])
+    write_image(folder / "denoised" / source.name, denoised, read_metadata(source))
 
 
 def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -223,7 +219,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     source = input_folder(images)
     rows = []
     for name in names:
-        whole = open_channels(source / f"{name}.tif")
+        whole = open_image(source / f"{name}.tif")
         channels = np.asarray(centre_crop(whole, JUDGED))
         hidden = None
         if model.method.each_image:
@@ -251,9 +247,8 @@ def _denoiser(
         image = channels.astype(np.float32)
         image[number] = noisy
         denoised = np.empty(noisy.shape, dtype=np.float32)
-        several = len(channels) > 1
-        for tile in predict_tiles(model, image if several else image[0]):
-            denoised[tile.place] = tile.denoised[number] if several else tile.denoised
+        for tile in predict_tiles(model, image):
+            denoised[tile.place] = tile.denoised[number]
         return denoised
 
     return predict

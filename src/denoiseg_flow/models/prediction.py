@@ -19,7 +19,7 @@ from denoiseg_flow.models.tiled_prediction import (
 
 
 def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
-    """Return the class probabilities (3, [z,] y, x) of an image, float32, in memory."""
+    """Return the class probabilities (3, [z,] y, x), float32, of an image (channel, [z,] y, x)."""
     return next(_probabilities(model, [image]))
 
 
@@ -39,7 +39,7 @@ def _probabilities(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterato
 
     def noted() -> Iterator[np.ndarray]:
         for image in images:
-            shapes.append(image.shape[-model.layout.dimensions :])
+            shapes.append(image.shape[1:])
             yield image
 
     for _, tiles in groupby(predict_images(model, noted()), key=itemgetter(0)):

@@ -1,4 +1,4 @@
-"""Files of tensors that are never half-written, and never unpickled blindly."""
+"""Read and write files of tensors: written completely or not at all, read without trust."""
 
 import hashlib
 import io
@@ -11,18 +11,18 @@ import torch
 
 from denoiseg_flow.jobs.atomic import new_file
 
-_DEEPEST = 100  # values within values
+_DEEPEST = 100  # levels of nested values
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write ``content`` (tensors and plain values): ``path`` is either old or complete.
+    """Write ``content`` (tensors and plain values), replacing the file only when complete.
 
     Processes that write the same file wait for each other.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with new_file(path) as unfinished:
-        # Not torch's own writer: on a full disk that ends in a RuntimeError without a reason.
+        # On a full disk, the writer of torch would raise a RuntimeError without a reason.
         unfinished.write_bytes(buffer.getbuffer())
 
 
@@ -31,31 +31,31 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     checksum = hashlib.sha256()
     for name, tensor in tensors.items():
         checksum.update(name.encode())
-        checksum.update(tensor.cpu().contiguous().numpy())
+        checksum.update(tensor.cpu().contiguous().numpy().data)
     return checksum.hexdigest()
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a file of :func:`save` without trusting its pickle.
+    """Read a file written by :func:`save`, without trusting its pickle.
 
     Raises
     ------
     ValueError
-        If the file is truncated, damaged, or holds anything but tensors and plain values, all
-        of them as large as they say.
+        If the file is truncated or damaged, or contains anything but tensors and plain values of
+        their claimed size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            # PyTorch stores without compression: what is larger than its file is a bomb.
+            # PyTorch does not compress, so content larger than the file is a zip bomb.
             n_bytes = sum(member.file_size for member in archive.infolist())
             damaged = n_bytes > path.stat().st_size
-            # It does not look at the checksums of its own archive.
-            damaged = damaged or archive.testzip()
+            # PyTorch does not verify the checksums of the archive.
+            damaged = damaged or archive.testzip() is not None
         content = None if damaged else torch.load(path, map_location=device, weights_only=True)
         _check_values(content, n_bytes)
     except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # nearly any, depending on which bytes are damaged
+    except Exception as error:  # almost any error, depending on the damaged bytes
         raise ValueError(f"{path} is damaged or not a file of tensors") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged or not a file of tensors")
@@ -63,10 +63,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def _check_values(content: Any, limit: int) -> None:
-    """Raise ValueError unless these are tensors and plain values, each written out in the file.
+    """Raise ValueError unless all values are tensors and plain values stored in full in the file.
 
-    A pickle can say in a few bytes that a value is made of another one many times, or that all
-    numbers of a tensor are the same one.
+    A few bytes of a pickle can repeat a value many times, or make a huge tensor of a single number.
     """
     waiting, count = [(content, 1)], 1
     while waiting:
@@ -74,7 +73,7 @@ def _check_values(content: Any, limit: int) -> None:
         inside: Sequence[Any] = ()
         if isinstance(value, torch.Tensor):
             if value.untyped_storage().nbytes() < value.nbytes:
-                raise ValueError(f"{value.nbytes} bytes of numbers that are not there")
+                raise ValueError(f"{value.nbytes} bytes of a tensor that are not in the file")
         elif isinstance(value, dict):
             inside = [*value.keys(), *value.values()]
         elif isinstance(value, list | tuple):

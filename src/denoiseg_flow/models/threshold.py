@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Threshold:
-    """A foreground threshold and what it was chosen on."""
+    """A foreground threshold, with its average precision on ``n_images`` validation images."""
 
     value: float
     average_precision: float

@@ -1,4 +1,4 @@
-"""Connected components of an image that is too large to be labelled at once."""
+"""Connected components of masks larger than memory."""
 
 import numpy as np
 import scipy
@@ -7,34 +7,33 @@ from denoiseg_flow.data.files.memory_maps import release, temporary_map
 from denoiseg_flow.data.files.tiles import Place, pieces
 from denoiseg_flow.data.neighbours import neighbours
 
-PIECE = 2**22  # pixels that are looked at together while parts are joined
+PIECE = 2**22  # pixels processed at once while parts are joined
 
 
 class TiledComponents:
-    """Label a mask that arrives tile by tile; the result is that of ``scipy.ndimage.label``.
+    """Label a mask added tile by tile, with the result of ``scipy.ndimage.label``.
 
-    Each tile is labelled by itself, and its components, here called parts, get numbers of their
-    own. When all tiles are there, parts that touch across a seam become one component. In memory
-    are a few numbers for each part; the numbers of all pixels, 4 bytes each, lie in a temporary
-    file.
+    Each tile is labelled separately, and its components, here called parts, get unique numbers.
+    When all tiles have been added, parts that touch across a seam are joined into one component.
+    Memory holds a few numbers per part; the part of each pixel, 4 bytes, is in a temporary file.
 
     Parameters
     ----------
     shape
-        ([z,] y, x) of the whole image.
+        Shape of the whole image, ([z,] y, x).
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         self._parts = temporary_map(shape, np.int32)
         self._n_parts = 0
-        self._numbers = np.zeros(1, np.int32)  # of the component that each part belongs to
+        self._numbers = np.zeros(1, np.int32)  # number of the component of each part
 
     def add(self, place: Place, mask: np.ndarray) -> None:
         """Add a tile of the mask.
 
-        Nothing is kept in memory: small arrays that outlive the large ones of a tile would leave
-        holes between them, and the process would grow with every tile.
+        Nothing is kept in memory: small arrays that outlive the large ones of a tile would fragment
+        the memory, and the process would grow with every tile.
 
         Parameters
         ----------
@@ -50,7 +49,7 @@ class TiledComponents:
         release(self._parts)
 
     def merge(self) -> int:
-        """Join what touches across seams and return the number of components."""
+        """Join parts that touch across seams and return the number of components."""
         pairs, first = self._scan()
         n_nodes = len(first)
         touching = scipy.sparse.coo_array(
@@ -69,14 +68,14 @@ class TiledComponents:
     def _scan(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of parts that touch, (2, pair), and the first pixel of each part.
 
-        Pixels count in raster order of the image; part 0, the background, comes before them all.
+        Pixels are numbered in raster order; part 0, the background, gets -1 and so is first.
         """
         first = np.full(1 + self._n_parts, np.iinfo(np.int64).max)
         first[0] = -1
         pairs = [np.zeros((2, 0), np.int32)]
         for place in pieces(self._shape, PIECE):
             parts = self._parts[place].copy()
-            # One more pixel before the piece along every axis: the neighbours across its seams.
+            # One more pixel before the piece along every axis, to include neighbours across seams.
             grown = tuple(slice(max(along.start - 1, 0), along.stop) for along in place)
             seen = self._parts[grown]
             pairs += [
@@ -94,7 +93,7 @@ class TiledComponents:
     def read(self, place: Place) -> np.ndarray:
         """Return the labels, int32, of a box of the image, after :meth:`merge`.
 
-        0 is background, and the components are numbered in raster order of their first pixels.
+        0 is background; components are numbered in raster order of their first pixels.
         """
         labels = self._numbers[self._parts[place]]
         release(self._parts)
@@ -102,6 +101,6 @@ class TiledComponents:
 
 
 def _touching(parts: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return each pair of different parts of which pixels are neighbours, (2, pair)."""
+    """Return all pairs of different parts with neighbouring pixels, (2, pair)."""
     seam = (parts != others) & (parts > 0) & (others > 0)
     return np.unique(np.stack([parts[seam], others[seam]]), axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 from denoiseg_flow.data.files.memory_maps import release, temporary_map
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.tiles import Place, boxes, spans, within
-from denoiseg_flow.data.store import BAND_ROWS, write_bands
+from denoiseg_flow.data.store import BAND_ROWS, planes_of, write_bands
 from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.instances import (
     find_seeds,
@@ -87,7 +87,7 @@ class TiledInstances:
             for kept, seen in boxes(others, self._tile[1:], self._margin[1:]):
                 slab[:, *kept] = self._labels((along, *kept), (seen_along, *seen))
                 release(slab)
-            for plane in slab if slab.ndim == 3 else [slab]:
+            for plane in planes_of(slab):
                 for top in range(0, len(plane), BAND_ROWS):
                     yield plane[top : top + BAND_ROWS]
                 release(slab)

@@ -18,7 +18,7 @@ from denoiseg_flow.data.files.tiles import Place, box_shape, boxes, equal_spans,
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import is_out_of_memory
 from denoiseg_flow.methods.masking import fill_grid, grid_mask
-from denoiseg_flow.methods.networks import as_input, split_output
+from denoiseg_flow.methods.networks import as_input, channels_last, split_output
 from denoiseg_flow.models.model import TrainedModel
 
 # Sides of the part of a tile that is kept, in pixels, in planes. Memory grows with their product,
@@ -43,7 +43,7 @@ class PredictedTile:
     place
         A slice for each spatial axis.
     denoised
-        ([channel,] [z,] y, x) float32 on the scale of the input.
+        (channel, [z,] y, x) float32 on the scale of the input.
     j_invariant
         The same, each pixel predicted while it was hidden; None for methods that hide no grid.
     probabilities
@@ -203,7 +203,7 @@ def predict_images(
     Parameters
     ----------
     images
-        ([channel,] [z,] y, x) each, may be memory-mapped: only what is computed at once is read at
+        (channel, [z,] y, x) each, may be memory-mapped: only what is computed at once is read at
         a time, and images are asked for only then.
     tile
         Sides of the kept part of a tile in pixels; by default those of :func:`tile_shape`. Tiles
@@ -232,7 +232,7 @@ def _cut(
 ) -> Iterator[_Tile]:
     halo, stride = _halo(model), model.network.stride
     for number, image in enumerate(images):
-        shape = image.shape[-model.layout.dimensions :]
+        shape = image.shape[1:]
         kept = tile or tile_shape(shape, halo)
         for place in boxes(shape, kept, halo, stride, equal_spans):
             yield _Tile(number, image, *place)
@@ -293,13 +293,12 @@ def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> lis
 @torch.inference_mode()
 def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Transfer) -> _Results:
     first = tiles[0]
-    channels = first.image.shape[: -len(first.computed)]
-    x = transfer.empty((len(tiles), *channels, *box_shape(first.computed)))
+    x = transfer.empty((len(tiles), len(first.image), *box_shape(first.computed)))
     for target, tile in zip(x.numpy(), tiles, strict=True):
         _read(tile, target)
-    mean, std = (transfer.to_device(values) for values in _scale(model))
+    mean, std = map(transfer.to_device, model.normalisation.scale(model.layout.dimensions))
     x = transfer.to_device(x).sub_(mean).div_(std)
-    denoised, probabilities = _apply(model, x)
+    denoised, probabilities = apply_network(model, _predictor(model), x)
     found = {"denoised": denoised, "probabilities": probabilities}
     if model.method.hides_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
@@ -309,24 +308,16 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
     return _Results(tiles, found, transfer)
 
 
-def _scale(model: TrainedModel) -> torch.Tensor:
-    """Return means and standard deviations (2, [channel,] [1,] 1, 1) of the images."""
-    scale = torch.tensor(model.normalisation.channels(), dtype=torch.float32).T
-    channels = [model.layout.channels] * (model.layout.channels > 1)
-    return scale.reshape(2, *channels, *[1] * model.layout.dimensions)
-
-
 def _read(tile: _Tile, target: np.ndarray) -> None:
-    """Read ([channel,] [z,] y, x) of a tile, mirrored beyond the end of the image."""
-    sizes = tile.image.shape[-len(tile.computed) :]
+    """Read (channel, [z,] y, x) of a tile, mirrored beyond the end of the image."""
+    sizes = tile.image.shape[1:]
     spans = [
         (along.start, min(along.stop, size), max(along.stop - size, 0))
         for along, size in zip(tile.computed, sizes, strict=True)
     ]
-    found = tile.image[..., *(slice(start, stop) for start, stop, _ in spans)]
+    found = tile.image[:, *(slice(start, stop) for start, stop, _ in spans)]
     if any(missing for *_, missing in spans):
-        none = [(0, 0)] * (target.ndim - len(spans))
-        found = np.pad(found, [*none, *((0, missing) for *_, missing in spans)], mode="reflect")
+        found = np.pad(found, [(0, 0), *((0, missing) for *_, missing in spans)], mode="reflect")
     target[...] = found
     release(tile.image)
 
@@ -336,7 +327,7 @@ def _places(tile: _Tile) -> torch.Tensor:
 
     So that the mirrored copies of a hidden pixel beyond the border are hidden with it.
     """
-    sizes = tile.image.shape[-len(tile.computed) :]
+    sizes = tile.image.shape[1:]
     along = [
         torch.from_numpy(np.pad(np.arange(size), (0, max(box.stop - size, 0)), mode="reflect")[box])
         for box, size in zip(tile.computed, sizes, strict=True)
@@ -344,39 +335,53 @@ def _places(tile: _Tile) -> torch.Tensor:
     return torch.stack(torch.meshgrid(*along, indexing="ij"))
 
 
-def _apply(model: TrainedModel, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return denoised images (batch, [channel,] ...) and probabilities (batch, 3, ...) of images.
+def _predictor(model: TrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    predictor = model.predictor
+    return lambda x: predictor(channels_last(x))
 
-    Where the recipe asks for test-time augmentation, both are means over the eight orientations of
-    the square, turned back.
+
+def apply_network(
+    model: TrainedModel, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the network of a model makes of normalised images (batch, channel, [z,] y, x).
+
+    Where the recipe asks for test-time augmentation, that is the mean over the eight orientations
+    of the square, turned back.
+
+    Returns
+    -------
+    The denoised images, of the same shape, and the probabilities (batch, 3, [z,] y, x).
     """
     if not model.recipe.test_time_augmentation:
-        return _run(model, x)
+        return _run(model, network, x)
     denoised, probabilities = [], []
     for mirrored, turns in product((False, True), range(4)):
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-        for values, found in zip(_run(model, view), (denoised, probabilities), strict=True):
+        results = _run(model, network, view)
+        for values, found in zip(results, (denoised, probabilities), strict=True):
             turned = torch.rot90(values, -turns, (-2, -1))
             found.append(turned.flip(-1) if mirrored else turned)
     return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
 
 
 def _run(
-    model: TrainedModel, x: torch.Tensor, hidden: torch.Tensor | None = None
+    model: TrainedModel,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    masked: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the network makes of images of which pixels are hidden, as :func:`_apply`."""
-    shown = as_input(x, hidden, model.method.mask_channel, model.layout.dimensions)
-    denoised, logits = split_output(model.predictor(shown), model.layout.channels)
+    """Return what the network makes of images with masked pixels, as :func:`apply_network`."""
+    output = network(as_input(x, masked, model.method.mask_channel))
+    denoised, logits = split_output(output, model.layout.channels)
     return denoised, logits.softmax(dim=1)
 
 
 def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return denoised images (batch, [channel,] ...), one subset of the grid after the other.
+    """Return denoised images (batch, channel, ...), one subset of the grid after the other.
 
     ``place`` (batch, axis, ...) is where each pixel comes from, see :func:`_places`.
     """
-    method = model.method
-    several = model.layout.channels > 1
+    method, network = model.method, _predictor(model)
     denoised = torch.empty_like(x)
     n_subsets, channels = method.grid**2, model.layout.channels
     # As in training, a pixel is seen in other channels while it is hidden in one.
@@ -385,7 +390,6 @@ def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor
     for subset in range(n_subsets):
         subsets = ((subset + apart) % n_subsets).repeat(len(x))
         mask = grid_mask(place, method.grid, subsets).view(x.shape)
-        shown = [values.flatten(0, 1) if several else values for values in (x, mask)]
-        filled = fill_grid(*shown, method.masking).view(x.shape)
-        denoised = torch.where(mask, _run(model, filled, mask)[0], denoised)
+        filled = fill_grid(x.flatten(0, 1), mask.flatten(0, 1), method.masking).view(x.shape)
+        denoised = torch.where(mask, _run(model, network, filled, mask)[0], denoised)
     return denoised

@@ -1,1 +1,1 @@
-"""From a config to runs, their cost and their order; nothing here needs PyTorch."""
+"""Expand a config into runs, check them and estimate their costs; needs no PyTorch."""

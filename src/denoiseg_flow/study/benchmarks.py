@@ -1,4 +1,4 @@
-"""Run time and memory of finished jobs, as Snakemake measured them."""
+"""Read run time and memory of finished jobs, as measured by Snakemake."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from statistics import fmean
 
 
 def read_benchmark(path: str | Path) -> tuple[float, float] | None:
-    """Return seconds and peak memory (MiB) of a benchmark file, averaged over repeats.
+    """Return seconds and peak memory (MiB) in a benchmark file, averaged over repeats.
 
-    The memory is NaN where the job was too short for Snakemake to see it. None if the file is
+    Memory is NaN if the job was too short for Snakemake to measure it. Returns None if the file is
     missing or damaged.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             runs = list(csv.DictReader(file, delimiter="\t"))
-        if any(None in run.values() for run in runs):  # a row that is cut off
+        if any(None in run.values() for run in runs):  # a truncated row
             return None
         memory = [float(run["max_rss"]) for run in runs if run["max_rss"] not in ("-", "NA")]
         seconds = fmean(float(run["s"]) for run in runs)  # ValueError if there is none

@@ -1,4 +1,4 @@
-"""Check a config against its JSON schema, in sentences that a user can act on."""
+"""Check a config against its JSON schema, and turn violations into helpful errors."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,27 +13,27 @@ from jsonschema.exceptions import ValidationError
 
 from denoiseg_flow.errors import InputError, plain, shown
 
-# What names without quotes may be, such as 2024, on or 2024-01-31.
+# How YAML may read names without quotes, such as 2024, on or 2024-01-31.
 _NO_TEXT = {int: "a number", float: "a number", bool: "yes or no", date: "a date"}
 
 
 def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Raise InputError for the first thing in the config that the schema forbids."""
+    """Raise InputError for the first violation of the schema."""
     for error in Draft202012Validator(schema).iter_errors(config):
         raise InputError(_sentence(error))
 
 
 def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
-    """Turn text into the numbers that the schema wants, in place.
+    """Convert text to numbers where the schema requires numbers, in place.
 
-    Snakemake's ``--config 'grid={seeds: [1, 2]}'`` hands over everything inside braces as text,
-    and YAML reads 4e-4 as text everywhere.
+    Snakemake's ``--config 'grid={seeds: [1, 2]}'`` passes everything inside braces as text, and
+    YAML always reads 4e-4 as text.
     """
     for error in Draft202012Validator(schema).iter_errors(config):
-        # A pattern is for words that may stand instead of numbers.
+        # A pattern restricts the words that are allowed in place of a number.
         if error.validator in ("type", "pattern") and isinstance(error.instance, str):
             value = _value_of(error.instance)
-            # A number out of range is a number too: what is wrong with it is said by the check.
+            # Convert numbers out of range as well; `check` reports them.
             wanted = {"type": error.schema["type"]}
             if not isinstance(value, str) and Draft202012Validator(wanted).is_valid(value):
                 *parents, last = error.absolute_path
@@ -44,7 +44,7 @@ def read_numbers(config: dict[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def _value_of(text: str) -> Any:
-    """What the text stands for; YAML takes 4e-4 for text, because it wants 4.0e-4."""
+    """Parse a text; YAML reads 4e-4 as text, because it requires 4.0e-4."""
     for read in (yaml.safe_load, float):
         with suppress(yaml.YAMLError, ValueError):
             value = read(text)
@@ -109,7 +109,7 @@ def _sentence(error: ValidationError) -> str:
             verb = "has the name" if "propertyNames" in error.absolute_schema_path else "is"
             kind = _NO_TEXT[type(error.instance)]
             return (
-                f"{where} {verb} {error.instance}, which YAML reads as {kind}: write it in quotes"
+                f"{where} {verb} {error.instance}, which YAML reads as {kind}; write it in quotes"
             )
         case "type":
             wanted = error.validator_value

@@ -1,7 +1,7 @@
-"""What trainings and predictions cost, from the work that they do: time, memory and disk.
+"""Estimate time, memory and disk space of trainings and predictions from their operations.
 
-Constants are measurements of the benchmarks of this repository, rounded: on other machines, costs
-are others. Nothing here needs torch, so that jobs can be planned without loading it.
+The constants are rounded measurements by the benchmarks of this repository; other machines differ.
+Nothing here imports torch, so planning jobs does not have to load it.
 """
 
 import math
@@ -17,51 +17,52 @@ from denoiseg_flow.data.splitting import N_FOLDS
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
 from denoiseg_flow.study.grid import Grid, Run
 
-# On one core of an Intel Xeon, one thread, 2026-11-22: 258, 126 and 25.3 patches/s (the best
-# of two rounds, as others used the machine) of `python benchmarks/throughput.py --threads 1 --batch
-# 8` with `--sizes 2x8 2x16 --steps 60` and `--sizes 4x32 --steps 12`. Both constants together
-# explain them to within 10 %.
+# On one core of an Intel Xeon, one thread, 2026-11-22: 258, 126 and 25.3 patches/s (the best of two
+# rounds, because the machine was shared) by `python benchmarks/throughput.py --threads 1 --batch 8`
+# with `--sizes 2x8 2x16 --steps 60` and `--sizes 4x32 --steps 12`. The two constants together
+# reproduce these numbers to within 10 %.
 SECONDS_PER_GFLOP = 0.0068
-SECONDS_PER_MEGAVALUE = 0.0125  # that convolutions put out, time of the way back included
+SECONDS_PER_MEGAVALUE = 0.0125  # output of convolutions, backward pass included
 
-# The rest is processor time on the same core and day. Per megapixel: of labels by watershed, and of
-# the choice of a threshold, for which objects are made at many levels.
-START_SECONDS = 2.0  # of a process that loads PyTorch, reads images and writes results
+# All further times are processor time on the same core and day. Per megapixel: labels by watershed,
+# and the choice of a threshold, which segments at many levels.
+START_SECONDS = 2.0  # to start a process, load PyTorch, read images and write results
 LABEL_SECONDS = 0.2
 THRESHOLD_SECONDS = 1.4
-# One pass of a classical denoiser, with the middle one of its candidates, 256x256 pixels.
+# One pass of a classical denoiser over 256x256 pixels, with the middle one of its candidates.
 CLASSICAL_SECONDS = {
     "raw": 0.0, "median": 0.8, "donut_median": 1.4, "gaussian": 0.02, "nlm": 2.4, "wavelet": 0.04,
     "tv": 0.6, "bm3d": 58.0,
 }  # fmt: skip
-# For each of at most nine candidates: twice plainly, and twice with each of four subsets hidden.
+# For each of at most nine candidates: twice without masking, and twice with each of four subsets
+# of the pixels masked.
 CALIBRATION_PASSES = 9 * 10
 
-# No GPU was at hand: the time that the authors of DenoiSeg published for a step of their network
-# (depth 4, 32 filters, 128 patches of 64x64 pixels) is taken in proportion to the work of a step,
-# which takes as long as it takes to start its kernels at least.
+# Not measured: the published time of a step of the DenoiSeg network (depth 4, 32 filters, 128
+# patches of 64x64 pixels), scaled by the operations of a step. A step takes at least the time to
+# launch its kernels.
 GPU_SECONDS_PER_PAPER_STEP = 0.35
 LEAST_GPU_STEP = 0.01
 GPU_START_SECONDS = 10.0
 
 BASE_MB = 350  # of a process that has loaded PyTorch and scikit-image
-VALUE_BYTES = 17  # kept until the way back, of each value that a convolution puts out
-RESIDENT_BYTES = 2 * 2**30  # beyond that, training images lie in a file (sampling.RESIDENT_BYTES)
-# Of what holds images as a whole: classical denoisers, scores and the examination of results. One
-# image of 1024x1024 pixels is scored in 0.6 s and 80 MB.
+VALUE_BYTES = 17  # kept for the backward pass, for each value that a convolution outputs
+RESIDENT_BYTES = 2 * 2**30  # more training images are memory-mapped (patches.RESIDENT_BYTES)
+# Of jobs that hold whole images: classical denoisers, scores and checks of results. Scoring one
+# image of 1024x1024 pixels takes 0.6 s and 80 MB.
 WHOLE_BYTES, WHOLE_SECONDS = 100, 1.0  # per pixel of an image, and per megapixel
 
-# Of the tables of 10,000 runs with 50 test images and 15 scores for each: 2.8 GB.
+# The tables of 10,000 runs with 50 test images and 15 scores each take 2.8 GB.
 SCORES_BYTES = 15 * 330  # per run and test image
 
-# What jobs ask for, to be on the safe side. Snakemake itself takes 260 MB in every job. What the
-# libraries of CUDA take in main memory is an assumption.
+# Safety margins of requested resources. Snakemake itself takes 260 MB in each job. The main memory
+# of the CUDA libraries is an assumption.
 LEAST_MB, SNAKEMAKE_MB, CUDA_MB, MEMORY_FACTOR = 1000, 260, 3000, 1.3
-# A node may be half as fast as that core, and a GPU was never measured. Jobs that are killed
-# nevertheless get twice the time in their next attempt, and a training continues where it was.
+# A node may be half as fast as that core, and GPUs were not measured. Jobs killed at their time
+# limit get twice the time in the next attempt, and a training resumes where it stopped.
 LEAST_MINUTES, CORE_FACTOR, GPU_FACTOR = 30, 2, 4
 
-# As in prediction, training and fitting, which need torch.
+# Copies of constants in modules that import torch: tiled_prediction, trainer and fitting.
 TILE, TILE_VOXELS, JUDGEMENTS, VALIDATION_BATCH = 704, 5 * 2**20, 9, 32
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 8, 256
 
@@ -72,25 +73,25 @@ class Convolution(NamedTuple):
     inputs: int
     outputs: int
     side: int
-    """Of its kernel, along every axis."""
+    """Side of its kernel, along every axis."""
     level: int
-    """How often the image was halved before, along each axis."""
+    """How often the image was down-sampled before, along each axis."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What jobs take.
+    """Costs of a job.
 
     Attributes
     ----------
     core_seconds
-        On one core, without GPU.
+        Time on one core, without a GPU.
     gpu_seconds
-        On a GPU, an assumption that was not measured; None: without use for one.
+        Time on a GPU, not measured; None if the job does not use one.
     memory_mb
-        Main memory at the peak.
+        Peak of main memory.
     output_bytes
-        Of the files that stay.
+        Size of the output files.
     """
 
     core_seconds: float
@@ -99,12 +100,12 @@ class Cost:
     output_bytes: int
 
     def asked_mb(self, on_gpu: bool) -> int:
-        """The main memory that a job asks for, with a GPU or without."""
+        """Return the main memory to request, with or without a GPU."""
         cuda = CUDA_MB if on_gpu and self.gpu_seconds is not None else 0
         return max(LEAST_MB, round(MEMORY_FACTOR * self.memory_mb + SNAKEMAKE_MB + cuda))
 
     def asked_minutes(self, on_gpu: bool) -> int:
-        """The time that a job asks for, with a GPU or without."""
+        """Return the time to request, with or without a GPU."""
         seconds = CORE_FACTOR * self.core_seconds
         if on_gpu and self.gpu_seconds is not None:
             seconds = GPU_FACTOR * self.gpu_seconds
@@ -112,15 +113,15 @@ class Cost:
 
 
 def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> list[Convolution]:
-    """Return the convolutions of a network in their order, see :mod:`denoiseg_flow.networks`."""
+    """Return the convolutions of a network in order, see :mod:`denoiseg_flow.methods.networks`."""
     if network == "dncnn":
         widths = [inputs, *[filters] * 7, 4]
-        return [Convolution(*pair, side=3, level=0) for pair in pairwise(widths)]
+        return [Convolution(before, after, side=3, level=0) for before, after in pairwise(widths)]
     if network == "autoencoder":
         widths, levels = [inputs, *[filters] * 4, 4], [0, 1, 2, 1, 0]
         return [
-            Convolution(*pair, side=3, level=level)
-            for *pair, level in zip(widths[:-1], widths[1:], levels, strict=True)
+            Convolution(before, after, side=3, level=level)
+            for before, after, level in zip(widths[:-1], widths[1:], levels, strict=True)
         ]
     widths = [filters * 2**level for level in range(depth + 1)]
     found = []
@@ -139,17 +140,18 @@ def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> lis
 
 
 class Work(NamedTuple):
-    """What a network does for each pixel of its input, forth."""
+    """Operations of a network in the forward pass, per pixel of its input."""
 
     flops: float
     values: float
-    """That its convolutions put out."""
+    """Output values of its convolutions."""
     parameters: int
+    """Weights of the whole network, not per pixel."""
 
 
 @cache
 def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work:
-    """Return the work of a network on planes (2 axes) or volumes (3), of which z is not halved."""
+    """Return the work of a network in 2D (2 axes) or 3D (3 axes, z is never down-sampled)."""
     layers = convolutions(network, depth, filters, inputs)
     weights = [layer.inputs * layer.outputs * layer.side**axes for layer in layers]
     places = [4.0**-layer.level for layer in layers]
@@ -161,25 +163,26 @@ def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work
 
 
 def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
-    """Return the work of the network of a method on images of so many axes, see :func:`work`."""
+    """Return the work of the network of a method on images with ``axes`` spatial axes."""
     inputs = 2 if method.mask_channel else 1
     axes = 2 if method.planes else axes
     return work(method.network, recipe.depth, recipe.filters, inputs, axes)
 
 
 def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:
-    """Return the memory that a training takes beside its images.
+    """Return the memory of a training, without its images.
 
     Parameters
     ----------
     each
-        The work of its network.
+        Work of its network.
     patch
         Pixels of a training patch.
     batch_size
-        Patches of a step. Validation passes as many forth alone, at least ``VALIDATION_BATCH``.
+        Patches of a training step. Validation runs the forward pass for as many patches, at least
+        ``VALIDATION_BATCH``.
     recorded
-        Whether the step is a CUDA graph, which keeps its memory while validation needs its own.
+        Whether the step is a CUDA graph, which keeps its memory during validation.
     """
     validation = max(batch_size, VALIDATION_BATCH) / 3
     batch = batch_size + validation if recorded else max(batch_size, validation)
@@ -197,7 +200,7 @@ class Estimates:
     grid
         The study.
     data
-        The folder of its prepared datasets, see :func:`extent`.
+        Folder of its prepared datasets, see :func:`extent`.
     """
 
     def __init__(self, grid: Grid, data: Path) -> None:
@@ -206,21 +209,21 @@ class Estimates:
         self._costs: dict[tuple[object, ...], Cost] = {}
 
     def extent(self, dataset: str) -> Extent:
-        """Return what is known of the images of a dataset, looked up once."""
+        """Return number and size of the images of a dataset; looked up once."""
         if dataset not in self._extents:
             self._extents[dataset] = extent(self.grid.config["datasets"], dataset, self.data)
         return self._extents[dataset]
 
     def training(self, run: Run) -> Cost:
-        """Return what it costs to train a run, or to calibrate it."""
+        """Return the cost of training or calibrating a run."""
         return self._once("train", run, self._training)
 
     def prediction(self, run: Run) -> Cost:
-        """Return what it costs to predict the images of a run."""
+        """Return the cost of predicting the images of a run."""
         return self._once("predict_run", run, self._prediction)
 
     def examination(self, runs: Sequence[Run]) -> Cost:
-        """Return what it costs to look at every image with one of some trained runs, at most."""
+        """Return the cost of predicting and examining every image with the most expensive run."""
         costs = [self._once("examine", run, self._examination) for run in runs]
         on_gpu = [cost.gpu_seconds for cost in costs if cost.gpu_seconds is not None]
         return Cost(
@@ -231,18 +234,18 @@ class Estimates:
         )
 
     def handling(self, dataset: str) -> Cost:
-        """Return what it costs to go through all images of a dataset, each as a whole."""
+        """Return the cost of processing all images of a dataset, each as a whole."""
         images = self.extent(dataset)
         seconds = START_SECONDS + WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
         return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), 0)
 
     def gathering(self) -> Cost:
-        """Return what it costs to read the scores of all runs."""
+        """Return the cost of reading the scores of all runs."""
         n_images = sum(self.extent(run.dataset).n_test for run in self.grid.scored_runs)
         return Cost(START_SECONDS, None, _megabytes(SCORES_BYTES * n_images), 0)
 
     def _once(self, what: str, run: Run, estimate: Callable[[Run], Cost]) -> Cost:
-        """Return the estimate, which noise level and seed do not change."""
+        """Return the estimate, cached because it does not depend on noise level and seed."""
         key = (what, run.dataset, run.method, run.n_annotated)
         if key not in self._costs:
             self._costs[key] = estimate(run)
@@ -261,7 +264,7 @@ class Estimates:
             n_networks += 0 < run.n_annotated < images.n_test
         patch = self._patch(run)
         taught = recipe.steps - recipe.first_pseudo_step(method)
-        # Patches that pass through the network forth and back, or forth alone.
+        # Patches with forward and backward pass, and with forward pass only.
         both = recipe.steps * recipe.batch_size
         forth = recipe.epochs * recipe.validation_patches + taught * (
             recipe.batch_size - recipe.annotated_patches(method)
@@ -344,19 +347,20 @@ class Estimates:
 
     @staticmethod
     def _halo(method: Method, recipe: Recipe) -> int:
-        """Return how far a network looks, see the networks."""
+        """Return the radius of the receptive field, see the networks."""
         last = 2 ** down_samplings(method.network, recipe.depth)
         return 7 * last
 
 
 def _seconds(each: Work, pixels: float) -> float:
-    """Return the time on a core in which so many pixels pass through a network forth and back."""
+    """Return the time on one core for the forward and backward pass of so many pixels."""
     values = SECONDS_PER_MEGAVALUE * each.values * 1e-6
     return pixels * (3 * SECONDS_PER_GFLOP * each.flops * 1e-9 + values)
 
 
 def _calibration(method: Method, images: Extent) -> Cost:
-    """Return what it costs to choose the parameter of a classical denoiser."""
+    """Return the cost of choosing the parameter of a classical denoiser."""
+    assert method.classical is not None
     pixels = min(images.pixels, CALIBRATION_SIDE**2)
     passes = CALIBRATION_PASSES * method.calibrated
     n_images = min(images.n_val or images.n_test, CALIBRATION_IMAGES)
@@ -365,5 +369,5 @@ def _calibration(method: Method, images: Extent) -> Cost:
 
 
 def _megabytes(taken: float) -> int:
-    """Return the memory of a process that takes so many bytes beside what all take."""
+    """Return the memory of a process that takes so many bytes on top of ``BASE_MB``."""
     return BASE_MB + round(taken * 1e-6)

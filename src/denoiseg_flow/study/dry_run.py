@@ -1,7 +1,7 @@
-"""What Snakemake still has to do for a study: its own account of it, from a dry run.
+"""Find the pending jobs of a study in a dry run of Snakemake.
 
-The printed account is read, because Snakemake keeps its list of jobs to itself: in its API it is
-private, and a logger plugin would have to be a distribution of its own.
+The printed dry run is parsed: the list of jobs is private in Snakemake's API, and a logger plugin
+would have to be a distribution of its own.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.study.grid import Run
 
-# The rules of which there is a job for each run; their wildcards are the axes of the run.
+# Rules with one job for each run; their wildcards are the axes of the run.
 OF_RUNS = ("train", "predict_run", "score")
 
 _JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
@@ -26,12 +26,12 @@ _WILDCARDS = re.compile(r"^    wildcards: (.*)$", re.MULTILINE)
 
 
 class Pending(NamedTuple):
-    """The jobs that are left."""
+    """The pending jobs."""
 
     jobs: Counter[str]
-    """Their number, by rule."""
+    """Number of jobs by rule."""
     runs: dict[str, set[Run]]
-    """For each rule of OF_RUNS, the runs that it has to make or make anew."""
+    """Pending runs of each rule in OF_RUNS."""
 
 
 def find_pending(
@@ -41,28 +41,28 @@ def find_pending(
     config: Mapping[str, Any],
     target: str = "all",
 ) -> Pending:
-    """Ask Snakemake which jobs of a study are left, without doing any.
+    """Ask Snakemake which jobs of a study are pending, without running any.
 
-    A job whose output is unfinished, or older than what it was made from, or was made with other
-    parameters, is left. A study that runs meanwhile is not disturbed.
+    A job is pending if its output is missing or incomplete, is older than its input, or was made
+    with other parameters. A running study is not disturbed.
 
     Parameters
     ----------
     snakefile
-        That of this workflow.
+        Snakefile of this workflow.
     folders
-        Where it has its ``results``, ``logs`` and ``benchmarks``.
+        Its folders ``results``, ``logs`` and ``benchmarks``.
     triggers
-        What makes Snakemake repeat a job (``--rerun-triggers``).
+        Snakemake's ``--rerun-triggers``.
     config
         The whole config.
     target
-        The rule or file to reach.
+        Rule or file to make.
 
     Raises
     ------
     InputError
-        If Snakemake cannot plan the study; the message is its own.
+        If Snakemake cannot plan the study; quotes Snakemake's message.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.json")
@@ -82,12 +82,13 @@ def find_pending(
 
 
 def read_dry_run(text: str) -> Pending:
-    """Return the jobs that the output of a dry run announces."""
+    """Return the jobs listed in the output of a dry run."""
     jobs: Counter[str] = Counter()
     runs: dict[str, set[Run]] = {rule: set() for rule in OF_RUNS}
     for rule, details in _JOB.findall(text):
         jobs[rule] += 1
         if rule in OF_RUNS:
-            wildcards = _WILDCARDS.search(details)[1]
-            runs[rule].add(Run.of(dict(pair.split("=", 1) for pair in wildcards.split(", "))))
+            wildcards = _WILDCARDS.search(details)
+            assert wildcards, details
+            runs[rule].add(Run.of(dict(pair.split("=", 1) for pair in wildcards[1].split(", "))))
     return Pending(jobs, runs)

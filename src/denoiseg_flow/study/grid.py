@@ -37,7 +37,7 @@ class Run:
     @classmethod
     def of(cls, wildcards: Mapping[str, str]) -> "Run":
         """Return the run that the wildcards of a job describe."""
-        axes = dict(wildcards.items())
+        axes: dict[str, Any] = dict(wildcards.items())
         return cls(**axes | {"n_annotated": int(axes["n_annotated"]), "seed": int(axes["seed"])})
 
     @property
@@ -197,7 +197,7 @@ class Grid:
 
     def example_runs(self, dataset: str, noise: str) -> list[Run]:
         """Return one run per method: the first n_annotated and the first seed of the config."""
-        first = {}
+        first: dict[str, Run] = {}
         for run in self.scored_runs:
             if (run.dataset, run.noise) == (dataset, noise):
                 first.setdefault(run.method, run)

@@ -1,4 +1,4 @@
-"""What a study will take, before it runs: jobs, hours and gigabytes."""
+"""Estimate jobs, hours and gigabytes of a study before it runs."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,16 +12,17 @@ from denoiseg_flow.study.costs import Cost, Estimates
 from denoiseg_flow.study.dry_run import Pending
 from denoiseg_flow.study.grid import Grid, Run
 
-# Of every job, beside what its benchmark file measures: that Snakemake starts a process and reads
-# the workflow in it. All other jobs are counted with this alone. The default study, 123 jobs,
-# 2026-11-22, 2 cores of an Intel Xeon: 130 s of processor time beside trainings and predictions.
+# Overhead of each job that its benchmark file does not include: Snakemake starts a process and
+# reads the workflow. Jobs other than trainings and predictions count with this overhead only. The
+# default study, 123 jobs, 2026-11-22, 2 cores of an Intel Xeon: 130 s of processor time in addition
+# to trainings and predictions.
 JOB_SECONDS = 1.1
-# Per pixel of a dataset: images, masks and clean images, and each of its noise levels.
+# Per pixel of a dataset: images, masks and clean images; and each of its noise levels.
 PREPARED_BYTES, NOISY_BYTES = 6, 4
 
 
 class Line(NamedTuple):
-    """What one rule will take; hours on cores alone, or on GPUs instead."""
+    """Jobs and costs of one rule; hours on CPU cores only, or with GPUs."""
 
     rule: str
     jobs: int
@@ -32,7 +33,7 @@ class Line(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a study will take, and what one has to know about these numbers."""
+    """Costs of a study, with notes on how to read them."""
 
     lines: list[Line]
     notes: list[str]
@@ -51,13 +52,13 @@ def make_plan(
     benchmarks: Path,
     logs: Path,
 ) -> Plan:
-    """Add up what the jobs that are left will take.
+    """Add up the costs of all pending jobs.
 
     Parameters
     ----------
     benchmarks, logs
-        The workflow's folders. What finished jobs took is believed more than estimates, for all
-        runs of the same dataset and method.
+        The workflow's folders. Measurements of finished jobs replace the estimates for runs of the
+        same dataset and method.
     """
     lines, n_measured = [], 0
     for rule, estimate in (("train", estimates.training), ("predict_run", estimates.prediction)):
@@ -94,7 +95,7 @@ def _with_start(line: Line) -> Line:
 
 
 def _prepared_bytes(grid: Grid, estimates: Estimates, rule: str) -> float:
-    """Return what a rule that prepares data writes, all of its jobs together."""
+    """Return how many bytes all jobs of a rule that prepares data write."""
     axes = grid.config["grid"]
     per_pixel = {"prepare": PREPARED_BYTES, "add_noise": NOISY_BYTES * len(axes["noises"])}
     pixels = 0
@@ -109,7 +110,7 @@ def _kind(run: Run) -> tuple[str, str]:
 
 
 class _Measured(NamedTuple):
-    """Mean seconds of finished jobs of one kind on a core and on a GPU, as far as there are any."""
+    """Mean seconds of finished jobs of one kind on a core and on a GPU; None without such jobs."""
 
     core_seconds: float | None
     gpu_seconds: float | None
@@ -118,7 +119,7 @@ class _Measured(NamedTuple):
 def _measure(
     rule: str, runs: Iterable[Run], benchmarks: Path, logs: Path
 ) -> dict[tuple[str, str], _Measured]:
-    """Return what finished jobs took, by dataset and method."""
+    """Return the measured times of finished jobs, by dataset and method."""
     seconds: dict[tuple[str, str], tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for run in runs:
         benchmark, log = benchmarks / rule / f"{run.folder}.tsv", logs / run.folder / f"{rule}.log"
@@ -132,36 +133,35 @@ def _measure(
 
 
 def _corrected(cost: Cost, measured: _Measured | None) -> Cost:
-    """Return a cost with the times that were measured in place of those that were estimated."""
+    """Return a cost with measured times in place of the estimates."""
     known = {} if measured is None else measured._asdict()
     return replace(cost, **{name: value for name, value in known.items() if value is not None})
 
 
 def _notes(grid: Grid, estimates: Estimates, n_measured: int) -> list[str]:
     notes = [
-        "Core-hours: everything on processor cores, without a GPU, as fast as those of "
-        "docs/explanation/performance.md. GPU-hours: trainings and predictions on GPUs instead, an "
-        "assumption that was not measured (0.35 s for a step of the DenoiSeg paper, as published)."
+        "Core-hours: all jobs on CPU cores like those in docs/explanation/performance.md, without "
+        "a GPU. GPU-hours: trainings and predictions on GPUs instead, extrapolated from the "
+        "DenoiSeg paper (0.35 s for a training step) and not measured."
     ]
     guessed = [name for name in grid.config["grid"]["datasets"] if not estimates.extent(name).known]
     for name in guessed:
         images = estimates.extent(name)
         sides = "x".join(map(str, images.shape))
         notes.append(
-            f"How many images {name} has is not known before it is prepared: taken to be "
-            f"{images.n_images:,} of {sides} pixels, "
-            f"{images.n_test:,} of them for testing."
+            f"The size of dataset {name} is not known before it is prepared; assumed: "
+            f"{images.n_images:,} images of {sides} pixels, {images.n_test:,} of them for testing."
         )
     if n_measured:
         notes.append(
-            f"{n_measured:,} trainings and predictions are counted with the mean time of finished "
-            "ones of the same dataset and method, on the machine that these ran on."
+            f"{n_measured:,} trainings and predictions count with the mean time of finished ones "
+            "of the same dataset and method, on the machine where these ran."
         )
     return notes
 
 
 def show(plan: Plan, title: str) -> str:
-    """Return the plan as text for the screen."""
+    """Return the plan as a text table for the screen."""
     head = ("", "jobs", "finished", "core-hours", "or GPU-hours", "GB")
     rows = [head] + [
         (

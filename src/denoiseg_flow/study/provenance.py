@@ -1,4 +1,4 @@
-"""What a folder of results was made by, so that no other study goes on in it unawares."""
+"""Record the methods behind a folder of results, so that incompatible studies do not mix."""
 
 import json
 from collections.abc import Mapping
@@ -10,47 +10,46 @@ from denoiseg_flow.jobs.atomic import new_file
 from denoiseg_flow.version import __version__
 
 FORMAT = 1
-"""Raised when names or contents of files under the folder change so that they cannot be mixed."""
+"""Raised when names or contents of result files change incompatibly."""
 
 _RECORD = "study.json"
 _ELSEWHERE = "choose another folder, such as --config 'pathvars={results: results2}'"
 
 
 def check_results(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise InputError if a study cannot go on in a folder of results.
+    """Raise InputError if a study cannot continue in a folder of results.
 
     Parameters
     ----------
     folder
         The workflow's ``<results>``; it need not exist.
     methods
-        Definition of every method of the study by name, as plain values.
+        Definitions of all methods of the study by name, as plain values.
     """
     runs, record = folder / "runs", _read(folder)
     if record["format"] != FORMAT:
         age = "an older" if record["format"] < FORMAT else "a newer"
         raise InputError(
-            f"the results in {folder} were written by {age} version of the workflow, which this "
-            f"one ({__version__}) cannot continue; move them away, or {_ELSEWHERE}"
+            f"the results in {folder} were written by {age} version of the workflow, and this "
+            f"version ({__version__}) cannot continue them; move them away, or {_ELSEWHERE}"
         )
     for name, method in _plain(methods).items():
         known = record["methods"].get(name, {})
-        # Fields that only one of them has are those of another version.
+        # Fields that only one of them has belong to another version.
         other = [key for key in method if key in known and known[key] != method[key]]
         if other and any(runs.glob(f"*/*/{name}")):
-            here, there = ({key: each[key] for key in other} for each in (method, known))
+            here, there = (_in_words({key: each[key] for key in other}) for each in (method, known))
             raise InputError(
-                f"method '{name}' is defined otherwise here ({_in_words(here)}) than "
-                f"where the runs in {folder} come from ({_in_words(there)}); give it "
-                f"another name (config key 'methods.{name}'), {_ELSEWHERE}, or delete "
-                f"{runs}/*/*/{name} to train it anew"
+                f"method '{name}' has {here}, but existing runs in {folder} used {there}; rename "
+                f"the method (config key 'methods.{name}'), {_ELSEWHERE}, or delete "
+                f"{runs}/*/*/{name} to train it again"
             )
 
 
 def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write down, in ``study.json``, what :func:`check_results` looks at; arguments are the same.
+    """Write ``study.json`` for :func:`check_results`, with the same arguments.
 
-    Methods that other studies have left in the folder stay in the record.
+    Methods of earlier studies in the folder stay in the record.
     """
     with new_file(folder / _RECORD) as unfinished:
         content = {
@@ -62,7 +61,7 @@ def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Return the record, which is empty for a new folder."""
+    """Return the record, empty for a new folder."""
     path = folder / _RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -71,14 +70,14 @@ def _read(folder: Path) -> dict[str, Any]:
         return {"format": FORMAT, "methods": {}}
     except (ValueError, TypeError, KeyError):
         raise InputError(
-            f"{path} is damaged; delete {folder} to begin anew, or {_ELSEWHERE}"
+            f"{path} is damaged; delete {folder} to start over, or {_ELSEWHERE}"
         ) from None
 
 
 def _plain(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """As they are read from the record: lists instead of tuples."""
+    """Return definitions as read from the record, with lists instead of tuples."""
     return json.loads(json.dumps(methods))
 
 
 def _in_words(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in fields.items())
+    return ", ".join(f"{key} {value}" for key, value in fields.items())

@@ -1,1 +1,1 @@
-"""From images and a method to a trained model."""
+"""Train the model of a method on images."""

@@ -1,10 +1,10 @@
-"""Statistics of batch normalisation: each batch's own while weights move, fixed ones at the end.
+"""Freeze the statistics of batch normalisation for the last steps of a training.
 
-In training mode a patch is normalised by the statistics of the batch that it happens to be in, in
-prediction by running averages: two different networks. Over the few hundred small batches of a
-short training these averages are noisy, which costs denoising decibels. So the statistics are
-measured over many batches, then kept, and the last steps of a training adapt the weights to them
-("PreciseBN" and "FrozenBN" in Wu & Johnson 2021, arXiv:2105.07576).
+In training mode, patches are normalised by the statistics of their batch; in prediction, by running
+averages. These averages are noisy after the few hundred small batches of a short training, which
+costs several decibels of PSNR. Therefore the statistics are measured over many batches and then
+frozen, and the last steps of the training adapt the weights to them ("PreciseBN" and "FrozenBN" in
+Wu & Johnson 2021, arXiv:2105.07576).
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-# Batches that the statistics are measured over: their error falls to a seventh of one batch's.
+# Batches for the measurement of statistics, which reduces their error to a seventh.
 BATCHES = 50
 
 
@@ -23,14 +23,14 @@ def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d | nn.BatchNorm3d]:
 
 
 def freeze(network: nn.Module) -> None:
-    """Normalise by the kept statistics from now on, in training mode too."""
+    """Use the running statistics from now on, also in training mode."""
     for layer in batch_norms(network):
         layer.eval()
 
 
 @torch.no_grad()
 def measure(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Replace the kept statistics by their mean over batches of inputs of the network."""
+    """Replace the running statistics by their mean over batches of inputs of the network."""
     layers = batch_norms(network)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The state of a running training on disk, from which an interrupted one continues."""
+"""Save the state of a running training, from which an interrupted one resumes."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The newest state of a running training, and the one before it.
+    """The latest two states of a running training.
 
     Parameters
     ----------
     path
-        File of the newest state; the one before it lies beside it, as ``*.previous``.
+        File of the latest state; the previous one is next to it, as ``*.previous``.
     seconds
-        Shortest time between two of them.
+        Minimum time between two states.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -37,35 +37,36 @@ class Checkpoints:
         self._signal: int | None = None
 
     def beside(self, name: str) -> "Checkpoints":
-        """Return those of another training that belongs to the same job."""
+        """Return the checkpoints of another training of the same job."""
         path = self.path.with_name(f"{self.path.stem}_{name}{self.path.suffix}")
         self._others.append(Checkpoints(path, self.seconds))
         return self._others[-1]
 
     def due(self) -> bool:
-        """Return whether it is time for the next one."""
+        """Return whether it is time to save the next state."""
         return self._signal is not None or time.monotonic() - self._saved >= self.seconds
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state; at every moment there is at least one complete file."""
+        """Write a state; at any time at least one file is complete."""
         if self.path.exists():
             os.replace(self.path, self.previous)
         tensor_file.save(state, self.path)
         self._saved = time.monotonic()
         if self._signal is not None:
-            logger.warning("ended from outside: the next run continues from %s", self.path)
+            logger.warning("stopped by a signal; the next run resumes from %s", self.path)
             signal.raise_signal(self._signal)
 
     @contextmanager
     def before_the_end(self) -> Iterator[None]:
-        """When the process is told to end, let it save a state first, and end then.
+        """Save a state before the process exits on SIGTERM or SIGINT.
 
-        A scheduler says so some seconds before it kills a job whose time is up.
+        A scheduler sends a signal some seconds before it kills a job at its time limit.
         """
 
         def remember(number: int, _: object) -> None:
             self._signal = number
-            signal.signal(number, before[number])  # whoever asks twice is in a hurry
+            # A second signal exits at once.
+            signal.signal(number, before[signal.Signals(number)])
 
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         before = {number: what for number, what in before.items() if what != signal.SIG_IGN}
@@ -78,22 +79,22 @@ class Checkpoints:
                 signal.signal(number, handler)
 
     def load(self, device: torch.device, keys: Set[str]) -> dict[str, Any] | None:
-        """Return the newest state that has all ``keys``, or None; others are named in the log."""
+        """Return the latest state that has all ``keys``, or None; log any that is unusable."""
         for path in (self.path, self.previous):
             try:
                 state = tensor_file.load(path, device)
             except FileNotFoundError:
                 continue
             except ValueError as error:
-                logger.warning("%s: it is ignored", error)
+                logger.warning("%s; ignoring it", error)
                 continue
             if keys <= state.keys():
                 return state
-            logger.warning("%s is of another version of the workflow: it is ignored", path)
+            logger.warning("%s was written by another version of the workflow; ignoring it", path)
         return None
 
     def remove(self) -> None:
-        """Remove both files, what a killed process left of a third, and those of the others."""
+        """Remove all files, including unfinished ones and those of :meth:`beside`."""
         for path in (self.path, self.previous):
             remove_file(path)
         for other in self._others:

@@ -1,11 +1,11 @@
-"""A training step as one CUDA graph.
+"""Run a training step as one CUDA graph.
 
-A step of a small network is some 300 kernels of a few microseconds each, and launching them one by
-one takes longer than running them. So the kernels of a few steps are launched as usual, those of
-the next one are recorded, and every further step replays the record in a single launch.
+A step of a small network has about 300 kernels of a few microseconds each, and launching them one
+by one takes longer than running them. The kernels of the first steps are launched as usual, those
+of the next step are recorded, and all further steps replay the recording in a single launch.
 
-A record repeats what the GPU did, on the same memory, not what Python decided: numbers of Python
-that go into a kernel are fixed with it. Random generators are advanced at each replay.
+A replay repeats the operations of the GPU on the same memory, not the decisions of Python: Python
+numbers passed to kernels are fixed by the recording. Random generators advance at each replay.
 """
 
 import logging
@@ -16,15 +16,15 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-# Calls before the recording: in them cuDNN chooses its algorithms, which cannot be recorded.
+# Calls before the recording, in which cuDNN selects algorithms; this cannot be recorded.
 WARM_UP = 3
 
 
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
-    """Compute on another stream than the default one, which cannot be recorded.
+    """Compute on a separate stream, because the default stream cannot be recorded.
 
-    Nothing happens on the CPU.
+    Has no effect on a CPU.
     """
     if device.type != "cuda":
         yield
@@ -37,15 +37,15 @@ def side_stream(device: torch.device) -> Iterator[None]:
 
 
 class Replayed:
-    """A function that a GPU replays as one CUDA graph from its fourth call on.
+    """A function that is replayed as a CUDA graph from its fourth call on.
 
-    On the CPU, and where recording fails, every call calls the function.
+    On a CPU, or if recording fails, every call runs the function.
 
     Parameters
     ----------
     function
-        Works on tensors that outlive it, and neither reads a number from the GPU nor copies one
-        there. Within :func:`side_stream`.
+        Works on tensors that outlive the call, and copies no number to or from the GPU. To be
+        called within :func:`side_stream`.
     generator
         The only source of random numbers of the function.
     enabled
@@ -61,7 +61,7 @@ class Replayed:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the record: what the function does has changed."""
+        """Discard the recording, because the function has changed."""
         self._graph: torch.cuda.CUDAGraph | None = None
         self._calls = 0
 
@@ -76,7 +76,7 @@ class Replayed:
             self._calls += 1
 
     def _record(self) -> torch.cuda.CUDAGraph | None:
-        """Record one call without running it; None where that does not work."""
+        """Record one call without running it; return None if recording fails."""
         before = self.generator.clone_state()
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
@@ -87,8 +87,8 @@ class Replayed:
             raise
         except RuntimeError as error:
             logger.warning(
-                "the training step cannot be recorded as a CUDA graph (%s): "
-                "it goes on kernel by kernel, which is slower",
+                "cannot record the training step as a CUDA graph (%s); training continues without, "
+                "which is slower",
                 str(error).splitlines()[0],
             )
             self.enabled = False

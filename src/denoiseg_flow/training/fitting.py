@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ import torch
 from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.noise import standard_deviation
-from denoiseg_flow.data.store import centre_crop, middle_plane, open_channels, read_metadata
+from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, read_metadata
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
-from denoiseg_flow.models.model import AnyModel, ClassicalModel
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train, train_each_image
@@ -58,7 +58,7 @@ class RunData:
     split: pd.DataFrame
     prepared: PreparedData
     images: Path
-    level: Mapping[str, Any] | None = None
+    level: Mapping[str, Any] = field(default_factory=dict)
     init: Path | None = None
     own_subsets: Sequence[str] = ()
 
@@ -78,6 +78,7 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     :func:`~denoiseg_flow.methods.classical.calibrate`.
     """
     method = job.method
+    model: AnyModel
     files = TrainingImages.of_split(
         split=data.split,
         images=data.images,
@@ -96,6 +97,7 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     else:
         learned_from = files.train
         init = load_model(data.init, job.device) if data.init else None
+        assert init is None or isinstance(init, TrainedModel)
         model, history = train(job, files, init)
     model.origin = find_origin(files, learned_from)
     return model, history
@@ -122,7 +124,7 @@ def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]
         "pixel_size": dict(metadata.pixel_size),
         "channels": list(metadata.channels),
         # Mean and standard deviation of each channel.
-        "grey_levels": [[each.mean, each.std] for each in measure(map(open_channels, images))],
+        "grey_levels": [[each.mean, each.std] for each in measure(map(open_image, images))],
     }
 
 
@@ -135,15 +137,17 @@ def _calibrate(
     """
     method = job.method
     name, values = method.classical, method.parameter
+    assert name is not None
     sigma = standard_deviation(data.level) if method.noise_sigma == "known" else None
     if not method.calibrated:
-        model = ClassicalModel(method, job.identity, values, sigma)
+        parameter = values if isinstance(values, int | float) else None
+        model = ClassicalModel(method, job.identity, parameter, sigma)
         return model, pd.DataFrame(columns=LOSSES)
     images = images[:CALIBRATION_IMAGES]
     truth = [data.prepared.clean(path.stem) for path in images]
     table = classical.calibrate(
         name,
-        classical.candidates(name) if values is None else values,
+        values if isinstance(values, Sequence) else classical.candidates(name),
         _centres(images, method.planes),
         sigma,
         _centres(truth, method.planes) if all(path.exists() for path in truth) else None,
@@ -156,7 +160,7 @@ def _calibrate(
 def _centres(paths: Sequence[Path], planes: bool) -> Iterator[np.ndarray]:
     """Yield the centres of images, channel by channel, all with as many pixels at most."""
     for path in paths:
-        for channel in open_channels(path):
+        for channel in open_image(path):
             image = middle_plane(channel) if planes else channel
             depth = len(image) if image.ndim == 3 else 1
             yield centre_crop(image, math.isqrt(CALIBRATION_SIDE**2 // depth))

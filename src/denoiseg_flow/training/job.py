@@ -1,4 +1,4 @@
-"""What one training is told: its run, method and recipe, and where it computes."""
+"""The inputs of one training: run, method, recipe, checkpoints and device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from denoiseg_flow.training.checkpoints import Checkpoints
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A run on its way to a model.
+    """The training of one run.
 
     Attributes
     ----------
@@ -22,11 +22,11 @@ class TrainingJob:
     recipe
         None for classical denoisers.
     checkpoints
-        Where the state of the training is kept while it runs. A training that finds one there
-        continues; the caller removes them once the model is safely written.
+        Files for the state of a running training. A training resumes from a checkpoint if there is
+        one; the caller removes the checkpoints when the model has been written.
     part
-        For one of several networks that a run trains: ``{"fold": number}`` of a cross-validation,
-        or ``{"image": name}`` of a method that trains on each image alone.
+        Identifies one of several networks of a run: ``{"fold": number}`` in a cross-validation, or
+        ``{"image": name}`` for a method that trains on each image alone.
     """
 
     run: Run
@@ -37,14 +37,20 @@ class TrainingJob:
     part: Mapping[str, int | str] = field(default_factory=dict)
 
     def for_part(self, kind: str, value: int | str) -> "TrainingJob":
-        """Return the training of one of several networks, with checkpoints of its own."""
+        """Return the training of one of several networks, with separate checkpoints."""
         checkpoints = self.checkpoints.beside(f"{kind}_{value}")
         return replace(self, part={kind: value}, checkpoints=checkpoints)
 
     @property
+    def network_recipe(self) -> Recipe:
+        """The recipe of a method that trains a network."""
+        assert self.recipe is not None
+        return self.recipe
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Return dataset, noise, method, n_annotated and seed, and the part."""
-        return self.run.as_dict() | self.part
+        return {**self.run.as_dict(), **self.part}
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from torch import nn
 from denoiseg_flow.methods import masking
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.losses import consistency_loss, denoising_loss, segmentation_loss
-from denoiseg_flow.methods.networks import as_input, split_output
+from denoiseg_flow.methods.networks import as_input, channels_last, split_output
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.training.patches import Batch
 
@@ -47,7 +47,7 @@ class Objective:
         if method.denoises:
             target = batch.patches if batch.targets is None else batch.targets
             denoise = denoising_loss(denoised, target, mask)
-        if method.segments:
+        if method.segments and batch.classes is not None:
             segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
         if teacher is not None:
             unannotated = slice(recipe.annotated_patches(method), None)
@@ -73,7 +73,7 @@ class Objective:
         if method.target != "blind_spot":
             return self._as_input(patches), None
         # Noise is independent from channel to channel, and so is what is hidden of them.
-        channels = patches.flatten(0, 1) if self.layout.channels > 1 else patches
+        channels = patches.flatten(0, 1)
         if method.hides_grid:
             subsets = self._subsets(len(channels), generator, validating)
             place = batch.place.repeat_interleave(self.layout.channels, dim=0)
@@ -87,7 +87,7 @@ class Objective:
         return self._as_input(hidden, mask), mask
 
     def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        return as_input(patches, mask, self.method.mask_channel, self.layout.dimensions)
+        return channels_last(as_input(patches, mask, self.method.mask_channel))
 
     def _subsets(self, count: int, generator: torch.Generator, validating: bool) -> torch.Tensor:
         """Draw which subset of the grid is hidden in each patch."""

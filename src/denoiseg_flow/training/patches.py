@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     """Patches of images."""
 
     patches: torch.Tensor
-    """(batch, [channel,] [z,] y, x), float32, normalised."""
+    """(batch, channel, [z,] y, x), float32, normalised."""
     classes: torch.Tensor | None
     """(batch, [z,] y, x), int64, or None where no image is annotated."""
     targets: torch.Tensor | None
@@ -38,7 +38,12 @@ class Batch(NamedTuple):
 
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
-        return Batch(*(None if values is None else values[place] for values in self))
+        return Batch(
+            self.patches[place],
+            None if self.classes is None else self.classes[place],
+            None if self.targets is None else self.targets[place],
+            self.place[place],
+        )
 
 
 @dataclass
@@ -84,7 +89,7 @@ class ImageBank:
         Parameters
         ----------
         images
-            Arrays ([channel,] [z,] y, x) of any real pixel type, which may be memory-mapped.
+            Arrays (channel, [z,] y, x) of any real pixel type, which may be memory-mapped.
         classes
             For each image its class codes, in parts that follow each other in memory, or None if
             it is not annotated.
@@ -163,17 +168,14 @@ class ImageBank:
         for axis in range(place.shape[1]):
             flat = flat * self.sizes[index, axis].view(-1, *patch_axes) + place[:, axis]
         flat += self.offsets[index].view(-1, *patch_axes)
-        values = (_take(part, flat) for part in (self.pixels, self.targets))
-        patches, targets = values
+        targets = None if self.targets is None else _take(self.targets, flat)
         classes = None if self.classes is None else self.classes[flat].long()
-        return Batch(patches, classes, targets, place)
+        return Batch(_take(self.pixels, flat), classes, targets, place)
 
 
-def _take(values: torch.Tensor | None, flat: torch.Tensor) -> torch.Tensor | None:
-    """Return (batch, [channel,] ...), what lies at the places (batch, ...) of each channel."""
-    if values is None:
-        return None
-    return values[0][flat] if len(values) == 1 else values[:, flat].transpose(0, 1)
+def _take(values: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Return (batch, channel, ...): the values of each channel at the places (batch, ...)."""
+    return values[:, flat].transpose(0, 1)
 
 
 def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
@@ -195,10 +197,9 @@ def _fill(
     total = int(offsets[-1])
     values = _allocate(channels * total, torch.float32, device).view(channels, total)
     for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-        parts = image if channels > 1 else image[None]
-        if parts.size != channels * (stop - start):
+        if image.size != channels * (stop - start):
             raise ValueError(f"image of shape {image.shape} does not fit {channels} channels")
-        for channel, part in zip(values, parts, strict=True):
+        for channel, part in zip(values, image, strict=True):
             begin = int(start)
             for place in pieces(part.shape, PIECE):
                 pixels = torch.from_numpy(np.ravel(part[place]).astype(np.float32))

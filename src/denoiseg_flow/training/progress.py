@@ -1,4 +1,4 @@
-"""How far a training is: in the log of the job, and as a bar where somebody watches."""
+"""Report the progress of a training: in the log of the job, and as a bar on a terminal."""
 
 import logging
 import sys
@@ -10,16 +10,16 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts the steps of one training.
+    """Count the steps of one training.
 
     Parameters
     ----------
     name
-        What the bar is labelled with.
+        Label of the bar.
     steps, done
-        Steps of the whole training, and how many of them were done before it was interrupted.
+        Number of steps of the whole training, and of those done before it was interrupted.
     batch_size
-        Patches in a step.
+        Patches per step.
     """
 
     def __init__(self, name: str, steps: int, done: int, batch_size: int) -> None:
@@ -27,7 +27,7 @@ class Progress:
         self.step = self.first = done
         self.batch_size = batch_size
         self._started = time.monotonic()
-        # disable=None: no bar unless standard error is a terminal.
+        # disable=None: show the bar only on a terminal.
         self._bar = tqdm(
             total=steps,
             initial=done,
@@ -39,12 +39,12 @@ class Progress:
         )
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count one step."""
         self.step += 1
         self._bar.update()
 
     def report(self, loss: float, val_loss: float) -> None:
-        """Write step, losses, throughput and the time left to the log."""
+        """Log step, losses, throughput and remaining time."""
         seconds_per_step = self._seconds() / max(self.step - self.first, 1)
         self._bar.set_postfix(loss=f"{loss:.4f}")
         logger.info(
@@ -58,7 +58,7 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Remove the bar, and log what the training took."""
+        """Remove the bar and log the duration of the training."""
         self._bar.close()
         logger.info("%d steps in %.0f s", self.step - self.first, self._seconds())
 

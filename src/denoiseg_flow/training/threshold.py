@@ -1,4 +1,4 @@
-"""The threshold between foreground and background, chosen on annotated validation images."""
+"""Choose the foreground threshold on annotated validation images."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,8 @@ from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.threshold import Threshold
 
-# What is tried on the validation images. The watershed, whose objects are set apart by their seeds,
-# may fill far more of the foreground than components without joining them.
+# Candidates. The watershed separates objects by their seeds, so it can use lower thresholds than
+# components without merging objects.
 _STEPS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
 THRESHOLDS = {
     "components": _STEPS,
@@ -20,18 +20,19 @@ THRESHOLDS = {
 def choose_threshold(
     images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str
 ) -> Threshold | None:
-    """Return the threshold with the best mean average precision at IoU 0.5, see the module.
+    """Return the threshold with the best mean average precision at IoU 0.5.
 
-    Images without objects have no average precision and take no part, as in the reference
-    implementation. Without any image that takes part there is nothing to choose by: None.
+    Images without objects have no average precision and do not count, like in the reference
+    implementation. Returns None if no image counts. For ties, see
+    :mod:`~denoiseg_flow.methods.instances`.
 
     Parameters
     ----------
     images
-        Class probabilities (3, [z,] y, x) and instance labels ([z,] y, x) of every annotated
-        validation image; looked at one image at a time.
+        Class probabilities (3, [z,] y, x) and instance labels ([z,] y, x) of each annotated
+        validation image; read one image at a time.
     instances
-        ``"components"`` or ``"watershed"``, see the module.
+        ``"components"`` or ``"watershed"``.
     """
     thresholds = THRESHOLDS[instances]
     scores = [

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
@@ -204,7 +204,7 @@ class Trainer:
             }
         )
         progress.report(total, val_loss)
-        if self.recipe.schedule == "reduce_on_plateau":
+        if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(val_loss)
         if self.recipe.weights == "best" and val_loss < self.best_loss:
             self.best_loss = val_loss
@@ -310,9 +310,9 @@ def train(
         loss is not finite, or the device has too little memory.
     """
     check_subsets(job.method, images, job.run.dataset)
-    layout = find_layout(job.method, job.recipe, [*images.train, *images.val])
+    layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
     with out_of_memory_advice(job.device):
-        held_out = {}
+        held_out: dict[str, TrainedModel] = {}
         for number, fold in enumerate(images.folds, start=1):
             logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
             start = init and init.for_image(fold[0])
@@ -330,7 +330,7 @@ def _load_banks(
     job: TrainingJob, images: TrainingImages, layout: Layout
 ) -> tuple[ImageBank, ImageBank]:
     """Load the images that are trained on, and those for validation."""
-    recipe, device = job.recipe, job.device
+    recipe, device = job.network_recipe, job.device
     return (
         load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
         load_bank(images.val, images.val_masks, recipe, layout, device, images.target),
@@ -342,19 +342,19 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
 
     It is that of the models of the cross-validation as well.
     """
-    annotated = [pair for pair in zip(images.val, images.val_masks, strict=True) if pair[1]]
+    pairs = zip(images.val, images.val_masks, strict=True)
+    annotated = [(image, mask) for image, mask in pairs if mask is not None]
     probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
-    truths = (open_image(mask) for _, mask in annotated)
-    model.threshold = choose_threshold(
-        zip(probabilities, truths, strict=True), model.recipe.instances
-    )
-    for other in model.held_out.values():
-        other.threshold = model.threshold
+    truths = (open_labels(mask) for _, mask in annotated)
+    threshold = choose_threshold(zip(probabilities, truths, strict=True), model.recipe.instances)
+    assert threshold is not None  # check_subsets found an annotated object
+    for each in (model, *model.held_out.values()):
+        each.threshold = threshold
     logger.info(
         "threshold %.2f gives average precision %.3f on %d %s images",
-        model.threshold.value,
-        model.threshold.average_precision,
-        model.threshold.n_images,
+        threshold.value,
+        threshold.average_precision,
+        threshold.n_images,
         "cross-validated" if model.held_out else "validation",
     )
 
@@ -370,17 +370,16 @@ def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageMod
     The models, and the mean of their histories.
     """
     models, histories = {}, []
-    layout = find_layout(job.method, job.recipe, images)
+    recipe = job.network_recipe
+    layout = find_layout(job.method, recipe, images)
     for image in images:
         with out_of_memory_advice(job.device):
-            banks = [
-                load_bank([image], [None], job.recipe, layout, job.device) for _ in ("train", "val")
-            ]
+            banks = [load_bank([image], [None], recipe, layout, job.device) for _ in range(2)]
             part = job.for_part("image", image.stem)
             models[image.stem], history = _train_on(part, banks, layout)
         histories.append(history)
     mean = pd.concat(histories).groupby(level=0).mean().astype({"step": int})
-    return ImageModels(job.method, job.recipe, job.identity, models), mean
+    return ImageModels(job.method, recipe, job.identity, models), mean
 
 
 def _train_on(
@@ -390,7 +389,7 @@ def _train_on(
     init: TrainedModel | None = None,
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one network on the first bank, validated on the second; both are normalised."""
-    method, recipe = job.method, job.recipe
+    method, recipe = job.method, job.network_recipe
     bank, val_bank = banks
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
@@ -399,8 +398,8 @@ def _train_on(
     trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
     if init is not None:
         trainer.start_from(init.network.state_dict())
-    contents = {"classes": bank.classes, "targets": bank.targets}
-    contents = {key: values for key, values in contents.items() if values is not None}
+    own = {"classes": bank.classes, "targets": bank.targets}
+    contents = {key: values for key, values in own.items() if values is not None}
     contents |= {} if init is None else init.network.state_dict()
     fingerprint = repr(
         (as_dict(method), as_dict(recipe), job.identity, normalisation, digest(contents))

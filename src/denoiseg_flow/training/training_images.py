@@ -16,7 +16,7 @@ from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
-from denoiseg_flow.data.store import open_image
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes
@@ -57,17 +57,16 @@ class TrainingImages:
     def without(self, names: Collection[str]) -> "TrainingImages":
         """Return all but the images of these names, and without the division into parts."""
 
-        def rest(images: Sequence[Path], values: Sequence[Path | None]) -> list[Path | None]:
-            pairs = zip(images, values, strict=True)
-            return [value for image, value in pairs if image.stem not in names]
+        def rest(
+            images: Sequence[Path], masks: Sequence[Path | None]
+        ) -> tuple[list[Path], list[Path | None]]:
+            pairs = list(zip(images, masks, strict=True))
+            kept = [(image, mask) for image, mask in pairs if image.stem not in names]
+            return [image for image, _ in kept], [mask for _, mask in kept]
 
-        return TrainingImages(
-            train=rest(self.train, self.train),
-            train_masks=rest(self.train, self.train_masks),
-            val=rest(self.val, self.val),
-            val_masks=rest(self.val, self.val_masks),
-            target=self.target,
-        )
+        train, train_masks = rest(self.train, self.train_masks)
+        val, val_masks = rest(self.val, self.val_masks)
+        return TrainingImages(train, train_masks, val, val_masks, self.target)
 
     @classmethod
     def of_split(
@@ -191,7 +190,7 @@ def load_bank(
     InputError
         If an image is smaller than a training patch.
     """
-    shapes = [open_image(path).shape[-layout.dimensions :] for path in images]
+    shapes = [open_image(path).shape[1:] for path in images]
     for path, shape in zip(images, shapes, strict=True):
         if min(shape[-2:]) < recipe.patch_size:
             raise InputError(
@@ -211,7 +210,7 @@ def load_bank(
 
 def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the class codes of a mask, one part after the other."""
-    mask = open_image(path)
+    mask = open_labels(path)
     for kept in pieces(mask.shape, PIECE):
         # A class depends on the pixels beside.
         seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)
@@ -230,7 +229,7 @@ def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
         )
     if not images.val:
         raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
-    masks = (open_image(mask) for mask in images.val_masks if mask)
+    masks = (open_labels(mask) for mask in images.val_masks if mask)
     if method.segments and not any((mask > 0).any() for mask in masks):
         raise InputError(
             f"no validation image of dataset '{dataset}' has an annotated object to choose the "

@@ -88,7 +88,7 @@ def test_a_file_that_others_fetched_is_verified_and_recorded(tmp_path):
     stored.write_bytes(b"something else")
     target.unlink()
     message = refusal(download, "s3://bucket/a.zip", target, stored=stored)
-    assert message.startswith("s3://bucket/a.zip has the sha256 checksum")
+    assert message.startswith("s3://bucket/a.zip has sha256 checksum")
     assert names(target.parent) == ["a.zip.sha256"]
 
 
@@ -128,9 +128,9 @@ def test_unreachable_server(tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"
-    assert "cannot be reached" in refusal(download, url, tmp_path / "a.zip", retries=0)
+    assert "no connection to" in refusal(download, url, tmp_path / "a.zip", retries=0)
     message = refusal(download, "http://nowhere.invalid/a.zip", tmp_path / "a.zip", retries=0)
-    assert "nowhere.invalid cannot be reached" in message
+    assert "no connection to nowhere.invalid" in message
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a.zip", "a.zip", "http://"])
@@ -200,7 +200,7 @@ def test_refuses_links_and_devices(tmp_path):
 
 def test_refuses_absurd_sizes(tmp_path):
     archive = zip_of(tmp_path / "a.zip", ("a", bytes(10_000)), ("b", bytes(10_000)))
-    assert "unpacked" in refusal(unpack, archive, tmp_path / "raw", max_bytes=19_999)
+    assert "would unpack to" in refusal(unpack, archive, tmp_path / "raw", max_bytes=19_999)
     assert names(tmp_path) == ["a.zip"]
     unpack(archive, tmp_path / "raw", max_bytes=20_000)
 
@@ -209,7 +209,7 @@ def test_lying_sizes_write_no_more_than_declared(tmp_path):
     archive = zip_of(tmp_path / "a.zip", ("a", bytes(10_000)))
     lying = archive.read_bytes().replace((10_000).to_bytes(4, "little"), (9).to_bytes(4, "little"))
     archive.write_bytes(lying)
-    assert "cannot be unpacked" in refusal(unpack, archive, tmp_path / "raw", max_bytes=100)
+    assert "cannot unpack archive" in refusal(unpack, archive, tmp_path / "raw", max_bytes=100)
     assert names(tmp_path) == ["a.zip"]
 
 
@@ -328,7 +328,7 @@ def test_tar_that_goes_backwards_does_not_go_in_circles(tmp_path):
     assert "member of -1536 bytes" in refusal(unpack, path, tmp_path / "raw")
     info.pax_headers = {"size": "-1536"}
     path = plain_tar(tmp_path / "b.tar", (info, b"1" * 600))
-    assert "b.tar cannot be unpacked" in refusal(unpack, path, tmp_path / "raw")
+    assert "cannot unpack archive" in refusal(unpack, path, tmp_path / "raw")
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])

@@ -143,7 +143,7 @@ def test_the_largest_file_is_for_training():
 
 def test_files_too_few_for_all_subsets(caplog):
     split = splitting.split(stacks([20, 20]), HOW, 0)
-    assert "fewer than 3 files" in caplog.text and "scores flatter" in caplog.text
+    assert "fewer than 3 files" in caplog.text and "too optimistic" in caplog.text
     assert set(split["subset"]) == {"train", "val", "test"}
     caplog.clear()
     split = splitting.split(stacks([20, 20]), {"val": 0, "test": 0.3, "seed": 0}, 0)
@@ -312,11 +312,11 @@ def test_tables_changed_by_hand(tmp_path, old, new):
     assert old in content
     path.write_text(content.replace(old, new, 1))
     message = refusal(manifest.read, path)
-    assert str(path) in message and "changed by hand" in message
+    assert str(path) in message and "edited by hand" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\0", b"image\n", b'"', b"\x89PNG\r\n"])
 def test_tables_that_are_none(tmp_path, content):
     path = tmp_path / "manifest.tsv"
     path.write_bytes(content)
-    assert "changed by hand" in refusal(manifest.read, path)
+    assert "edited by hand" in refusal(manifest.read, path)

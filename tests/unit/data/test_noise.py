@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from denoiseg_flow.data import manifest, noise
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.study import configuration
@@ -216,13 +216,13 @@ def test_only_photons_cannot_be_negative(level):
         return
     with pytest.raises(InputError) as caught:
         draw(image, **level)
-    for words in ("image a holds", "down to -3.5", "noises.test", "add a constant"):
+    for words in ("image a holds", "minimum -3.5", "noises.test", "add a constant"):
         assert words in str(caught.value)
 
 
 def test_negative_values_are_found_in_their_file(tmp_path):
     for name, low in (("a", 0), ("b", -1)):
-        write_image(tmp_path / f"images/{name}.tif", np.array([[low, 5.5]], np.float32))
+        write_array(tmp_path / f"images/{name}.tif", np.array([[low, 5.5]], np.float32))
     level = {"kind": "poisson", "photons": 1, "seed": 0}
     prepared = with_manifest(tmp_path, "ab")
     with pytest.raises(InputError, match=r"images/b\.tif holds negative .* noises\.low"):
@@ -312,7 +312,7 @@ def test_schema_refuses_the_same_values(study, schema, key, value, words):
 def test_noise_of_an_image_depends_on_no_other_image(tmp_path):
     images = {name: np.arange(30, dtype=np.uint8).reshape(5, 6) for name in "abc"}
     for name, image in images.items():
-        write_image(tmp_path / "images" / f"{name}.tif", image)
+        write_array(tmp_path / "images" / f"{name}.tif", image)
 
     def noisy(names, level="n20", seed=0, folder="out"):
         spec = GAUSSIAN | {"seed": seed}

@@ -63,21 +63,46 @@ def test_is_no_image(name):
     ).filter(lambda plane: plane.min() != plane.max()),
     st.booleans(),
 )
-def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, compress):
+def test_round_trip_keeps_values_and_type(tmp_path_factory, plane, labels):
     path = tmp_path_factory.mktemp("images") / "sub" / "a.tif"
-    store.write_image(path, plane, compress=compress)
+    if labels:
+        store.write_labels(path, plane)
+    else:
+        store.write_image(path, plane[None])
     back = accepted(path)
     assert back.dtype == plane.dtype
     np.testing.assert_array_equal(back, plane)
-    np.testing.assert_array_equal(store.open_image(path), plane)
+    np.testing.assert_array_equal(store.open_image(path), plane[None])
+    np.testing.assert_array_equal(store.open_labels(path), plane)
 
 
-def test_uncompressed_is_memory_mapped(tmp_path):
-    store.write_image(tmp_path / "a.tif", PLANE)
+def test_images_are_memory_mapped_and_labels_compressed(tmp_path):
+    store.write_image(tmp_path / "a.tif", PLANE[None])
     assert isinstance(store.open_image(tmp_path / "a.tif"), np.memmap)
-    store.write_image(tmp_path / "z.tif", PLANE, compress=True)
+    store.write_labels(tmp_path / "z.tif", PLANE)
     assert (tmp_path / "z.tif").stat().st_size < (tmp_path / "a.tif").stat().st_size
-    np.testing.assert_array_equal(store.open_image(tmp_path / "z.tif"), PLANE)
+    np.testing.assert_array_equal(store.open_image(tmp_path / "z.tif"), PLANE[None])
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "CYX", "CZYX"])
+def test_only_in_memory_a_single_channel_has_an_axis(tmp_path, axes):
+    """Whether an image is written at once or piece by piece; z-slices are no channels."""
+    sizes = {"C": 2, "Z": 3, "Y": 20, "X": 24}
+    in_file = tuple(sizes[axis] for axis in axes)
+    in_memory = in_file if "C" in axes else (1, *in_file)
+    image = np.arange(np.prod(in_file), dtype=np.float32).reshape(in_memory)
+    store.write_image(tmp_path / "a.tif", image, Metadata(axes))
+    store.create_image(tmp_path / "b.tif", in_memory, Metadata(axes))[:] = image
+    for path in (tmp_path / "a.tif", tmp_path / "b.tif"):
+        np.testing.assert_array_equal(store.open_image(path), image)
+        np.testing.assert_array_equal(read_image(path), image.reshape(in_file))
+        assert read_metadata(path).axes == axes
+
+
+def test_an_image_has_the_channels_that_its_metadata_name(tmp_path):
+    with pytest.raises(ValueError):
+        store.write_image(tmp_path / "a.tif", np.stack([PLANE, PLANE]), Metadata("YX"))
+    assert not (tmp_path / "a.tif").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +153,7 @@ def test_refuses_colour(tmp_path):
 def test_refuses_stacks_and_several_images(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.stack([PLANE, PLANE, PLANE]), photometric="minisblack")
     message = refusal(accepted, tmp_path / "a.tif")
-    assert "a.tif" in message and "`axes`" in message and "(3, 48, 40)" in message
+    assert "a.tif" in message and "'axes'" in message and "(3, 48, 40)" in message
     with tifffile.TiffWriter(tmp_path / "b.tif") as tif:
         tif.write(PLANE)
         tif.write(PLANE[:10])
@@ -158,9 +183,9 @@ def test_refuses_damaged_files(tmp_path, keep, name):
     path = tmp_path / name
     noise = np.random.default_rng(0).integers(0, 255, (60, 50), np.uint8)
     if name == "uncompressed.tif":
-        store.write_image(path, noise)
+        store.write_image(path, noise[None])
     elif name == "deflated.tif":
-        store.write_image(path, noise, compress=True)
+        store.write_labels(path, noise)
     else:
         Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if "lzw" in name else {}))
     path.write_bytes(path.read_bytes()[:keep])
@@ -240,8 +265,8 @@ def test_one_scribbled_object_among_unpainted_pixels_is_no_binary_mask(caplog):
 def test_refuses_masks_that_annotate_nothing(mask, values):
     message = refusal(validation.check_mask, np.array(mask), "m.tif", **values)
     assert message == (
-        "mask m.tif annotates no pixel, all of them are to be ignored: annotate some, or remove "
-        "the file, so that its image counts as not annotated"
+        "mask m.tif annotates no pixel, because all are to be ignored; annotate some, or remove "
+        "the file if its image is not annotated"
     )
 
 
@@ -255,9 +280,9 @@ def test_pair_of_different_shapes():
 
 def test_pixel_size(tmp_path):
     path = tmp_path / "a.tif"
-    store.write_image(path, PLANE, Metadata("YX", {"Y": 0.5, "X": 0.25}))
+    store.write_array(path, PLANE, Metadata("YX", {"Y": 0.5, "X": 0.25}))
     assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
-    store.write_image(path, PLANE)
+    store.write_array(path, PLANE)
     assert read_metadata(path).spacing() is None
     tifffile.imwrite(path, PLANE, imagej=True, resolution=(4, 2), metadata={"unit": "um"})
     assert read_metadata(path).spacing() == pytest.approx((0.5, 0.25))
@@ -287,7 +312,7 @@ def test_bands_are_the_image(tmp_path, shape, dtype):
     bands = (plane[top : top + rows] for plane in planes for top in range(0, shape[-2], rows))
     metadata = Metadata("ZYX"[-len(shape) :], {"Y": 0.5, "X": 0.25})
     store.write_bands(path, bands, shape, dtype, metadata)
-    found = store.open_image(path)
+    found = store.open_labels(path)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, image)
     assert read_metadata(path) == replace(metadata, pixel_size=pytest.approx({"Y": 0.5, "X": 0.25}))

@@ -15,7 +15,7 @@ from PIL import Image
 from denoiseg_flow import __version__, cli
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.regions import Reading
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import torchscript
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.model_card import citations, readme, tags
@@ -38,7 +38,7 @@ def folder(tmp_path, make_model, make_blobs, monkeypatch):
     """A model and an image, which is smaller than the test image along one axis."""
     monkeypatch.setattr(torchscript, "TEST_SIDES", {2: (40, 40), 3: (1, 40, 40)})
     save_model(make_model(), tmp_path / "model.pt")
-    write_image(tmp_path / "image.tif", make_blobs(64, 0)[0][:, :32])
+    write_array(tmp_path / "image.tif", make_blobs(64, 0)[0][:, :32])
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def stack(folder):
         image = np.random.default_rng(0).integers(50, 500, shape).astype(np.uint16)
         known = {axis: length for axis, length in size.items() if axis in axes}
         metadata = Metadata(axes, known, channels if "C" in axes else ())
-        write_image(folder / "image.tif", image, metadata)
+        write_array(folder / "image.tif", image, metadata)
         return image
 
     return write
@@ -176,7 +176,7 @@ def test_planes_by_themselves(folder, volumes, stack):
     assert told["inputs"][0]["axes"][2]["size"] == {"min": 1, "step": 1}
     assert "halo" not in told["outputs"][0]["axes"][2]
     assert arrays["noisy"].shape == (1, 2, 2, 40, 40)
-    assert "looked at by itself by `denoiseg`" in (folder / "package/README.md").read_text()
+    assert "processed separately by `denoiseg`" in (folder / "package/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,9 @@ def test_only_what_the_method_yields(folder, make_model, method, missing):
     "changes, sentence",
     [
         ({"instances": "components"}, "ndimage.label(probabilities[1] > 0.35)"),
-        ({"instances": "watershed"}, "By a watershed"),
-        ({"preserve_mean": True}, "shifts each denoised image as a whole"),
-        ({"test_time_augmentation": True}, "means over the eight orientations"),
+        ({"instances": "watershed"}, "found by a watershed"),
+        ({"preserve_mean": True}, "shifts each channel of a denoised image"),
+        ({"test_time_augmentation": True}, "means over eight orientations"),
     ],
 )
 def test_readme_follows_the_recipe(make_model, changes, sentence):
@@ -266,7 +266,7 @@ def test_readme_of_volumes(volumes):
     model = volumes()
     text = readme("Nuclei", [model], Metadata("CZYX", SIZE, ("DAPI", "GFP")))
     for words in (
-        "volumes of 2 channels",
+        "volumes with 2 channels",
         "batch, channel, z, y, x.",
         "DAPI (mean 100, standard deviation 25), GFP (mean 300, standard deviation 50)",
         "voxels of the test image measure 0.7 x 0.1 x 0.3 micrometres (z, y, x)",
@@ -307,12 +307,12 @@ def refusal(folder, capsys, *options, package="package.zip", image="image.tif"):
 @pytest.mark.parametrize(
     "options, files, message",
     [
-        ([], {"package": "package.tar"}, "must end in .zip: call it package.zip"),
+        ([], {"package": "package.tar"}, "must end in .zip; name it package.zip"),
         ([], {"image": "nothing.tif"}, "nothing.tif does not exist or is not a file"),
-        ([], {"image": "model.pt"}, "model.pt cannot be read, it seems damaged"),
+        ([], {"image": "model.pt"}, "model.pt, it seems damaged"),
         (["--title", "Nuclei/2"], {}, "title 'Nuclei/2' must have 5 to 128 characters"),
         (["--author", "A/B"], {}, "author 'A/B' must be a name without slashes"),
-        (["--license", "free"], {}, "licence 'free' is no SPDX identifier: write one such as"),
+        (["--license", "free"], {}, "licence 'free' is not an SPDX identifier; write one such as"),
     ],
 )
 def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
@@ -322,10 +322,10 @@ def test_mistakes_end_in_a_sentence(folder, capsys, options, files, message):
 @pytest.mark.parametrize(
     "layout, axes, options, message",
     [
-        ({}, "CYX", [], "is a plane, but the model is for volumes: give a z-stack, or name"),
-        ({}, "ZYX", [], "with 1 channel(s), but the model is for 2: give an image"),
-        ({}, "CZYX", ["--channel", "0"], "of the same channels, and leave --channel out"),
-        ({"channels": 1}, "CZYX", [], "(or --channel) to choose one"),
+        ({}, "CYX", [], "is a plane, but the model is for volumes; give a z-stack, or name"),
+        ({}, "ZYX", [], "with 1 channel(s), but the model is for 2; give an image"),
+        ({}, "CZYX", ["--channel", "0"], "with the same channels, and leave --channel out"),
+        ({"channels": 1}, "CZYX", [], "(or --channel), or write"),
         ({"channels": 1}, "CZYX", ["--channel", "all"], "and choose one by --channel"),
         ({"channels": 1}, "CZYX", ["--channel", "RFP"], "has no channel 'RFP'"),
         ({"channels": 1}, "CZYX", ["--axes", "ZYX"], "has fewer letters"),
@@ -371,10 +371,10 @@ def test_models_without_one_network_are_refused(folder, make_model, sequential, 
 
 def test_intensities_that_hardly_vary_are_refused(folder, make_model, capsys):
     model = make_model()
-    model.normalisation = Normalisation(1e-4, 2e-5)
+    model.normalisation = Normalisation((1e-4,), (2e-5,))
     save_model(model, folder / "model.pt")
     message = refusal(folder, capsys)
-    assert "vary by 2.0e-05 only" in message and "multiply the images by 100000 and" in message
+    assert "is only 2.0e-05" in message and "multiply the images by 100000 and" in message
 
 
 def test_missing_extra(folder, capsys, monkeypatch):
@@ -383,11 +383,11 @@ def test_missing_extra(folder, capsys, monkeypatch):
 
 
 def test_a_wrong_network_is_never_written(folder, make_model, monkeypatch):
-    wrong = replace(make_model(), normalisation=Normalisation(100.0, 26.0))
+    wrong = replace(make_model(), normalisation=Normalisation((100.0,), (26.0,)))
     predict_tiles = torchscript.predict_tiles
     monkeypatch.setattr(torchscript, "predict_tiles", lambda _, image: predict_tiles(wrong, image))
     (folder / "package.zip").write_bytes(b"the one before")
-    with pytest.raises(RuntimeError, match="other denoised than the model"):
+    with pytest.raises(RuntimeError, match="differ in their denoised output"):
         export(folder)
     assert (folder / "package.zip").read_bytes() == b"the one before"
     assert {path.name for path in folder.iterdir()} == {"image.tif", "model.pt", "package.zip"}

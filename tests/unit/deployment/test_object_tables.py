@@ -117,7 +117,7 @@ def test_images_of_earlier_calls_stay_but_count_only_if_done_by_the_same_model(o
     assert [name for name, entry in entries.items() if not entry.failed] == ["a", "d"]
     assert (out / "objects.csv").read_text().count("\n") == 4
     # What is there of the others remains known.
-    assert "by another model" in entries["b"].failed and "deleted" in entries["c"].failed
+    assert "with another model" in entries["b"].failed and "deleted" in entries["c"].failed
     assert entries.keys() == set("abcd")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
@@ -22,7 +22,7 @@ from denoiseg_flow.models.model import ClassicalModel
 from denoiseg_flow.models.model_file import save_model
 
 FIX = (
-    ": move it away, or choose another folder for the results ('--out', or 'predict: {name: ...}' "
+    "; move it away, or choose another folder for the results ('--out', or 'predict: {name: ...}' "
     "in the config)"
 )
 # Works in a folder until it is told to end.
@@ -49,7 +49,7 @@ def images(here, make_blobs):
     for day in (1, 2):
         for number, name in enumerate("ab"):
             image = make_blobs(32, 10 * day + number)[0].clip(0, 255).astype(np.uint8)
-            write_image(here / f"day{day}/images/{name}.tif", image)
+            write_array(here / f"day{day}/images/{name}.tif", image)
     return here
 
 
@@ -96,7 +96,7 @@ def test_a_file_of_the_user_is_left_alone(images, model, name, link):
     path.parent.mkdir(parents=True)
     path.symlink_to("nowhere") if link else path.write_text("painted by hand")
     assert refusal(model, "day1/images") == (
-        f"out/{name} would be written over, but is not among the results that out/images.tsv lists"
+        f"out/{name} would be overwritten, but is not among the results that out/images.tsv lists"
     )
     assert [each for each in (images / "out").rglob("*") if not each.is_dir()] == [path]
     path.unlink()
@@ -109,7 +109,7 @@ def test_a_table_of_the_user_is_left_alone(images, model, denoiser, name):
     (images / "out" / name).write_text("mine")
     for file in (denoiser, model):
         assert refusal(file, "day1/images") == (
-            f"out/{name} would be written over, but no earlier call made it"
+            f"out/{name} would be overwritten, but no earlier call wrote it"
         )
     assert state(images / "out") == {images / "out" / name: b"mine"}
 
@@ -129,7 +129,7 @@ def test_labels_of_the_user_beside_what_a_denoiser_made(images, model, denoiser)
     path.parent.mkdir()
     path.write_text("painted by hand")
     predict_all(denoiser, "day1/images")
-    assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
+    assert "out/labels/a.tif would be overwritten" in refusal(model, "day1/images")
     assert path.read_text() == "painted by hand"
 
 
@@ -138,7 +138,7 @@ def test_labels_of_the_user_for_an_image_that_failed(images, model):
     with pytest.raises(InputError, match="1 of 2 images could not be predicted"):
         predict_all(model, "day1/images")
     (images / "out/labels/b.tif").write_text("painted by hand")
-    assert "out/labels/b.tif would be written over" in refusal(model, "day1/images")
+    assert "out/labels/b.tif would be overwritten" in refusal(model, "day1/images")
     assert (images / "out/labels/b.tif").read_text() == "painted by hand"
 
 
@@ -147,20 +147,20 @@ def test_labels_of_the_user_in_the_place_of_those_that_were_deleted(images, mode
     (images / "out/labels/a.tif").unlink()
     predict_all(denoiser, "day1/images")
     (images / "out/labels/a.tif").write_text("painted by hand")
-    assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
+    assert "out/labels/a.tif would be overwritten" in refusal(model, "day1/images")
 
 
 def test_the_other_form_of_images_counts_by_itself(images, model):
     predict_all(model, "day1/images", form="ome.zarr")
     (images / "out/labels/a.tif").write_text("painted by hand")
-    assert "out/labels/a.tif would be written over" in refusal(model, "day1/images")
+    assert "out/labels/a.tif would be overwritten" in refusal(model, "day1/images")
 
 
 def test_results_of_another_folder(images, model):
     predict_all(model, "day1/images")
     before = state(images / "out")
     assert refusal(model, "day2/images") == (
-        "out/denoised/a.tif would be written over, but is the result of day1/images/a.tif, not of "
+        "out/denoised/a.tif would be overwritten, but is the result of day1/images/a.tif, not of "
         "day2/images/a.tif"
     )
     assert state(images / "out") == before
@@ -169,7 +169,7 @@ def test_results_of_another_folder(images, model):
 def test_the_images_themselves(images, model):
     shutil.copytree("day1/images", "out/denoised")
     before = state(images / "out")
-    message = "out/denoised/a.tif would be written over, but is one of the images to predict"
+    message = "out/denoised/a.tif would be overwritten, but is one of the images to predict"
     assert refusal(model, "out/denoised") == message
     for name in "ab":
         Record(images / "out").add(
@@ -203,7 +203,7 @@ def test_other_models_one_after_the_other(images, model, denoiser):
     predict_all(model, "day1/images")
     predict_all(denoiser, "day1/images/a.tif")
     entries = Record(images / "out").read()
-    assert not entries["a"].failed and "by another model" in entries["b"].failed
+    assert not entries["a"].failed and "with another model" in entries["b"].failed
     assert not (images / "out/objects.csv").exists()
     predict_all(denoiser, "day1/images/b.tif")
     predict_all(model, "day1/images")
@@ -229,7 +229,7 @@ def test_the_record_of_an_older_version(images, model):
 def test_a_file_in_the_place_of_the_folder(images, model):
     (images / "out").write_text("mine")
     for out in ("out", "out/deeper"):
-        with pytest.raises(InputError, match=f"^{out} is or lies in a file, not a folder: "):
+        with pytest.raises(InputError, match=f"^{out} is a file or lies below one; "):
             predict_all(model, "day1/images", out)
     assert (images / "out").read_text() == "mine"
 
@@ -264,7 +264,7 @@ def test_results_of_two_folders_are_not_mixed(images):
     with pytest.raises(InputError) as caught:
         check_source(images / "day2/images", images / "out")
     assert str(caught.value) == (
-        f"{images}/out has the results of images from {images}/day1/images, such as c, not from "
+        f"{images}/out has results of images from {images}/day1/images (such as c), not from "
         f"{images}/day2/images{FIX}"
     )
 

@@ -12,7 +12,7 @@ from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.files.reader import open_image_file, read_image
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import read_metadata, write_image
+from denoiseg_flow.data.store import read_metadata, write_array
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
@@ -57,7 +57,7 @@ def model_of(tmp_path, make_model):
 
 def write(folder, name, image, axes, **known):
     metadata = Metadata(axes, {axis: SIZE[axis] for axis in axes if axis in SIZE}, **known)
-    write_image(folder / name, image, metadata)
+    write_array(folder / name, image, metadata)
     return metadata
 
 
@@ -82,7 +82,7 @@ def refusal(*arguments, **how):
 
 def alone(model, image, folder, axes="YX"):
     """What the workflow makes of one of the images in a file."""
-    write_image(folder / "alone" / "a.tif", image, Metadata(axes))
+    write_array(folder / "alone" / "a.tif", image, Metadata(axes))
     predict_file(model, folder / "alone" / "a.tif", folder / "alone", False)
     return read_image(folder / "alone/denoised/a.tif"), read_image(folder / "alone/labels/a.tif")
 
@@ -139,8 +139,8 @@ def test_volumes(model_of, draw, tmp_path):
     metadata = write(tmp_path / "in", "a.tif", volume, "ZYX")
     out = predict_all(file, tmp_path / "in")
     denoised, labels = (read_image(out / kind / "a.tif") for kind in ("denoised", "labels"))
-    (tile,) = predict_tiles(model, volume)
-    np.testing.assert_array_equal(denoised, tile.denoised)
+    (tile,) = predict_tiles(model, volume[None])
+    np.testing.assert_array_equal(denoised, tile.denoised[0])
     np.testing.assert_array_equal(labels, alone(model, volume, tmp_path, "ZYX")[1])
     table = check_objects(out, "a", labels)
     assert table["volume_um3"].to_numpy() == pytest.approx(table["volume"].to_numpy() * 0.25)
@@ -210,7 +210,7 @@ def test_axes_that_the_user_tells(model_of, draw, tmp_path):
     _, file = model_of()
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in/a.tif", draw(3), photometric="minisblack")
-    assert "write `axes`" in refusal(file, tmp_path / "in")
+    assert "write 'axes'" in refusal(file, tmp_path / "in")
     assert "fewer letters" in refusal(file, tmp_path / "in", axes="YX")
     out = predict_all(file, tmp_path / "in", axes="TYX")
     assert read_metadata(out / "denoised/a.tif").axes == "TYX"
@@ -284,7 +284,7 @@ def test_pixels_of_another_size_are_a_warning(model_of, draw, tmp_path, caplog):
     save_model(model, file)
     write(tmp_path / "in", "a.tif", draw(), "YX")
     predict_all(file, tmp_path / "in")
-    assert "0.25 micrometres from pixel to pixel along X" in caplog.text
+    assert "0.25 micrometres along X" in caplog.text
     caplog.clear()
     predict_all(file, tmp_path / "in", pixel_size=(0.55, 0.45))
     assert "micrometres" not in caplog.text

@@ -13,7 +13,7 @@ from PIL import Image
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import read_metadata, write_image
+from denoiseg_flow.data.store import read_metadata, write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Record, shard
@@ -37,7 +37,7 @@ def images(tmp_path, make_blobs):
     for number, name in enumerate(("a", "b")):
         image = make_blobs(48, number)[0].clip(0, 255).astype(np.uint8)
         metadata = Metadata("YX", {"Y": 0.5, "X": 0.25} if name == "b" else {})
-        write_image(folder / f"{name}.tif", image, metadata)
+        write_array(folder / f"{name}.tif", image, metadata)
     Image.fromarray(make_blobs(32, 2)[0].clip(0, 255).astype(np.uint8)).save(folder / "c.png")
     return folder
 
@@ -125,7 +125,7 @@ def test_images_of_another_number_of_channels(file, images, tmp_path):
     assert message.startswith("2 of 5 images could not be predicted (")
     failed = record(tmp_path / "out")["failed"]
     assert "rgb.tif is a colour image" in failed["rgb"]
-    assert "two.tif has 3 dimensions" in failed["two"]
+    assert "two.tif has 3 axes" in failed["two"]
     assert (failed[["a", "b", "c"]] == "").all()
 
 
@@ -190,8 +190,9 @@ def test_a_file_that_fails_is_named_and_the_others_are_done(file, images, tmp_pa
     (images / "b.tif").write_bytes(b"damaged")
     message = refusal(file, images, out)
     assert message == (
-        f"1 of 3 images could not be predicted ({images / 'b.tif'}); {out / 'images.tsv'} says "
-        "why. Correct or remove these files and run the same command again: the others are done"
+        f"1 of 3 images could not be predicted ({images / 'b.tif'}); see "
+        f"{out / 'images.tsv'} for the reasons, correct or remove these files, and run the same "
+        "command again (the others are done)"
     )
     assert predicted == ["a", "c"]
     assert "damaged or incomplete" in record(out).loc["b", "failed"]
@@ -213,13 +214,13 @@ def test_a_link_to_nowhere_is_an_image_that_fails(file, images, tmp_path):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (ImportError("no codec"), "cannot be predicted (ImportError: no codec)"),
+        (ImportError("no codec"), "(ImportError: no codec)"),
         (OSError(5, "Input/output error"), "(OSError: [Errno 5] Input/output error)"),
         (OSError(36, "", "o.tif"), "cannot use o.tif: the name is too long with the suffixes"),
-        (ZeroDivisionError("one\ntwo"), "cannot be predicted (ZeroDivisionError: one)"),
-        (MemoryError(), "needs more memory than is free: run fewer jobs at once"),
-        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free: run fewer jobs at once"),
-        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free: run fewer"),
+        (ZeroDivisionError("one\ntwo"), "(ZeroDivisionError: one)"),
+        (MemoryError(), "needs more memory than is free; run fewer jobs at once"),
+        (torch.OutOfMemoryError("CUDA"), "needs more memory than is free; run fewer jobs at once"),
+        (RuntimeError("can't allocate memory: 12"), "needs more memory than is free; run fewer"),
         (InputError("a tile does not fit"), "b.tif: a tile does not fit"),
     ],
     ids=repr,
@@ -269,7 +270,7 @@ def test_images_of_one_bit(file, images, tmp_path):
     Image.fromarray(bits).save(images / "c.png")
     with create_ome_zarr(images / "d.ome.zarr", bits.shape, bits.dtype, Metadata("YX")) as zarr:
         zarr[0:40, 0:40] = bits
-    write_image(images / "b.tif", bits.astype(np.uint8))
+    write_array(images / "b.tif", bits.astype(np.uint8))
     out = tmp_path / "out"
     predict_all(file, images, out)
     for kind in ("labels", "denoised"):
@@ -305,7 +306,7 @@ def test_names_too_long_for_the_results(file, images, tmp_path):
 @pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0), (1, 1e9), (257, 0)])
 def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, offset):
     image = tifffile.imread(images / "b.tif") * np.float64(scale) + offset
-    write_image(images / "b.tif", image.astype(np.float32))
+    write_array(images / "b.tif", image.astype(np.float32))
     out = tmp_path / "out"
     predict_all(file, images, out)
     warned = record(out)["warned"]
@@ -369,7 +370,7 @@ def test_a_damaged_table_is_noticed_and_made_again(file, images, tmp_path, predi
     table = out / "objects/a.csv"
     table.write_bytes(table.read_bytes()[:-1])
     assert "1 of 3 images could not be predicted" in refusal(file, images, out)
-    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; the same")
+    assert record(out)["failed"]["a"].startswith(f"{table} was damaged or deleted; run the same")
     predicted.clear()
     predict_all(file, images, out)
     assert predicted == ["a"]
@@ -400,7 +401,7 @@ def test_jobs_of_chunks_make_what_one_makes(file, images, tmp_path, predicted):
     assert len(chunks) == 3
     for chunk in chunks[:2]:
         predict_images(file, chunk, out)
-    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    write_array(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predicted.clear()
     chunks = divide(find_images([images]), 4)
     assert len(chunks) == 2
@@ -424,7 +425,7 @@ def test_constant_and_empty_images_have_no_objects(images, tmp_path, make_model)
     model = make_model()
     model.threshold = type(model.threshold)(1.0, 0.5, 1)
     save_model(model, tmp_path / "model.pt")
-    write_image(images / "d.tif", np.full((20, 20), 7, np.uint16))
+    write_array(images / "d.tif", np.full((20, 20), 7, np.uint16))
     predict_all(tmp_path / "model.pt", images, tmp_path / "out")
     assert set(record(tmp_path / "out")["objects"]) == {0}
     assert len(pd.read_csv(tmp_path / "out/objects.csv")) == 0

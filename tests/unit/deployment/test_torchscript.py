@@ -78,16 +78,11 @@ def recorded(models, path):
     return torch.jit.load(path)
 
 
-def squeezed(image):
-    """The image as the models read it: without an axis for a single channel."""
-    return image if len(image) > 1 else image[0]
-
-
 def run(network, models, image):
     """The outputs (channel, [z,] y, x) of a recorded network, by name."""
-    x = models[0].normalisation.apply(squeezed(image)).reshape(1, *image.shape)
+    mean, std = models[0].normalisation.scale(models[0].layout.dimensions)
     with torch.no_grad():
-        results = network(torch.from_numpy(x))
+        results = network((torch.from_numpy(image)[None] - mean) / std)
     results = results if isinstance(results, tuple) else (results,)
     return dict(zip(outputs_of(models), (one[0].numpy() for one in results), strict=True))
 
@@ -98,7 +93,7 @@ def tiled(models, image):
         denoised = np.empty(image.shape)
         probabilities = np.empty((3, *image.shape[1:]))
         tile = [40] * model.layout.dimensions
-        for one in predict_tiles(model, squeezed(image), tile=tile):
+        for one in predict_tiles(model, image, tile=tile):
             denoised[:, *one.place] = one.denoised
             probabilities[:, *one.place] = one.probabilities
         image = denoised
@@ -191,15 +186,15 @@ def test_no_step_is_bound_to_a_device(model_of, tmp_path, network, kind):
 
 def test_a_difference_is_noticed(make_model, tmp_path, monkeypatch):
     model = make_model()
-    wrong = replace(model, normalisation=Normalisation(100.0, 26.0))
+    wrong = replace(model, normalisation=Normalisation((100.0,), (26.0,)))
     monkeypatch.setattr(torchscript, "predict_tiles", lambda _, image: predict_tiles(wrong, image))
-    with pytest.raises(RuntimeError, match="yields other denoised than the model"):
+    with pytest.raises(RuntimeError, match="differ in their denoised output"):
         record_network([model], draw([model]), tmp_path / "weights.pt")
 
 
 def test_large_intensities_that_vary_little(make_model, tmp_path):
     model = make_model()
-    model.normalisation = Normalisation(60000.0, 1.0)
+    model.normalisation = Normalisation((60000.0,), (1.0,))
     noisy = 60000 + draw([model]) / 100
     record_network([model], noisy, tmp_path / "weights.pt")
 

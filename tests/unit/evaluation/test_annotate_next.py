@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import annotate_next
 from denoiseg_flow.evaluation.annotate_next import (
     FEWEST,
@@ -54,11 +54,11 @@ def looks(monkeypatch, tmp_path):
 
     def make(values, uncertainty):
         for name, value in values.items():
-            write_image(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
+            write_array(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
         told = {value: uncertainty.get(name, 0.0) for name, value in values.items()}
 
         def look(_, image):
-            value = float(image[0, 0])
+            value = float(image[0, 0, 0])
             return told[value], np.array([value])
 
         monkeypatch.setattr(annotate_next, "uncertainty_and_features", look)
@@ -93,7 +93,7 @@ def test_few_images_are_all_listed_and_many_are_not(looks, monkeypatch):
 
 def test_what_a_network_thinks(make_model, make_blobs):
     model = make_model()
-    image, _ = make_blobs(64, 0)
+    image = make_blobs(64, 0)[0][None]
     uncertainty, features = uncertainty_and_features(model, image)
     assert 0 < uncertainty < math.log2(3)
     assert features.shape == (2 * 2,)  # mean and spread of two filters

@@ -8,7 +8,7 @@ import pytest
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import data_quality
 from denoiseg_flow.evaluation.data_quality import check_dataset
 from denoiseg_flow.evaluation.noise_structure import CENTRE
@@ -32,9 +32,9 @@ class Study:
     def check(self):
         names = list(self.images)
         for name in names:
-            write_image(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
+            write_array(self.folder / "noisy" / f"{name}.tif", self.images[name].astype("f4"))
         for name, mask in self.masks.items():
-            write_image(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
+            write_array(self.folder / "prepared/masks" / f"{name}.tif", mask.astype(np.int32))
         dtypes = [str(self.images[name].dtype) for name in names]
         table = pd.DataFrame({"image": names, "dtype": dtypes})
         table = table.reindex(columns=list(manifest.MANIFEST_COLUMNS), fill_value=0)

@@ -6,7 +6,7 @@ import pytest
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.simulated.simulator import simulate
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation.noise_structure import REACH, noise_of_files, noise_structure
 
 WHITE = {"kind": "gaussian", "sigma": 10}
@@ -98,7 +98,7 @@ def test_noise_of_files_is_that_of_one_plane(axes, tmp_path):
     """The middle one of volumes, and that of the first channel."""
     shape = tuple({"C": 2, "Z": 5, "Y": 60, "X": 70}[axis] for axis in axes)
     image = np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
-    write_image(tmp_path / "a.tif", image, Metadata(axes))
+    write_array(tmp_path / "a.tif", image, Metadata(axes))
     place = tuple({"C": 0, "Z": 2}[axis] for axis in axes[:-2])
     found, expected = noise_of_files([tmp_path / "a.tif"]), noise_structure([image[place]])
     assert (found.kind, found.struct_mask) == (expected.kind, expected.struct_mask)

@@ -9,7 +9,7 @@ import pytest
 from refusals import refusal
 
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.store import open_image, read_metadata, write_image
+from denoiseg_flow.data.store import open_labels, read_metadata, write_array
 from denoiseg_flow.jobs import checksums
 
 IMAGE = np.arange(400, dtype=np.float32).reshape(20, 20)
@@ -20,7 +20,7 @@ def folder(tmp_path):
     """A folder of two images and a table, with its checksums."""
     folder = tmp_path / "prepared"
     for name in ("a", "b c"):
-        write_image(folder / "images" / f"{name}.tif", IMAGE)
+        write_array(folder / "images" / f"{name}.tif", IMAGE)
     (folder / "manifest.tsv").write_text("image\na\nb c\n")
     checksums.write(folder)
     return folder
@@ -35,7 +35,7 @@ def flip(path, place):
 def test_good_files_pass(folder):
     for name in ("a", "b c"):
         path = folder / "images" / f"{name}.tif"
-        assert np.array_equal(open_image(path), IMAGE)
+        assert np.array_equal(open_labels(path), IMAGE)
         assert read_metadata(path).axes == "YX"
     checksums.verify(folder / "manifest.tsv")
 
@@ -44,12 +44,12 @@ def test_good_files_pass(folder):
 def test_one_bit(folder, place):
     path = folder / "images/b c.tif"
     flip(path, place)
-    for read in (open_image, read_metadata):
+    for read in (open_labels, read_metadata):
         message = refusal(read, path)
         assert message == (
             f"{path} is damaged (wrong checksum): delete {folder} and run the workflow again"
         )
-    assert np.array_equal(open_image(folder / "images/a.tif"), IMAGE), "the others are good"
+    assert np.array_equal(open_labels(folder / "images/a.tif"), IMAGE), "the others are good"
 
 
 # An archive may hold files of any depth and name; what no reader takes is left out.
@@ -84,15 +84,15 @@ def test_files_without_a_checksum_are_not_read(tmp_path, monkeypatch):
 
 def test_damage_after_the_first_look(folder):
     path = folder / "images/a.tif"
-    open_image(path)
+    open_labels(path)
     flip(path, -1)
-    refusal(open_image, path)
+    refusal(open_labels, path)
 
 
 def test_lost_file(folder):
     (folder / "images/a.tif").unlink()
     assert "images/a.tif is damaged (wrong checksum)" in refusal(
-        open_image, folder / "images/a.tif"
+        open_labels, folder / "images/a.tif"
     )
 
 
@@ -116,17 +116,17 @@ def test_damaged_table(folder):
 def test_damaged_checksums(folder):
     """The file may be good: whichever of the two is damaged, both are made anew."""
     flip(folder / checksums.NAME, 0)
-    refusal(open_image, folder / "images/a.tif")
+    refusal(open_labels, folder / "images/a.tif")
     (folder / checksums.NAME).write_bytes(b"\xff\x00 nothing that\nmakes sense")
-    open_image(folder / "images/a.tif")
+    open_labels(folder / "images/a.tif")
 
 
 def test_files_without_checksum_pass(folder):
-    write_image(folder / "images/new.tif", IMAGE)
-    open_image(folder / "images/new.tif")
+    write_array(folder / "images/new.tif", IMAGE)
+    open_labels(folder / "images/new.tif")
     (folder / checksums.NAME).unlink()
     flip(folder / "images/a.tif", -1)
-    open_image(folder / "images/a.tif")
+    open_labels(folder / "images/a.tif")
 
 
 def test_same_folder_same_checksums(folder):

@@ -120,8 +120,8 @@ def test_a_warm_start_needs_a_single_network(config, source):
 def test_a_warm_start_needs_the_same_network(config, fields, recipe, wanted):
     config["recipes"]["other"] |= recipe
     assert message_of(config, **BLIND, init="n2v", **fields) == (
-        "config key 'methods.new.init' names 'n2v', but its network (name, depth, filters, mask "
-        f"channel) is ('unet', 2, 4, False) and not {wanted}; make them the same"
+        "config key 'methods.new.init' names 'n2v', whose network (name, depth, filters, mask "
+        f"channel) is ('unet', 2, 4, False), not {wanted}; make them the same"
     )
 
 
@@ -137,8 +137,8 @@ def test_a_warm_start_may_be_trained_by_another_recipe(config):
 def test_alpha_without_target(config):
     config["methods"]["denoiseg"] |= {"target": "none", "alpha": 0.3}
     assert message(config) == (
-        "config key 'methods.denoiseg' has alpha 0.3 but nothing to learn denoising from; "
-        "set 'target: blind_spot', or 'alpha: 0' to segment only"
+        "config key 'methods.denoiseg' has alpha 0.3 but no target for denoising; set 'target: "
+        "blind_spot', or 'alpha: 0' to segment only"
     )
 
 
@@ -146,8 +146,8 @@ def test_alpha_without_target(config):
 def test_target_without_alpha(config, target):
     config["methods"]["baseline"]["target"] = target
     assert message(config) == (
-        f"config key 'methods.baseline' has target '{target}' but alpha 0, so that nothing would "
-        "be denoised; set alpha above 0, or 'target: none'"
+        f"config key 'methods.baseline' has target '{target}' but alpha 0, so it would not learn "
+        "to denoise; set alpha above 0, or 'target: none'"
     )
 
 
@@ -164,14 +164,14 @@ def test_networks_have_no_fields_of_classical_denoisers(config, field, value):
 
 def test_mask_channel_without_hidden_pixels(config):
     assert message_of(config, target="clean", alpha=1, mask_channel=True) == (
-        "config key 'methods.new.mask_channel' is true, but no pixels are hidden; write 'target: "
+        "config key 'methods.new.mask_channel' is true, but no pixels are masked; write 'target: "
         "blind_spot', or leave it out"
     )
 
 
 def test_even_neighbourhood(config):
     assert message_of(config, **BLIND, neighbourhood=4) == (
-        "config key 'methods.new.neighbourhood' is 4, but must be odd, so that the hidden pixel is "
+        "config key 'methods.new.neighbourhood' is 4, but must be odd to have the masked pixel in "
         "its centre; write 11 or 5"
     )
 
@@ -180,8 +180,8 @@ def test_grid_larger_than_a_patch(config):
     config["methods"]["fits"] = N2S | {"grid": 32}
     check_feasible(Grid(config))
     assert message_of(config, **N2S, grid=33) == (
-        "config key 'methods.new.grid' is 33, but a training patch, and so the smallest image, has "
-        "only 32 pixels a side; write a smaller number, such as 4"
+        "config key 'methods.new.grid' is 33, larger than a training patch, and so the smallest "
+        "image, of 32 pixels a side; lower it, for example to 4"
     )
 
 
@@ -196,8 +196,8 @@ def test_grid_larger_than_a_patch(config):
 )
 def test_each_image_needs_a_grid_and_nothing_else(config, fields):
     assert message_of(config, **fields, each_image=True) == (
-        "config key 'methods.new.each_image' is true, which needs a grid that leaves pixels for "
-        "validation and nothing but denoising: write 'target: blind_spot', 'masking: "
+        "config key 'methods.new.each_image' is true, which is for denoising only and needs a grid "
+        "that leaves pixels for validation; write 'target: blind_spot', 'masking: "
         "grid_interpolate' and 'alpha: 1', without 'init'"
     )
 
@@ -205,8 +205,8 @@ def test_each_image_needs_a_grid_and_nothing_else(config, fields):
 @pytest.mark.parametrize("fields", [N2S, {"target": "clean", "alpha": 1}])
 def test_struct_mask_of_a_method_that_hides_no_single_pixels(config, fields):
     assert message_of(config, **fields, struct_mask=[[1, 1, 1]]) == (
-        "config key 'methods.new.struct_mask' needs 'target: blind_spot' and a masking that is no "
-        "grid; leave it out, or change these"
+        "config key 'methods.new.struct_mask' needs 'target: blind_spot' and a masking other "
+        "than a grid; leave it out, or change these"
     )
 
 
@@ -222,7 +222,7 @@ def test_struct_mask_of_even_or_ragged_sides(config, mask):
 
 def test_struct_mask_without_its_centre(config):
     assert message_of(config, **BLIND, struct_mask=[[1, 0, 1]]) == (
-        "config key 'methods.new.struct_mask' must have a 1 in its centre"
+        "config key 'methods.new.struct_mask' has a 0 in its centre; write a 1 there"
     )
 
 
@@ -232,7 +232,7 @@ def test_struct_mask_larger_than_a_patch(config, rows, columns):
     check_feasible(Grid(config))
     assert message_of(config, **BLIND, struct_mask=[[1] * columns] * rows) == (
         f"config key 'methods.new.struct_mask' has {rows}x{columns} pixels, more than a training "
-        "patch (32x32); make it smaller, or 'recipes.fast.patch_size' larger"
+        "patch (32x32); shorten it, or raise 'recipes.fast.patch_size'"
     )
 
 
@@ -292,23 +292,23 @@ def test_strides_of_volumes_are_those_of_planes(network, depth):
 )
 def test_classical_denoisers_are_not_trained(config, field, value):
     assert message_of(config, classical="median", **{field: value}) == (
-        "config key 'methods.new' is classical (median), so that it is not trained and "
-        f"'{field}' means nothing; leave '{field}' out"
+        f"config key 'methods.new' is classical (median) and not trained, so '{field}' has no "
+        f"effect; leave '{field}' out"
     )
 
 
 @pytest.mark.parametrize("value", [2, [1, 2]])
 def test_raw_has_no_parameter(config, value):
     assert message_of(config, classical="raw", parameter=value) == (
-        "config key 'methods.new.parameter' means nothing to 'raw'; leave it out"
+        "config key 'methods.new.parameter' has no effect on 'raw'; leave it out"
     )
 
 
 def test_noise_of_denoised_images_is_not_known(config):
     fields = {"classical": "nlm", "input": "n2v"}
     assert message_of(config, **fields, noise_sigma="known") == (
-        "config key 'methods.new.noise_sigma' is 'known', but what is left of the noise in the "
-        "images of 'n2v' is not; write 'noise_sigma: estimated'"
+        "config key 'methods.new.noise_sigma' is 'known', but the remaining noise in the "
+        "denoised images of 'n2v' is not known; write 'noise_sigma: estimated'"
     )
     config["methods"]["new"] = fields | {"noise_sigma": "estimated"}
     assert Grid(config).methods["new"].input == "n2v"

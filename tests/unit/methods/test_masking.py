@@ -16,7 +16,7 @@ from denoiseg_flow.methods.masking import (
     stratified_places,
     struct_offsets,
 )
-from denoiseg_flow.methods.networks import as_input, build_network
+from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.layout import Layout
 
 ROW = [[1] * 9]
@@ -143,6 +143,8 @@ def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shap
             seen = window(np.unravel_index(place, shape), reach_of(side, len(shape)))
             values = patch[seen][~masks[number][seen]]
             found = drawn[:, number, column]
+            if name != "gaussian":
+                assert values.min() - 1e-5 <= found.min() and found.max() <= values.max() + 1e-5
             if name == "mean":
                 assert found == pytest.approx(values.mean(), abs=1e-5)
             elif name == "median":
@@ -150,7 +152,7 @@ def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shap
             elif name == "uniform_without_centre":
                 assert set(found) <= set(values)
                 assert len(set(found)) > 0.6 * len(values)
-            else:
+            elif name == "gaussian":
                 error = values.std() / len(found) ** 0.5
                 assert abs(found.mean() - values.mean()) < 5 * error + 1e-5
                 assert found.std() == pytest.approx(values.std(), rel=0.3)
@@ -243,7 +245,7 @@ def gradients(patches, inputs_of, rng):
     source = patches.clone().requires_grad_()
     inputs, mask = inputs_of(source)
     network = blind_network(dimensions)
-    output = network(as_input(inputs, None, False, dimensions))[:, 0]  # (batch, [z,] y, x)
+    output = network(inputs[:, None])[:, 0]  # (batch, [z,] y, x)
     for place in map(tuple, mask.nonzero().tolist()):
         (gradient,) = torch.autograd.grad(output[place], source, retain_graph=True)
         yield place, inputs.detach(), gradient
@@ -382,7 +384,7 @@ def test_none_of_a_grid_reaches_any_output(rng, name, grid, shape):
     for subset in range(grid**2):
         mask = grid_mask(where(*shape), grid, torch.tensor([subset]))
         source = patches.clone().requires_grad_()
-        output = network(as_input(fill_grid(source, mask, name), None, False, len(shape)))
+        output = network(fill_grid(source, mask, name)[:, None])
         (output * torch.randn(output.shape, generator=rng)).sum().backward()
         assert not source.grad[mask].any()
         assert (source.grad[~mask] != 0).float().mean() > 0.5

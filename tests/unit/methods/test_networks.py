@@ -15,6 +15,7 @@ from denoiseg_flow.methods.networks import (
     PlaneByPlane,
     as_input,
     build_network,
+    channels_last,
     memory_format,
     split_output,
 )
@@ -62,26 +63,24 @@ def test_every_channel_is_denoised_beside_three_classes(name, channels, layout):
         output = network(torch.zeros(2, channels * (1 + mask_channel), *shape))
         assert output.shape == (2, channels + 3, *shape)
         denoised, logits = split_output(output, channels)
-        assert denoised.shape == ((2, *shape) if channels == 1 else (2, channels, *shape))
+        assert denoised.shape == (2, channels, *shape)
         assert logits.shape == (2, 3, *shape)
-        assert torch.equal(torch.cat([denoised.view(2, channels, *shape), logits], 1), output)
+        assert torch.equal(torch.cat([denoised, logits], 1), output)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_masks_follow_the_channels(channels, dimensions):
     """In the order of the channels, each as zeros where nothing is hidden."""
-    sides = (4, 6, 5)[-dimensions:]
-    shape = (2, *([channels] if channels > 1 else []), *sides)
+    shape = (2, channels, *(4, 6, 5)[-dimensions:])
     patches = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     hidden = patches > 1
-    images, masks = (values.view(2, channels, *sides) for values in (patches, hidden.float()))
-    assert torch.equal(as_input(patches, hidden, False, dimensions), images)
-    told = as_input(patches, hidden, True, dimensions)
-    assert torch.equal(told, torch.cat([images, masks], dim=1))
-    assert told.is_contiguous(memory_format=memory_format(dimensions))
-    untold = as_input(patches, None, True, dimensions)
-    assert torch.equal(untold, torch.cat([images, torch.zeros_like(images)], dim=1))
+    assert torch.equal(as_input(patches, hidden, False), patches)
+    told = as_input(patches, hidden, True)
+    assert torch.equal(told, torch.cat([patches, hidden.float()], dim=1))
+    assert channels_last(told).is_contiguous(memory_format=memory_format(dimensions))
+    untold = as_input(patches, None, True)
+    assert torch.equal(untold, torch.cat([patches, torch.zeros_like(patches)], dim=1))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -90,13 +89,9 @@ def test_the_mask_is_a_second_channel(name):
     plain, told = (seeded(2, 4, name=name, mask_channel=known).eval() for known in (False, True))
     sizes = [sum(p.numel() for p in network.parameters()) for network in (plain, told)]
     assert sizes[1] - sizes[0] == 9 * 4
-    patches = torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(0))
-    hidden = torch.arange(2 * 16 * 16).view(2, 16, 16) % 7 == 0
-    assert torch.equal(as_input(patches, hidden, False), patches[:, None])
-    inputs = as_input(patches, hidden, True)
-    assert torch.equal(inputs, torch.stack([patches, hidden.float()], dim=1))
-    unhidden = as_input(patches, None, True)
-    assert torch.equal(unhidden, torch.stack([patches, torch.zeros_like(patches)], dim=1))
+    patches = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    hidden = torch.arange(2 * 16 * 16).view(2, 1, 16, 16) % 7 == 0
+    inputs, unhidden = as_input(patches, hidden, True), as_input(patches, None, True)
     with torch.inference_mode():
         assert not torch.equal(told(inputs), told(unhidden))
 

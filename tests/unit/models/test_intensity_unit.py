@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment.objects import measure_objects
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.noise_structure import noise_structure
@@ -47,20 +48,20 @@ def results(blobs, make_recipe, tmp_path_factory):
     def results(method, scale):
         folder = tmp_path_factory.mktemp("unit")
         for number, (image, mask) in enumerate(zip(*blobs[:2], strict=True)):
-            write_image(folder / "images" / f"{number}.tif", scale * image)
-            write_image(folder / "masks" / f"{number}.tif", mask)
+            write_array(folder / "images" / f"{number}.tif", scale * image)
+            write_array(folder / "masks" / f"{number}.tif", mask)
         files = [[folder / kind / f"{k}.tif" for k in range(3)] for kind in ("images", "masks")]
         masks = files[1] if method.segments else [None] * 3
         chosen = TrainingImages(files[0][:2], masks[:2], files[0][2:], masks[2:])
         if method.target == "clean":
-            chosen = replace(chosen, target=lambda name: scale * blobs[0][0])
+            chosen = replace(chosen, target=lambda name: scale * blobs[0][0][None])
         checkpoints = Checkpoints(folder / "checkpoint.pt", 60)
         recipe = make_recipe(depth=2)
         job = TrainingJob(Run("d", "n", "m", 2, seed=1), method, recipe, checkpoints, CPU)
         model, _ = train(job, chosen)
         predict_folder(model, folder / "images", ["2"], folder / "predictions", True)
         found = {
-            path.parent.name: open_image(path) for path in (folder / "predictions").glob("*/*")
+            path.parent.name: tifffile.imread(path) for path in (folder / "predictions").glob("*/*")
         }
         found["loss"] = self_supervised_losses(model, folder / "images", ["2"])["loss"][0]
         return found

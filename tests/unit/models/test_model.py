@@ -39,7 +39,7 @@ def test_round_trip(model, tmp_path):
     loaded = load_model(path)
     for field in ("method", "recipe", "identity", "normalisation", "threshold"):
         assert getattr(loaded, field) == getattr(model, field)
-    image = np.random.default_rng(0).normal(100, 25, (23, 31)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 25, (1, 23, 31)).astype(np.float32)
     before, after = predictions(model, image), predictions(loaded, image)
     assert np.array_equal(before.denoised, after.denoised)
     assert np.array_equal(before.probabilities, after.probabilities)
@@ -59,7 +59,7 @@ def test_round_trip_of_every_network(make_model, tmp_path, network, mask_channel
     save_model(model, tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt")
     assert type(loaded.network) is NETWORKS[network]
-    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 25, (1, 9, 14)).astype(np.float32)
     before, after = predictions(model, image), predictions(loaded, image)
     assert np.array_equal(before.j_invariant, after.j_invariant)
 
@@ -93,7 +93,7 @@ def make_model_of(make_model):
 
 
 def image_of(layout):
-    shape = ([layout.channels] if layout.channels > 1 else []) + list(layout.patch_shape(13))
+    shape = (layout.channels, *layout.patch_shape(13))
     return np.random.default_rng(0).normal(100, 25, shape).astype(np.float32)
 
 
@@ -149,7 +149,7 @@ SINGLE = Method("single", target="blind_spot", masking="grid_interpolate", alpha
 def singles(make_model):
     """Two networks of one method, for two images."""
     models = {name: make_model(SINGLE) for name in ("a.1", "b")}
-    models["b"].normalisation = Normalisation(7.0, 3.0)
+    models["b"].normalisation = Normalisation((7.0,), (3.0,))
     with torch.no_grad():
         models["b"].network.head.weight.mul_(2)
     first = models["a.1"]
@@ -162,7 +162,7 @@ def test_round_trip_of_models_of_single_images(singles, tmp_path):
     for field in ("method", "recipe", "identity"):
         assert getattr(loaded, field) == getattr(singles, field)
     assert list(loaded.models) == ["a.1", "b"]
-    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 25, (1, 9, 14)).astype(np.float32)
     found = []
     for name, model in loaded.models.items():
         before, after = predictions(singles.models[name], image), predictions(model, image)
@@ -226,7 +226,7 @@ def test_round_trip_with_the_model_whose_images_it_reads(make_model, tmp_path, k
         assert loaded.input == median
         return
     assert loaded.input.input == median
-    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 25, (1, 9, 14)).astype(np.float32)
     pair = (predictions(each.input, image).denoised for each in (model, loaded))
     assert np.array_equal(*pair)
 
@@ -234,7 +234,7 @@ def test_round_trip_with_the_model_whose_images_it_reads(make_model, tmp_path, k
 def test_round_trip_with_models_that_were_trained_without_some_images(make_model, tmp_path):
     model, first, second = make_model(), make_model(), make_model()
     for number, other in enumerate((first, second), start=2):
-        other.normalisation = Normalisation(7.0, number)
+        other.normalisation = Normalisation((7.0,), (number,))
         with torch.no_grad():
             other.network.head.weight.mul_(number)
     model.held_out = {"a": first, "b": second, "c": first}
@@ -243,7 +243,7 @@ def test_round_trip_with_models_that_were_trained_without_some_images(make_model
     assert sorted(loaded.held_out) == ["a", "b", "c"]
     assert loaded.for_image("a") is loaded.for_image("c") is loaded.held_out["a"]
     assert loaded.for_image("d") is loaded
-    image = np.random.default_rng(0).normal(100, 25, (9, 14)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 25, (1, 9, 14)).astype(np.float32)
     for name in "abcd":
         before, after = (predictions(each.for_image(name), image) for each in (model, loaded))
         assert np.array_equal(before.probabilities, after.probabilities)
@@ -308,7 +308,7 @@ def test_model_of_format_3():
     model = load_model(folder / "model_format3.pt")
     assert describe_model(folder / "model_format3.pt")["format"] == 3
     with np.load(folder / "model_format3.npz") as kept:
-        tile = predictions(model, kept["image"])
+        tile = predictions(model, kept["image"][None])
         assert np.abs(tile.denoised - kept["denoised"]).max() < 1e-3
         assert np.abs(tile.probabilities - kept["probabilities"]).max() < 1e-4
     assert (model.threshold.value, model.input.method.name) == (0.35, "median")
@@ -356,47 +356,24 @@ def test_tensors_that_are_no_model_are_refused(tmp_path, content):
         load_model(path)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_normalisation(dtype):
-    image = np.array([[10, 20], [30, 60]], dtype)
-    normalisation = Normalisation(mean=30.0, std=20.0)
-    normalised = normalisation.apply(image)
-    assert normalised.dtype == np.float32
-    assert np.array_equal(normalised, [[-1, -0.5], [0, 1.5]])
-    assert np.array_equal(normalisation.undo(normalised), image)
-    assert normalisation.undo(normalised).dtype == np.float32
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_every_channel_is_normalised_by_itself(dtype, shape):
-    image = np.random.default_rng(0).integers(0, 200, (3, *shape)).astype(dtype)
-    values = [(30.0, 20.0), (7.0, 3.0), (100.0, 0.5)]
+@pytest.mark.parametrize("values", [[(30.0, 20.0)], [(30.0, 20.0), (7.0, 3.0), (100.0, 0.5)]])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_every_channel_is_normalised_by_itself(values, dimensions):
     normalisation = Normalisation.of_channels(values)
     assert normalisation.channels() == values
-    normalised = normalisation.apply(image)
-    assert normalised.dtype == np.float32
-    for channel, found, scale in zip(image, normalised, values, strict=True):
-        alone = Normalisation.of_channels([scale])
-        assert alone == Normalisation(*scale)
-        assert alone.channels() == [scale]
-        assert np.array_equal(found, alone.apply(channel))
-    undone = normalisation.undo(normalised)
-    assert undone.dtype == np.float32
-    assert undone == pytest.approx(image.astype(np.float32), abs=1e-4)
+    mean, std = normalisation.scale(dimensions)
+    assert mean.dtype == std.dtype == torch.float32
+    assert mean.shape == std.shape == (len(values), *[1] * dimensions)
+    assert list(zip(mean.flatten().tolist(), std.flatten().tolist(), strict=True)) == values
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 4, 5)])
-def test_a_single_channel_is_normalised_as_a_whole(shape):
-    """Planes of a volume are no channels."""
-    image = np.random.default_rng(0).normal(30, 20, shape).astype(np.float32)
-    normalised = Normalisation(30.0, 20.0).apply(image)
-    assert np.array_equal(normalised, (image - np.float32(30)) / np.float32(20))
-
-
-def test_another_number_of_channels_is_not_normalised():
-    with pytest.raises(ValueError, match="broadcast"):
-        Normalisation((1.0, 2.0), (3.0, 4.0)).apply(np.zeros((3, 8, 8)))
+def test_files_hold_a_number_for_a_single_channel():
+    one, two = (Normalisation.of_channels([(30.0, 20.0), (7.0, 3.0)][:n]) for n in (1, 2))
+    assert one.plain() == {"mean": 30.0, "std": 20.0}
+    assert two.plain() == {"mean": (30.0, 7.0), "std": (20.0, 3.0)}
+    for each in (one, two):
+        assert Normalisation.from_plain(**each.plain()) == each
+    assert Normalisation.from_plain([30.0, 7.0], [20.0, 3.0]) == two
 
 
 def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
@@ -495,7 +472,7 @@ def test_folded_network_is_made_once_and_anew_after_a_change(model, make_model):
 
 def test_only_the_network_itself_is_stored(model, tmp_path):
     save_model(model, tmp_path / "before.pt")
-    predictions(model, np.zeros((8, 8), np.float32))
+    predictions(model, np.zeros((1, 8, 8), np.float32))
     save_model(model, tmp_path / "after.pt")
     stored = [tensor_file.load(tmp_path / name)["weights"] for name in ("before.pt", "after.pt")]
     assert stored[0].keys() == stored[1].keys()

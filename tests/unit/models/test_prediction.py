@@ -41,8 +41,8 @@ def draw(shape, seed=0):
 
 
 def cut(model, image, tile=None):
-    """The tiles of an image, of that side or as large as they are by default."""
-    return predict_tiles(model, image, tile and (tile,) * model.layout.dimensions)
+    """The tiles of an image (y, x), of that side or as large as they are by default."""
+    return predict_tiles(model, image[None], tile and (tile,) * model.layout.dimensions)
 
 
 def stitched(model, image, **options):
@@ -51,7 +51,7 @@ def stitched(model, image, **options):
     probabilities = np.full((3, *image.shape), np.nan, np.float32)
     times = np.zeros(image.shape, int)
     for tile in cut(model, image, **options):
-        denoised[tile.place] = tile.denoised
+        denoised[tile.place] = tile.denoised[0]
         probabilities[:, *tile.place] = tile.probabilities
         times[tile.place] += 1
     assert (times == 1).all()
@@ -173,8 +173,8 @@ class Watched:
 
 def test_memory_is_bounded_by_the_tile(make_model):
     model = make_model()
-    image = Watched(draw((300, 200)))
-    for tile in cut(model, image, tile=32):
+    image = Watched(draw((1, 300, 200)))
+    for tile in predict_tiles(model, image, (32, 32)):
         assert tile.denoised.size <= (32 + model.network.halo[0] + model.network.stride[0]) ** 2
     side = 32 + 2 * (model.network.halo[0] + model.network.stride[0])
     assert 32**2 < image.largest <= side**2
@@ -187,7 +187,7 @@ def stitched_j_invariant(model, image, **options):
     """The J-invariant denoised image from all tiles."""
     denoised = np.full(image.shape, np.nan, np.float32)
     for tile in cut(model, image, **options):
-        denoised[tile.place] = tile.j_invariant
+        denoised[tile.place] = tile.j_invariant[0]
     return denoised
 
 
@@ -271,10 +271,10 @@ def test_what_is_hidden_of_a_channel_is_seen_of_others(make_model, monkeypatch):
     run = tiled_prediction._run
     monkeypatch.setattr(
         tiled_prediction, "_run",
-        lambda model, x, hidden=None: (masks.append(hidden), run(model, x, hidden))[1],
+        lambda *given: (masks.append(given[-1]), run(*given))[1],
     )  # fmt: skip
     list(predict_tiles(model, np.stack([draw((12, 16))] * 2)))
-    masks = [mask for mask in masks if mask is not None]
+    masks = [mask for mask in masks if mask.dtype == torch.bool]
     assert len(masks) == 16
     assert (sum(mask.int() for mask in masks) == 1).all()
     for mask in masks:
@@ -296,7 +296,7 @@ def test_j_invariant_tiles_have_no_seams(make_model, method):
 
 @pytest.mark.parametrize("method", [N2V, BASELINE, JOINT, replace(N2S, target="clean")])
 def test_only_grids_are_predicted_j_invariantly(make_model, method):
-    (tile,) = predict_tiles(make_model(method), draw((9, 9)))
+    (tile,) = predict_tiles(make_model(method), draw((1, 9, 9)))
     assert tile.j_invariant is None
 
 
@@ -328,7 +328,7 @@ def copying(make_model):
 @pytest.mark.parametrize("mean, std", [(100.0, 25.0), (0.0, 1.0), (30_000.0, 5.0)])
 def test_intensities_stay_on_the_scale_of_the_input(copying, dtype, mean, std):
     model = copying()
-    model.normalisation = Normalisation(mean, std)
+    model.normalisation = Normalisation((mean,), (std,))
     image = np.clip(draw((40, 50)), 0, 255).astype(dtype)
     denoised, _ = stitched(model, image, tile=16)
     assert denoised.dtype == np.float32
@@ -337,7 +337,7 @@ def test_intensities_stay_on_the_scale_of_the_input(copying, dtype, mean, std):
 
 def test_probabilities_of_the_whole_image(copying):
     image = draw((21, 534))
-    probabilities = predict_probabilities(copying(), image)
+    probabilities = predict_probabilities(copying(), image[None])
     assert (probabilities.shape, probabilities.dtype) == ((3, *image.shape), np.float32)
     assert np.array_equal(probabilities[FOREGROUND] > 0.5, image > 100)
 
@@ -346,7 +346,7 @@ def test_probabilities_of_the_whole_image(copying):
 def source(tmp_path):
     """An image with pixels of 0.2 x 0.3 micrometres."""
     path = tmp_path / "noisy" / "007.tif"
-    store.write_image(path, draw((45, 38)), Metadata("YX", {"Y": 0.2, "X": 0.3}))
+    store.write_array(path, draw((45, 38)), Metadata("YX", {"Y": 0.2, "X": 0.3}))
     return path
 
 
@@ -368,7 +368,7 @@ def source(tmp_path):
 )
 def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kept, expected):
     model, folder = make_model(method), tmp_path / "predictions"
-    image = store.open_image(source)
+    (image,) = store.open_image(source)
     denoised, probabilities = stitched(model, image)
     planes = {"denoised": denoised, "probabilities": probabilities}
     if method.hides_grid:
@@ -436,7 +436,7 @@ def test_many_objects_need_32_bits(copying, tmp_path):
     """More than 65,535 single bright pixels."""
     image = np.full((514, 514), 90, np.float32)
     image[::2, ::2] = 110
-    store.write_image(tmp_path / "many.tif", image)
+    store.write_array(tmp_path / "many.tif", image)
     predict_file(copying(BASELINE), tmp_path / "many.tif", tmp_path / "out", False)
     labels = tifffile.imread(tmp_path / "out/labels/many.tif")
     assert (labels.dtype, labels.max()) == (np.uint32, 257**2)
@@ -454,7 +454,7 @@ def test_folder_of_images_or_of_a_run(copying, tmp_path):
     """A run's own denoised images are read where a method takes those as its input."""
     for folder, shift in (("noisy", 0), ("run/denoised", 500)):
         for number, name in enumerate("abc"):
-            store.write_image(tmp_path / folder / f"{name}.tif", draw((9, 9), number) + shift)
+            store.write_array(tmp_path / folder / f"{name}.tif", draw((9, 9), number) + shift)
     assert input_folder(tmp_path / "noisy") == tmp_path / "noisy"
     assert input_folder(tmp_path / "run") == tmp_path / "run" / "denoised"
     for folder, shift in (("noisy", 0), ("run", 500)):
@@ -471,9 +471,9 @@ def test_folder_of_images_or_of_a_run(copying, tmp_path):
 def test_each_image_is_predicted_by_its_own_network(make_model, tmp_path):
     method = replace(N2S, each_image=True)
     models = {name: make_model(method) for name in "ab"}
-    models["b"].normalisation = Normalisation(300.0, 5.0)
+    models["b"].normalisation = Normalisation((300.0,), (5.0,))
     for number, name in enumerate("ab"):
-        store.write_image(tmp_path / "noisy" / f"{name}.tif", draw((20, 30), number))
+        store.write_array(tmp_path / "noisy" / f"{name}.tif", draw((20, 30), number))
     both = ImageModels(method, models["a"].recipe, models["a"].identity, models)
     predict_folder(both, tmp_path / "noisy", ["a", "b"], tmp_path / "out", False)
     for number, name in enumerate("ab"):
@@ -491,7 +491,7 @@ def test_classical_denoisers_write_what_they_yield(tmp_path, source, name, value
     predict_folder(model, source.parent, ["007"], tmp_path / "out", True)
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert files == [tmp_path / "out" / "denoised" / "007.tif"]
-    expected = classical.denoise(name, store.open_image(source), value, sigma)
+    expected = classical.denoise(name, store.open_image(source)[0], value, sigma)
     assert np.array_equal(tifffile.imread(files[0]), expected)
     assert read_metadata(files[0]).spacing() == pytest.approx((0.2, 0.3), rel=1e-5)
 
@@ -512,7 +512,7 @@ def test_recipe_says_how_instances_are_made(copying, tmp_path):
     image = np.full((20, 40), 50, np.float32)
     image[5:15, 5:15] = image[5:15, 25:35] = 130
     image[9:11, 15:25] = 200
-    store.write_image(tmp_path / "a.tif", image)
+    store.write_array(tmp_path / "a.tif", image)
     counts = {}
     for way in ("components", "watershed"):
         model = copying(BASELINE)
@@ -576,7 +576,7 @@ if not given["release"]:
         module.release = lambda array: None
 model = TrainedModel(
     Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},
-    Normalisation(0.0, 1.0), Bright(), threshold=Threshold(0.5, 1.0, 1),
+    Normalisation((0.0,), (1.0,)), Bright(), threshold=Threshold(0.5, 1.0, 1),
 )
 peaks = []
 for side in (2400, given["side"]):
@@ -633,7 +633,7 @@ def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_the
         other.network.head.weight.mul_(-1)
     model.held_out = {"b": other}
     for name in "ab":
-        store.write_image(tmp_path / "noisy" / f"{name}.tif", draw((20, 24)))
+        store.write_array(tmp_path / "noisy" / f"{name}.tif", draw((20, 24)))
     predict_folder(model, tmp_path / "noisy", ["a", "b"], tmp_path / "out", False)
     found = {name: tifffile.imread(tmp_path / f"out/denoised/{name}.tif") for name in "ab"}
     assert not np.array_equal(found["a"], found["b"])
@@ -645,12 +645,11 @@ def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_the
 def test_self_supervised_losses_of_a_network(make_model, make_blobs, tmp_path):
     blobs = {name: make_blobs(48, seed, sigma=20)[0] for seed, name in enumerate("ab")}
     for name, image in blobs.items():
-        store.write_image(tmp_path / f"{name}.tif", image)
+        store.write_array(tmp_path / f"{name}.tif", image)
     model = make_model()
 
     def denoised(image):
-        (tile,) = predict_tiles(model, image)
-        return tile.denoised
+        return stitched(model, image.astype(np.float32))[0]
 
     table = self_supervised_losses(model, tmp_path, ["b", "a"])
     assert table["image"].tolist() == ["b", "a"]
@@ -662,7 +661,7 @@ def test_self_supervised_losses_of_a_network(make_model, make_blobs, tmp_path):
 @pytest.mark.parametrize("noise_sigma", [None, 15.0])
 def test_self_supervised_losses_are_those_of_the_calibration(make_blobs, tmp_path, noise_sigma):
     image, _ = make_blobs(48, 0, sigma=20)
-    store.write_image(tmp_path / "a.tif", image)
+    store.write_array(tmp_path / "a.tif", image)
     model = ClassicalModel(Method("tv", classical="tv"), {}, 1.5, noise_sigma)
     (row,) = self_supervised_losses(model, tmp_path, ["a"]).itertuples()
     table = classical.calibrate("tv", [1.5], [image], noise_sigma)
@@ -676,7 +675,7 @@ def test_networks_of_single_images_are_judged_where_they_learned_nothing(
     """On the subset that training sets aside, wherever the part that is judged begins."""
     monkeypatch.setattr(predict_run, "JUDGED", 32)
     image = draw((43, 42))
-    store.write_image(tmp_path / "a.tif", image)
+    store.write_array(tmp_path / "a.tif", image)
     single = make_model(replace(N2S, grid=grid, each_image=True))
     model = ImageModels(single.method, single.recipe, {}, {"a": single})
     looked_at = []
@@ -695,8 +694,8 @@ def test_networks_of_single_images_are_judged_where_they_learned_nothing(
 
 def test_of_large_images_the_centre_is_judged(make_model, tmp_path, monkeypatch):
     image = np.random.default_rng(0).normal(100, 10, (40, 72)).astype(np.float32)
-    store.write_image(tmp_path / "large.tif", image)
-    store.write_image(tmp_path / "centre.tif", image[4:36, 20:52])
+    store.write_array(tmp_path / "large.tif", image)
+    store.write_array(tmp_path / "centre.tif", image[4:36, 20:52])
     monkeypatch.setattr(predict_run, "JUDGED", 32)
     table = self_supervised_losses(make_model(), tmp_path, ["large", "centre"])
     assert table["loss"][0] == table["loss"][1]

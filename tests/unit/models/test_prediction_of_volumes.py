@@ -8,12 +8,12 @@ import tifffile
 import torch
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.store import open_image, read_metadata, write_image
+from denoiseg_flow.data.store import open_image, open_labels, read_metadata, write_image
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.instances import label_instances
-from denoiseg_flow.methods.networks import as_input, split_output
+from denoiseg_flow.methods.networks import split_output
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models import tiled_prediction
 from denoiseg_flow.models.model import ClassicalModel
@@ -36,11 +36,11 @@ LAYOUTS = {
 
 
 def draw(layout, *sides, seed=0):
-    """An image ([channel,] [z,] y, x), the second channel brighter than the first."""
+    """An image (channel, [z,] y, x), the second channel brighter than the first."""
     rng = np.random.default_rng(seed)
     image = rng.normal(100, 25, (layout.channels, *sides)).astype(np.float32)
     image += 200 * np.arange(layout.channels, dtype=np.float32).reshape(-1, *[1] * len(sides))
-    return image if layout.channels > 1 else image[0]
+    return image
 
 
 @pytest.fixture
@@ -61,28 +61,27 @@ def sides_of(layout, depth=9):
 def untiled(model, image):
     """The network on the whole image at once, mirrored up to a multiple of its stride."""
     layout, network = model.layout, model.network
-    sides = image.shape[-layout.dimensions :]
+    sides = image.shape[1:]
     missing = [(0, -side % step) for side, step in zip(sides, network.stride, strict=True)]
-    channels = [(0, 0)] * (image.ndim - layout.dimensions)
-    x = np.pad(model.normalisation.apply(image), channels + missing, mode="reflect")
+    mean, std = (values.numpy() for values in model.normalisation.scale(layout.dimensions))
+    x = np.pad((image - mean) / std, [(0, 0), *missing], mode="reflect")
     with torch.inference_mode():
-        shown = as_input(torch.from_numpy(x)[None], None, False, layout.dimensions)
-        denoised, logits = split_output(network(shown), layout.channels)
+        denoised, logits = split_output(network(torch.from_numpy(x)[None]), layout.channels)
     inside = (..., *(slice(side) for side in sides))
     return (
-        model.normalisation.undo(denoised[0].numpy())[inside],
+        (denoised[0].numpy() * std + mean)[inside],
         logits[0].softmax(dim=0).numpy()[inside],
     )
 
 
 def stitched(model, image, tile=None):
     """Denoised image and probabilities from all tiles, each pixel exactly once."""
-    sides = image.shape[-model.layout.dimensions :]
+    sides = image.shape[1:]
     denoised = np.full(image.shape, np.nan, np.float32)
     probabilities = np.full((3, *sides), np.nan, np.float32)
     times = np.zeros(sides, int)
     for part in predict_tiles(model, image, tile):
-        denoised[..., *part.place] = part.denoised
+        denoised[:, *part.place] = part.denoised
         probabilities[:, *part.place] = part.probabilities
         times[part.place] += 1
     assert (times == 1).all()
@@ -127,8 +126,8 @@ def test_planes_know_nothing_of_each_other_only_if_asked_for(model_of):
         model = model_of(name)
         image = draw(model.layout, 6, 16, 16)
         other = image.copy()
-        other[3] += 50
-        before, after = (stitched(model, each)[0] for each in (image, other))
+        other[:, 3] += 50
+        (before,), (after,) = (stitched(model, each)[0] for each in (image, other))
         assert not np.array_equal(before[3], after[3])
         assert (not np.array_equal(before[2], after[2])) == changes
 
@@ -155,16 +154,16 @@ def test_j_invariance(model_of, name, grid):
     model = model_of(name, replace(N2S, grid=grid), depth=1)
     layout = model.layout
     image = draw(layout, *sides_of(layout, depth=5))
-    z, y, x = np.indices((1, *image.shape)[-3:] if layout.dimensions == 3 else (1, 21, 30))
+    z, y, x = np.indices((1, *image.shape[1:])[-3:])
     subsets = ((y + z) % grid) * grid + (x + 2 * z) % grid
-    subsets = subsets.reshape(image.shape[-layout.dimensions :])
+    subsets = subsets.reshape(image.shape[1:])
     numbers = [1 + number * grid**2 // layout.channels for number in range(layout.channels)]
-    hidden = np.array([subsets == number % grid**2 for number in numbers]).reshape(image.shape)
+    hidden = np.array([subsets == number % grid**2 for number in numbers])
 
     def predicted(noisy, tile=None):
         found = np.empty(noisy.shape, np.float32)
         for part in predict_tiles(model, noisy, tile):
-            found[..., *part.place] = part.j_invariant
+            found[:, *part.place] = part.j_invariant
         return found
 
     before = predicted(image)
@@ -217,7 +216,7 @@ def test_files_of_volumes(model_of, tmp_path):
     assert found.mean() == pytest.approx(image.mean(), abs=1e-3)
     assert np.ptp(found - denoised) < 1e-3
     (wanted,) = label_instances(probabilities, [model.threshold.value], "components")
-    np.testing.assert_array_equal(open_image(tmp_path / "out/labels/a.tif"), wanted)
+    np.testing.assert_array_equal(open_labels(tmp_path / "out/labels/a.tif"), wanted)
     np.testing.assert_array_equal(
         tifffile.imread(tmp_path / "out/probabilities/a.tif"), probabilities
     )
@@ -236,7 +235,7 @@ def test_each_channel_keeps_its_own_mean(model_of, tmp_path):
     found = open_image(tmp_path / "out/denoised/a.tif")
     assert found.mean(axis=(1, 2)) == pytest.approx(image.mean(axis=(1, 2)), abs=1e-3)
     assert read_metadata(tmp_path / "out/denoised/a.tif").channels == ("DAPI", "GFP")
-    assert open_image(tmp_path / "out/labels/a.tif").shape == (21, 30)
+    assert open_labels(tmp_path / "out/labels/a.tif").shape == (21, 30)
 
 
 @pytest.mark.parametrize("planes", [False, True])
@@ -268,10 +267,8 @@ def test_self_supervised_losses_are_means_over_channels(model_of, tmp_path, name
 
         def denoised(noisy, number=number):
             whole = image.copy()
-            whole[number if layout.channels > 1 else ...] = noisy
-            result, _ = stitched(model, whole)
-            return result[number] if layout.channels > 1 else result
+            whole[number] = noisy
+            return stitched(model, whole)[0][number]
 
-        channel = image[number] if layout.channels > 1 else image
-        losses.append(classical.hidden_pixel_loss(denoised, channel))
+        losses.append(classical.hidden_pixel_loss(denoised, image[number]))
     assert row.loss == pytest.approx(np.mean(losses))

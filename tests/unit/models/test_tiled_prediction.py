@@ -30,10 +30,9 @@ LAYOUTS = {
 
 
 def draw(layout, *sizes, dtype=np.float32):
-    """Images ([channel,] [z,] y, x) of so many pixels along y and x, and five planes."""
+    """Images (channel, [z,] y, x) of so many pixels along y and x, and five planes."""
     rng = np.random.default_rng(0)
-    channels = [layout.channels] * (layout.channels > 1)
-    shapes = [(*channels, *(5, *sides)[-layout.dimensions :]) for sides in sizes]
+    shapes = [(layout.channels, *(5, *sides)[-layout.dimensions :]) for sides in sizes]
     return [rng.normal(100, 25, shape).astype(dtype) for shape in shapes]
 
 
@@ -231,9 +230,9 @@ class Seen(nn.Module):
 @pytest.mark.parametrize("shape", [(8, 12), (7, 9), (1, 5), (2, 1), (3, 3), (5, 6)])
 def test_beyond_its_end_an_image_is_mirrored(make_model, shape):
     model = make_model()
-    model.network, model.normalisation = Seen(), Normalisation(10.0, 4.0)
+    model.network, model.normalisation = Seen(), Normalisation((10.0,), (4.0,))
     image = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    list(predict_tiles(model, image))
+    list(predict_tiles(model, image[None]))
     (shown,) = model.predictor.shown
     expected = np.pad(image, [(0, -side % 4) for side in shape], mode="reflect")
     assert np.array_equal(shown[0, 0].numpy(), (expected - np.float32(10)) / np.float32(4))

@@ -141,24 +141,24 @@ def put(config, path, value):
         (
             "noises",
             {10: {}},
-            "config key 'noises' has the name 10, which YAML reads as a number: write it in quotes",
+            "config key 'noises' has the name 10, which YAML reads as a number; write it in quotes",
         ),
         (
             "datasets",
             yaml.safe_load("on: {}"),
-            "config key 'datasets' has the name True, which YAML reads as yes or no: write it in "
+            "config key 'datasets' has the name True, which YAML reads as yes or no; write it in "
             "quotes",
         ),
         (
             "datasets",
             yaml.safe_load("2024-01-31: {}"),
-            "config key 'datasets' has the name 2024-01-31, which YAML reads as a date: write it "
+            "config key 'datasets' has the name 2024-01-31, which YAML reads as a date; write it "
             "in quotes",
         ),
         (
             "grid.datasets",
             [2024],
-            "config key 'grid.datasets.0' is 2024, which YAML reads as a number: write it in "
+            "config key 'grid.datasets.0' is 2024, which YAML reads as a number; write it in "
             "quotes",
         ),
         (

@@ -96,4 +96,4 @@ def test_measured_time_is_believed_where_it_was_measured(grid, tmp_path, device,
 def test_guesses_are_told(grid, tmp_path):
     grid.config["datasets"]["nuclei"] = {"source": "remote", "split": "given"}
     plan, _ = planned(grid, tmp_path, grid.runs)
-    assert any("How many images nuclei has is not known" in note for note in plan.notes)
+    assert any("The size of dataset nuclei is not known" in note for note in plan.notes)

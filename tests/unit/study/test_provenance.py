@@ -46,8 +46,8 @@ def test_tuples_are_the_lists_that_they_become(results):
 
 def test_another_definition_of_the_same_name(results):
     text = refusal(results, OTHER)
-    assert "method 'denoiseg' is defined otherwise here (alpha: 0.3)" in text
-    assert f"the runs in {results} come from (alpha: 0.5)" in text
+    assert "method 'denoiseg' has alpha 0.3" in text
+    assert f"existing runs in {results} used alpha 0.5" in text
     assert "'methods.denoiseg'" in text
     assert f"delete {results}/runs/*/*/denoiseg" in text
 

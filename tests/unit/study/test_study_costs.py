@@ -11,7 +11,7 @@ from torch import nn
 from denoiseg_flow.data import manifest, splitting
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.size import extent
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.methods.networks import NETWORKS, build_network
 from denoiseg_flow.models import tiled_prediction
 from denoiseg_flow.study import costs
@@ -185,7 +185,7 @@ def test_extent_of_folders(tmp_path):
     for kind in ("images", "masks"):
         for number in range(8):
             image = np.full((30, 40), number, np.uint8)
-            write_image(tmp_path / kind / f"{number}.tif", image, Metadata("YX"))
+            write_array(tmp_path / kind / f"{number}.tif", image, Metadata("YX"))
     spec = {"source": "folder", "split": SPLIT}
     spec |= {kind: str(tmp_path / kind) for kind in ("images", "masks")}
     found = extent({"cells": spec}, "cells", tmp_path)

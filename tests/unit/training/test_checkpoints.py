@@ -132,7 +132,7 @@ def test_newest_state_then_the_one_before(pair, caplog):
     assert pair.load("cpu", {"step"}) is None
     damaged = [pair.path, pair.previous]
     assert caplog.messages == [
-        f"{path} is damaged or not a file of tensors: it is ignored" for path in damaged
+        f"{path} is damaged or not a file of tensors; ignoring it" for path in damaged
     ]
 
 
@@ -141,7 +141,9 @@ def test_state_of_another_version_is_left_aside(pair, caplog):
     pair.save({"step": 1, "average": 0})
     pair.save({"step": 2, "mean": 0})
     assert pair.load("cpu", {"step", "average"}) == {"step": 1, "average": 0}
-    assert caplog.messages == [f"{pair.path} is of another version of the workflow: it is ignored"]
+    assert caplog.messages == [
+        f"{pair.path} was written by another version of the workflow; ignoring it"
+    ]
 
 
 @pytest.mark.parametrize("call", [1, 2])

@@ -10,7 +10,7 @@ import torch
 
 from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import noisy_copy
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_image, write_array
 from denoiseg_flow.evaluation.grey_levels import trained_on
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.definition import Method
@@ -52,7 +52,7 @@ def folder(tmp_path_factory, make_blobs):
             "noisy": noisy_copy(clean, LEVEL, "n20", name),
         }
         for kind, plane in planes.items():
-            write_image(folder / kind / f"{name}.tif", plane)
+            write_array(folder / kind / f"{name}.tif", plane)
     return folder
 
 
@@ -82,12 +82,12 @@ def make(folder, split, tmp_path, make_recipe):
 
 
 def planes(folder, kind, names):
-    return [open_image(folder / kind / f"{name}.tif") for name in names]
+    return [open_image(folder / kind / f"{name}.tif")[0] for name in names]
 
 
 def denoise(model, image):
-    (tile,) = predict_tiles(model, image)
-    return tile.denoised
+    (tile,) = predict_tiles(model, image[None])
+    return tile.denoised[0]
 
 
 # Classical denoisers
@@ -193,7 +193,7 @@ def test_a_parameter_is_chosen_without_clean_images(make, tmp_path):
 def test_denoised_images_of_a_run_are_calibrated_on(make, folder, tmp_path):
     images = [2 * image for image in planes(folder, "noisy", SUBSETS["val"])]
     for name, image in zip(SUBSETS["val"], images, strict=True):
-        write_image(tmp_path / "denoised" / f"{name}.tif", image)
+        write_array(tmp_path / "denoised" / f"{name}.tif", image)
     method = Method("m", input="n2v", classical="median", parameter=[1, 2])
     _, history = make(method, images=tmp_path)
     expected = classical.calibrate("median", [1, 2], images)
@@ -218,7 +218,7 @@ def test_each_image_gets_a_network_of_its_own(make, folder, subsets):
     names = [name for subset in subsets for name in SUBSETS[subset]]
     assert list(model.models) == names
     for name, image in zip(names, planes(folder, "noisy", names), strict=True):
-        assert model.models[name].normalisation.mean == pytest.approx(image.mean(), rel=1e-5)
+        assert model.models[name].normalisation.mean == pytest.approx((image.mean(),), rel=1e-5)
         assert model.models[name].identity == model.identity | {"image": name}
     assert not same(*list(model.models.values())[:2])
     assert history["step"].tolist() == [2, 4, 6]
@@ -295,10 +295,10 @@ def test_the_target_of_a_name(folder):
         for target in ("none", "blind_spot", "clean", "second_noisy")
     }
     assert found["none"] is None and found["blind_spot"] is None
-    assert np.array_equal(found["clean"]("a"), clean)
+    assert np.array_equal(found["clean"]("a"), clean[None])
     second = found["second_noisy"]("a")
     assert np.array_equal(second, found["second_noisy"]("a"))
-    first, other = (noisy - clean).ravel(), (second - clean).ravel()
+    first, other = (noisy - clean).ravel(), (second[0] - clean).ravel()
     assert other.std() == pytest.approx(20, rel=0.05)
     assert abs(np.corrcoef(first, other)[0, 1]) < 4 / 48  # four standard errors
 
@@ -326,7 +326,7 @@ def test_learns_from_its_target(make, folder, make_recipe, method):
         assert np.mean((noisy - clean) ** 2) == pytest.approx(400, rel=0.1)
         assert np.mean((denoise(model, noisy) - clean) ** 2) < 120
     # What cannot be foreseen of the target remains: noise of the second copy, or nothing.
-    unforeseen = 400 / model.normalisation.std**2
+    unforeseen = 400 / model.normalisation.std[0] ** 2
     left = history["val_loss"].iloc[-1]
     assert left > 0.9 * unforeseen if method is N2N else left < 0.3 * unforeseen
 
@@ -335,7 +335,7 @@ def test_the_clean_images_decide(make, folder, make_recipe, tmp_path):
     """Taught negatives, it yields negatives, of training and validation images alike."""
     for name in SUBSETS["train"] + SUBSETS["val"]:
         (clean,) = planes(folder, "prepared/clean", name)
-        write_image(tmp_path / "clean" / f"{name}.tif", 280 - clean)
+        write_array(tmp_path / "clean" / f"{name}.tif", 280 - clean)
     model, history = make(SUPERVISED, make_recipe(**LEARNING), prepared=PreparedData(tmp_path))
     (noisy,), (clean,) = (planes(folder, kind, "h") for kind in ("noisy", "prepared/clean"))
     assert np.corrcoef(denoise(model, noisy).ravel(), clean.ravel())[0, 1] < -0.8
@@ -346,7 +346,8 @@ def test_the_autoencoder_starts_at_the_mean_of_the_clean_images(make, folder, mo
     monkeypatch.setattr(Trainer, "run", lambda self, *_, **__: self.network.eval())
     model, _ = make(Method("dae", target="clean", network="autoencoder", alpha=1))
     mean = np.mean([planes(folder, "prepared/clean", name)[0] for name in SUBSETS["train"]])
-    scaled = (mean - model.normalisation.mean) / model.normalisation.std
+    ((low, extent),) = model.normalisation.channels()
+    scaled = (mean - low) / extent
     bias = model.network.layers[-1].bias[0].item()
     assert 1 / (1 + np.exp(-bias)) == pytest.approx(scaled, abs=1e-6)
 
@@ -355,7 +356,7 @@ def test_the_autoencoder_stays_within_the_clean_grey_levels(make, folder, make_r
     """It is scaled by their range, 100 to 180, and not by that of the noisy images."""
     method = Method("dae", target="clean", network="autoencoder", alpha=1)
     model, _ = make(method, make_recipe(filters=4, epochs=3, steps_per_epoch=20))
-    assert (model.normalisation.mean, model.normalisation.std) == (100, 80)
+    assert model.normalisation.channels() == [(100, 80)]
     (noisy,) = planes(folder, "noisy", "h")
     denoised = denoise(model, noisy)
     assert noisy.min() < 60 and noisy.max() > 220

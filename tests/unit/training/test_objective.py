@@ -40,8 +40,7 @@ def layout(request):
 def batch(rng, layout):
     """Patches from different places of their images, under different symmetries, with targets."""
     sides = layout.patch_shape(SIDE)
-    channels = [layout.channels] if layout.channels > 1 else []
-    patches, targets = torch.randn(2, COUNT, *channels, *sides, generator=rng)
+    patches, targets = torch.randn(2, COUNT, layout.channels, *sides, generator=rng)
     classes = torch.randint(-1, 3, (COUNT, *sides), generator=rng)
     classes[classes < 0] = IGNORE
     corner = torch.randint(50, (len(sides), COUNT, *[1] * len(sides)), generator=rng)
@@ -90,13 +89,8 @@ def parts(layout):
 
 @pytest.fixture
 def seen(network, layout):
-    """Return what the network was shown, patches and masks, in the form of patches."""
-
-    def seen():
-        channels = network.seen.split(layout.channels, dim=1)
-        return [values.squeeze(1) if layout.channels == 1 else values for values in channels]
-
-    return seen
+    """Return what the network was shown, patches and masks."""
+    return lambda: network.seen.split(layout.channels, dim=1)
 
 
 @pytest.fixture
@@ -157,7 +151,7 @@ def test_alpha_weighs_target_and_annotation(look, network, parts, batch):
 
 
 @pytest.fixture
-def subsets_of(layout):
+def subsets_of():
     """Return the number of the subset that each pixel of a batch belongs to."""
 
     def subsets_of(batch, grid):
@@ -165,14 +159,9 @@ def subsets_of(layout):
         for up in z:
             y, x = y + up, x + 2 * up
         subsets = (y % grid) * grid + x % grid
-        return subsets if layout.channels == 1 else subsets[:, None].expand_as(batch.patches)
+        return subsets[:, None].expand_as(batch.patches)
 
     return subsets_of
-
-
-def each_alone(values, layout):
-    """Patches of several channels as patches of one."""
-    return values.flatten(0, 1) if layout.channels > 1 else values
 
 
 @pytest.mark.parametrize("masking", ["grid_interpolate", "grid_zero"])
@@ -182,17 +171,17 @@ def test_one_subset_of_the_grid_is_hidden_in_each_patch(
 ):
     """All of it, at the places that these pixels have in their image; in each channel another."""
     found = set()
-    subsets = each_alone(subsets_of(batch, grid), layout)
-    patches = each_alone(batch.patches, layout)
+    subsets = subsets_of(batch, grid).flatten(0, 1)
+    patches = batch.patches.flatten(0, 1)
     place = batch.place.repeat_interleave(layout.channels, dim=0)
     for _ in range(20):
-        gradient = each_alone(look(replace(N2S, masking=masking, grid=grid), batch)[1], layout)
+        gradient = look(replace(N2S, masking=masking, grid=grid), batch)[1].flatten(0, 1)
         chosen = torch.tensor([int(s[g != 0][0]) for s, g in zip(subsets, gradient, strict=True)])
         wanted = chosen.view(-1, *[1] * layout.dimensions)
         assert torch.equal(gradient != 0, subsets == wanted)
         mask = grid_mask(place, grid, chosen)
         (shown,) = seen()
-        assert torch.equal(each_alone(shown, layout), fill_grid(patches, mask, masking))
+        assert torch.equal(shown.flatten(0, 1), fill_grid(patches, mask, masking))
         found |= set(chosen.tolist())
     assert found == set(range(grid**2))
 
@@ -285,9 +274,7 @@ def test_a_teacher_sees_what_the_network_must_guess(
     teacher = outputs(COUNT - n_annotated)
     (*_, pseudo), _ = look(method, batch, teacher=teacher)
     images, masks = teacher.seen.split(layout.channels, dim=1)
-    assert torch.equal(
-        images.reshape(batch.patches[n_annotated:].shape), batch.patches[n_annotated:]
-    )
+    assert torch.equal(images, batch.patches[n_annotated:])
     assert not masks.any()
     wanted = parts(teacher.values)[1].softmax(dim=1)
     expected = consistency_loss(parts(network.values)[1][n_annotated:], wanted).item()

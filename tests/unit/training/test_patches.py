@@ -34,7 +34,7 @@ def patch_of(shapes):
 def numbered(shapes):
     """Images whose every value tells image and place: 10,000 * image + number of the pixel."""
     return [
-        10_000 * number + np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        10_000 * number + np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
         for number, shape in enumerate(shapes)
     ]
 
@@ -97,9 +97,9 @@ def test_patches_are_slices_under_the_eight_symmetries(rng, shapes, shape):
     """And in volumes up or down, each as often."""
     count = 1600 if shape[:-2] > (1,) else 800
     images, sampler = numbered(shapes), PatchSampler(make_bank(shapes), shape, count, 0)
-    patches = sampler.draw(rng).patches
+    patches = sampler.draw(rng).patches[:, 0]
     assert patches.shape == (count, *shape)
-    found = [symmetry(patch, images[int(patch.flat[0]) // 10_000]) for patch in patches.numpy()]
+    found = [symmetry(patch, images[int(patch.flat[0]) // 10_000][0]) for patch in patches.numpy()]
     assert None not in found
     counts = np.bincount(found, minlength=count // 100)
     assert len(counts) == count // 100
@@ -109,6 +109,7 @@ def test_patches_are_slices_under_the_eight_symmetries(rng, shapes, shape):
 def test_classes_lie_on_their_pixels(rng, shapes):
     sampler = PatchSampler(make_bank(shapes), patch_of(shapes), 200, 0)
     patches, classes, *_ = sampler.draw(rng)
+    patches = patches[:, 0]
     assert (classes.shape, classes.dtype) == (patches.shape, torch.int64)
     for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
         number, *_ = place(patch, shapes)
@@ -132,7 +133,7 @@ def test_classes_may_come_in_parts(shapes, length):
 def test_every_pixel_tells_where_it_lies_in_its_image(rng, shapes):
     for batch in draw(make_bank(shapes), rng, patch_of(shapes)):
         assert batch.place.dtype == torch.int64
-        for patch, found in zip(batch.patches.numpy(), batch.place.numpy(), strict=True):
+        for patch, found in zip(batch.patches[:, 0].numpy(), batch.place.numpy(), strict=True):
             _, *expected = place(patch, shapes)
             assert np.array_equal(found, expected)
 
@@ -155,8 +156,10 @@ def red_of(image):
 def colourful(shapes, targets=True):
     """A bank of images of two channels, green and red."""
     green = numbered(shapes)
-    images = [np.stack([image, red_of(image)]) for image in green]
-    others = [np.stack([target_of(image), red_of(target_of(image))]) for image in green]
+    images = [np.concatenate([image, red_of(image)]) for image in green]
+    others = [target_of(image) for image in images]
+    for other, image in zip(others, green, strict=True):
+        other[1] = red_of(target_of(image[0]))
     classes = [[torch.from_numpy(code(image))] for image in green]
     device = torch.device("cpu")
     return ImageBank.load(images, classes, shapes, device, others if targets else None, channels=2)
@@ -180,7 +183,7 @@ def test_a_channel_more_moves_no_patch(shapes):
         PatchSampler(bank, patch_of(shapes), 50, 0).draw(torch.Generator().manual_seed(0))
         for bank in (make_bank(shapes), colourful(shapes))
     )
-    assert torch.equal(one.patches, two.patches[:, 0])
+    assert torch.equal(one.patches, two.patches[:, :1])
     assert torch.equal(one.place, two.place)
 
 
@@ -191,8 +194,9 @@ def test_every_channel_has_a_normalisation_of_its_own(shapes):
     assert scale.mean == pytest.approx(pixels.double().mean(dim=1).tolist(), rel=1e-9)
     assert scale.std == pytest.approx(pixels.double().std(dim=1, correction=0).tolist(), rel=1e-6)
     bank.normalise(scale)
-    assert np.array_equal(bank.pixels, scale.apply(pixels.numpy()))
-    assert np.array_equal(bank.targets, scale.apply(targets.numpy()))
+    mean, std = scale.scale(1)
+    assert torch.equal(bank.pixels, (pixels - mean) / std)
+    assert torch.equal(bank.targets, (targets - mean) / std)
     assert bank.pixels.mean(dim=1).numpy() == pytest.approx(0, abs=1e-4)
     assert bank.pixels.std(dim=1).numpy() == pytest.approx(1, rel=1e-3)
 
@@ -202,7 +206,7 @@ def test_the_normalisation_of_a_channel_does_not_depend_on_others(shapes):
     both, alone = colourful(shapes), make_bank(shapes, targets=True)
     for measured in (ImageBank.measure, ImageBank.measure_range):
         scale, first = measured(both), measured(alone)
-        assert (scale.mean[0], scale.std[0]) == (first.mean, first.std)
+        assert (scale.mean[:1], scale.std[:1]) == (first.mean, first.std)
         assert scale.mean[1] != scale.mean[0]
 
 
@@ -222,7 +226,7 @@ def test_images_must_have_the_channels_that_were_named():
         with pytest.raises(ValueError):
             ImageBank.load(images, [None] * 3, SHAPES, device, channels=channels)
     with pytest.raises(ValueError, match=r"\(2, 20, 31\) does not fit 1 channels"):
-        pair = [np.stack([image, image]) for image in images]
+        pair = [np.concatenate([image, image]) for image in images]
         ImageBank.load(pair, [None] * 3, SHAPES, device)
 
 
@@ -233,10 +237,11 @@ def test_targets_are_normalised_like_the_patches(rng):
     bank = make_bank(targets=True)
     pixels, targets = bank.pixels.clone(), bank.targets.clone()
     scale = bank.measure()
-    assert scale.mean == pytest.approx(pixels.mean().item(), rel=1e-5)
+    assert scale.mean == pytest.approx((pixels.mean().item(),), rel=1e-5)
     bank.normalise(scale)
-    assert np.array_equal(bank.pixels, scale.apply(pixels.numpy()))
-    assert np.array_equal(bank.targets, scale.apply(targets.numpy()))
+    mean, std = scale.scale(1)
+    assert torch.equal(bank.pixels, (pixels - mean) / std)
+    assert torch.equal(bank.targets, (targets - mean) / std)
 
 
 @pytest.mark.parametrize("targets", [True, False])
@@ -246,7 +251,7 @@ def test_the_range_of_the_targets_becomes_that_from_0_to_1(targets):
     scaled = bank.targets if targets else bank.pixels
     low, high = scaled.min().item(), scaled.max().item()
     scale = bank.measure_range()
-    assert (scale.mean, scale.std) == (low, high - low)
+    assert (scale.mean, scale.std) == ((low,), (high - low,))
     bank.normalise(scale)
     assert (scaled.min().item(), scaled.max().item()) == (0, 1)
     if targets:
@@ -261,7 +266,7 @@ def test_the_mean_of_the_targets(targets):
 
 
 def test_the_range_of_a_constant_image_does_not_divide_by_zero():
-    bank = ImageBank.load([np.full((8, 8), 5, "f4")], [None], [(8, 8)], torch.device("cpu"))
+    bank = ImageBank.load([np.full((1, 8, 8), 5, "f4")], [None], [(8, 8)], torch.device("cpu"))
     bank.normalise(bank.measure_range())
     assert not bank.pixels.any()
 
@@ -352,16 +357,16 @@ def test_same_generator_same_batches():
 
 def test_the_bank_copies_what_it_reads(rng):
     """Images come as read-only, possibly non-contiguous maps."""
-    image = numbered([(12, 16)])[0]
-    view = image.T
+    (image,) = numbered([(12, 16)])
+    view = image.swapaxes(1, 2)
     view.flags.writeable = False
     bank = ImageBank.load(
-        [view], [[torch.from_numpy(code(view))]], [view.shape], torch.device("cpu")
+        [view], [[torch.from_numpy(code(view))]], [view.shape[1:]], torch.device("cpu")
     )
     expected = view.copy()
     image[:] = -1
-    assert np.array_equal(bank.pixels.reshape(16, 12).numpy(), expected)
-    assert np.array_equal(bank.classes.reshape(16, 12).numpy(), code(expected))
+    assert np.array_equal(bank.pixels.reshape(1, 16, 12).numpy(), expected)
+    assert np.array_equal(bank.classes.reshape(1, 16, 12).numpy(), code(expected))
 
 
 def test_images_classes_and_targets_must_match():
@@ -378,7 +383,7 @@ def test_validation_cuts_every_image_into_a_grid(rng, shapes):
     sides = patch_of(shapes)
     patches, classes, *_ = validation_patches(make_bank(shapes), sides, 1000, rng)
     corners = set()
-    for patch, codes in zip(patches.numpy(), classes.numpy(), strict=True):
+    for patch, codes in zip(patches[:, 0].numpy(), classes.numpy(), strict=True):
         number, *along = place(patch, shapes)
         corner = [int(position.flat[0]) for position in along]
         for position, start, ramp in zip(along, corner, np.indices(sides), strict=True):

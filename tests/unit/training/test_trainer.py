@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import open_image, write_image
+from denoiseg_flow.data.store import open_labels, write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods import masking
@@ -57,7 +57,7 @@ def files(tmp_path_factory, make_blobs):
         image, labels = make_blobs(48, seed=number, sigma=20.0)
         for kind, plane in (("image", image), ("mask", labels)):
             paths[kind].append(folder / kind / f"{number}.tif")
-            write_image(paths[kind][-1], plane)
+            write_array(paths[kind][-1], plane)
     return TrainingImages(
         train=paths["image"][:5],
         train_masks=[*paths["mask"][:3], None, None],
@@ -110,7 +110,7 @@ def test_learns_to_segment_unseen_images(run, make_recipe, make_blobs, method):
     assert model.threshold.average_precision > 0.7
     assert model.threshold.n_images == 2
     image, labels = make_blobs(64, seed=99, sigma=20.0)
-    found = label_foreground(predict_probabilities(model, image)[1] > model.threshold.value)
+    found = label_foreground(predict_probabilities(model, image[None])[1] > model.threshold.value)
     assert average_precision(labels, found) > 0.7
 
 
@@ -124,9 +124,9 @@ def test_learns_to_denoise_without_clean_images(run, make_recipe, make_blobs, fi
     assert (history["loss"] == history["loss_denoise"]).all()
     noisy, labels = make_blobs(64, seed=99, sigma=20.0)
     clean = 100 + 80.0 * (labels > 0)
-    (tile,) = predict_tiles(model, noisy)
+    (tile,) = predict_tiles(model, noisy[None])
     assert np.mean((noisy - clean) ** 2) == pytest.approx(400, rel=0.1)
-    assert np.mean((tile.denoised - clean) ** 2) < 200
+    assert np.mean((tile.denoised[0] - clean) ** 2) < 200
 
 
 # What the loop records
@@ -493,7 +493,7 @@ def test_damaged_checkpoints_are_named_and_ignored(
     with caplog.at_level(logging.INFO):
         found = run(joint, make_recipe())
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == [f"{p} is damaged or not a file of tensors: it is ignored" for p in files]
+    assert warnings == [f"{p} is damaged or not a file of tensors; ignoring it" for p in files]
     assert (resumed_at or "continuing from") in caplog.text or resumed_at is None
     assert ("continuing from" in caplog.text) == (resumed_at is not None)
     assert same(found, run(joint, make_recipe(), file="other.pt"))
@@ -505,7 +505,7 @@ def test_checkpoint_of_another_version_is_named_and_ignored(
     path = tmp_path / "checkpoint.pt"
     tensor_file.save({"step": 3, "weights": {}}, path)
     found = run(joint, make_recipe())
-    assert f"{path} is of another version of the workflow: it is ignored" in caplog.text
+    assert f"{path} was written by another version of the workflow; ignoring it" in caplog.text
     assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 
@@ -692,7 +692,7 @@ def refusal(run, *arguments, **options):
 @pytest.mark.parametrize("subset", ["train", "val"])
 def test_image_smaller_than_a_patch(run, make_recipe, files, tmp_path, subset):
     small = tmp_path / "small.tif"
-    write_image(small, np.ones((15, 40), np.float32))
+    write_array(small, np.ones((15, 40), np.float32))
     images = replace(without_masks(files), **{subset: [small, *getattr(files, subset)[1:]]})
     assert refusal(run, N2V, make_recipe(), images) == (
         f"image {small} has shape 15x40, smaller than the training patch; set 'patch_size' of the "
@@ -754,12 +754,12 @@ def no_masks(files, tmp_path):
 
 
 def no_objects(files, tmp_path):
-    write_image(tmp_path / "empty.tif", np.zeros((48, 48), np.int32))
+    write_array(tmp_path / "empty.tif", np.zeros((48, 48), np.int32))
     return replace(files, val_masks=[tmp_path / "empty.tif", None])
 
 
 def only_ignored(files, tmp_path):
-    write_image(tmp_path / "ignored.tif", np.full((48, 48), -1, np.int32))
+    write_array(tmp_path / "ignored.tif", np.full((48, 48), -1, np.int32))
     return replace(files, val_masks=[tmp_path / "ignored.tif", None])
 
 
@@ -940,11 +940,11 @@ def test_images_are_normalised_over_all_their_pixels(tmp_path, make_recipe, monk
     bank = load_bank(paths, [None] * 3, make_recipe(), PLANES, CPU)
     found = bank.measure()
     pixels = np.concatenate([plane.ravel() for plane in planes]).astype(np.float64)
-    assert found.mean == pytest.approx(pixels.mean(), rel=1e-12)
-    assert found.std == pytest.approx(pixels.std(), rel=1e-9)
+    assert found.mean == pytest.approx((pixels.mean(),), rel=1e-12)
+    assert found.std == pytest.approx((pixels.std(),), rel=1e-9)
     bank.normalise(found)
-    wanted = np.concatenate([found.apply(plane).ravel() for plane in planes])
-    assert np.array_equal(bank.pixels[0].numpy(), wanted)
+    mean, std = (values.numpy() for values in found.scale(0))
+    assert np.array_equal(bank.pixels[0].numpy(), (pixels.astype(np.float32) - mean) / std)
 
 
 def test_constant_images_do_not_divide_by_zero(tmp_path, make_recipe):
@@ -958,13 +958,13 @@ def test_constant_images_do_not_divide_by_zero(tmp_path, make_recipe):
 def test_masks_come_as_read_only_maps(make_recipe, tmp_path, dtype):
     labels = np.zeros((48, 48), dtype)
     labels[20, 20] = 300
-    write_image(tmp_path / "mask.tif", labels)
-    write_image(tmp_path / "image.tif", np.ones((48, 48), np.float32))
+    write_array(tmp_path / "mask.tif", labels)
+    write_array(tmp_path / "image.tif", np.ones((48, 48), np.float32))
     bank = load_bank([tmp_path / "image.tif"], [tmp_path / "mask.tif"], make_recipe(), PLANES, CPU)
     classes = bank.classes.reshape(48, 48)
     assert int((classes == FOREGROUND).sum()) == 1
     assert int((classes == BORDER).sum()) == 4
-    assert np.array_equal(open_image(tmp_path / "mask.tif"), labels)
+    assert np.array_equal(open_labels(tmp_path / "mask.tif"), labels)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Image files of any format, read piece by piece."""
+"""Read image files of any supported format, piece by piece."""

@@ -1,4 +1,4 @@
-"""Arrays that lie in files, so that they may be larger than the memory."""
+"""Memory-mapped arrays, which may be larger than main memory."""
 
 import math
 import mmap
@@ -11,34 +11,36 @@ from numpy.typing import DTypeLike
 
 
 def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
-    """Return an array of zeros in a nameless temporary file (in TMPDIR).
+    """Return an array of zeros, mapped to an unnamed temporary file in TMPDIR.
 
     Raises
     ------
     OSError
-        If there is not enough space for it.
+        If the disk is full.
     """
     with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
         reserve(file.name, math.prod(shape) * np.dtype(dtype).itemsize)
-        # The map outlives the name of the file, and the file is gone with the process.
+        # The map stays valid without a file name; the file disappears with the process.
         return np.memmap(file.name, dtype, "r+", shape=shape)
 
 
-def release(array: np.ndarray | None) -> None:
-    """Give back the memory that a memory-mapped array takes; its values stay in the file.
+def release(array: object) -> None:
+    """Free the memory of a memory-mapped array; its values stay in the file.
 
-    Every page that was read or written counts as memory of the process until then. Does nothing
-    to other arrays.
+    Until then, all pages read or written count as memory of the process. Of a view, the memory of
+    the whole array is freed. Other objects are left unchanged.
     """
-    mapped = isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap)
-    if mapped and hasattr(mmap, "MADV_DONTNEED"):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    base: object = array if isinstance(array, np.memmap) else None
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def reserve(path: str | Path, size: int) -> None:
-    """Give a file its space on the disk, where the system can, before it is mapped into memory.
+    """Allocate disk space for a file before it is memory-mapped, if the system supports it.
 
-    Without it, writing to the map on a full disk would kill the process instead of raising OSError.
+    Otherwise, writing to the map on a full disk would kill the process instead of raising OSError.
     """
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:

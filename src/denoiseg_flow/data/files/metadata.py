@@ -1,14 +1,14 @@
-"""What an image file says of its pixels beside their values: axes, pixel size, channel names."""
+"""Metadata of images: axes, pixel size and channel names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-ORDER = "TCZYX"  # of the axes of every array in this package
+ORDER = "TCZYX"  # order of the axes of all arrays in this package
 SPATIAL = "ZYX"
 
 
 def numbered(names: Sequence[str | None]) -> tuple[str, ...]:
-    """Return names of channels, with a number for one without a name; empty if none has one."""
+    """Return channel names, with numbers for unnamed channels; empty if all are unnamed."""
     if not any(names):
         return ()
     return tuple(str(name or f"C{number}") for number, name in enumerate(names, start=1))
@@ -16,16 +16,16 @@ def numbered(names: Sequence[str | None]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is known of the axes of an image.
+    """Axes, pixel size and channel names of an image.
 
     Attributes
     ----------
     axes
-        One letter for each dimension, in the order of ``TCZYX``: time, channel, and place.
+        One letter for each axis, in the order ``TCZYX``: time, channel and space.
     pixel_size
-        Micrometres from one pixel to the next along the axes Z, Y and X, those that are known.
+        Micrometres per pixel along Z, Y and X, as far as known.
     channels
-        Names of the channels; empty where there are none.
+        Names of the channels; empty if unknown.
     """
 
     axes: str
@@ -34,16 +34,16 @@ class Metadata:
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> "Metadata":
-        """Return what is known of a plane (y, x) or volume (z, y, x) without any metadata."""
+        """Return the metadata of a plane (y, x) or volume (z, y, x) with axes only."""
         return cls(SPATIAL[-len(shape) :])
 
     @property
     def spatial_axes(self) -> str:
-        """YX for planes and ZYX for volumes, whatever other axes there are."""
+        """YX for planes and ZYX for volumes, without other axes."""
         return "".join(axis for axis in self.axes if axis in SPATIAL)
 
     def only(self, axes: Iterable[str]) -> "Metadata":
-        """Return the metadata of an image with some of the axes, the others indexed away."""
+        """Return the metadata of the image when only these axes are kept."""
         kept = "".join(axis for axis in self.axes if axis in axes)
         size = {axis: length for axis, length in self.pixel_size.items() if axis in kept}
         return replace(
@@ -51,15 +51,15 @@ class Metadata:
         )
 
     def with_channels(self, names: Iterable[str]) -> "Metadata":
-        """Return the metadata of an image that has a value of each channel at every pixel."""
+        """Return the metadata with a leading channel axis."""
         return replace(self, axes=f"C{self.axes}", channels=tuple(names))
 
     def spacing(self) -> tuple[float, ...] | None:
-        """Return the pixel size along the spatial axes; None unless it is known along all."""
+        """Return the pixel size along the spatial axes; None unless all are known."""
         known = all(axis in self.pixel_size for axis in self.spatial_axes)
         return tuple(self.pixel_size[axis] for axis in self.spatial_axes) if known else None
 
     def plane_step(self) -> float:
-        """Return the distance of planes over the width of a pixel; 1 if that is not known."""
+        """Return the distance of z-slices in widths of a pixel; 1 if unknown."""
         spacing = self.spacing()
         return 1.0 if spacing is None else spacing[0] / spacing[-1]

@@ -1,6 +1,6 @@
-"""Read and write OME-Zarr images: NGFF 0.4 (in zarr 2), and 0.5 (in zarr 3) for reading.
+"""Read OME-Zarr images (NGFF 0.4 in zarr 2, 0.5 in zarr 3) and write them (NGFF 0.4).
 
-zarr takes a moment to import, so this is left to the functions that need it.
+The functions that need zarr import it, because the import is slow.
 """
 
 import itertools
@@ -9,6 +9,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     import zarr
 
 CHUNK = {"T": 1, "C": 1, "Z": 16, "Y": 512, "X": 512}  # at most
-BROWSABLE = 2048  # side from which on an image gets smaller copies
-SMALLEST = 1024  # side at which there are enough of them
-LARGEST_CHUNK = 2**30  # bytes that a chunk may have in memory, where it is whole
+BROWSABLE = 2048  # pixels; larger images get lower resolution levels
+SMALLEST = 1024  # pixels; no further level is added below this size
+LARGEST_CHUNK = 2**30  # bytes of an uncompressed chunk, which is read as a whole
 
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _TYPES = {"T": "time", "C": "channel"}
@@ -34,19 +35,20 @@ _COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
 
 
 class ZarrSource:
-    """The full resolution of the one multiscale image in an OME-Zarr store.
+    """The full resolution of the only multiscale image in an OME-Zarr store.
 
     Attributes
     ----------
     shape, axes, dtype, pixel_size, channels
-        As of `tif_files.TifSource`; Q stands for an axis outside of TCZYX.
+        Like those of `tif.TifSource`; Q is an axis other than TCZYX.
 
     Raises
     ------
     InputError
-        If the folder is no OME-Zarr image, holds several, misses chunks, or has huge ones.
+        If the folder is not an OME-Zarr image, has several images, or its chunks are missing or
+        too large.
     OSError, ValueError, ...
-        If it is damaged: anything in ``image_files.UNREADABLE``.
+        If it is damaged: any error in ``reader.UNREADABLE``.
     """
 
     palette = False
@@ -58,7 +60,7 @@ class ZarrSource:
         dataset = multiscale["datasets"][0]
         inside = PurePosixPath(dataset["path"])
         if inside.is_absolute() or ".." in inside.parts:
-            raise ValueError(f"its pixels are said to lie elsewhere, in {str(inside)!r}")
+            raise ValueError(f"its metadata refer to another folder, {str(inside)!r}")
         self._array = _open_array(folder / inside)
         self.shape, self.dtype = self._array.shape, self._array.dtype.newbyteorder("=")
         axes = [
@@ -81,14 +83,14 @@ class ZarrSource:
         n_bytes = math.prod(self._array.chunks) * self.dtype.itemsize
         if n_bytes > LARGEST_CHUNK:
             raise InputError(
-                f"{path} has chunks of {n_bytes / 2**30:.3g} GiB, each of which is read as a "
-                "whole: export it again with chunks of some 512 x 512 pixels"
+                f"{path} has chunks of {n_bytes / 2**30:.3g} GiB, but a chunk is read as a whole; "
+                "export the image again with chunks of about 512 x 512 pixels"
             )
         n_chunks, n_missing = _count_chunks(self._array, folder / inside)
         if n_missing:
             raise InputError(
                 f"{path} misses {n_missing} of its {n_chunks} chunks, because they were lost or "
-                "because empty ones were never written: copy it again, or write it with "
+                "because empty chunks were not written; copy it again, or write it with "
                 "write_empty_chunks=True"
             )
 
@@ -97,11 +99,11 @@ class ZarrSource:
         return np.asarray(self._array[tuple(slices)], self.dtype)
 
     def close(self) -> None:
-        """Do nothing: no file of a store stays open."""
+        """Do nothing, because a store keeps no file open."""
 
 
 def is_ome_zarr(folder: Path) -> bool:
-    """Return whether a folder is an OME-Zarr image, whatever its name."""
+    """Return whether a folder contains an OME-Zarr image, whatever its name."""
     for name in ("zarr.json", ".zattrs"):
         try:
             return b'"multiscales"' in (folder / name).read_bytes()
@@ -110,11 +112,11 @@ def is_ome_zarr(folder: Path) -> bool:
     return False
 
 
-def _open_array(folder: Path) -> "zarr.Array":
-    """Open an array for reading, such that damaged chunks raise ValueError.
+def _open_array(folder: Path) -> "zarr.Array[Any]":
+    """Open an array for reading; damaged chunks raise ValueError.
 
-    The decompression of Blosc believes what the first bytes of a chunk say of its size, and so
-    reads and writes where it must not, which ends the process.
+    Blosc trusts the size in the first bytes of a chunk. If it is wrong, Blosc reads and writes
+    outside its buffers, which crashes the process.
     """
     import zarr
     from zarr.abc.store import ByteRequest
@@ -137,30 +139,30 @@ def _open_array(folder: Path) -> "zarr.Array":
 
 
 def _check_blosc(header: bytes, size: int) -> None:
-    """Raise ValueError unless the header of Blosc fits a compressed chunk of that size."""
+    """Raise ValueError unless a Blosc header is consistent with the size of its chunk."""
     n_bytes, _, n_compressed = struct.unpack("<4x3I", header)
     if n_compressed != size or n_bytes > LARGEST_CHUNK:
-        raise ValueError(f"a chunk of {size} bytes says that it has {n_compressed}")
+        raise ValueError(f"a chunk of {size} bytes claims to have {n_compressed}")
 
 
 def _image_in(path: Path) -> Path:
-    """Return the folder of the image in a store: itself, or the only one in it.
+    """Return the folder of the image in a store: the store itself or its only image.
 
     Raises
     ------
     InputError
-        If it is no zarr store, or bioformats2raw put several images into it.
+        If the folder is not a zarr store, or bioformats2raw wrote several images into it.
     """
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
         raise InputError(
-            f"{path} has no zarr metadata (zarr.json or .zgroup), it seems incomplete: copy or "
-            "export it again"
+            f"{path} seems incomplete, because it has no zarr metadata (zarr.json or .zgroup); "
+            "copy or export it again"
         )
     attributes = _attributes(path)
     if "plate" in attributes:
         well = path / plain(attributes["plate"]["wells"][0]["path"])
         raise InputError(
-            f"{path} is a plate: give one of its fields, such as {well / '0'}, or a well, such as "
+            f"{path} is a plate; give one of its fields, such as {well / '0'}, or a well, such as "
             f"{well}"
         )
     if "bioformats2raw.layout" not in attributes:
@@ -168,7 +170,7 @@ def _image_in(path: Path) -> Path:
     images = sorted(folder for folder in path.iterdir() if folder.name.isdecimal())
     if len(images) != 1:
         example = f", such as {images[0]}" if images else ""
-        raise InputError(f"{path} holds {len(images)} images: give one of them{example}")
+        raise InputError(f"{path} holds {len(images)} images; give one of them{example}")
     return images[0]
 
 
@@ -178,22 +180,22 @@ def _attributes(folder: Path) -> dict[str, Any]:
     try:
         group = zarr.open_group(folder, mode="r", use_consolidated=False)
     except (zarr.errors.ContainsArrayError, FileNotFoundError):
-        return {}  # an array by itself
-    attributes = dict(group.attrs)
+        return {}  # an array without a group
+    attributes: dict[str, Any] = dict(group.attrs)
     return attributes.get("ome", attributes)
 
 
 def _ome_metadata(folder: Path, path: Path) -> dict[str, Any]:
-    """Return the OME metadata of the one image in a folder; ``path`` is what to call it."""
+    """Return the OME metadata of the only image in a folder; errors name ``path``."""
     attributes = _attributes(folder)
     multiscales = attributes.get("multiscales")
     if not multiscales:
         raise InputError(
-            f"{path} is a zarr store but no OME-Zarr image (it has no `multiscales`): give the "
+            f"{path} is a zarr store but not an OME-Zarr image (it has no 'multiscales'); give the "
             "folder of an image, or export it as OME-Zarr"
         )
     if len(multiscales) > 1:
-        raise InputError(f"{path} holds {len(multiscales)} images: export one grey image per file")
+        raise InputError(f"{path} holds {len(multiscales)} images; export one grey image per file")
     return attributes
 
 
@@ -206,11 +208,11 @@ def _scale(described: Mapping[str, Any], axes: Sequence[Any]) -> list[float]:
     return [1.0] * len(axes)
 
 
-def _count_chunks(array: "zarr.Array", folder: Path) -> tuple[int, int]:
-    """Return how many chunk files (or shards) an array has, and how many of them are missing.
+def _count_chunks(array: "zarr.Array[Any]", folder: Path) -> tuple[int, int]:
+    """Return how many chunks (or shards) an array should have, and how many are missing.
 
-    zarr reads a missing chunk as the fill value. One listing of the folder is all it takes,
-    whatever the size that the metadata promise.
+    zarr reads a missing chunk as the fill value. A single listing of the folder suffices, whatever
+    size the metadata claim.
     """
     sides = array.shards or array.chunks
     grid = [-(-length // side) for length, side in zip(array.shape, sides, strict=True)]
@@ -218,7 +220,7 @@ def _count_chunks(array: "zarr.Array", folder: Path) -> tuple[int, int]:
         prefix, separator = "", array.metadata.dimension_separator
     else:
         encoding = array.metadata.chunk_key_encoding
-        separator = encoding.separator
+        separator = encoding.separator  # type: ignore[attr-defined]  # each of the encodings has it
         prefix = f"c{separator}" if encoding.name == "default" else ""
     n_found = 0
     for parent, _, names in os.walk(folder):
@@ -244,38 +246,39 @@ def create_ome_zarr(
     metadata: Metadata,
     chunks: tuple[int, ...] | None = None,
     labels: bool = False,
-) -> Iterator["zarr.Array"]:
+) -> Iterator["zarr.Array[Any]"]:
     """Create an OME-Zarr image (NGFF 0.4) to be written piece by piece in a ``with`` statement.
 
-    At its end, smaller copies for browsing are added to images of more than 2048 pixels in height
-    or width, and then the metadata. Until then, and if anything fails, the folder is no image.
+    When the statement ends, images of more than 2048 pixels in height or width get lower resolution
+    levels for viewers, and the metadata are written. Until then, and after any error, the folder is
+    not a valid image.
 
     Parameters
     ----------
     path
-        The folder, which must not exist.
+        Folder to create; it must not exist.
     shape
-        Length of each of the axes.
+        Length of each axis.
     dtype
-        Of the pixels.
+        Pixel type.
     metadata
-        Axes, pixel size and names of channels.
+        Axes, pixel size and channel names.
     chunks
-        Shape of the pieces that are compressed by themselves; best written as a whole. By
-        default, at most 512 x 512 pixels, 16 planes, and one channel and time.
+        Shape of a chunk; best written as a whole. By default at most 512 x 512 pixels, 16 z-slices,
+        one channel and one time point.
     labels
-        Whether pixels are numbers of objects, of which smaller copies take every second one;
-        those of images are means of 2 x 2.
+        Whether the image holds labels. Lower levels then take every second pixel, otherwise means
+        of 2 x 2 pixels.
 
     Yields
     ------
     zarr.Array
-        Zeros, to be assigned to.
+        Array of zeros to fill.
 
     Raises
     ------
     FileExistsError
-        If there is something at ``path``.
+        If ``path`` exists.
     """
     import zarr
 
@@ -298,7 +301,7 @@ def create_ome_zarr(
 
 def _create_level(
     group: "zarr.Group", level: int, shape: tuple[int, ...], dtype: DTypeLike, chunks: Sequence[int]
-) -> "zarr.Array":
+) -> "zarr.Array[Any]":
     from numcodecs import Blosc
 
     return group.create_array(
@@ -313,8 +316,8 @@ def _create_level(
     )
 
 
-def _halve(source: "zarr.Array", target: "zarr.Array", labels: bool) -> None:
-    """Fill an array of half the height and width, one chunk after the other."""
+def _halve(source: "zarr.Array[Any]", target: "zarr.Array[Any]", labels: bool) -> None:
+    """Fill an array of half the height and width, chunk by chunk."""
     for place, _ in boxes(target.shape, target.chunks):
         wide = [slice(2 * part.start, 2 * part.stop) for part in place[-2:]]
         piece = np.asarray(source[(*place[:-2], *wide)])
@@ -322,16 +325,16 @@ def _halve(source: "zarr.Array", target: "zarr.Array", labels: bool) -> None:
 
 
 def _means(piece: np.ndarray) -> np.ndarray:
-    """Return means of 2 x 2 pixels, of fewer at an odd end, with the type of the pixels."""
+    """Return means of 2 x 2 pixels, fewer at odd edges, in the pixel type of the input."""
     odd = [(0, length % 2) for length in piece.shape[-2:]]
     even = np.pad(piece, [(0, 0)] * (piece.ndim - 2) + odd, mode="edge")
     quarters = [even[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
-    means = sum(quarter / 4 for quarter in quarters)
+    means = reduce(np.add, (quarter / 4 for quarter in quarters))
     return (np.rint(means) if piece.dtype.kind in "iu" else means).astype(piece.dtype)
 
 
 def _ngff(name: str, metadata: Metadata, n_levels: int, method: str) -> dict[str, Any]:
-    """Return the metadata of an image, as NGFF 0.4 has them."""
+    """Return the metadata of an image in the format of NGFF 0.4."""
     axes = []
     for axis in metadata.axes:
         axes.append({"name": axis.lower(), "type": _TYPES.get(axis, "space")})

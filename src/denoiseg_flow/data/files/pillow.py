@@ -9,11 +9,12 @@ from PIL import Image
 
 @contextmanager
 def open_with_pillow(content: bytes, form: str) -> Iterator[Image.Image]:
-    """Open an image of any size, of a format such as "PNG"; Pillow has a limit, lifted here.
+    """Open an image in memory, without Pillow's limit of its size.
 
-    Pillow would start other programs for other formats, whatever the name of the file. From a
-    file, it would reserve what the lengths of chunks ask for, up to 4 GiB. Compare the size of the
-    image with that of its content before its pixels are asked for.
+    The format, such as "PNG", is fixed, because Pillow starts other programs for some formats,
+    whatever the name of a file. The content is in memory, because from a file Pillow would allocate
+    what the lengths of chunks request, up to 4 GiB. Compare the size of the image with the size of
+    its content before reading its pixels.
     """
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:

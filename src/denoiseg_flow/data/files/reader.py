@@ -1,11 +1,11 @@
-"""Open image files of other programs: read pieces of them, and their metadata.
+"""Open image files written by other programs; read regions and metadata.
 
-Whatever the order of the dimensions in a file, its pixels come in that of ``metadata.ORDER``.
+Whatever the order of axes in a file, pixels are returned in the order of ``metadata.ORDER``.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -31,57 +31,70 @@ UNREADABLE = (
     EOFError,
     MemoryError,
     RuntimeError,
-    SystemError,  # codecs written in C, for sizes that cannot be
+    SystemError,  # codecs written in C, for impossible sizes
     struct.error,
     zlib.error,
 )
 
-_SINGLETONS = "TCZ"  # that are left out when they have length 1
-_DEFLATE = 1100  # into how many bytes one can grow at most, which is what png is compressed by
+_SINGLETONS = "TCZ"  # axes that are dropped if they have length 1
+_DEFLATE = 1100  # largest compression ratio of deflate, which png uses
 
 
-class _Source(Protocol):
-    """An open file, with dimensions as they are in it; see `TifSource`."""
+class Source(Protocol):
+    """An open file, with axes in the order of the file.
+
+    Opening a file raises InputError if it does not hold exactly one image, and any error in
+    :data:`UNREADABLE` if it is damaged.
+    """
 
     shape: tuple[int, ...]
+    """Length of each dimension, those of length 1 included."""
     axes: str
+    """A letter of TCZYX for each dimension, S for colours, or another for one without a meaning."""
     dtype: np.dtype
+    """Of the pixels, in the byte order of this machine."""
     palette: bool
+    """Whether pixels are indices of a palette."""
     pixel_size: dict[str, float]
+    """Micrometres by axis letter, as far as known."""
     channels: tuple[str, ...]
+    """Names of the channels, empty unless the file has some."""
 
-    def read(self, slices: Sequence[slice]) -> np.ndarray: ...
-    def close(self) -> None: ...
+    def read(self, slices: Sequence[slice]) -> np.ndarray:
+        """Return a copy of a piece, for which there is a slice for each dimension."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 class ImageFile:
-    """An open image, of which pieces can be read; close it, or use it in a ``with`` statement.
+    """An open image file; close it, or use it in a ``with`` statement.
 
     Attributes
     ----------
     path
         The file, or the folder of an OME-Zarr image.
     metadata
-        Its axes, in the order of TCZYX, without those of T, C and Z that have length 1; the pixel
-        size and the names of the channels, as far as they are known.
+        Axes in the order of TCZYX, without T, C or Z of length 1, and pixel size and channel names
+        as far as known.
     shape
-        Its length along these axes.
+        Length of each of these axes.
     dtype
-        The type of its pixels; uint8 if they are bool.
+        Pixel type; uint8 for boolean images.
     """
 
-    def __init__(
-        self, path: Path, source: _Source, axes: str | None, indexed: bool = False
-    ) -> None:
+    def __init__(self, path: Path, source: Source, axes: str | None, indexed: bool = False) -> None:
         self.path = path
         self._source = source
         if source.dtype.kind not in "biuf" or 0 in source.shape:
             raise InputError(
-                f"{path} holds no image, but pixels of type {source.dtype} and shape "
-                f"{source.shape}: export it as uint8, uint16 or float32"
+                f"{path} is not a grey image, but has {source.dtype} pixels and shape "
+                f"{source.shape}; export it as uint8, uint16 or float32"
             )
         letters = _letters(path, source, axes, indexed)
-        # Dimensions of the file in the order of the axes.
+        # Axes of the file in the order of ORDER.
         self._order = sorted(
             (
                 number
@@ -92,36 +105,35 @@ class ImageFile:
         )
         names = "".join(letters[number] for number in self._order)
         self.shape = tuple(source.shape[number] for number in self._order)
-        # Of a bool image, the numbers 0 and 1: they can be measured and subtracted.
+        # Boolean images become 0 and 1, which can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
         channels = source.channels if len(source.channels) == n_channels else ()
         self.metadata = Metadata(names, source.pixel_size, channels).only(names)
 
     def read(self, place: Sequence[int | slice]) -> np.ndarray:
-        """Read a piece of the image.
+        """Read a region of the image.
 
         Parameters
         ----------
         place
-            An integer or a slice with step 1 for each axis, which mean what they mean for a NumPy
-            array. Little more than what is asked for is read where the file allows it: not from
-            png.
+            An integer or a slice with step 1 for each axis, as in NumPy indexing. If the format
+            allows it (png does not), little more than this region is read.
 
         Returns
         -------
         numpy.ndarray
-            A copy of the pixels, with as many dimensions as there are slices in ``place``.
+            A copy of the pixels, with one axis for each slice in ``place``.
 
         Raises
         ------
         InputError
             If the file is damaged there.
         IndexError, ValueError
-            If ``place`` does not fit the image.
+            If ``place`` does not match the image.
         """
         if len(place) != len(self.shape):
-            raise ValueError(f"expected {len(self.shape)} places, got {len(place)}")
+            raise ValueError(f"expected {len(self.shape)} indices, got {len(place)}")
         slices = [slice(0, 1)] * len(self._source.shape)
         for number, part, length in zip(self._order, place, self.shape, strict=True):
             slices[number] = _bounds(part, length)
@@ -133,7 +145,7 @@ class ImageFile:
         return np.asarray(piece[(*kept, *(0 for _ in others), ...)], self.dtype, order="C")
 
     def length(self, axis: str) -> int:
-        """Return the length along an axis, which is 1 where the image has no such axis."""
+        """Return the length of an axis, 1 if the image does not have it."""
         axes = self.metadata.axes
         return self.shape[axes.index(axis)] if axis in axes else 1
 
@@ -154,19 +166,19 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
     Parameters
     ----------
     path
-        A png file, the folder of an OME-Zarr image, or else a tif file.
+        A png file, the folder of an OME-Zarr image, or a tif file.
     axes
-        What the dimensions of the file are, such as ``ZYX``, instead of what it says itself: a
-        letter of TCZYX for each dimension, of which those of length 1 may be left out.
+        Axes of the file, such as ``ZYX``, in place of its own metadata: one letter of TCZYX for
+        each axis; those of length 1 may be omitted.
     indexed
-        Whether the indices of a palette (indexed colours) count as pixel values, as they do in
-        label images.
+        Whether to read the indices of a palette (indexed colours) as pixel values, as in label
+        images.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged or incomplete, in colour, holds several images, or has
-        dimensions of which neither it nor ``axes`` says what they are.
+        If the file is missing, damaged, incomplete or in colour, holds several images, or has axes
+        that neither its metadata nor ``axes`` name.
     """
     path = Path(path)
     source = _open(path, indexed)
@@ -178,7 +190,7 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
 
 
 def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
-    """Return a whole image with the pixel type of its file; see :func:`open_image_file`."""
+    """Read a whole image in the pixel type of its file; see :func:`open_image_file`."""
     with open_image_file(path, axes, indexed) as file:
         return file.read([slice(None)] * len(file.shape))
 
@@ -206,20 +218,30 @@ class _PngSource:
         pass
 
 
-def _is_png(path: Path) -> bool:
-    return path.name.lower().endswith(".png")
+READERS: dict[str, Callable[[Path], Source]] = {
+    ".ome.tif": TifSource,
+    ".ome.tiff": TifSource,
+    ".tif": TifSource,
+    ".tiff": TifSource,
+    ".png": _PngSource,
+    ".ome.zarr": ZarrSource,
+    ".zarr": ZarrSource,
+}
+"""What opens the files of each ending."""
 
 
-def _open(path: Path, indexed: bool) -> _Source:
-    """Open a file by its ending; refuse palettes unless their indices count."""
-    is_zarr = path.name.lower().endswith(".zarr") or is_ome_zarr(path)
-    kind = ZarrSource if is_zarr else TifSource
-    if kind is ZarrSource and not path.is_dir():
-        raise InputError(f"{path} does not exist or is not a folder: correct its path")
-    if kind is TifSource and not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: correct its path")
+def _open(path: Path, indexed: bool) -> Source:
+    """Open a file by its ending; reject palettes unless ``indexed``."""
+    name = path.name.lower()
+    reader = next((READERS[ending] for ending in READERS if name.endswith(ending)), TifSource)
+    if is_ome_zarr(path):
+        reader = ZarrSource
+    if reader is ZarrSource and not path.is_dir():
+        raise InputError(f"{path} does not exist or is not a folder; correct its path")
+    if reader is not ZarrSource and not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file; correct its path")
     with _refusal(path):
-        source: _Source = _PngSource(path) if _is_png(path) else kind(path)
+        source = reader(path)
     if source.palette and not indexed:
         source.close()
         raise _colour(path)
@@ -228,20 +250,20 @@ def _open(path: Path, indexed: bool) -> _Source:
 
 @contextmanager
 def _refusal(path: Path) -> Iterator[None]:
-    """Say of whatever goes wrong in reading a file that it cannot be read."""
+    """Turn any error in reading a file into an InputError."""
     try:
         yield
     except PermissionError as error:
-        raise InputError(f"{path} may not be read: give yourself read permission") from error
+        raise InputError(f"permission denied: {path}; check the file permissions") from error
     except UNREADABLE as error:
         raise InputError(
-            f"{path} cannot be read, it seems damaged or incomplete ({plain(error)}): copy or "
-            "export it again"
+            f"cannot read {path}, it seems damaged or incomplete ({plain(error)}); copy or export "
+            "it again"
         ) from error
 
 
-def _not_single(source: _Source) -> list[int]:
-    """Return the numbers of the dimensions that are longer than 1, and those of Y and X."""
+def _not_single(source: Source) -> list[int]:
+    """Return the numbers of the axes longer than 1, and of Y and X."""
     return [
         number
         for number, (length, letter) in enumerate(zip(source.shape, source.axes, strict=True))
@@ -249,13 +271,13 @@ def _not_single(source: _Source) -> list[int]:
     ]
 
 
-def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[int, str]:
-    """Return the axis letter of each dimension of a file, but for some of length 1.
+def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[int, str]:
+    """Return the letter of each axis of a file by its number, without some of length 1.
 
     Raises
     ------
     InputError
-        If it is a colour image, its dimensions are unknown, or ``axes`` does not fit them.
+        If it is a colour image, its axes are unknown, or ``axes`` does not match them.
     """
     numbers = _not_single(source)
     own = "".join(source.axes[number] for number in numbers)
@@ -266,15 +288,15 @@ def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[
         names = own if len(numbers) != 2 or _are_axes(own) else "YX"
         if not _are_axes(names):
             raise InputError(
-                f"{path} has {len(shape)} dimensions of shape {shape} but does not say what they "
-                f"are (axes {own}): write `axes` in the dataset's config (or --axes), such as "
-                "ZYX for a z-stack, TYX for a time series or CYX for channels"
+                f"{path} has {len(shape)} axes of shape {shape} but does not say what they are "
+                f"(axes {own}); write 'axes' in the dataset's config (or --axes), such as ZYX for "
+                "a z-stack, TYX for a time series or CYX for channels"
             )
         return dict(zip(numbers, names, strict=True))
     if not _are_axes(axes):
         raise InputError(
-            f"{path} cannot be read with `axes: {axes}`: write each of the letters T, C, Z, Y and "
-            "X at most once, Y and X always, such as ZYX for a z-stack"
+            f"cannot read {path} with 'axes: {axes}'; write each of the letters T, C, Z, Y and X "
+            "at most once, Y and X always, such as ZYX for a z-stack"
         )
     if len(axes) == len(source.shape):
         numbers = list(range(len(axes)))
@@ -282,13 +304,13 @@ def _letters(path: Path, source: _Source, axes: str | None, mask: bool) -> dict[
         compared = "more" if len(axes) > len(numbers) else "fewer"
         advice = "write one letter for each, such as ZYX for a z-stack"
         if mask and compared == "fewer":
-            advice = "masks have no channels: export the labels by themselves"
+            advice = "masks have no channels, so export the labels by themselves"
         raise InputError(
-            f"{path} has {len(shape)} dimensions of shape {shape}, for which `axes: {axes}` has "
-            f"{compared} letters: {advice}"
+            f"{path} has {len(shape)} axes of shape {shape}, but 'axes: {axes}' has {compared} "
+            f"letters; {advice}"
         )
     letters = dict(zip(numbers, axes, strict=True))
-    # Whoever has stacks does not mean that a snapshot in colour is as wide as it has colours.
+    # With `axes: ZYX` for stacks, a colour snapshot would be read as an image 3 pixels wide.
     if any(source.axes[number] == "S" and letter in "YX" for number, letter in letters.items()):
         raise _colour(path, mask=mask)
     return letters
@@ -299,7 +321,7 @@ def _are_axes(names: str) -> bool:
 
 
 def _bounds(part: int | slice, length: int) -> slice:
-    """Return a slice of an axis with its start and stop, as NumPy would take it."""
+    """Return an index or slice of an axis as a slice with start and stop, by the rules of NumPy."""
     if not isinstance(part, slice):
         if not -length <= part < length:
             raise IndexError(f"index {part} is out of bounds for an axis of length {length}")
@@ -311,19 +333,19 @@ def _bounds(part: int | slice, length: int) -> slice:
 
 
 def _colour(path: Path, planes: int = 0, mask: bool = False) -> InputError:
-    """Say what to do with a colour image, or with a file that calls its ``planes`` colours."""
+    """Return the error for a colour image, or for a file that calls its ``planes`` colours."""
     if planes:
         return InputError(
-            f"{path} has {planes} planes that it calls colours: write `axes` in the dataset's "
-            "config (or --axes) to say what they are, such as TYX for a time series or ZYX for a "
-            "z-stack, or CYX if they are channels"
+            f"{path} has {planes} planes that it calls colours; say what they are with 'axes' in "
+            "the dataset's config (or --axes), such as TYX for a time series, ZYX for a z-stack or "
+            "CYX for channels"
         )
     if mask:
         return InputError(
-            f"{path} is a mask in colour: export its labels instead, one channel with a number for "
-            "each object, as uint8 or uint16"
+            f"{path} is a mask in colour; export its labels as one channel, with a number for each "
+            "object, as uint8 or uint16"
         )
     return InputError(
-        f"{path} is a colour image (or has transparency): convert it to grey, one channel per "
+        f"{path} is a colour image (or has transparency); convert it to grey, one channel per "
         "file, in ImageJ by Image > Type > 8-bit or 16-bit"
     )

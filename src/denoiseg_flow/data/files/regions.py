@@ -1,7 +1,8 @@
-"""From files with time points, channels and planes to the single images that a network sees.
+"""Divide files with time points, channels and z-slices into the single images a network reads.
 
-An image is a plane (y, x) or a volume (z, y, x), with its channels in front if there are several.
-Every time point of a file is an image of its own, and so is every plane where planes are wanted.
+Here an image has the axes of its file: a plane (y, x) or a volume (z, y, x), with a leading channel
+axis if it has several channels. Each time point of a file is a separate image, and so is each
+z-slice if 2D images are wanted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,23 +17,24 @@ from denoiseg_flow.data.files.reader import ImageFile
 from denoiseg_flow.data.files.tiles import Place
 from denoiseg_flow.errors import InputError
 
-ALL = "all"  # as `channel`: all of them together
+ALL = "all"  # value of `channel`: read all channels together
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a dataset are to be read.
+    """How to read the files of a dataset.
 
     Attributes
     ----------
     axes
-        What the dimensions of a file are, such as "ZYX"; None: what the file says.
+        Axes of the files, such as "ZYX"; None: as stated in the files.
     dimensions
-        3 for volumes, 2 for planes, of which a stack has several; None: there are no stacks.
+        3 to read stacks as volumes, 2 to read each z-slice as an image; None if there are no
+        stacks.
     channel
-        Number (from 0) or name of the only channel that is read, or "all"; None: there is but one.
+        Number (from 0) or name of the channel to read, or "all"; None if there is only one.
     pixel_size
-        Micrometres along ([z,] y, x), where files do not tell or tell wrong.
+        Micrometres along ([z,] y, x), if the metadata of the files are missing or wrong.
     masks
         Whether the files are masks, which have no channels.
     """
@@ -45,7 +47,7 @@ class Reading:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Reading":
-        """Return how a dataset's section of the config wants its files to be read."""
+        """Return how to read the files of a dataset, given its section of the config."""
         size = spec.get("pixel_size")
         return cls(
             spec.get("axes"),
@@ -55,23 +57,23 @@ class Reading:
         )
 
     def of_masks(self) -> "Reading":
-        """Return how masks are read: like images, but that they have no channels."""
+        """Return how to read masks: like images, but without channels."""
         axes = self.axes and self.axes.replace("C", "")
         return replace(self, axes=axes, channel=None, masks=True)
 
 
 @dataclass(frozen=True)
 class Region:
-    """One image of a file; parts of it are read as from an array.
+    """One image of a file, which can be indexed like an array to read parts of it.
 
     Attributes
     ----------
     suffix
-        What the name of the image has after the name of the file.
+        Appended to the name of the file to name the image.
     index
-        Where in the file it lies: a number or all along each axis of the file.
+        Place of the image in the file: a number or a full slice for each axis of the file.
     metadata
-        Of the image.
+        Metadata of the image.
     """
 
     file: ImageFile
@@ -81,23 +83,23 @@ class Region:
 
     @classmethod
     def whole(cls, file: ImageFile) -> "Region":
-        """Return all of a file as one image."""
+        """Return a whole file as one image."""
         everything = tuple(slice(0, length) for length in file.shape)
         return cls(file, "", everything, file.metadata)
 
     @property
     def numbers(self) -> dict[str, int]:
-        """The time point and plane that the image is, as far as the file has several."""
+        """Time point and z-slice of the image, for axes that it does not have itself."""
         axes = zip(self.file.metadata.axes, self.index, strict=True)
         return {axis: index for axis, index in axes if axis != "C" and isinstance(index, int)}
 
     def within_file(self, place: Place) -> tuple[int | slice, ...]:
-        """Return where in the file a box of the image lies."""
+        """Return the place in the file of a box of the image."""
         along = iter(place)
         return tuple(next(along) if isinstance(index, slice) else index for index in self.index)
 
     def first_channel(self) -> "Region":
-        """Return the first channel of the image; itself, if it has only one."""
+        """Return the first channel of the image, or the image itself if it has only one."""
         if "C" not in self.metadata.axes:
             return self
         index = list(self.index)
@@ -105,8 +107,13 @@ class Region:
         return replace(self, index=tuple(index), metadata=self.metadata.only("TZYX"))
 
     @property
+    def channels(self) -> int:
+        """How many channels the image has."""
+        return self.shape[0] if "C" in self.metadata.axes else 1
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the image."""
+        """Shape of the image along the axes that the metadata name."""
         lengths = zip(self.index, self.file.shape, strict=True)
         return tuple(length for index, length in lengths if isinstance(index, slice))
 
@@ -120,7 +127,7 @@ class Region:
         return self.file.read(self.within_file(place))
 
     def read(self) -> np.ndarray:
-        """Read all of it."""
+        """Read the whole image."""
         return self[tuple(slice(0, length) for length in self.shape)]
 
 
@@ -130,20 +137,20 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
     Raises
     ------
     InputError
-        If it has a z axis or channels and ``reading`` does not say what to do with them, or does
-        not have what it is said to have.
+        If the file has a z axis or channels but ``reading`` does not say how to read them, or if it
+        lacks what ``reading`` asks for.
     """
     axes, path = file.metadata.axes, file.path
     if "Z" in axes and reading.dimensions is None:
         raise InputError(
-            f"{path} is a stack of {file.length('Z')} planes: write 'dimensions: 3' in the "
-            "dataset's config to treat stacks as volumes, or 'dimensions: 2' to treat each plane "
+            f"{path} is a stack of {file.length('Z')} planes; write 'dimensions: 3' in the "
+            "dataset's config to read stacks as volumes, or 'dimensions: 2' to read each z-slice "
             "as an image"
         )
     if "Z" not in axes and reading.dimensions == 3:
         raise InputError(
-            f"{path} is not a volume but has axes {axes} of shape {file.shape}: write "
-            "'dimensions: 2' in the dataset's config, or 'axes' if its planes are called otherwise"
+            f"{path} is not a volume but has axes {axes} of shape {file.shape}; write "
+            "'dimensions: 2' in the dataset's config, or 'axes' if its z axis has another name"
         )
     channel = _find_channel(file, reading)
     kept = "CZYX" if reading.dimensions == 3 else "CYX"
@@ -160,53 +167,53 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
 
 
 def _find_channel(file: ImageFile, reading: Reading) -> int | None:
-    """Return the number of the only channel to read; None: there is no such axis, or all."""
+    """Return the number of the channel to read; None: all, or there is no channel axis."""
     metadata, path, wanted = file.metadata, file.path, reading.channel
     if "C" not in metadata.axes:
         if wanted in (None, 0, "0", ALL) or wanted in metadata.channels:
             return None
         raise InputError(
-            f"{path} has no channels, so that there is no channel {wanted!r} to read: leave "
-            "'channel' out, or write 'axes' if its channels are called otherwise"
+            f"{path} has no channels, but channel {wanted!r} is asked for; leave 'channel' out, or "
+            "write 'axes' if its channel axis has another name"
         )
     count = file.length("C")
     names = metadata.channels or tuple(map(str, range(count)))
     listed = ", ".join(f"{number} ({name})" for number, name in enumerate(names))
     if reading.masks:
         raise InputError(
-            f"mask {path} has {count} channels, {listed}: masks are labels of the pixels and have "
-            "none, whatever 'channel' is; export the one with the labels by itself"
+            f"mask {path} has {count} channels, {listed}, but masks must have none, whatever "
+            "'channel' is; export the channel with the labels by itself"
         )
     if wanted is None:
         raise InputError(
-            f"{path} has {count} channels, {listed}: write 'channel' in the dataset's config (or "
-            "--channel) to choose one, or 'channel: all' to train one network on all of them"
+            f"{path} has {count} channels, {listed}; choose one with 'channel' in the dataset's "
+            "config (or --channel), or write 'channel: all' to train one network on all of them"
         )
     if wanted == ALL:
         return None
     if metadata.channels.count(wanted) == 1:
         return metadata.channels.index(wanted)
-    # Snakemake's --config hands over numbers as text.
+    # Snakemake's --config passes numbers as text.
     if str(wanted).isdecimal() and int(wanted) < count:
         return int(wanted)
-    raise InputError(f"{path} has no channel {wanted!r}: its channels are {listed}")
+    raise InputError(f"{path} has no channel {wanted!r}; available: {listed}")
 
 
 def _sized(file: ImageFile, metadata: Metadata, pixel_size: tuple[float, ...] | None) -> Metadata:
-    """Return metadata with the pixel size that the config tells, which volumes need."""
+    """Return metadata with the pixel size of the config, if given; volumes need a pixel size."""
     axes = metadata.spatial_axes
     if pixel_size is not None:
         if len(pixel_size) < len(axes):
             raise InputError(
                 f"'pixel_size' has {len(pixel_size)} numbers, but {file.path} has the spatial axes "
-                f"{axes}: write one number of micrometres for each of them"
+                f"{axes}; write one number, in micrometres, for each of them"
             )
         sizes = dict(zip(axes, pixel_size[-len(axes) :], strict=True))
         return replace(metadata, pixel_size=sizes)
     if axes == "ZYX" and metadata.spacing() is None:
         raise InputError(
-            f"{file.path} does not say how far apart its planes and pixels are, which decides how "
-            "a network looks at a volume: write 'pixel_size: [z, y, x]' in micrometres in the "
-            "dataset's config (or --pixel-size)"
+            f"{file.path} does not say how far apart its planes and pixels are, but networks for "
+            "volumes depend on it; write 'pixel_size: [z, y, x]' in micrometres in the dataset's "
+            "config (or --pixel-size)"
         )
     return metadata

@@ -1,4 +1,4 @@
-"""Pixels of tif files, read a piece at a time, and what their metadata say."""
+"""Read tif files piece by piece, and their metadata."""
 
 import itertools
 import math
@@ -22,31 +22,31 @@ from denoiseg_flow.errors import InputError
 
 _MOST_PLANES = 10**6
 _LONGEST = 2**26  # bytes of a description
-_TELLING = {270, 282, 283}  # ImageDescription, XResolution, YResolution
+_DESCRIPTIVE = {270, 282, 283}  # ImageDescription, XResolution, YResolution
 _FORMATS = {42: ("H", 12, "I"), 43: ("Q", 20, "Q")}  # number of tags, tag, offset
 
 
 class TifSource:
-    """The one image in a tif file.
+    """The only image in a tif file.
 
     Attributes
     ----------
     shape, axes
-        Length and letter of each dimension in the file, those of length 1 included. The letters
-        are those of tifffile: S stands for colours, Q and I for dimensions without a meaning.
+        Length and letter of each axis in the file, including those of length 1. The letters are
+        those of tifffile: S is colour samples, Q and I are axes of unknown meaning.
     dtype
-        Of the pixels, in the byte order of this machine.
+        Pixel type, in native byte order.
     pixel_size
         Micrometres by axis letter, as far as known.
     channels
-        Names of the channels, empty unless the file has some.
+        Names of the channels; empty if the file has none.
 
     Raises
     ------
     InputError
-        If the file holds several images.
+        If the file has several images.
     OSError, ValueError, ...
-        If it is damaged: anything in ``image_files.UNREADABLE``.
+        If the file is damaged: any error in ``reader.UNREADABLE``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,15 +64,15 @@ class TifSource:
         _check_ome(self._tif)
         series = self._tif.series
         if not series:
-            raise ValueError("no image inside")
+            raise ValueError("it has no image")
         if len(series) > 1:
             raise InputError(
-                f"{self.path} holds {len(series)} images: export one grey image per file"
+                f"{self.path} holds {len(series)} images; export one grey image per file"
             )
-        self._series = series[0]  # of a pyramid, the full resolution
+        self._series = series[0]  # the full resolution of a pyramid
         self._keyframe = self._series.keyframe
         if self._series.dtype is None:
-            raise ValueError("unknown type of pixels")
+            raise ValueError("unknown pixel type")
         dimensions = [
             (length, letter)
             for length, letter in zip(
@@ -84,19 +84,19 @@ class TifSource:
         self.axes = "".join(letter for _, letter in dimensions)
         self.dtype = self._series.dtype.newbyteorder("=")
         self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
-        self._map = None
+        self._map: np.memmap | None = None
         self._check_imagej()
         offset = self._series.dataoffset
         if offset is not None and not self._series.is_multifile:
-            # Of a contiguous stack of ImageJ, the first page tells of all the others.
+            # In a contiguous ImageJ stack, the first page describes all others.
             _check_end(offset + math.prod(self.shape) * self.dtype.itemsize, self._tif.filehandle)
             if math.prod(self.shape):
                 dtype = self.dtype.newbyteorder(self._tif.byteorder)
                 self._map = np.memmap(self.path, dtype, "r", offset, self.shape)
         else:
             self._check_pages()
-            # Each file of a set may be compressed in another way.
-            keyframes = {page.keyframe for page in self._series.pages if not page.is_final}
+            # The files of a set may be compressed differently.
+            keyframes = {_keyframe(page) for page in self._pages if not page.is_final}
             try:
                 self._decoders = {page: SegmentDecoder(page) for page in keyframes}
             except MissingCodec as error:
@@ -104,7 +104,7 @@ class TifSource:
         self.pixel_size, self.channels = _metadata(self._tif)
 
     def _check_imagej(self) -> None:
-        """Raise ValueError for a stack that is cut off, of which tifffile takes what is left."""
+        """Raise ValueError for a truncated stack, which tifffile would read as a shorter one."""
         n_planes = math.prod(self.shape) // max(
             1, self._keyframe.imagelength * self._keyframe.imagewidth
         )
@@ -114,11 +114,12 @@ class TifSource:
 
     def _check_pages(self) -> None:
         """Raise ValueError unless the file is large enough to hold all pages of the image."""
-        n_missing = sum(page is None for page in self._series.pages)
+        self._pages = [page for page in self._series.pages if page is not None]
+        n_missing = len(self._series.pages) - len(self._pages)
         if n_missing:
             raise ValueError(f"it lacks {n_missing} of its {len(self._series.pages)} planes")
-        for page in self._series.pages:
-            file, keyframe = page.parent.filehandle, page.keyframe
+        for page in self._pages:
+            file, keyframe = page.parent.filehandle, _keyframe(page)
             if (keyframe.shaped, keyframe.dtype) != (self._keyframe.shaped, self._keyframe.dtype):
                 raise ValueError("its planes differ in size or type")
             if page.is_final:
@@ -146,8 +147,8 @@ class TifSource:
             return values
         n_leading = self._leading()
         if n_leading is None:
-            whole = np.empty((len(self._series.pages), *self._keyframe.shaped), self.dtype)
-            for page, plane in zip(self._series.pages, whole, strict=True):
+            whole = np.empty((len(self._pages), *self._keyframe.shaped), self.dtype)
+            for page, plane in zip(self._pages, whole, strict=True):
                 self._read_page(page, [slice(0, n) for n in plane.shape], plane)
             return whole.reshape(self.shape)[tuple(slices)].copy()
         values = np.empty(shape, self.dtype)
@@ -161,15 +162,15 @@ class TifSource:
         places = itertools.product(*(range(s.start, s.stop) for s in slices[:n_leading]))
         for plane, place in zip(planes, places, strict=True):
             number = _flat_index(place, self.shape[:n_leading])
-            self._read_page(self._series.pages[number], region, plane)
+            self._read_page(self._pages[number], region, plane)
         return values
 
     def _leading(self) -> int | None:
-        """How many dimensions count pages; None if it is not as simple as that."""
+        """Return how many leading axes count pages; None if pages do not match the axes."""
         of_page = [length for length in self._keyframe.shaped if length > 1]
         for number in range(len(self.shape) + 1):
             leading, others = self.shape[:number], self.shape[number:]
-            if math.prod(leading) == len(self._series.pages) and of_page == [
+            if math.prod(leading) == len(self._pages) and of_page == [
                 length for length in others if length > 1
             ]:
                 return number
@@ -216,18 +217,24 @@ def _flat_index(place: Sequence[int], shape: Sequence[int]) -> int:
     return int(np.ravel_multi_index(tuple(place), tuple(shape))) if shape else 0
 
 
+def _keyframe(page: tifffile.TiffPage | tifffile.TiffFrame) -> tifffile.TiffPage:
+    """Return the page whose tags hold for a page."""
+    assert page.keyframe is not None
+    return page.keyframe
+
+
 def _check_end(end: int, file: tifffile.FileHandle) -> None:
     if end > file.size:
         raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
 
 
 def _check_chain(tif: tifffile.TiffFile) -> None:
-    """Raise ValueError if the pages follow each other in a circle: tifffile would go on and on."""
+    """Raise ValueError if the chain of pages has a cycle, which tifffile would follow forever."""
     form, file = tif.tiff, tif.filehandle
-    offset, seen = tif.pages.first.offset, set()
+    offset, seen = tif.pages.first.offset, set[int]()
     while 0 < offset < file.size:
         if offset in seen:
-            raise ValueError(f"its page {len(seen)} is followed by one before it")
+            raise ValueError(f"its page {len(seen)} is followed by an earlier one")
         seen.add(offset)
         file.seek(offset)
         try:
@@ -235,40 +242,42 @@ def _check_chain(tif: tifffile.TiffFile) -> None:
             file.seek(n_tags * form.tagsize, os.SEEK_CUR)
             (offset,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
         except struct.error:
-            return  # where tifffile stops, too
+            return  # tifffile stops here as well
 
 
 def _check_tags(tif: tifffile.TiffFile) -> None:
-    """Raise ValueError if tifffile does without a tag that tells of axes or the size of pixels.
+    """Raise ValueError if tifffile skips a damaged tag that describes axes or pixel size.
 
-    They lie at the end of an OME-TIFF, where a file is cut off that was not copied to its end.
+    These tags lie at the end of an OME-TIFF, which a truncated copy lacks.
     """
     form, file, first = tif.tiff, tif.filehandle, tif.pages.first
     file.seek(first.offset)
     (n_tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
     for _ in range(n_tags):
         code, _ = struct.unpack(form.tagformat1, file.read(form.tagsize)[:4])
-        if code in _TELLING and code not in first.tags:
-            raise ValueError(f"its {tifffile.TIFF.TAGS[code]} is damaged or cut off")
+        if code in _DESCRIPTIVE and code not in first.tags:
+            raise ValueError(f"its {tifffile.TIFF.TAGS[code]} is damaged or truncated")
 
 
 def _check_ome(tif: tifffile.TiffFile) -> None:
-    """Raise ValueError for OME metadata that tifffile must not follow."""
+    """Raise ValueError for OME metadata that are unsafe to follow."""
     text = tif.ome_metadata
     if text is None:
         return
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise ValueError("its metadata define entities")  # a few may stand for gigabytes of text
+        raise ValueError("its metadata define entities")  # a few can expand to gigabytes of text
     try:
         elements = list(ElementTree.fromstring(text).iter())
     except ElementTree.ParseError:
-        return  # tifffile does without them, too
+        return  # tifffile ignores them as well
     for element in elements:
         told = element.attrib
         name = told.get("FileName", "image")
         if not _is_plain(name):
-            raise ValueError(f"its metadata lead to another folder, {name!r}")
-        counts = [told[key] for key in ("PlaneCount", "NumPlanes") if key in told]
+            raise ValueError(f"its metadata refer to another folder, {name!r}")
+        counts: list[str | float] = [
+            told[key] for key in ("PlaneCount", "NumPlanes") if key in told
+        ]
         sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
         counts.append(math.prod(sizes) // max(tif.pages.first.size, 1))
         if "Start" in told and "End" in told:
@@ -276,13 +285,13 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
             counts.append(length / float(told.get("Step", 1)))
         for count in map(float, counts):
             if not abs(count) <= _MOST_PLANES:
-                raise ValueError(f"its metadata promise {count:.3g} planes")
+                raise ValueError(f"its metadata claim {count:.3g} planes")
 
 
 def other_files(path: Path) -> list[str]:
-    """Return the names of other files that an OME-TIFF names as parts of its image.
+    """Return the names of the other files that belong to the image of an OME-TIFF.
 
-    No more than its description is read. Files that cannot be read have none.
+    Reads only its description; empty for files that cannot be read.
     """
     try:
         status = path.stat()
@@ -291,25 +300,25 @@ def other_files(path: Path) -> list[str]:
     return _other_files(path, status.st_mtime_ns, status.st_size)
 
 
-@cache  # folders are listed more than once
+@cache  # because folders are listed several times
 def _other_files(path: Path, *_: int) -> list[str]:
     try:
         root = ElementTree.fromstring(_description(path))
     except (OSError, ValueError, KeyError, OverflowError, struct.error, ElementTree.ParseError):
         return []
     named = [each for each in root.iter() if "FileName" in each.attrib]
-    # A file that was renamed still names the one it was, with an identity that is its own.
+    # A renamed file still refers to its former name, but with its own UUID.
     names = {each.attrib["FileName"] for each in named if each.text != root.attrib.get("UUID")}
     return sorted(name for name in names - {path.name} if _is_plain(name))
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a file name leads to no other folder, on any system."""
+    """Return whether a file name contains no folder, on any system."""
     return name == re.split(r"[/\\]", name)[-1] and name not in ("", ".", "..")
 
 
 def _description(path: Path) -> bytes:
-    """Return the OME metadata of a tif file as they are in it, without a look at anything else."""
+    """Return the OME metadata of a tif file as stored, without reading anything else."""
     with path.open("rb") as file:
         order = {b"II": "<", b"MM": ">"}[file.read(2)]
         (version,) = struct.unpack(f"{order}H", file.read(2))
@@ -333,9 +342,9 @@ def _description(path: Path) -> bytes:
 
 
 def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return pixel sizes by axis and the names of channels, from the best of what there is.
+    """Return pixel sizes by axis and channel names, from OME, ImageJ or tif tags.
 
-    Dots per inch are left out, because programs write a meaningless 72 by default.
+    Dots per inch are ignored, because programs write a meaningless 72 by default.
     """
     pixels = _ome_pixels(tif)
     sizes = {
@@ -357,18 +366,19 @@ def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]
 
 
 def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
-    """Return the attributes that OME metadata give to the pixels, none where there is no OME."""
-    if not tif.is_ome:
+    """Return the attributes of Pixels in OME metadata; empty without OME metadata."""
+    text = tif.ome_metadata
+    if text is None:
         return {}
     try:
-        image = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]
+        image = tifffile.xml2dict(text)["OME"]["Image"]
         return (image[0] if isinstance(image, list | tuple) else image)["Pixels"]
     except (KeyError, TypeError, SyntaxError, IndexError):
         return {}
 
 
 def _channel_names(pixels: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of channels in OME metadata, with a number for one without a name."""
+    """Return the channel names in OME metadata; unnamed channels get a number."""
     channels = pixels.get("Channel", ())
     channels = channels if isinstance(channels, list | tuple) else (channels,)
     return numbered([each.get("Name") for each in channels if isinstance(each, Mapping)])

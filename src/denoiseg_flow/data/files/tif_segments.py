@@ -1,9 +1,9 @@
-"""Pixels from the strips and tiles of tif files: the numbers that are stored, and no others.
+"""Decode the strips and tiles of tif files to exactly the stored values.
 
-tifffile decodes what it can, which is nearly everything where the optional package imagecodecs is
-installed. Without it, there is the libtiff inside Pillow for LZW, CCITT, JPEG and zstd. As Pillow
-turns and inverts images by their tags, it gets no more than the segments (strips or tiles), in
-another tif file in memory that says nothing but how they are compressed.
+tifffile decodes nearly everything if the optional package imagecodecs is installed. Otherwise the
+libtiff inside Pillow decodes LZW, CCITT, JPEG and zstd. Pillow rotates and inverts images according
+to their tags. It therefore gets only the segments (strips or tiles), in a temporary tif file in
+memory that states nothing but their compression.
 """
 
 import io
@@ -20,7 +20,7 @@ from PIL import Image
 
 from denoiseg_flow.data.files.pillow import open_with_pillow
 
-# How Pillow calls the compressions of bytes, and those of pixels.
+# Pillow's names of compressions that encode bytes, and of those that encode pixels.
 _OF_BYTES = {
     5: "tiff_lzw",
     8: "tiff_adobe_deflate",
@@ -30,45 +30,46 @@ _OF_BYTES = {
     50000: "zstd",
 }
 _OF_PIXELS = {2: "tiff_ccitt", 3: "group3", 4: "group4", 7: "jpeg"}
-# Into how many bytes a compressed one can grow at most: by definition of the algorithm for
-# deflate, LZW and PackBits, generously for others.
+# Largest compression ratio: that of the algorithm for deflate, LZW and PackBits, a generous limit
+# for others.
 _EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 _MOST_EXPANSION = 2**16
 _JPEG = {6, 7, 34892, 33007}
-_SHORT = {258, 530}  # tags of several short numbers
-_GROUP = 2**22  # bytes of several segments that are decompressed together
+_SHORT = {258, 530}  # tags with several 16-bit numbers
+_GROUP = 2**22  # bytes of segments decompressed together
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _Page = tifffile.TiffPage | tifffile.TiffFrame
 
 
 def check_expansion(compression: int, n_compressed: int, n_bytes: int) -> None:
-    """Raise ValueError if so many compressed bytes cannot hold so many others."""
+    """Raise ValueError if the compressed bytes are too few to hold the pixels."""
     if n_compressed * _EXPANSION.get(compression, _MOST_EXPANSION) < n_bytes:
         raise ValueError(f"{n_compressed} bytes cannot hold {n_bytes} bytes of pixels")
 
 
 class MissingCodec(Exception):
-    """Pixels that nothing installed decodes; the message says what they are, and the way out."""
+    """No installed package can decode the pixels; the message names their format and the fix."""
 
 
 class SegmentDecoder:
-    """Decodes the segments of a page, and of other pages like it.
+    """Decode the segments of a page, and of other pages with the same layout.
 
     Attributes
     ----------
     sides
-        Lengths (z, y, x) of a segment; the last strip of a plane may have fewer rows.
+        Shape (z, y, x) of a segment; the last strip of a plane may have fewer rows.
 
     Raises
     ------
     MissingCodec
-        If nothing that is installed can decode them.
+        If no installed package can decode the segments.
     """
 
     def __init__(self, page: tifffile.TiffPage) -> None:
         self._page = page
+        self._dtype = np.dtype(page.dtype)
         self._is_jpeg = int(page.compression) in _JPEG
-        self._pixel_bytes = page.shaped[-1] * np.dtype(page.dtype).itemsize
+        self._pixel_bytes = page.shaped[-1] * self._dtype.itemsize
         self._last: tuple[_Page, int, np.ndarray] | None = None
         self.sides = (1, page.rowsperstrip, page.imagewidth)
         if page.is_tiled:
@@ -78,11 +79,11 @@ class SegmentDecoder:
             raise MissingCodec(_missing(page))
 
     def decode(self, page: _Page, numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield some segments of a page as arrays (z, y, x, sample), a few at a time in memory."""
+        """Yield segments of a page as arrays (z, y, x, sample), with few in memory at a time."""
         if len(numbers) > 1 or math.prod(self.sides) * self._pixel_bytes <= _GROUP:
             yield from self._read(page, numbers)
             return
-        # A page may be one large strip, of which one band of rows is wanted after the other.
+        # Keep the last one: a page may be one large strip that is read band by band.
         if self._last is None or self._last[:2] != (page, numbers[0]):
             self._last = None
             self._last = page, numbers[0], next(self._read(page, numbers))
@@ -90,7 +91,7 @@ class SegmentDecoder:
 
     def _read(self, page: _Page, numbers: Sequence[int]) -> Iterator[np.ndarray]:
         file = page.parent.filehandle
-        was_closed = file.closed  # another file of a set, of which too many must not stay open
+        was_closed = file.closed  # tifffile keeps few files of a set open
         if was_closed:
             file.open()
 
@@ -112,7 +113,9 @@ class SegmentDecoder:
             if self._is_jpeg:
                 more = {"jpegtables": tables, "jpegheader": self._page.jpegheader}
             for number in numbers:
-                yield self._page.decode(read(number), number, **more)[0]
+                values = self._page.decode(read(number), number, **more)[0]
+                assert values is not None
+                yield values
             return
         depth, _, width = self.sides
         for rows, alike in groupby(numbers, self._rows):
@@ -129,9 +132,9 @@ class SegmentDecoder:
         return min(length, self._page.imagelength - top)
 
     def _by_pillow(self, segments: list[bytes], rows: int, tables: bytes | None) -> np.ndarray:
-        """Return the pixels (row, ...) of several segments, of ``rows`` rows each."""
+        """Return the pixels (row, ...) of several segments with ``rows`` rows each."""
         page, width = self._page, self.sides[2]
-        bits, samples, dtype = page.bitspersample, page.shaped[-1], page.dtype
+        bits, samples, dtype = page.bitspersample, page.shaped[-1], self._dtype
         compression = int(page.compression)
         row = -(-width * samples * bits // 8)  # bytes
         for data in segments:
@@ -154,12 +157,12 @@ class SegmentDecoder:
 
 
 def _is_for_tifffile(page: tifffile.TiffPage) -> bool:
-    """Whether tifffile decodes a page, with the help of imagecodecs or without."""
+    """Return whether tifffile can decode a page, with or without imagecodecs."""
     try:
         tifffile.TIFF.DECOMPRESSORS[page.compression](b"")
     except (KeyError, ImportError):
         return False
-    except Exception:  # of no data: the codec is there
+    except Exception:  # no data to decode, so the codec exists
         pass
     if find_spec("imagecodecs"):
         return page.predictor in tifffile.TIFF.UNPREDICTORS
@@ -168,8 +171,8 @@ def _is_for_tifffile(page: tifffile.TiffPage) -> bool:
 
 
 def _is_for_pillow(page: tifffile.TiffPage) -> bool:
-    """Whether a page can be decoded with Pillow's help."""
-    bits, compression, kind = page.bitspersample, int(page.compression), page.dtype.kind
+    """Return whether Pillow can decode a page."""
+    bits, compression, kind = page.bitspersample, int(page.compression), np.dtype(page.dtype).kind
     if compression != 1 and not _libtiff_knows(compression):
         return False
     if compression == 7:
@@ -183,7 +186,7 @@ def _is_for_pillow(page: tifffile.TiffPage) -> bool:
 
 @cache
 def _libtiff_knows(compression: int) -> bool:
-    """Whether the libtiff inside Pillow was built with a compression."""
+    """Return whether the libtiff inside Pillow supports a compression."""
     name = (_OF_BYTES | _OF_PIXELS).get(compression)
     try:
         picture = Image.new("1" if compression in (2, 3, 4) else "L", (8, 8))
@@ -194,7 +197,7 @@ def _libtiff_knows(compression: int) -> bool:
 
 
 def _missing(page: tifffile.TiffPage) -> str:
-    """Say what a page needs in order to be decoded."""
+    """Return the message for a page that no installed package can decode."""
     compression = page.compression
     what = f"is compressed by {getattr(compression, 'name', f'method {compression}')}"
     if page.predictor != 1:
@@ -203,12 +206,12 @@ def _missing(page: tifffile.TiffPage) -> str:
         what = f"has pixels of {page.bitspersample} bits"
     way_out = "export it with LZW, deflate or no compression"
     if find_spec("imagecodecs"):
-        return f"{what}, which no installed package reads: {way_out}"
-    return f"{what}, for which imagecodecs is missing: `pip install imagecodecs`, or {way_out}"
+        return f"{what}, which no installed package can read; {way_out}"
+    return f"{what}, for which imagecodecs is missing; run 'pip install imagecodecs', or {way_out}"
 
 
 def _tags_of_pixels(page: tifffile.TiffPage, tables: bytes | None) -> dict[int, list[int] | bytes]:
-    """Return the tags without which a page of CCITT or JPEG cannot be decompressed."""
+    """Return the tags needed to decompress a page of CCITT or JPEG."""
     tags: dict[int, list[int] | bytes] = {259: [int(page.compression)]}
     if page.compression != 7:
         return tags | {258: [1], 292: [page.tags.valueof(292, 0)]}
@@ -224,9 +227,9 @@ def _tags_of_pixels(page: tifffile.TiffPage, tables: bytes | None) -> dict[int, 
 def _decompress(
     segments: Sequence[bytes], rows: int, width: int, tags: Mapping[int, list[int] | bytes]
 ) -> np.ndarray:
-    """Return the pixels of several segments, below each other, as an array (row, x[, sample]).
+    """Return the pixels of several segments, one below the other, as an array (row, x[, sample]).
 
-    ``tags`` say what is not so of them: that each is a strip of grey pixels of 8 bits.
+    By default each segment is a strip of grey 8-bit pixels; ``tags`` override this.
     """
     ends = list(accumulate(map(len, segments), initial=8))
     directory = ends[-1] + ends[-1] % 2
@@ -245,8 +248,11 @@ def _decompress(
     )
     entries, values = struct.pack("<H", len(tags)), b""
     for code, value in sorted(tags.items()):
-        kind = 7 if isinstance(value, bytes) else 3 if code in _SHORT else 4
-        packed = value if kind == 7 else struct.pack(f"<{len(value)}{' HI'[kind - 2]}", *value)
+        if isinstance(value, bytes):
+            kind, packed = 7, value
+        else:
+            kind, letter = (3, "H") if code in _SHORT else (4, "I")
+            packed = struct.pack(f"<{len(value)}{letter}", *value)
         entries += struct.pack("<HHI", code, kind, len(value))
         if len(packed) > 4:
             entries += struct.pack("<I", directory + 2 + 12 * len(tags) + 4 + len(values))
@@ -263,7 +269,7 @@ def _decompress(
 
 
 def _unpack(stored: np.ndarray, bits: int, n_values: int, dtype: np.dtype) -> np.ndarray:
-    """Return the numbers of fewer than 16 bits in each row of bytes, some rows at a time."""
+    """Unpack numbers of fewer than 16 bits from each row of bytes, some rows at a time."""
     values = np.empty((len(stored), n_values), dtype)
     step = max(1, 2**20 // n_values)
     for top in range(0, len(stored), step):
@@ -274,7 +280,7 @@ def _unpack(stored: np.ndarray, bits: int, n_values: int, dtype: np.dtype) -> np
 
 
 def _undo_differences(values: np.ndarray, samples: int) -> np.ndarray:
-    """Undo the predictor HORIZONTAL: every sample is the difference from the pixel before."""
+    """Undo the predictor HORIZONTAL: samples are stored as differences."""
     whole = values.view(f"u{values.itemsize}").reshape(len(values), -1, samples)
     return np.cumsum(whole, axis=1, dtype=whole.dtype).view(values.dtype)
 
@@ -282,8 +288,8 @@ def _undo_differences(values: np.ndarray, samples: int) -> np.ndarray:
 def _undo_float_differences(stored: np.ndarray, samples: int, dtype: np.dtype) -> np.ndarray:
     """Undo the predictor FLOATINGPOINT (Adobe, TIFF Technical Note 3).
 
-    The first bytes of all numbers in a row come first, then their second ones, and so on; of all of
-    these, every one is the difference from that of the pixel before.
+    A row stores the first bytes of all numbers, then their second bytes, and so on, each as its
+    difference from the byte of the previous pixel.
     """
     apart = stored.reshape(len(stored), -1, samples)
     apart = np.cumsum(apart, axis=1, dtype=np.uint8).reshape(len(stored), dtype.itemsize, -1)

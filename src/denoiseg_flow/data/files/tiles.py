@@ -1,4 +1,4 @@
-"""Cut a large image into tiles that are worked on one at a time."""
+"""Divide large images into tiles that are processed one at a time."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,22 +8,23 @@ from typing import Protocol
 import numpy as np
 
 Place = tuple[slice, ...]
-"""A box in an image: a slice for each of its axes."""
+"""A box in an image: one slice for each axis."""
 
-PIECE = 2**24  # pixels that are read together
+PIECE = 2**24  # pixels read at once
 
 
 class Readable(Protocol):
-    """An array, or what can be read like one."""
+    """An array, or an object that can be indexed like one."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def __getitem__(self, place: Place) -> np.ndarray: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __getitem__(self, place: Place, /) -> np.ndarray: ...
 
 
 def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[slice, slice]]:
-    """Cut one axis into tiles, each to be computed with a halo of its neighbourhood.
+    """Divide one axis into tiles that are computed with a halo.
 
     Parameters
     ----------
@@ -32,14 +33,13 @@ def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[sl
     tile
         Length of the part of a tile that is kept, rounded up to a multiple of ``stride``.
     halo
-        Pixels needed on either side of the kept part, rounded up likewise.
+        Pixels computed on either side of the kept part, also rounded up.
     stride
-        Computed spans begin and end at multiples of it, the last one beyond the end of the axis
-        if need be.
+        Computed spans begin and end at its multiples; the last may end beyond the axis.
 
     Yields
     ------
-    The kept and the computed span. The kept ones cover the axis once.
+    The kept and the computed span. The kept spans cover the axis exactly once.
     """
     padded = -(-size // stride) * stride
     halo = -(-halo // stride) * stride
@@ -53,10 +53,10 @@ def spans(size: int, tile: int, halo: int, stride: int = 1) -> Iterator[tuple[sl
 
 
 def equal_spans(size: int, tile: int, halo: int, stride: int = 1) -> list[tuple[slice, slice]]:
-    """Cut one axis as :func:`spans` does, but so that all computed spans have one length.
+    """Divide one axis like :func:`spans`, but into computed spans of equal length.
 
-    That is the length of a tile with its halo on either side, or less where as many spans do with
-    less. They are moved inwards at the ends of the axis, where they keep more instead.
+    This length is that of a tile with both halos, or less if the same number of spans can be
+    shorter. Spans at the ends of the axis have no outer halo and keep more pixels instead.
     """
     padded, halo, tile = (-(-length // stride) * stride for length in (size, halo, tile))
     if padded <= tile + 2 * halo:
@@ -78,7 +78,7 @@ def boxes(
     stride: Sequence[int] | None = None,
     cut: Callable[[int, int, int, int], Iterable[tuple[slice, slice]]] = spans,
 ) -> Iterator[tuple[Place, Place]]:
-    """Cut an image along all axes, as ``cut`` cuts one; yields kept and computed boxes."""
+    """Divide an image along all axes, each with ``cut``; yield kept and computed boxes."""
     none, every = [0] * len(shape), [1] * len(shape)
     axes = zip(shape, tile, halo or none, stride or every, strict=True)
     for along in product(*(list(cut(*axis)) for axis in axes)):
@@ -87,9 +87,9 @@ def boxes(
 
 
 def pieces(shape: Sequence[int], limit: int) -> Iterator[Place]:
-    """Cut an array into boxes of at most ``limit`` values, in the order in which they are stored.
+    """Divide an array into boxes of at most ``limit`` values, in storage order.
 
-    No box is smaller than one row, the values along the last axis.
+    No box is smaller than one row (the values along the last axis).
     """
     first, rest = shape[0], tuple(shape[1:])
     size = math.prod(rest)
@@ -104,7 +104,7 @@ def pieces(shape: Sequence[int], limit: int) -> Iterator[Place]:
 
 
 def within(kept: Place, computed: Place) -> Place:
-    """Return where the kept box lies in the computed one."""
+    """Return the place of the kept box in the computed one."""
     return tuple(
         slice(inner.start - outer.start, inner.stop - outer.start)
         for inner, outer in zip(kept, computed, strict=True)

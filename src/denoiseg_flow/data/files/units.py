@@ -1,4 +1,4 @@
-"""Lengths in micrometres, whatever unit a file gives them in."""
+"""Convert lengths in any unit to micrometres."""
 
 import math
 
@@ -6,7 +6,7 @@ _MICROMETRES = {
     ("pm", "picometer"): 1e-6,
     ("Å", "Å", "angstrom"): 1e-4,  # the letter and the sign
     ("nm", "nanometer"): 1e-3,
-    # ImageJ escapes its µ, of which there are two: the sign and the Greek letter.
+    # ImageJ escapes its µ; Unicode has two, the micro sign and the Greek letter.
     ("um", "µm", "μm", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"): 1.0,
     ("mm", "millimeter"): 1e3,
     ("cm", "centimeter"): 1e4,
@@ -14,19 +14,19 @@ _MICROMETRES = {
 }
 _FACTORS = {name: factor for names, factor in _MICROMETRES.items() for name in names}
 
-# Of a pixel, from a tenth of what atoms measure to a metre: others are no measurement.
+# Plausible pixel sizes: from a tenth of an atom to a metre.
 _SMALLEST, _LARGEST = 1e-5, 1e6
 
 
 def micrometres(length: object, unit: object) -> float | None:
-    """Return a length in micrometres, or None if it or its unit cannot be that of a pixel.
+    """Return a length in micrometres, or None if it is no plausible pixel size.
 
     Parameters
     ----------
     length
-        A number, or the text of one.
+        A number, or text with a number.
     unit
-        Symbol or name, in any case.
+        Symbol or name, in upper or lower case.
     """
     factor = _FACTORS.get(str(unit).lower(), _FACTORS.get(str(unit)))
     try:

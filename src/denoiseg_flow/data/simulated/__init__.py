@@ -1,1 +1,1 @@
-"""Simulated images whose truth is known."""
+"""Simulated images with known ground truth."""

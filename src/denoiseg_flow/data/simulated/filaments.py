@@ -1,29 +1,29 @@
-"""Fluorescent filaments, microtubule-like: light without objects that could be counted.
+"""Simulate fluorescent filaments similar to microtubules, which have no countable objects.
 
-A filament is a curve whose heading changes by a smooth random walk. Most filaments of an image run
-away from one centre, as microtubules do. Each has its own brightness and its own depth: the deeper
-it lies below the focal plane, the wider and fainter it looks. Where two cross, their light adds up.
+A filament is a curve whose direction follows a smooth random walk. Most filaments of an image run
+away from one centre, like microtubules. Each has its own brightness and depth: the farther below
+the focal plane, the wider and fainter it looks. The intensities of crossing filaments add up.
 """
 
 import numpy as np
 import scipy
 
 DENSITY = (10, 30)  # fewest and most filaments per 128 x 128 pixels
-STEP = 0.25  # pixels between two points of a curve, few enough to leave no gaps
+STEP = 0.25  # pixels between two points of a curve, small enough to leave no gaps
 DEFOCUS = 2.2  # standard deviation of the blur of the deepest filaments, in pixels
-# Light per pixel of length of a filament whose ridge, after the optics, is one grey level bright.
+# Light per pixel of length of a filament whose peak, after the optics, is one grey level.
 LIGHT_PER_LEVEL = 3.0
 
 
 def draw(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the filaments of one image, as the light that reaches the objective.
+    """Draw the filaments of one image as light before the optics.
 
     Parameters
     ----------
     size
         Height and width in pixels; the number of filaments grows with the area.
     rng
-        Where everything is drawn from.
+        Random number generator.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def draw(size: int, rng: np.random.Generator) -> np.ndarray:
         _add(sharp, points, (1 - depth) * light)
         _add(blurred, points, depth * light)
     lines = sharp + scipy.ndimage.gaussian_filter(blurred, DEFOCUS)
-    # The building blocks of filaments float around them.
+    # Haze from unbound molecules around the filaments.
     return lines + rng.uniform(0.05, 0.2) * scipy.ndimage.gaussian_filter(lines, 15)
 
 
@@ -59,7 +59,7 @@ def _curve(
 
 
 def _walk(start: np.ndarray, heading: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the points (y, x) of a curve that begins with the given heading."""
+    """Return the points (y, x) of a curve with the given initial direction."""
     n_points = int(rng.uniform(30, 130) / STEP)
     bend = _smooth(n_points, 12, rng)  # filaments are stiff: they bend over many pixels
     headings = heading + np.cumsum(bend * rng.uniform(0.005, 0.024) * STEP)
@@ -67,13 +67,13 @@ def _walk(start: np.ndarray, heading: float, rng: np.random.Generator) -> np.nda
 
 
 def _labelling(n_points: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the relative density of dye along a filament, which is never quite even."""
+    """Return the relative dye density along a filament, which varies a little."""
     fine, coarse = _smooth(n_points, 1.5, rng), _smooth(n_points, 15, rng)
     return np.clip(1 + 0.15 * fine + 0.15 * coarse, 0.3, None)
 
 
 def _smooth(n_points: int, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of mean 0 and standard deviation 1 that is smooth over ``scale`` pixels."""
+    """Return smoothed noise with mean 0, standard deviation 1 and a scale in pixels."""
     sigma = scale / STEP
     noise = scipy.ndimage.gaussian_filter1d(rng.standard_normal(n_points), sigma, mode="wrap")
     return noise * np.sqrt(2 * np.sqrt(np.pi) * sigma)

@@ -1,27 +1,28 @@
-"""Fluorescent nuclei, in a plane or a volume: their light, and the labels that count them.
+"""Simulate fluorescent nuclei in 2D or 3D, with their instance labels.
 
-Nuclei differ in size, shape and brightness, have a chromatin-like texture, and touch in clusters;
-in a volume they also lie on top of each other. All lengths are in widths of a pixel, however far
-the planes of a volume are apart, so that a nucleus is as high as it is wide.
+Nuclei vary in size, shape and brightness, have a chromatin-like texture, and touch in clusters; in
+3D they also lie on top of each other. All lengths are in widths of a pixel whatever the distance of
+the z-slices, so nuclei are as high as they are wide.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy
 
-SMALLEST = 20  # pixels or voxels; smaller remains at the border are left out
-N_PLACEMENTS = 30  # tries to find room for a nucleus before it is given up
+SMALLEST = 20  # pixels or voxels; smaller fragments at the border are removed
+N_PLACEMENTS = 30  # attempts to place a nucleus
 GRAINS = (1.2, 3.0)  # standard deviations of the fine and the coarse chromatin
 
 
 class _Canvas(NamedTuple):
-    """What nuclei are painted on; arrays of shape (y, x) or (z, y, x)."""
+    """Arrays of shape (y, x) or (z, y, x) that nuclei are drawn into."""
 
     spacing: np.ndarray
     """Distance of neighbouring pixels along every axis."""
     nearness: np.ndarray
-    """Squared distance to the centre that a pixel belongs to, 1 at the rim."""
+    """Squared relative distance of a pixel from the centre of its nucleus, 1 at the rim."""
     labels: np.ndarray
     light: np.ndarray
     chromatin: np.ndarray
@@ -39,9 +40,9 @@ def draw(
     spacing
         Distance of neighbouring pixels along every axis, in widths of a pixel.
     n_nuclei
-        How many to draw; fewer, where there is no more room.
+        Number of nuclei to draw; fewer are drawn if they do not fit.
     rng
-        Where everything is drawn from.
+        Random number generator.
 
     Returns
     -------
@@ -53,7 +54,7 @@ def draw(
         of its pixels; nuclei that touch have no gap between them.
     """
     steps = np.array(spacing)
-    extent = shape * steps
+    extent = steps * shape
     radius = rng.uniform(6.5, 10.5)  # each image is its own culture
     brightness = rng.uniform(45, 110)
     chromatin = _texture(shape, steps, rng)
@@ -79,7 +80,7 @@ def draw(
 def _find_place(
     extent: np.ndarray, radius: float, placed: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray | None:
-    """Draw a centre next to another nucleus (touching it) or apart from all; None if full."""
+    """Draw a centre that touches another nucleus or is apart from all; None if none is found."""
     centres, radii = placed[:, :-1], placed[:, -1]
     for _ in range(N_PLACEMENTS):
         touching = len(placed) > 0 and rng.random() < 0.45
@@ -98,7 +99,7 @@ def _find_place(
 
 
 def _direction(n_axes: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a vector of length 1, (y, x) or (z, y, x); all directions are equally likely."""
+    """Draw a unit vector, (y, x) or (z, y, x), uniformly over all directions."""
     angle = rng.uniform(0, 2 * np.pi)
     in_plane = np.array([np.sin(angle), np.cos(angle)])
     if n_axes == 2:
@@ -116,7 +117,7 @@ def _paint(
     contrast: float,
     rng: np.random.Generator,
 ) -> None:
-    """Add one nucleus in place; where two overlap, a pixel goes to the one it lies deeper in."""
+    """Draw one nucleus in place; in overlaps, a pixel belongs to the nucleus it is deeper in."""
     reach = 1.7 * radius
     window = tuple(
         slice(max(0, int((c - reach) / step)), min(length, int((c + reach) / step) + 2))
@@ -127,9 +128,9 @@ def _paint(
         for index, step, c in zip(np.ogrid[window], canvas.spacing, centre, strict=True)
     ]
     outline = _ellipse if len(offsets) == 2 else _ellipsoid
-    nearness = outline(*offsets, radius, rng)
+    nearness = outline(offsets, radius, rng)
     mine = (nearness < 1) & (nearness < canvas.nearness[window])
-    # Nuclei are flattened domes: the light falls off towards the rim.
+    # Nuclei are flattened domes, so intensity falls off towards the rim.
     dome = np.sqrt(np.clip(1 - nearness[mine], 0, 1)) ** 0.5
     grain = np.clip(1 + contrast * canvas.chromatin[window][mine], 0.2, None)
     canvas.nearness[window][mine] = nearness[mine]
@@ -137,8 +138,9 @@ def _paint(
     canvas.light[window][mine] = level * (0.35 + 0.65 * dome) * grain
 
 
-def _ellipse(y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the nearness of pixels of a plane at (y, x) from the centre of a nucleus."""
+def _ellipse(offsets: Sequence[np.ndarray], radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the nearness of the pixels at offsets (y, x) from the centre of a nucleus."""
+    y, x = offsets
     along, across = _stretched(y, x, rng)
     angle = np.arctan2(across, along)
     rim = np.ones_like(angle)
@@ -149,14 +151,15 @@ def _ellipse(y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generat
 
 
 def _ellipsoid(
-    z: np.ndarray, y: np.ndarray, x: np.ndarray, radius: float, rng: np.random.Generator
+    offsets: Sequence[np.ndarray], radius: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return the nearness of voxels at (z, y, x) from the centre of a nucleus."""
+    """Return the nearness of the voxels at offsets (z, y, x) from the centre of a nucleus."""
+    z, y, x = offsets
     along, across = _stretched(y, x, rng)
     squared = z**2 + along**2 + across**2
-    distance = np.sqrt(np.maximum(squared, 1e-12))  # the centre itself lies in no direction
+    distance = np.sqrt(np.maximum(squared, 1e-12))  # the centre itself has no direction
     rim = np.ones_like(distance)
-    for frequency in (2, 3, 4, 5):  # waves that run over the surface, each in its own direction
+    for frequency in (2, 3, 4, 5):  # waves over the surface, each in a random direction
         up, ahead, aside = _direction(3, rng)
         way = (up * z + ahead * along + aside * across) / distance
         size_of_wave = rng.normal(0, 0.09 / (frequency - 1))
@@ -167,7 +170,7 @@ def _ellipsoid(
 def _stretched(
     y: np.ndarray, x: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates in which a nucleus of a random flattening and tilt is round."""
+    """Return coordinates in which a nucleus with random flattening and tilt is round."""
     tilt, flattening = rng.uniform(0, np.pi), rng.uniform(0.68, 1.0)
     along = (x * np.cos(tilt) + y * np.sin(tilt)) * np.sqrt(flattening)
     across = (y * np.cos(tilt) - x * np.sin(tilt)) / np.sqrt(flattening)
@@ -175,7 +178,7 @@ def _stretched(
 
 
 def _texture(shape: tuple[int, ...], spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return filtered noise of mean 0 and standard deviation 1."""
+    """Return filtered noise with mean 0 and standard deviation 1."""
     field = np.zeros(shape)
     for scale in GRAINS:
         layer = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), scale / spacing)
@@ -184,7 +187,7 @@ def _texture(shape: tuple[int, ...], spacing: np.ndarray, rng: np.random.Generat
 
 
 def _tidy(labels: np.ndarray) -> np.ndarray:
-    """Keep the largest piece of every nucleus, drop the tiny ones, and number from 1."""
+    """Keep the largest piece of each nucleus, remove tiny ones, and number labels from 1."""
     tidy = np.zeros_like(labels)
     n_kept = 0
     for label, window in enumerate(scipy.ndimage.find_objects(labels), start=1):

@@ -1,48 +1,48 @@
-"""Simulated fluorescence images of nuclei or filaments: the datasets that need no download.
+"""Simulate fluorescence images of nuclei or filaments, for studies without a download.
 
 Grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to 25, most nuclei
-40 to 150 above it, some so dim that Gaussian noise of sigma 20 drowns them. The image is unevenly
-lit, blurred by the optics, and carries photon noise on top of a camera offset. Filaments are seen
-through the same optics and camera, but have no masks.
+40 to 150 above it, some too dim to be visible in Gaussian noise of sigma 20. Illumination is
+uneven, the optics blur the image, and the camera adds photon noise and an offset. Filaments have
+the same optics and camera, but no masks.
 
-Volumes of nuclei are stacks of such images. The optics blur them along z more than in the plane, so
-that what lies above or below a plane shines into it, as dim as a dim nucleus in the plane.
+Volumes of nuclei are stacks of such images. The optics blur more along z than in the plane, so
+out-of-focus light from nuclei above and below is as bright as a dim nucleus in focus.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.simulated import filaments, nuclei
-from denoiseg_flow.data.store import write_image
+from denoiseg_flow.data.store import write_image, write_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
 
 STRUCTURES = ("nuclei", "filaments")
-N_IMAGES, SIZE = 48, 128  # unless asked for otherwise
+N_IMAGES, SIZE = 48, 128  # defaults
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
-PSF_ELONGATION = 2.5  # how much wider the point spread function is along z than in the plane
-Z_STEPS = (0.1, 10.0)  # smallest and largest, in pixels; farther apart, planes would miss nuclei
+PSF_ELONGATION = 2.5  # width of the point spread function along z, relative to that in the plane
+Z_STEPS = (0.1, 10.0)  # smallest and largest, in pixels; larger steps would miss whole nuclei
 PIXEL_SIZE = 0.5  # micrometres, in volumes: a nucleus is about 8 micrometres wide
 
 
 class SimulatedImage(NamedTuple):
-    """One simulated image and its truth, all of shape (size, size) or (depth, size, size)."""
+    """A simulated image and its ground truth, of shape (size, size) or (depth, size, size)."""
 
     name: str
     image: np.ndarray
     """uint8, with photon noise."""
     mask: np.ndarray | None
-    """int32 labels, touching nuclei adjacent without a gap; None for filaments."""
+    """int32 labels, no gap between touching nuclei; None for filaments."""
     clean: np.ndarray
-    """float32, blurred and free of noise: what an ideal denoiser gives back."""
+    """float32, blurred but noise-free: the ideal denoised image."""
     annotated: bool
-    """Whether the dataset shows the mask to its users."""
+    """Whether the mask is part of the dataset."""
 
 
 def simulate(
@@ -57,8 +57,8 @@ def simulate(
 ) -> Iterator[SimulatedImage]:
     """Simulate a dataset, one image at a time.
 
-    Image ``i`` depends on ``seed``, ``i``, ``size``, ``structure`` and, if these are nuclei,
-    ``n_nuclei``, ``depth`` and ``z_step`` only.
+    Image ``i`` depends only on ``seed``, ``i``, ``size``, ``structure`` and, for nuclei, on
+    ``n_nuclei``, ``depth`` and ``z_step``.
 
     Parameters
     ----------
@@ -67,19 +67,19 @@ def simulate(
     size
         Height and width in pixels; a nucleus is about 12 to 25 pixels wide.
     n_nuclei
-        Fewest and most nuclei per image or volume; one that is full gets fewer. Not for
-        filaments, of which there are 10 to 30 per 128 x 128 pixels.
+        Minimum and maximum number of nuclei per image or volume; fewer if they do not fit. Ignored
+        for filaments, of which there are 10 to 30 per 128 x 128 pixels.
     annotated
-        How many images, or which fraction of them (a float), have a mask: the first ones.
-        None means all that can have one, which filaments cannot.
+        Number of annotated images, or their fraction (a float); the first images get masks. None:
+        all images, but none of filaments, which have no masks.
     seed
         Seed of the dataset.
     structure
         What the images show: nuclei or filaments.
     depth
-        Number of planes of a volume of nuclei; None for images of one plane.
+        Number of z-slices of a volume of nuclei; None for 2D images.
     z_step
-        Distance of the planes of a volume, in widths of a pixel.
+        Distance of the z-slices, in widths of a pixel.
 
     Yields
     ------
@@ -92,14 +92,15 @@ def simulate(
     """
     n_annotated = count_annotated(n_images, annotated, structure)
     if size < 16:
-        raise InputError(f"size is {size}, but a simulated image needs at least 16 pixels")
+        raise InputError(f"size is {size}, but simulated images have at least 16 pixels; raise it")
     if len(n_nuclei) != 2 or not 0 <= n_nuclei[0] <= n_nuclei[1]:
         raise InputError(
-            f"n_nuclei is {list(n_nuclei)}, but must be the fewest and the most nuclei per image, "
-            "such as [8, 22]"
+            f"n_nuclei is {list(n_nuclei)}, but must be the minimum and maximum number of nuclei "
+            "per image, such as [8, 22]"
         )
     check_volume(depth, z_step, structure)
-    shape, spacing = (size, size), (1.0, 1.0)
+    shape: tuple[int, ...] = (size, size)
+    spacing: tuple[float, ...] = (1.0, 1.0)
     if depth is not None:
         shape, spacing = (depth, *shape), (z_step, *spacing)
     for index in range(n_images):
@@ -123,14 +124,14 @@ def count_annotated(
 ) -> int:
     """Return how many of ``n_images`` simulated images have a mask; see :func:`simulate`."""
     if n_images < 1:
-        raise InputError(f"n_images is {n_images}, but a dataset needs at least 1 image")
+        raise InputError(f"n_images is {n_images}, but a dataset has at least 1 image; raise it")
     if structure not in STRUCTURES:
         raise InputError(f"structure is {structure!r}; available: {', '.join(STRUCTURES)}")
     if structure == "filaments":
         if annotated is not None:
             raise InputError(
-                f"annotated is {annotated}, but simulated filaments have no masks: leave "
-                "`annotated` out, or write `structure: nuclei`"
+                f"annotated is {annotated}, but simulated filaments have no masks; leave "
+                "'annotated' out, or write 'structure: nuclei'"
             )
         return 0
     if annotated is None:
@@ -145,35 +146,35 @@ def count_annotated(
 
 
 def check_volume(depth: int | None, z_step: float = 1.0, structure: str = "nuclei") -> None:
-    """Raise InputError unless volumes can be simulated so, or none are; see :func:`simulate`."""
+    """Raise InputError if volumes cannot be simulated like this; see :func:`simulate`."""
     if depth is None:
         if z_step != 1:
             raise InputError(
-                f"z_step is {z_step}, but without `depth` the images are single planes: write "
-                "`depth` (the number of planes of a volume), or leave `z_step` out"
+                f"z_step is {z_step}, but without 'depth' the images are 2D; write 'depth' (the "
+                "number of z-slices), or leave 'z_step' out"
             )
         return
     if structure == "filaments":
         raise InputError(
-            f"depth is {depth}, but only nuclei are simulated in volumes: leave `depth` out, or "
-            "write `structure: nuclei`"
+            f"depth is {depth}, but only nuclei can be simulated in 3D; leave 'depth' out, or "
+            "write 'structure: nuclei'"
         )
     if depth < 2:
         raise InputError(
-            f"depth is {depth}, but a volume has at least 2 planes: write more, or leave `depth` "
-            "out for images of one plane"
+            f"depth is {depth}, but a volume has at least 2 z-slices; raise it, or leave 'depth' "
+            "out for 2D images"
         )
     if not Z_STEPS[0] <= z_step <= Z_STEPS[1]:
         raise InputError(
-            f"z_step is {z_step}, but must be the distance of planes in widths of a pixel, from "
-            f"{Z_STEPS[0]:g} to {Z_STEPS[1]:g}"
+            f"z_step is {z_step}, but the distance of z-slices must be from {Z_STEPS[0]:g} to "
+            f"{Z_STEPS[1]:g}, in widths of a pixel"
         )
 
 
-def write(folder: str | Path, **spec) -> None:
-    """Simulate with ``spec`` (see :func:`simulate`) into folder/images, masks and clean, as tif.
+def write(folder: str | Path, **spec: Any) -> None:
+    """Write simulated images (see :func:`simulate`) as tif to folder/images, masks and clean.
 
-    The files of volumes say their axes and the size of a voxel.
+    The metadata of volumes include axes and voxel size.
     """
     metadata = None
     if spec.get("depth") is not None:
@@ -181,15 +182,15 @@ def write(folder: str | Path, **spec) -> None:
         metadata = Metadata("ZYX", {"Z": step, "Y": PIXEL_SIZE, "X": PIXEL_SIZE})
     for simulated in simulate(**spec):
         name = f"{simulated.name}.tif"
-        write_image(Path(folder, "images", name), simulated.image, metadata=metadata)
-        write_image(Path(folder, "clean", name), simulated.clean, metadata=metadata)
-        if simulated.annotated:
+        write_image(Path(folder, "images", name), simulated.image[None], metadata)
+        write_image(Path(folder, "clean", name), simulated.clean[None], metadata)
+        if simulated.annotated and simulated.mask is not None:
             mask = simulated.mask.astype(np.uint16)
-            write_image(Path(folder, "masks", name), mask, metadata=metadata, compress=True)
+            write_labels(Path(folder, "masks", name), mask, metadata)
 
 
 def _expose(light: np.ndarray, spacing: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return the expected image (float32, grey levels) of what shines above the background."""
+    """Return the noise-free image (float32, grey levels) of light above the background."""
     step = np.array(spacing)
     haze = scipy.ndimage.gaussian_filter(light, 10 / step)
     scene = rng.uniform(5, 18) + light + 0.12 * haze
@@ -200,7 +201,7 @@ def _expose(light: np.ndarray, spacing: tuple[float, ...], rng: np.random.Genera
 
 
 def _illumination(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a smooth gain around 1: a tilt and a vignette about an off-centre axis."""
+    """Return a smooth gain around 1: a tilt, and vignetting around an off-centre axis."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     tilt_y, tilt_x = rng.uniform(-0.12, 0.12, 2)
     axis_y, axis_x = rng.uniform(-0.5, 0.5, 2)

@@ -6,26 +6,26 @@ import torch
 from torch import nn
 
 from denoiseg_flow.methods.definition import down_samplings
-from denoiseg_flow.methods.networks.layers import CONVOLUTION, MAX_POOL, upsampling
+from denoiseg_flow.methods.networks.layers import CONVOLUTION, MAX_POOL, initialise, upsampling
 from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.network import Network
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Network):
     """Five 3x3 convolutions around two max-poolings and two up-samplings, without skips.
 
-    There is nothing but convolutions in it, so that it takes images of any size, not only the
-    64x64 pixels of the paper.
+    Fully convolutional, so it accepts images of any size, not only the 64x64 pixels of the paper.
 
     Parameters
     ----------
     depth
         Not used: the paper's network down-samples twice.
     filters
-        Filters of all convolutions but the last (the paper: 64).
+        Filters of all convolutions except the last (the paper: 64).
     inputs
-        Channels of the input.
+        Number of input channels.
     layout
-        The images that it is for.
+        Layout of its images.
     """
 
     bounded = True
@@ -47,24 +47,25 @@ class Autoencoder(nn.Module):
             _convolution(filters, layout.channels + 3, dimensions),
         )
         _, middle, self.stride = strides(factors)
-        # One pixel for each convolution, at its resolution, and the place inside a pooling cell.
+        # One pixel for each convolution, at its resolution, and the position in a pooling cell.
         self.halo = tuple(
             2 + 2 * half + last + last - 1 for half, last in zip(middle, self.stride, strict=True)
         )
 
     @torch.no_grad()
     def start_at(self, grey: float) -> None:
-        """Let an untrained network begin with images of about that grey, between 0 and 1.
+        """Initialise an untrained network to output about this grey value, between 0 and 1.
 
-        It would begin with 0.5, and on the way from there to images that are mostly dark its units
-        die: of four trainings on simulated nuclei, all showed a single grey after 300 steps. None
-        did that began with the mean grey of its targets.
+        By default it would start at 0.5. If images are mostly dark, its units then die: all of four
+        trainings on simulated nuclei yielded a constant image after 300 steps. None of those that
+        started at the mean grey value of their targets did.
         """
         grey = min(max(grey, 1e-3), 1 - 1e-3)
-        self.layers[-1].bias[: self.channels] = math.log(grey / (1 - grey))
+        bias = self.layers[-1].get_parameter("bias")
+        bias[: self.channels] = math.log(grey / (1 - grey))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, ...) to (batch, channels + 3, ...), denoised between 0 and 1."""
+        """Map (batch, inputs, ...) to (batch, channels + 3, ...); denoised values are in (0, 1)."""
         image, logits = self.layers(x).split([self.channels, 3], dim=1)
         return torch.cat([image.sigmoid(), logits], dim=1)
 
@@ -74,12 +75,11 @@ def _block(inputs: int, filters: int, dimensions: int) -> tuple[nn.Module, nn.Mo
 
 
 def _convolution(inputs: int, outputs: int, dimensions: int) -> nn.Module:
-    """A convolution initialised as Keras does.
+    """Return a convolution initialised like in Keras.
 
-    PyTorch's smaller weights let the sigmoid of a network without batch normalisation stay at one
-    grey for hundreds of steps.
+    With PyTorch's smaller weights, the sigmoid of a network without batch normalisation outputs a
+    constant for hundreds of steps.
     """
     layer = CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    initialise(layer)
     return layer

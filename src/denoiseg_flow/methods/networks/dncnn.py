@@ -1,33 +1,32 @@
-"""DnCNN (Zhang et al. 2017) as Noise2Self uses it: eight layers, and no residual connection."""
+"""DnCNN (Zhang et al. 2017) as used by Noise2Self: eight layers, no residual connection."""
 
 import torch
 from torch import nn
 
 from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.network import Network
 
 LAYERS = 8
 
 
-class DnCNN(nn.Sequential):
+class DnCNN(Network, nn.Sequential):
     """A chain of 3x3 convolutions at full resolution.
 
-    The image is the output itself, not the input minus the output: what the network learns must
-    not depend on the pixel that it predicts.
+    The denoised image is the output itself, not the input minus the output, because the prediction
+    of a pixel must not depend on this pixel.
 
     Parameters
     ----------
     depth
-        Not used: the number of layers is that of Noise2Self's experiments.
+        Not used: the number of layers is that of the Noise2Self experiments.
     filters
         Filters of every layer (Noise2Self: 64).
     inputs
-        Channels of the input.
+        Number of input channels.
     layout
-        The images that it is for.
+        Layout of its images.
     """
-
-    bounded = False
 
     def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         dimensions = layout.dimensions

@@ -1,10 +1,11 @@
-"""Networks for prediction only: batch normalisation becomes part of the convolutions before it."""
+"""Fold batch normalisation into the preceding convolutions, for faster prediction."""
 
 import copy
 from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
@@ -12,17 +13,18 @@ from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
 _CONVOLUTIONS, _BATCH_NORMS = tuple(CONVOLUTION.values()), tuple(BATCH_NORM.values())
 
 
-class _OneDNN(nn.Module):
-    """A convolution that is computed by oneDNN on a CPU, whatever its size.
+class _OneDNN(_ConvNd):
+    """A convolution that always uses oneDNN on a CPU.
 
-    PyTorch itself takes other code for 1x1 convolutions on one thread, and for a single image of
-    few values. In volumes that can be the first layer of a network, ten times slower, and what it
-    yields is not channels last, which costs the layers behind it as much again.
+    PyTorch uses other code for 1x1 convolutions on one thread and for a single small image. In 3D
+    this can make the first layer of a network ten times slower, and its output is not channels
+    last, which slows down the following layers as much again.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return super().forward(x)
+        assert not isinstance(self.padding, str)
         how = self.padding, self.stride, self.dilation, self.groups
         return torch.mkldnn_convolution(x, self.weight, self.bias, *how)
 
@@ -37,24 +39,24 @@ class _Conv3d(_OneDNN, nn.Conv3d):
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Return a copy for prediction that does not normalise: its convolutions have taken that over.
+    """Return a copy for prediction with batch normalisation folded into the convolutions.
 
-    Normalising by fixed statistics is a factor and an offset for each channel, which weights and
-    bias of the convolution before can hold. The copy has the same modules, with an identity in the
-    place of each batch normalisation that follows a convolution, and predicts the same up to the
-    rounding of float32.
+    Normalisation by fixed statistics is a factor and an offset for each channel, which the weights
+    and bias of the preceding convolution can absorb. The copy has the same modules, with an
+    identity for each batch normalisation after a convolution, and predicts the same values up to
+    rounding in float32.
 
     Parameters
     ----------
     network
-        In any mode; it stays as it is.
+        In any mode; it is not changed.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     for layers in folded.modules():
         if isinstance(layers, nn.Sequential):
             for number, (layer, norm) in enumerate(pairwise(layers)):
                 if isinstance(layer, _CONVOLUTIONS) and isinstance(norm, _BATCH_NORMS):
-                    # In double precision, so that weights are rounded once.
+                    # In double precision, to round the weights only once.
                     layers[number] = fuse_conv_bn_eval(layer.double(), norm.double()).float()
                     layers[number + 1] = nn.Identity().eval()
     for layer in folded.modules():

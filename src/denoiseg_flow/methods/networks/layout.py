@@ -1,31 +1,31 @@
-"""What images a network is built for: planes or volumes, and how many channels."""
+"""Layout of the images of a network: 2D or 3D, number of channels, down-sampling along z."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# An axis is halved while it has at least so many pixels in a patch, and is sampled less than so
-# many times more coarsely than the finest (both as in nnU-Net, Isensee et al. 2021).
+# An axis is down-sampled while a patch has at least so many pixels along it, and while its pixels
+# are less than so many times larger than the smallest (both like nnU-Net, Isensee et al. 2021).
 SHORTEST_HALVED = 8
 COARSEST_HALVED = 2.0
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The images that a network is built for.
+    """Layout of the images that a network is built for.
 
     Attributes
     ----------
     dimensions
         2 for planes (y, x), 3 for volumes (z, y, x).
     channels
-        Of an image.
+        Number of channels of an image.
     patch_depth
-        Planes of a training patch; 1 where there is no z axis.
+        Number of z-slices of a training patch; 1 in 2D.
     z_factors
-        For each down-sampling, whether it halves the z axis too (2) or leaves it (1). Further
-        down-samplings leave it.
+        Factor along z of each down-sampling: 2, or 1 to keep the z axis. Down-samplings beyond the
+        end of the list keep it.
     plane_by_plane
-        Whether each plane of a volume is looked at by itself.
+        Whether each z-slice of a volume is processed separately.
     """
 
     dimensions: int = 2
@@ -38,15 +38,15 @@ class Layout:
         counts = (self.channels, self.patch_depth)
         known = self.dimensions in (2, 3) and set(self.z_factors) <= {1, 2}
         if not known or not all(isinstance(count, int) and count > 0 for count in counts):
-            raise ValueError(f"there are no such images: {self}")
+            raise ValueError(f"invalid layout of images: {self}")
 
     @property
     def z_stride(self) -> int:
-        """What the planes of a patch must be a multiple of."""
+        """Number of which the z-slices of a patch must be a multiple."""
         return 2 ** sum(factor == 2 for factor in self.z_factors)
 
     def factors(self, depth: int) -> list[tuple[int, ...]]:
-        """Return by how much each of ``depth`` down-samplings shrinks each spatial axis."""
+        """Return the factors of ``depth`` down-samplings along each spatial axis."""
         if self.dimensions == 2:
             return [(2, 2)] * depth
         along_z = [*self.z_factors, *[1] * depth][:depth]
@@ -63,18 +63,18 @@ PLANES = Layout()
 def volume_layout(
     depth: int, patch_depth: int, n_planes: int, step: float, channels: int = 1
 ) -> Layout:
-    """Return how volumes are looked at.
+    """Return the layout for volumes, with down-sampling along z where it is useful.
 
     Parameters
     ----------
     depth
-        Down-samplings of the network.
+        Number of down-samplings of the network.
     patch_depth
-        Wanted planes of a training patch.
+        Maximum number of z-slices of a training patch.
     n_planes
-        Of the thinnest volume.
+        Number of z-slices of the thinnest volume.
     step
-        Distance of planes over the width of a pixel.
+        Distance of z-slices in widths of a pixel.
     """
     wanted, ratio, factors = min(patch_depth, n_planes), step, []
     left = wanted
@@ -84,14 +84,14 @@ def volume_layout(
         if halved:
             left //= 2
         else:
-            ratio /= 2  # rows and columns come closer to the distance of planes
+            ratio /= 2  # down-sampling of y and x only reduces the anisotropy
     z_factors = tuple(factors)
     stride = 2 ** z_factors.count(2)
     return Layout(3, channels, wanted // stride * stride, z_factors)
 
 
 def strides(factors: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Return the distance of neighbours, in pixels of the image, before and after each pooling."""
+    """Return the pixel spacing, in pixels of the image, before and after each down-sampling."""
     found = [tuple(1 for _ in factors[0])] if factors else []
     for factor in factors:
         found.append(tuple(old * new for old, new in zip(found[-1], factor, strict=True)))

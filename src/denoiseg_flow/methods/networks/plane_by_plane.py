@@ -1,11 +1,12 @@
-"""A network for planes, used on volumes."""
+"""Apply a 2D network to volumes, z-slice by z-slice."""
 
 import torch
-from torch import nn
+
+from denoiseg_flow.methods.networks.network import Network
 
 
-class PlaneByPlane(nn.Module):
-    """Let a network look at each plane of a volume by itself.
+class PlaneByPlane(Network):
+    """Apply a network to each z-slice of a volume separately.
 
     Parameters
     ----------
@@ -13,7 +14,7 @@ class PlaneByPlane(nn.Module):
         Maps (batch, inputs, y, x) to (batch, outputs, y, x).
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         self.stride = (1, *network.stride)
@@ -21,7 +22,7 @@ class PlaneByPlane(nn.Module):
         self.bounded = network.bounded
 
     def start_at(self, grey: float) -> None:
-        """As the network does, if it is ``bounded``."""
+        """Initialise the network, if it is ``bounded``."""
         self.network.start_at(grey)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015) in the form that CSBDeep, Noise2Void and DenoiSeg use."""
+"""U-Net (Ronneberger et al. 2015) as used by CSBDeep, Noise2Void and DenoiSeg."""
 
 import torch
 from torch import nn
@@ -9,22 +9,25 @@ from denoiseg_flow.methods.networks.layers import (
     CONVOLUTION,
     MAX_POOL,
     convolve,
+    initialise,
     max_pool,
     upsampling,
 )
 from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.network import Network
 
 
 class ConvBlock(nn.Sequential):
-    """3x3(x3) convolution, batch normalisation, ReLU; initialised as Keras does."""
+    """3x3(x3) convolution, batch normalisation, ReLU; initialised like in Keras."""
 
     def __init__(self, inputs: int, outputs: int, dimensions: int = 2) -> None:
+        convolution = CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False)
         super().__init__(
-            CONVOLUTION[dimensions](inputs, outputs, kernel_size=3, padding=1, bias=False),
+            convolution,
             BATCH_NORM[dimensions](outputs, eps=1e-3),
             nn.ReLU(inplace=True),
         )
-        nn.init.xavier_uniform_(self[0].weight)
+        initialise(convolution)
 
 
 class DoubleConv(nn.Sequential):
@@ -37,14 +40,14 @@ class DoubleConv(nn.Sequential):
 
 
 class MaxBlurPool(nn.Module):
-    """Maximum over two neighbours, then a binomial blur of which every second pixel is kept.
+    """Max-pooling over two neighbours without stride, then binomial blur with stride 2.
 
     Zhang: Making convolutional networks shift-invariant again. ICML 2019.
 
     Parameters
     ----------
     factors
-        Along each spatial axis: 2, or 1 to leave it alone.
+        Along each spatial axis: 2, or 1 to keep the axis.
     """
 
     def __init__(self, factors: tuple[int, ...] = (2, 2)) -> None:
@@ -52,10 +55,10 @@ class MaxBlurPool(nn.Module):
         self.factors = factors
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, channel, ...) to the same with axes divided by their factors."""
-        # functional.pad begins with the last axis.
+        """Map (batch, channel, ...) to the same axes, divided by their factors."""
+        # functional.pad starts with the last axis.
         after = [side for factor in reversed(self.factors) for side in (0, factor - 1)]
-        peaks = max_pool(functional.pad(x, after), kernel_size=self.factors, stride=1)
+        peaks = max_pool(functional.pad(x, after), self.factors, stride=1)
         kernel = x.new_ones(x.shape[1], 1, *(2 * factor - 1 for factor in self.factors))
         for axis, factor in enumerate(self.factors, start=2):
             if factor == 2:
@@ -65,7 +68,7 @@ class MaxBlurPool(nn.Module):
         return convolve(peaks, kernel, stride=self.factors, padding=padding, groups=x.shape[1])
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """U-Net with max-pooling, nearest up-sampling and concatenating skip connections.
 
     Parameters
@@ -73,16 +76,15 @@ class UNet(nn.Module):
     depth
         Number of down-samplings (the DenoiSeg paper: 4).
     filters
-        Filters of the first level, doubled at each further one (the DenoiSeg paper: 32).
+        Filters of the first level, doubled at each further level (the DenoiSeg paper: 32).
     inputs
-        Channels of the input.
+        Number of input channels.
     layout
-        The images that it is for.
+        Layout of its images.
     """
 
-    bounded = False
     top_skip = True
-    pool_reach = 0  # pixels beyond its own cell that a pooled pixel looks at
+    pool_reach = 0  # pixels beyond its own cell that a pooled pixel depends on
 
     def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
         super().__init__()
@@ -107,12 +109,11 @@ class UNet(nn.Module):
         self.pools = nn.ModuleList(self.make_pool(factor) for factor in factors)
         self.upsamplings = nn.ModuleList(upsampling(factor) for factor in reversed(factors))
         self.head = CONVOLUTION[dimensions](filters, layout.channels + 3, kernel_size=1)
-        nn.init.xavier_uniform_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        initialise(self.head)
 
         *above, self.stride = strides(factors)
-        # Two 3x3 convolutions at each level on the way down and up, two at the bottom, the position
-        # of a pixel inside its pooling cell, and what pooling sees beyond it.
+        # Two 3x3 convolutions at each level of encoder and decoder, two at the bottom, the position
+        # of a pixel in its pooling cell, and the reach of pooling beyond the cell.
         self.halo = tuple(
             4 * sum(steps) + 2 * last + (1 + self.pool_reach) * (last - 1)
             for steps, last in zip(zip(*above, strict=True), self.stride, strict=True)
@@ -120,7 +121,7 @@ class UNet(nn.Module):
 
     @staticmethod
     def make_pool(factors: tuple[int, ...]) -> nn.Module:
-        """Return the layer that divides the resolution."""
+        """Return the down-sampling layer."""
         return MAX_POOL[len(factors)](factors)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -133,16 +134,16 @@ class UNet(nn.Module):
             x = pool(x)
         x = self.bottom(x)
         for level, upsample in zip(self.decoder, self.upsamplings, strict=True):
-            # No name for what is joined: prediction frees it before the level takes its memory.
+            # Not assigned to a name, so its memory is free before the level allocates its own.
             x = level(torch.cat([upsample(x), skips.pop()], dim=1) if skips else upsample(x))
         return self.head(x)
 
 
 class BlurPoolUNet(UNet):
-    """The U-Net of N2V2 (Hoeck et al. 2022): blurred pooling, and no skip at the top level.
+    """The U-Net of N2V2 (Hoeck et al. 2022): blurred pooling, no skip connection at the top level.
 
-    Both keep the noise of single pixels from reaching the output, which is what the checkerboard
-    patterns of Noise2Void are made of.
+    Both prevent the noise of single pixels from reaching the output, which causes the checkerboard
+    artefacts of Noise2Void.
     """
 
     top_skip = False
@@ -150,5 +151,5 @@ class BlurPoolUNet(UNet):
 
     @staticmethod
     def make_pool(factors: tuple[int, ...]) -> nn.Module:
-        """Return the layer that divides the resolution."""
+        """Return the down-sampling layer."""
         return MaxBlurPool(factors)

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
 
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.reporting.figures.style import (
@@ -27,7 +28,9 @@ from denoiseg_flow.reporting.figures.style import (
     title_columns,
 )
 
-_SOLID, _DASHED, _DOTTED = "-", (0, (4, 2)), (0, (1, 1.5))
+_SOLID: LineStyleType = "-"
+_DASHED: LineStyleType = (0, (4, 2))
+_DOTTED: LineStyleType = (0, (1, 1.5))
 
 
 def calibration_curves(

@@ -266,13 +266,14 @@ def _draw_row(
                       markerfacecolor=_shade(style.colour, point.n_annotated, counts))  # fmt: skip
 
 
-def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, ...]:
+def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, float, float]:
     """Mix ``colour`` with white: nearly white for the smallest count, full for the largest."""
     full = np.array(mpl.colors.to_rgb(colour))
     if count not in counts or len(counts) < 2:
-        return tuple(full)
+        return full
     strength = 0.1 + 0.9 * counts.index(count) / (len(counts) - 1)
-    return tuple(1 - strength * (1 - full))
+    red, green, blue = (1 - strength * (1 - part) for part in full)
+    return red, green, blue
 
 
 def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:

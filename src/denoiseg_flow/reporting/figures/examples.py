@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.store import open_image, open_plane
+from denoiseg_flow.data.store import open_labels, open_plane
 from denoiseg_flow.evaluation.overlap import Matching, match_objects
 from denoiseg_flow.study.grid import Run
 
@@ -75,14 +75,14 @@ class Example:
             return np.array(open_plane(path)) if path.exists() else None
 
         masks, labels = prepared / "masks", predictions / "labels"
-        volumes = [folder / f"{image}.tif" for folder in (masks, labels)]
-        both = all(path.exists() for path in volumes)
+        truth, found = (folder / f"{image}.tif" for folder in (masks, labels))
+        both = truth.exists() and found.exists()
         return cls(
             name=name,
-            noisy=read(noisy),
+            noisy=np.array(open_plane(noisy / f"{image}.tif")),
             denoised=read(predictions / "denoised"),
             labels=read(labels),
             truth=read(masks),
             clean=read(prepared / "clean"),
-            whole=tuple(map(open_image, volumes)) if both else None,
+            whole=(open_labels(truth), open_labels(found)) if both else None,
         )

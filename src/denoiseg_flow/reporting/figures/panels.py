@@ -12,6 +12,7 @@ import skimage as ski
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from denoiseg_flow.data.painting import grey, instance_colours, intensity_window, over
@@ -20,7 +21,7 @@ from denoiseg_flow.evaluation.overlap import Matching
 from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.figures.style import FULL_WIDTH, STYLE
 
-FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermillion, yellow
+FOUND, MISSED, FALSE = "#009E73", "#D55E00", "#F0E442"  # Okabe-Ito green, vermilion, yellow
 MAX_SIDE = 256  # pixels per side: in a larger crop, single objects would be too small
 _TITLES = ("noisy input", "denoised", "predicted instances", "annotated instances", "errors")
 _DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
@@ -62,9 +63,8 @@ def titled_axes(
     cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     figure = Figure(
         figsize=(1.1 + cell * len(titles), len(images) * cell * height / width + margin),
-        layout="constrained",
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     axes = figure.subplots(len(images), len(titles), squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
@@ -100,10 +100,11 @@ def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> No
         None,
     ]
     if row.labels is not None:
-        shown = row.labels if matching is None else _recolour(row.labels, row.truth, matching)
+        shown = row.labels
+        if matching is not None and row.truth is not None:
+            shown = _recolour(row.labels, row.truth, matching)
+            pictures[4] = _errors(background, row.truth, row.labels, matching)
         pictures[2] = over(background, instance_colours(shown))
-    if matching is not None:
-        pictures[4] = _errors(background, row.truth, row.labels, matching)
     for axis, picture in zip(axes, pictures, strict=True):
         show(axis, picture, row.noisy.shape)
 

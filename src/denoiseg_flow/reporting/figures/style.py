@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType
 
 # Okabe & Ito (2008), "Color universal design": darkest hues first, without yellow, which is too
 # faint for lines on white.
@@ -21,9 +22,9 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 GREY = "#7F7F7F"
 BASELINE = "baseline"
 _MARKERS = "oD^vPX<>ph"
-_DASHES = ("-", (0, (4, 1.5)), (0, (1, 1)))
+_DASHES: tuple[LineStyleType, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)))
 
-STYLE = {
+STYLE: dict[Any, object] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: same text on every machine
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -49,7 +50,7 @@ class MethodStyle(NamedTuple):
 
     colour: str
     marker: str
-    dash: str | tuple
+    dash: LineStyleType
 
 
 def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
@@ -68,7 +69,7 @@ def method_styles(methods: Sequence[str]) -> dict[str, MethodStyle]:
 
 
 def panels(
-    rows: int, columns: int, height: float, sharex: str = "col"
+    rows: int, columns: int, height: float, sharex: Literal["row", "col"] = "col"
 ) -> tuple[Figure, np.ndarray]:
     """Make a grid of axes: rows share y, columns (or rows) share x; inches of height per row."""
     width = FULL_WIDTH if columns > 2 else (5.4 if columns == 1 else 7.4)

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from denoiseg_flow.data.painting import grey, intensity_window
 from denoiseg_flow.data.store import open_plane
+from denoiseg_flow.evaluation.noise_structure import NoiseStructure
 from denoiseg_flow.evaluation.residuals import WINDOW, Residual, load_residual
 from denoiseg_flow.evaluation.trust import Reliability, Trust
 from denoiseg_flow.findings import count
@@ -106,12 +107,12 @@ def diagnostics(trust: Trust) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
-        if trust.along_x is None:
+        if trust.along_x is None or trust.along_y is None:
             _empty(left, "no denoised images")
         elif np.isnan([trust.along_x, trust.along_y]).all():
             _empty(left, "the residual is zero")
         else:
-            _draw_correlation(left, trust)
+            _draw_correlation(left, (trust.along_x, trust.along_y), trust.noise)
         if trust.calibration is None:
             _empty(right, "no annotated test images")
         else:
@@ -119,19 +120,22 @@ def diagnostics(trust: Trust) -> Figure:
     return figure
 
 
-def _draw_correlation(axis: Axes, trust: Trust) -> None:
-    distances = np.arange(1, len(trust.along_x) + 1)
+def _draw_correlation(
+    axis: Axes, along: tuple[np.ndarray, np.ndarray], noise: NoiseStructure
+) -> None:
+    """Draw the correlation of the residuals along x and y, and that of the noise (dashed)."""
+    distances = np.arange(1, len(along[0]) + 1)
     axis.axhline(0, color=GREY, linewidth=0.8)
-    for values, noise, colour, marker in (
-        (trust.along_x, trust.noise.along_x, _X, "o"),
-        (trust.along_y, trust.noise.along_y, _Y, "s"),
+    for values, expected, colour, marker in (
+        (along[0], noise.along_x, _X, "o"),
+        (along[1], noise.along_y, _Y, "s"),
     ):
-        axis.plot(distances, noise, color=colour, linestyle=(0, (4, 2)), linewidth=1)
+        axis.plot(distances, expected, color=colour, linestyle=(0, (4, 2)), linewidth=1)
         axis.plot(distances, values, color=colour, marker=marker)
-    low = min(-0.1, np.nanmin([trust.along_x, trust.along_y]) - 0.05)
+    low = min(-0.1, np.nanmin(along) - 0.05)
     axis.set(
         xlabel="distance (pixels)", ylabel="correlation", title="residual",
-        ylim=(low, max(0.5, np.nanmax([trust.along_x, trust.along_y]) + 0.05)),
+        ylim=(low, max(0.5, np.nanmax(along) + 0.05)),
     )  # fmt: skip
     axis.legend(handles=[
         Line2D([], [], color=_X, marker="o", label="along x"),

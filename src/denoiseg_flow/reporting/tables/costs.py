@@ -35,7 +35,7 @@ def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, objec
     ]
 
 
-def costs_table(records: Iterable[Mapping[str, object]]) -> Table:
+def costs_table(records: Iterable[Mapping[str, str | Path]]) -> Table:
     """Summarise run time and peak memory by rule and method.
 
     Parameters

@@ -69,7 +69,8 @@ def estimate_mean(table: NDArray[np.float64], trained: bool = True) -> Estimate:
         sources, or if the seeds share too few sources to separate the two effects.
     """
     known = np.isfinite(table)
-    table, known = (each[known.any(axis=1)][:, known.any(axis=0)] for each in (table, known))
+    rows, columns = known.any(axis=1), known.any(axis=0)
+    table, known = table[rows][:, columns], known[rows][:, columns]
     if not table.size:
         return Estimate(*[float("nan")] * 4)
     mean = float(np.nanmean(table, axis=1).mean())

@@ -10,6 +10,7 @@ import pandas as pd
 from denoiseg_flow.reporting.captions import TABLES
 from denoiseg_flow.reporting.tables.layout import (
     Cell,
+    Panel,
     Table,
     definitions,
     empty_table,
@@ -121,7 +122,7 @@ def _parts(data: pd.DataFrame, metric: str, shape: Shape) -> list[tuple[str, pd.
     return [(f"{metric}, {name}", part) for name, part in data.groupby("dataset", sort=True)]
 
 
-def _panel(heading: str, part: pd.DataFrame, shape: Shape):
+def _panel(heading: str, part: pd.DataFrame, shape: Shape) -> Panel:
     """Return a panel with the rows ours, published and recalled, as far as there are numbers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
     for row in part.itertuples():

@@ -129,7 +129,7 @@ def denoising_table(
 
 def _noise_sources(noise_sigmas: Mapping[str, str]) -> str:
     """Return sentences that say how methods know the standard deviation of the noise."""
-    names = {source: [] for source in noise_sigmas.values()}
+    names: dict[str, list[str]] = {source: [] for source in noise_sigmas.values()}
     for name, source in noise_sigmas.items():
         names[source].append(name)
     meanings = {

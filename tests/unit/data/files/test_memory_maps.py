@@ -46,7 +46,7 @@ def test_release_gives_memory_back_and_keeps_values(tmp_path):
     size = 32 * 2**20
     path = tmp_path / "a.tif"
     for array in (temporary_map((2**10, size // 2**12), np.float32),
-                  store.create_image(path, (2**10, size // 2**12), None)):  # fmt: skip
+                  store.create_array(path, (2**10, size // 2**12), None)):  # fmt: skip
         before = resident()
         array[:] = 3
         assert resident() - before > 0.9 * size

@@ -296,11 +296,11 @@ def test_what_cannot_be_decoded_is_called_by_its_name(tmp_path, monkeypatch, cha
     path.write_bytes(tif_bytes([bytes(8 * 8 * 3)], PLAIN | changes, "<"))
     message = refusal(open_image_file, path)
     assert message == (
-        f"{path} {reason}, for which imagecodecs is missing: `pip install imagecodecs`, or export "
-        "it with LZW, deflate or no compression"
+        f"{path} {reason}, for which imagecodecs is missing; run 'pip install imagecodecs', or "
+        "export it with LZW, deflate or no compression"
     )
     monkeypatch.setattr(tif_segments, "find_spec", lambda name: True)
-    assert "which no installed package reads: export it" in refusal(open_image_file, path)
+    assert "which no installed package can read; export it" in refusal(open_image_file, path)
 
 
 def test_a_codec_that_is_only_promised(monkeypatch):

@@ -196,16 +196,16 @@ def test_files_of_planes_have_no_pixel_size(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"depth": 1}, "depth is 1, but a volume has at least 2 planes: write more, or leave"),
+        ({"depth": 1}, "depth is 1, but a volume has at least 2 z-slices; raise it, or leave"),
         ({"depth": -3}, "depth is -3, but"),
-        ({"depth": 8, "z_step": 0}, "z_step is 0, but must be the distance of planes in widths"),
-        ({"depth": 8, "z_step": 11.0}, "z_step is 11.0, but must be"),
-        ({"depth": 8, "z_step": float("nan")}, "z_step is nan, but must be"),
-        ({"z_step": 3.0}, "z_step is 3.0, but without `depth` the images are single planes"),
+        ({"depth": 8, "z_step": 0}, "z_step is 0, but the distance of z-slices must be from 0.1"),
+        ({"depth": 8, "z_step": 11.0}, "z_step is 11.0, but the distance"),
+        ({"depth": 8, "z_step": float("nan")}, "z_step is nan, but the distance"),
+        ({"z_step": 3.0}, "z_step is 3.0, but without 'depth' the images are 2D"),
         (
             {"depth": 8, "structure": "filaments"},
-            "depth is 8, but only nuclei are simulated in volumes: leave `depth` out, or write "
-            "`structure: nuclei`",
+            "depth is 8, but only nuclei can be simulated in 3D; leave 'depth' out, or write "
+            "'structure: nuclei'",
         ),
     ],
 )

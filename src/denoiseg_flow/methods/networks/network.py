@@ -1,0 +1,24 @@
+"""Base class of all networks."""
+
+from torch import nn
+
+
+class Network(nn.Module):
+    """Map (batch, inputs, [z,] y, x) to (batch, channels + 3, ...), see :func:`build_network`.
+
+    Attributes
+    ----------
+    stride
+        Sides of the input must be multiples of it, along each spatial axis.
+    halo
+        Radius of the receptive field in pixels, along each spatial axis.
+    bounded
+        Whether denoised values lie between 0 and 1.
+    """
+
+    stride: tuple[int, ...]
+    halo: tuple[int, ...]
+    bounded: bool = False
+
+    def start_at(self, grey: float) -> None:
+        """Initialise an untrained ``bounded`` network to output about this grey value."""
