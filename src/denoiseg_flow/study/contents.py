@@ -71,7 +71,7 @@ def tables(grid: Grid) -> list[str]:
             method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
         ),
         "self_supervision": any(
-            method.hides_grid or grid.judged_subsets(dataset, method.name)
+            method.masks_grid or grid.judged_subsets(dataset, method.name)
             for dataset, method in scored
         ),
         "paper": grid.config["paper"] is not None,
