@@ -139,6 +139,7 @@ def _fetch(url: str, folder: Path, retries: int) -> Path:
     try:
         return Path(store.fetch(name, downloader=downloader))
     except requests.HTTPError as error:
+        assert error.response is not None  # raised for an answer of the server
         raise InputError(
             f"cannot download {url}: the server answers {error.response.status_code} "
             f"{error.response.reason}; correct 'url' in the config, or try again later"

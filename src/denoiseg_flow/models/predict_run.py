@@ -23,7 +23,7 @@ from denoiseg_flow.data.store import (
     write_image,
 )
 from denoiseg_flow.methods.classes import CLASSES
-from denoiseg_flow.methods.classical import denoise, denoise_planes, hidden_pixel_loss, noise_level
+from denoiseg_flow.methods.classical import denoise, denoise_planes, masked_pixel_loss, noise_level
 from denoiseg_flow.methods.masking import grid_mask, last_subset
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
 from denoiseg_flow.models.prediction import by_model
@@ -60,7 +60,7 @@ def predict_files(
     """Predict tif files one after the other and write what the model yields.
 
     Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise,
-    ``j_invariant/<name>`` (the same, each pixel predicted while it was hidden) for those that hide
+    ``j_invariant/<name>`` (the same, each pixel predicted while masked) for those that mask
     the pixels of a grid, ``labels/<name>`` (uint16 or uint32) and, if asked for,
     ``probabilities/<name>`` (3, [z,] y, x; float32) for models that segment. All of them, or none
     if there is an error. Tiles are ``tile`` pixels a side, or as large as
@@ -74,7 +74,7 @@ def predict_files(
     method = model.method
     kinds = {
         "denoised": method.denoises,
-        "j_invariant": method.hides_grid,
+        "j_invariant": method.masks_grid,
         "probabilities": method.segments and save_probabilities,
         "labels": method.segments,
     }
@@ -195,7 +195,7 @@ def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
 
 def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return what denoises images as the model denoises this one, ([z,] y, x)."""
-    # Once, and not of the copies in which pixels are hidden.
+    # Once, and not of the copies with masked pixels.
     sigma = noise_level(image) if model.noise_sigma is None else model.noise_sigma
     function = denoise_planes if model.method.planes else denoise
     assert model.method.classical is not None
@@ -215,7 +215,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     Returns
     -------
     pandas.DataFrame
-        Columns image and loss, see :func:`classical.hidden_pixel_loss`. Of a network that was
+        Columns image and loss, see :func:`classical.masked_pixel_loss`. Of a network that was
         trained on that image alone, it is that of the pixels which its training set aside.
     """
     source = input_folder(images)
@@ -223,14 +223,14 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     for name in names:
         whole = open_image(source / f"{name}.tif")
         channels = np.asarray(centre_crop(whole, JUDGED))
-        hidden = None
+        masked = None
         if model.method.each_image:
             place = torch.from_numpy(np.indices(whole.shape[1:], np.int32))[None]
             aside = grid_mask(place, model.method.grid, last_subset(model.method.grid, 1))
-            hidden = [centre_crop(aside[0].numpy(), JUDGED)]
+            masked = [centre_crop(aside[0].numpy(), JUDGED)]
         losses = [
-            hidden_pixel_loss(
-                _denoiser(model.for_image(name), channels, number), channel, hidden=hidden
+            masked_pixel_loss(
+                _denoiser(model.for_image(name), channels, number), channel, masked=masked
             )
             for number, channel in enumerate(channels)
         ]

@@ -45,7 +45,7 @@ class PredictedTile:
     denoised
         (channel, [z,] y, x) float32 on the scale of the input.
     j_invariant
-        The same, each pixel predicted while it was hidden; None for methods that hide no grid.
+        The same, each pixel predicted while masked; None for methods that mask no grid.
     probabilities
         (3, [z,] y, x) float32: background, foreground, border.
     """
@@ -173,7 +173,7 @@ def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
 
 def _halo(model: TrainedModel) -> list[int]:
     """Return how far a network looks along each axis; interpolation looks one pixel farther."""
-    return [reach + model.method.hides_grid for reach in model.network.halo]
+    return [reach + model.method.masks_grid for reach in model.network.halo]
 
 
 def predict_tiles(
@@ -303,7 +303,7 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
     x = transfer.to_device(x).sub_(mean).div_(std)
     denoised, probabilities = apply_network(model, _predictor(model), x)
     found = {"denoised": denoised, "probabilities": probabilities}
-    if model.method.hides_grid:
+    if model.method.masks_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
         found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
     for kind in found.keys() - {"probabilities"}:
@@ -328,7 +328,7 @@ def _read(tile: _Tile, target: np.ndarray) -> None:
 def _places(tile: _Tile) -> torch.Tensor:
     """Return where in the image each pixel of a tile comes from: (axis, [z,] y, x).
 
-    So that the mirrored copies of a hidden pixel beyond the border are hidden with it.
+    The mirrored copies of a masked pixel beyond the border are masked with it.
     """
     sizes = tile.image.shape[1:]
     along = [
@@ -388,7 +388,7 @@ def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor
     method, network = model.method, _predictor(model)
     denoised = torch.empty_like(x)
     n_subsets, channels = method.grid**2, model.layout.channels
-    # As in training, a pixel is seen in other channels while it is hidden in one.
+    # As in training, a pixel that is masked in one channel is visible in the others.
     apart = torch.arange(channels, device=x.device) * n_subsets // channels
     place = place.repeat_interleave(channels, dim=0)
     for subset in range(n_subsets):

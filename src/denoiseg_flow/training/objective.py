@@ -37,11 +37,11 @@ class Objective:
         teacher
             Network whose segmentation of the patches without annotation is imitated, or None.
         validating
-            Whether the pixels that :meth:`hide` sets aside for validation are looked at, instead
-            of the others.
+            Whether to use only the pixels that :meth:`masked_input` sets aside for validation,
+            instead of all others.
         """
         method, recipe = self.method, self.recipe
-        inputs, mask = self.hide(batch, generator, validating)
+        inputs, mask = self.masked_input(batch, generator, validating)
         denoised, logits = split_output(network(inputs).float(), self.layout.channels)
         denoise = segment = pseudo = logits.new_zeros(())
         if method.denoises:
@@ -60,10 +60,10 @@ class Objective:
         )
         return torch.stack([total, denoise, segment, pseudo])
 
-    def hide(
+    def masked_input(
         self, batch: Batch, generator: torch.Generator, validating: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return patches as the network reads them in training, and the mask of hidden pixels.
+        """Return patches as the network reads them in training, and the mask of masked pixels.
 
         Where a method trains on a single image, one subset of its grid is set aside: the network
         reads these pixels, but its loss on them only serves as validation (Noise2Self's "single
@@ -72,25 +72,25 @@ class Objective:
         method, patches = self.method, batch.patches
         if method.target != "blind_spot":
             return self._as_input(patches), None
-        # Noise is independent from channel to channel, and so is what is hidden of them.
+        # Noise is independent between channels, and so is the choice of masked pixels.
         channels = patches.flatten(0, 1)
-        if method.hides_grid:
+        if method.masks_grid:
             subsets = self._subsets(len(channels), generator, validating)
             place = batch.place.repeat_interleave(self.layout.channels, dim=0)
             mask = masking.grid_mask(place, method.grid, subsets)
-            hidden = masking.fill_grid(channels, mask, method.masking)
+            masked = masking.fill_grid(channels, mask, method.masking)
         else:
-            hidden, mask = masking.hide(
+            masked, mask = masking.mask_pixels(
                 channels, method, self.recipe.masked_fraction, self.structure, generator
             )
-        hidden, mask = hidden.view_as(patches), mask.view_as(patches)
-        return self._as_input(hidden, mask), mask
+        masked, mask = masked.view_as(patches), mask.view_as(patches)
+        return self._as_input(masked, mask), mask
 
     def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return channels_last(as_input(patches, mask, self.method.mask_channel))
 
     def _subsets(self, count: int, generator: torch.Generator, validating: bool) -> torch.Tensor:
-        """Draw which subset of the grid is hidden in each patch."""
+        """Draw which subset of the grid is masked in each patch."""
         n_subsets, device = self.method.grid**2, generator.device
         if not self.method.each_image:
             return torch.randint(n_subsets, (count,), generator=generator, device=device)

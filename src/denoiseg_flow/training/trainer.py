@@ -147,7 +147,7 @@ class Trainer:
     def _measure_statistics(self) -> None:
         """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
         inputs = (
-            self.objective.hide(self.sampler.draw(self.generator), self.generator)[0]
+            self.objective.masked_input(self.sampler.draw(self.generator), self.generator)[0]
             for _ in range(batch_norm.BATCHES)
         )
         batch_norm.measure(self.network, inputs)
@@ -363,7 +363,7 @@ def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageMod
     """Train a network on each of some images alone (Noise2Self's "single shot").
 
     Parameters and errors are those of :func:`train`; validation uses pixels of the same image that
-    the loss never looks at, see :meth:`Objective.hide`.
+    the loss never looks at, see :meth:`Objective.masked_input`.
 
     Returns
     -------
