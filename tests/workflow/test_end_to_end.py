@@ -257,7 +257,7 @@ def test_five_annotated_images(finished, tmp_path):
         assert len(losses) == (5 if method == "denoiseg" else 0), "no clean image is known"
     report = (results / "report.html").read_text()
     assert "The few annotated images of mine were cross-validated" in report
-    assert "Denoised images of mine, noise n0.</strong> Only denoiseg was measured" in report
+    assert "Denoised images of mine, noise n0.</strong> Only denoiseg was scored" in report
     suggested = pd.read_csv(results / "suggestions/mine_n0.csv")
     assert set(suggested["image"]) == {"sim_0005", "sim_0006"}
     assert "The first 2 images to annotate" in report
