@@ -146,7 +146,7 @@ class ImageBank:
         return self.pixels if self.targets is None else self.targets
 
     def normalise(self, normalisation: Normalisation) -> None:
-        """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
+        """Normalise all pixels and targets in place."""
         for values in (self.pixels, self.targets):
             if values is not None:
                 for channel, (mean, std) in zip(values, normalisation.channels(), strict=True):
