@@ -105,7 +105,7 @@ def gradients(material: Material, method: Method, layout: Layout) -> Row:
     errors = {name: ([], []) for name in TOLERANCES}  # of losses and gradients
     for _ in range(STEPS):
         batch = sampler.draw(generator)
-        seen = objective.hide(batch, generator)
+        seen = objective.masked_input(batch, generator)
         optimiser.zero_grad()
         wanted = evaluate(method, recipe, layout, exact, teacher, batch, seen)
         for name, both in errors.items():
@@ -144,7 +144,7 @@ def evaluate(
 
     objective = Objective(method, recipe, weight.device, layout)
     inputs, mask = map(moved, seen)
-    objective.hide = lambda *_: (inputs, mask)
+    objective.masked_input = lambda *_: (inputs, mask)
     as_input = objective._as_input
     objective._as_input = lambda patches, mask=None: moved(as_input(patches, mask))
     network.zero_grad()

@@ -333,7 +333,7 @@ def test_predict(chain):
         folder = chain.of(run, "predictions")
         images = set(split["image"]) if run.method == "n2v" else test
         assert stems(folder / "denoised") == (images if method.denoises else set())
-        assert stems(folder / "j_invariant") == (images if method.hides_grid else set())
+        assert stems(folder / "j_invariant") == (images if method.masks_grid else set())
         assert stems(folder / "labels") == (images if method.segments else set())
         assert stems(folder / "probabilities") == (test if run.method == "denoiseg" else set())
 

@@ -94,10 +94,10 @@ def _sources(method: Method) -> list[str]:
     blind = method.target == "blind_spot"
     conditions = {
         "2005.02987": method.denoises and method.segments,
-        "1811.10980": blind and not method.hides_grid,
+        "1811.10980": blind and not method.masks_grid,
         "2211.08512": method.network == "unet_blurpool" or (blind and method.masking == "median"),
         "ISBI45749.2020.9098336": blind and method.struct_mask is not None,
-        "1901.11365": method.hides_grid or method.network == "dncnn",
+        "1901.11365": method.masks_grid or method.network == "dncnn",
         "1803.04189": method.target == "second_noisy",
         "1608.04667": method.network == "autoencoder",
         "1505.04597": method.network.startswith("unet"),
@@ -216,7 +216,7 @@ def _differences(models: Sequence[TrainedModel]) -> str:
             "DenoiSeg-Flow shifts each channel of a denoised image to the mean of the noisy one. "
             "The package does not, because a program may apply it to one tile of an image."
         )
-    if any(model.method.hides_grid for model in models):
+    if any(model.method.masks_grid for model in models):
         differences.append(
             "DenoiSeg-Flow can predict each pixel while it is masked (J-invariant). The package "
             "cannot; its `denoised` is predicted without masking."

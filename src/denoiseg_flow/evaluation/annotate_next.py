@@ -100,7 +100,7 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 @contextmanager
 def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
     """Record size, means and mean squares of the input of the last convolution at every call."""
-    noted: list[tuple[int, NDArray, NDArray]] = []
+    noted: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].double()

@@ -50,7 +50,7 @@ and needs no truth: if the noise is independent between pixels, it exceeds the t
 ``MSE_j_invariant``, by the variance of the noise. ``PSNR_j_invariant`` and ``SSIM_j_invariant`` are
 PSNR and SSIM of that prediction. Without clean images, such a loss is measured for every denoiser
 in its usual form, at a quarter of the pixels, see
-:func:`~denoiseg_flow.methods.classical.hidden_pixel_loss`.
+:func:`~denoiseg_flow.methods.classical.masked_pixel_loss`.
 """
 
 from __future__ import annotations

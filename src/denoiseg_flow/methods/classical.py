@@ -24,7 +24,7 @@ bm3d: ``bm3d.bm3d(image, strength * noise_sigma)`` (Maekinen et al. 2020), image
 Calibration follows Noise2Self (Batson & Royer 2019, arXiv:1901.11365): if the noise has mean 0 and
 is independent between pixels, the J-invariant loss is the true error plus the variance of the
 noise, so both have the same minimum. This does not hold for the plain loss of a method that reads
-the pixel itself. Masking pixels also changes such a method, see :func:`hidden_pixel_loss`.
+the pixel itself. Masking pixels also changes such a method, see :func:`masked_pixel_loss`.
 """
 
 import importlib.util
@@ -220,11 +220,11 @@ def denoise_planes(
     return np.reshape(denoised, image.shape)
 
 
-def hidden_pixel_loss(
+def masked_pixel_loss(
     function: Callable[[np.ndarray], np.ndarray],
     image: ArrayLike,
     subgrids: int = 4,
-    hidden: Sequence[Any] | None = None,
+    masked: Sequence[Any] | None = None,
 ) -> float:
     """Estimate the error of a denoiser plus the variance of the noise, without a clean image.
 
@@ -242,7 +242,7 @@ def hidden_pixel_loss(
         ([z,] y, x).
     subgrids
         Number of the 16 sub-grids to use, always the same ones.
-    hidden
+    masked
         Masks or indices of the pixels to mask instead; no two pixels of a mask may touch.
 
     Returns
@@ -258,7 +258,7 @@ def hidden_pixel_loss(
     means = scipy.ndimage.convolve(image, beside / max(beside.sum(), 1), mode="mirror")
     seeing = np.asarray(function(image), np.float64)
     losses = []
-    for place in _subgrids(image.shape, subgrids) if hidden is None else hidden:
+    for place in _subgrids(image.shape, subgrids) if masked is None else masked:
         shown, foretold = image.copy(), means[place]
         for _ in range(2):
             shown[place] = foretold
@@ -277,7 +277,7 @@ def calibrate(
 ) -> pd.DataFrame:
     """Return the losses of a denoiser on noisy images for several values of its parameter.
 
-    The J-invariant loss is :func:`hidden_pixel_loss`, or the plain loss if the denoiser itself is
+    The J-invariant loss is :func:`masked_pixel_loss`, or the plain loss if the denoiser itself is
     J-invariant.
 
     Parameters
@@ -287,7 +287,7 @@ def calibrate(
     images, clean
         Noisy images ([z,] y, x), at least one; the clean images in the same order, if known.
     subgrids
-        See :func:`hidden_pixel_loss`.
+        See :func:`masked_pixel_loss`.
 
     Returns
     -------
@@ -316,7 +316,7 @@ def calibrate(
             denoised = function(image)
             plain = float(np.mean((denoised - image) ** 2))
             mse = float(np.mean((denoised - truth) ** 2))
-            loss = plain if denoiser.j_invariant else hidden_pixel_loss(function, image, subgrids)
+            loss = plain if denoiser.j_invariant else masked_pixel_loss(function, image, subgrids)
             losses[-1].append((loss, plain, mse))
     if not losses:
         raise ValueError("no image to calibrate on")

@@ -66,7 +66,7 @@ def check_size(
             f"config key '{recipe_key}.patch_size' is {size}, but network '{method.network}' of "
             f"{key} (depth {recipe.depth}) needs a multiple of {stride}"
         )
-    if method.hides_grid and method.grid > size:
+    if method.masks_grid and method.grid > size:
         raise InputError(
             f"config key '{key}.grid' is {method.grid}, larger than a training patch, and so the "
             f"smallest image, of {size} pixels a side; lower it, for example to 4"
@@ -157,7 +157,7 @@ def _check_masking(method: Method, key: str) -> None:
             f"config key '{key}.neighbourhood' is {method.neighbourhood}, but must be odd to have "
             "the masked pixel in its centre; write 11 or 5"
         )
-    if method.each_image and not (method.hides_grid and method.alpha == 1 and not method.init):
+    if method.each_image and not (method.masks_grid and method.alpha == 1 and not method.init):
         raise InputError(
             f"config key '{key}.each_image' is true, which is for denoising only and needs a grid "
             "that leaves pixels for validation; write 'target: blind_spot', 'masking: "
@@ -169,7 +169,7 @@ def _check_masking(method: Method, key: str) -> None:
 
 def _check_struct_mask(method: Method, mask: Sequence[Sequence[int]], key: str) -> None:
     rows, columns = len(mask), len(mask[0])
-    if method.hides_grid or method.target != "blind_spot":
+    if method.masks_grid or method.target != "blind_spot":
         raise InputError(
             f"config key '{key}.struct_mask' needs 'target: blind_spot' and a masking other than a "
             "grid; leave it out, or change these"

@@ -103,7 +103,7 @@ class Method:
         return self.classical is not None and self.classical != "raw" and not single
 
     @property
-    def hides_grid(self) -> bool:
+    def masks_grid(self) -> bool:
         """Whether the method masks a regular grid, which allows J-invariant prediction."""
         return self.target == "blind_spot" and self.masking.startswith("grid_")
 

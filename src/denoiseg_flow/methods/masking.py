@@ -15,7 +15,7 @@ from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layers import convolve
 
 
-def hide(
+def mask_pixels(
     patches: torch.Tensor,
     method: Method,
     fraction: float,
@@ -39,13 +39,13 @@ def hide(
     the loss: only the centre of each struct mask (structN2V, Broaddus et al. 2020).
     """
     places = stratified_places(tuple(patches.shape), fraction / len(structure), generator)
-    hidden = _shifted(places, structure, patches.shape[1:]).flatten(1)
+    masked = _shifted(places, structure, patches.shape[1:]).flatten(1)
     replace = REPLACEMENTS[method.masking]
-    values = replace(patches, hidden, method.neighbourhood, generator)
+    values = replace(patches, masked, method.neighbourhood, generator)
     flat = functional.pad(patches.flatten(1), (0, 1))
     if len(structure) > 1:
-        values = _last_of_each(values, hidden, flat.shape[1])
-    flat = flat.scatter(1, hidden, values)
+        values = _last_of_each(values, masked, flat.shape[1])
+    flat = flat.scatter(1, masked, values)
     return flat[:, :-1].view_as(patches), as_mask(places, patches.shape)
 
 

@@ -23,7 +23,7 @@ from denoiseg_flow.data.store import (
     write_image,
 )
 from denoiseg_flow.methods.classes import CLASSES
-from denoiseg_flow.methods.classical import denoise, denoise_planes, hidden_pixel_loss, noise_level
+from denoiseg_flow.methods.classical import denoise, denoise_planes, masked_pixel_loss, noise_level
 from denoiseg_flow.methods.masking import grid_mask, last_subset
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
 from denoiseg_flow.models.prediction import by_model
@@ -72,7 +72,7 @@ def predict_files(
     method = model.method
     kinds = {
         "denoised": method.denoises,
-        "j_invariant": method.hides_grid,
+        "j_invariant": method.masks_grid,
         "probabilities": method.segments and save_probabilities,
         "labels": method.segments,
     }
@@ -214,7 +214,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     Returns
     -------
     pandas.DataFrame
-        Columns image and loss, see :func:`classical.hidden_pixel_loss`. For a network trained on
+        Columns image and loss, see :func:`classical.masked_pixel_loss`. For a network trained on
         the image alone, it is the loss of the pixels reserved for validation.
     """
     source = input_folder(images)
@@ -222,14 +222,14 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     for name in names:
         whole = open_image(source / f"{name}.tif")
         channels = np.asarray(centre_crop(whole, JUDGED))
-        hidden = None
+        masked = None
         if model.method.each_image:
             place = torch.from_numpy(np.indices(whole.shape[1:], np.int32))[None]
             aside = grid_mask(place, model.method.grid, last_subset(model.method.grid, 1))
-            hidden = [centre_crop(aside[0].numpy(), JUDGED)]
+            masked = [centre_crop(aside[0].numpy(), JUDGED)]
         losses = [
-            hidden_pixel_loss(
-                _denoiser(model.for_image(name), channels, number), channel, hidden=hidden
+            masked_pixel_loss(
+                _denoiser(model.for_image(name), channels, number), channel, masked=masked
             )
             for number, channel in enumerate(channels)
         ]

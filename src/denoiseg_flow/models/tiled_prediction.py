@@ -172,7 +172,7 @@ def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
 
 def _halo(model: TrainedModel) -> list[int]:
     """Return the radius of the receptive field along each axis; interpolation adds one pixel."""
-    return [reach + model.method.hides_grid for reach in model.network.halo]
+    return [reach + model.method.masks_grid for reach in model.network.halo]
 
 
 def predict_tiles(
@@ -302,7 +302,7 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
     x = transfer.to_device(x).sub_(mean).div_(std)
     denoised, probabilities = apply_network(model, _predictor(model), x)
     found = {"denoised": denoised, "probabilities": probabilities}
-    if model.method.hides_grid:
+    if model.method.masks_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
         found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
     for kind in found.keys() - {"probabilities"}:

@@ -31,7 +31,7 @@ from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.html import render
 from denoiseg_flow.reporting.tables.files import to_html_fragment
 from denoiseg_flow.reporting.tables.layout import Table
-from denoiseg_flow.reporting.tables.verdicts import LabelGain, Recommendation, Verdict
+from denoiseg_flow.reporting.tables.verdicts import AnnotationGain, Recommendation, Verdict
 from denoiseg_flow.study.grid import Run
 
 _WORST = 10  # images in the table of the worst predictions
@@ -145,8 +145,8 @@ class ReportData:
     config: dict[str, Any]
     verdicts: list[Verdict] = field(default_factory=list)
     """From :func:`~denoiseg_flow.reporting.tables.verdicts.best_methods`."""
-    gains: list[LabelGain] = field(default_factory=list)
-    """From :func:`~denoiseg_flow.reporting.tables.verdicts.label_gains`."""
+    gains: list[AnnotationGain] = field(default_factory=list)
+    """From :func:`~denoiseg_flow.reporting.tables.verdicts.annotation_gains`."""
     recommendations: list[Recommendation] = field(default_factory=list)
     """From :func:`~denoiseg_flow.reporting.tables.verdicts.recommend`."""
     trust: list[ReportTrust] = field(default_factory=list)

@@ -20,7 +20,12 @@ from denoiseg_flow.reporting.page import (
 from denoiseg_flow.reporting.tables.comparison import comparison_tables
 from denoiseg_flow.reporting.tables.costs import benchmark_records, costs_table
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
-from denoiseg_flow.reporting.tables.verdicts import best_methods, best_run, label_gains, recommend
+from denoiseg_flow.reporting.tables.verdicts import (
+    annotation_gains,
+    best_methods,
+    best_run,
+    recommend,
+)
 from denoiseg_flow.study.contents import summary
 from denoiseg_flow.study.grid import PURPOSES, Grid, Run
 
@@ -97,7 +102,8 @@ def gather_report(
     """
     scores = read_metrics_csv(metrics)
     tables = comparison_tables(scores, study, *published)
-    trust, comparisons = [], []
+    trust: list[ReportTrust] = []
+    comparisons: list[Example] = []
     for files in settings:
         best = _best_runs(grid, scores, files)
         trust.append(_read_trust(files, best))
@@ -107,7 +113,7 @@ def gather_report(
         study=summary(grid),
         config=dict(grid.config),
         verdicts=best_methods(scores, study["untrained"]),
-        gains=label_gains(scores),
+        gains=annotation_gains(scores),
         recommendations=recommend(scores, study["untrained"]),
         trust=trust,
         advice=[_read_advice(files) for files in suggestions],

@@ -71,7 +71,7 @@ def tables(grid: Grid) -> list[str]:
             method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
         ),
         "self_supervision": any(
-            method.hides_grid or grid.judged_subsets(dataset, method.name)
+            method.masks_grid or grid.judged_subsets(dataset, method.name)
             for dataset, method in scored
         ),
         "paper": grid.config["paper"] is not None,
@@ -144,4 +144,8 @@ def training_sizes(grid: Grid, dataset: str) -> dict[str, int]:
 
 def calibrated_denoisers(grid: Grid) -> dict[str, str]:
     """Return the denoisers of the methods whose parameter the workflow chooses, by method."""
-    return {method.name: method.classical for method in grid.shown_methods if method.calibrated}
+    return {
+        method.name: method.classical
+        for method in grid.shown_methods
+        if method.classical and method.calibrated
+    }

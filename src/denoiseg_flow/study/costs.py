@@ -304,7 +304,7 @@ class Estimates:
     def _predicting(self, run: Run, n_images: int) -> Cost:
         method, images = self.grid.methods[run.method], self.extent(run.dataset)
         megapixels = 1e-6 * n_images * images.pixels
-        per_pixel = 4 * method.denoises + 2 * method.segments + 4 * method.hides_grid
+        per_pixel = 4 * method.denoises + 2 * method.segments + 4 * method.masks_grid
         if self.grid.config["save_probabilities"]:
             per_pixel += 12 * method.segments
         size = round(1e6 * megapixels * per_pixel)
@@ -312,7 +312,7 @@ class Estimates:
             seconds = START_SECONDS + CLASSICAL_SECONDS[method.classical] * megapixels
             return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
-        passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.hides_grid
+        passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):
             passes += JUDGEMENTS
         margin = 1 + 2 * self._halo(method, recipe) / TILE if max(images.shape) > TILE else 1.0

@@ -37,11 +37,11 @@ class Objective:
         teacher
             Network that predicts pseudo-labels for patches that are not annotated, or None.
         validating
-            Whether to use the pixels that :meth:`hide` reserves for validation, instead of the
-            others.
+            Whether to use the pixels that :meth:`masked_input` reserves for validation, instead of
+            the others.
         """
         method, recipe = self.method, self.recipe
-        inputs, mask = self.hide(batch, generator, validating)
+        inputs, mask = self.masked_input(batch, generator, validating)
         denoised, logits = split_output(network(inputs).float(), self.layout.channels)
         denoise = segment = pseudo = logits.new_zeros(())
         if method.denoises:
@@ -60,7 +60,7 @@ class Objective:
         )
         return torch.stack([total, denoise, segment, pseudo])
 
-    def hide(
+    def masked_input(
         self, batch: Batch, generator: torch.Generator, validating: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the patches as input of the network, and the mask of masked pixels.
@@ -74,17 +74,17 @@ class Objective:
             return self._as_input(patches), None
         # Noise is independent between channels, so pixels are masked independently as well.
         channels = patches.flatten(0, 1)
-        if method.hides_grid:
+        if method.masks_grid:
             subsets = self._subsets(len(channels), generator, validating)
             place = batch.place.repeat_interleave(self.layout.channels, dim=0)
             mask = masking.grid_mask(place, method.grid, subsets)
-            hidden = masking.fill_grid(channels, mask, method.masking)
+            masked = masking.fill_grid(channels, mask, method.masking)
         else:
-            hidden, mask = masking.hide(
+            masked, mask = masking.mask_pixels(
                 channels, method, self.recipe.masked_fraction, self.structure, generator
             )
-        hidden, mask = hidden.view_as(patches), mask.view_as(patches)
-        return self._as_input(hidden, mask), mask
+        masked, mask = masked.view_as(patches), mask.view_as(patches)
+        return self._as_input(masked, mask), mask
 
     def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return channels_last(as_input(patches, mask, self.method.mask_channel))

@@ -147,7 +147,7 @@ class Trainer:
     def _measure_statistics(self) -> None:
         """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
         inputs = (
-            self.objective.hide(self.sampler.draw(self.generator), self.generator)[0]
+            self.objective.masked_input(self.sampler.draw(self.generator), self.generator)[0]
             for _ in range(batch_norm.BATCHES)
         )
         batch_norm.measure(self.network, inputs)
@@ -366,7 +366,7 @@ def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageMod
     """Train a separate network on each image (Noise2Self's "single shot").
 
     Parameters and errors are those of :func:`train`. Validation uses pixels of the same image that
-    are excluded from the training loss, see :meth:`Objective.hide`.
+    are excluded from the training loss, see :meth:`Objective.masked_input`.
 
     Returns
     -------

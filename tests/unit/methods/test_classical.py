@@ -18,7 +18,7 @@ from denoiseg_flow.methods.classical import (
     calibrate,
     denoise,
     denoise_planes,
-    hidden_pixel_loss,
+    masked_pixel_loss,
     noise_level,
 )
 
@@ -430,13 +430,13 @@ def test_loss_at_hidden_pixels_of_a_denoiser_that_knows_the_truth():
         seen.append(image)
         return clean
 
-    assert classical.hidden_pixel_loss(oracle, noisy) == pytest.approx(100, rel=0.1)
+    assert classical.masked_pixel_loss(oracle, noisy) == pytest.approx(100, rel=0.1)
     assert len(seen) == 9 and np.array_equal(seen[0], noisy)
     for one, two in zip(seen[1::2], seen[2::2], strict=True):
         assert np.array_equal(one != noisy, two != noisy)
-    hidden = [image != noisy for image in seen[1::2]]
-    assert sum(each.sum() for each in hidden) == noisy.size / 4
-    assert not np.logical_and.reduce(hidden[:2]).any()
+    masked = [image != noisy for image in seen[1::2]]
+    assert sum(each.sum() for each in masked) == noisy.size / 4
+    assert not np.logical_and.reduce(masked[:2]).any()
 
 
 def test_loss_at_hidden_pixels_of_the_image_itself():
@@ -445,9 +445,9 @@ def test_loss_at_hidden_pixels_of_the_image_itself():
     Twice, for the image is as far from what is foretold as that is from the image.
     """
     noisy = np.random.default_rng(0).normal(0, 10, (64, 64))
-    assert classical.hidden_pixel_loss(lambda x: x, noisy) == pytest.approx(2 * 125, rel=0.1)
+    assert classical.masked_pixel_loss(lambda x: x, noisy) == pytest.approx(2 * 125, rel=0.1)
     with pytest.raises(ValueError, match="not a finite image"):
-        classical.hidden_pixel_loss(lambda x: x, np.full((4, 4), np.nan))
+        classical.masked_pixel_loss(lambda x: x, np.full((4, 4), np.nan))
 
 
 VOLUMES = [(24, 40, 40), (5, 90, 90), (2, 140, 140), (1, 200, 200)]
@@ -465,18 +465,18 @@ def test_loss_at_hidden_voxels_is_the_variance_where_the_truth_is_known(shape, s
         seen.append(image)
         return clean
 
-    assert hidden_pixel_loss(oracle, noisy, subgrids) == pytest.approx(100, rel=0.05)
-    hidden = [image != noisy for image in seen[1::2]]
+    assert masked_pixel_loss(oracle, noisy, subgrids) == pytest.approx(100, rel=0.05)
+    masked = [image != noisy for image in seen[1::2]]
     assert {image.shape for image in seen} == {shape}
-    assert sum(hidden).max() == 1
-    assert sum(each.sum() for each in hidden) == pytest.approx(noisy.size * subgrids / 16, rel=0.01)
+    assert sum(masked).max() == 1
+    assert sum(each.sum() for each in masked) == pytest.approx(noisy.size * subgrids / 16, rel=0.01)
 
 
 @pytest.mark.parametrize("shape", VOLUMES)
 def test_no_voxel_reaches_what_foretells_it(shape):
     """Of the six neighbours that stand for it, those outside are mirrored, never the voxel."""
     noisy = np.random.default_rng(0).normal(0, 10, shape)
-    found = hidden_pixel_loss(lambda x: x, noisy)
+    found = masked_pixel_loss(lambda x: x, noisy)
     # The mean of neighbours has a sixth of the variance, more where some of them count twice.
     depth, (inside, border) = shape[0], (1 / 6, (4 + 2**2) / 6**2)
     between = (2 * border + (depth - 2) * inside) / depth if depth > 1 else 1 / 4
@@ -500,7 +500,7 @@ def test_self_supervised_loss_is_the_true_error_and_the_variance(name, shape):
             return denoise(name, image, value, 10.0)
 
         error = np.mean((function(noisy) - clean) ** 2)
-        loss = hidden_pixel_loss(function, noisy, 16)
+        loss = masked_pixel_loss(function, noisy, 16)
         # Slightly more, for what a pixel is taken for when hidden is not the truth.
         assert 0.96 * (error + 100) < loss < 1.2 * (error + 100)
         assert 1 < error < 100

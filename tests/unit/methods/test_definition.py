@@ -52,7 +52,7 @@ def test_a_parameter_is_chosen_unless_it_is_given(classical, parameter, calibrat
     ],
 )
 def test_only_blind_spots_hide_a_grid(target, masking, hides):
-    assert Method("m", target=target, masking=masking).hides_grid == hides
+    assert Method("m", target=target, masking=masking).masks_grid == hides
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from denoiseg_flow.methods.masking import (
     as_mask,
     fill_grid,
     grid_mask,
-    hide,
+    mask_pixels,
     stratified_places,
     struct_offsets,
 )
@@ -175,7 +175,7 @@ def make_hidden(patches, rng, fraction=1 / 16, **fields):
     """Hide pixels of patches by a masking."""
     method = Method("some", target="blind_spot", alpha=1, **fields)
     structure = struct_offsets(method.struct_mask, patches.dim() - 1)
-    return hide(patches, method, fraction, structure, rng)
+    return mask_pixels(patches, method, fraction, structure, rng)
 
 
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
@@ -185,9 +185,9 @@ def test_only_hidden_pixels_change(rng, name, struct_mask):
     for shape in ((33, 47), (5, 20, 31), (1, 33, 47)):
         patches = torch.randn(6, *shape, generator=rng)
         before = patches.clone()
-        hidden, mask = make_hidden(patches, rng, masking=name, struct_mask=struct_mask)
+        masked, mask = make_hidden(patches, rng, masking=name, struct_mask=struct_mask)
         assert torch.equal(patches, before)
-        changed = (hidden != patches).numpy()
+        changed = (masked != patches).numpy()
         structure = np.array([[1]] if struct_mask is None else struct_mask)
         structure = structure.reshape([1] * (patches.dim() - 2) + list(structure.shape))
         blind = scipy.ndimage.binary_dilation(mask.numpy(), structure)
@@ -200,11 +200,11 @@ def test_only_hidden_pixels_change(rng, name, struct_mask):
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 def test_fraction_counts_all_pixels_of_struct_masks(rng, struct_mask, shape):
     patches = torch.randn(shape, generator=rng)
-    hidden, mask = make_hidden(patches, rng, masking="uniform", struct_mask=struct_mask)
+    masked, mask = make_hidden(patches, rng, masking="uniform", struct_mask=struct_mask)
     size = 1 if struct_mask is None else np.sum(struct_mask)
     assert mask.float().mean().item() == pytest.approx(1 / 16 / size, rel=0.05)
     # Masks overlap, and stand out over the border.
-    share = (hidden != patches).float().mean().item()
+    share = (masked != patches).float().mean().item()
     assert 0.75 / 16 < share < 1.02 / 16
 
 
@@ -231,9 +231,9 @@ def test_replacements_stay_in_their_own_patch(rng, name):
     for sides in [(20, 20), (5, 9, 9)]:
         numbers = torch.arange(50.0).view(-1, *[1] * len(sides))
         patches = numbers.expand(50, *sides)
-        hidden, _ = make_hidden(patches, rng, fraction=1 / 4, masking=name)
+        masked, _ = make_hidden(patches, rng, fraction=1 / 4, masking=name)
         # The standard deviation of equal numbers is not quite zero.
-        assert (hidden - patches).abs().max().item() < 1e-2
+        assert (masked - patches).abs().max().item() < 1e-2
 
 
 def test_a_place_without_visible_neighbours_becomes_the_mean(rng):
@@ -241,9 +241,9 @@ def test_a_place_without_visible_neighbours_becomes_the_mean(rng):
     patches = torch.randn(2, 3, 3, generator=rng)
     for name in REPLACEMENTS:
         everything = [[1] * 5] * 5
-        hidden, _ = make_hidden(patches, rng, 1.0 * 25, masking=name, struct_mask=everything)
-        assert torch.isfinite(hidden).all()
-        assert name == "uniform" or not hidden.any()
+        masked, _ = make_hidden(patches, rng, 1.0 * 25, masking=name, struct_mask=everything)
+        assert torch.isfinite(masked).all()
+        assert name == "uniform" or not masked.any()
 
 
 def blind_network(dimensions):

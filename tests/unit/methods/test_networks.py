@@ -73,10 +73,10 @@ def test_masks_follow_the_channels(channels, dimensions):
     """In the order of the channels, each as zeros where nothing is hidden."""
     shape = (2, channels, *(4, 6, 5)[-dimensions:])
     patches = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    hidden = patches > 1
-    assert torch.equal(as_input(patches, hidden, False), patches)
-    told = as_input(patches, hidden, True)
-    assert torch.equal(told, torch.cat([patches, hidden.float()], dim=1))
+    masked = patches > 1
+    assert torch.equal(as_input(patches, masked, False), patches)
+    told = as_input(patches, masked, True)
+    assert torch.equal(told, torch.cat([patches, masked.float()], dim=1))
     assert channels_last(told).is_contiguous(memory_format=memory_format(dimensions))
     untold = as_input(patches, None, True)
     assert torch.equal(untold, torch.cat([patches, torch.zeros_like(patches)], dim=1))
@@ -89,8 +89,8 @@ def test_the_mask_is_a_second_channel(name):
     sizes = [sum(p.numel() for p in network.parameters()) for network in (plain, told)]
     assert sizes[1] - sizes[0] == 9 * 4
     patches = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    hidden = torch.arange(2 * 16 * 16).view(2, 1, 16, 16) % 7 == 0
-    inputs, unhidden = as_input(patches, hidden, True), as_input(patches, None, True)
+    masked = torch.arange(2 * 16 * 16).view(2, 1, 16, 16) % 7 == 0
+    inputs, unhidden = as_input(patches, masked, True), as_input(patches, None, True)
     with torch.inference_mode():
         assert not torch.equal(told(inputs), told(unhidden))
 

@@ -252,16 +252,16 @@ def test_j_invariance(make_model, method):
     for tile in (12, 512):
         denoised, _ = stitched(model, image, tile=tile)
         before = stitched_j_invariant(model, image, tile=tile)
-        hidden = subsets == rng.choice(subsets.ravel())
-        changed = np.where(hidden, image + rng.normal(0, 1e4, image.shape), image).astype("f4")
+        masked = subsets == rng.choice(subsets.ravel())
+        changed = np.where(masked, image + rng.normal(0, 1e4, image.shape), image).astype("f4")
         after = stitched_j_invariant(model, changed, tile=tile)
-        assert np.array_equal(after[hidden], before[hidden])
+        assert np.array_equal(after[masked], before[masked])
         # It does depend on other pixels, and on its own in a single pass that shows all.
-        assert (after[~hidden] != before[~hidden]).any()
+        assert (after[~masked] != before[~masked]).any()
         single, _ = stitched(model, changed, tile=tile)
-        assert (single[hidden] != denoised[hidden]).any()
-        others = np.where(hidden, image, image + 10)
-        assert (stitched_j_invariant(model, others, tile=tile)[hidden] != before[hidden]).any()
+        assert (single[masked] != denoised[masked]).any()
+        others = np.where(masked, image, image + 10)
+        assert (stitched_j_invariant(model, others, tile=tile)[masked] != before[masked]).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (13, 1)])
@@ -384,7 +384,7 @@ def test_writes_what_the_method_yields(make_model, source, tmp_path, method, kep
     (image,) = store.open_image(source)
     denoised, probabilities = stitched(model, image)
     planes = {"denoised": denoised, "probabilities": probabilities}
-    if method.hides_grid:
+    if method.masks_grid:
         planes["j_invariant"] = stitched_j_invariant(model, image)
     if method.segments:
         model.threshold = Threshold(float(np.median(probabilities[FOREGROUND])), 0.5, 1)
@@ -669,7 +669,7 @@ def test_self_supervised_losses_of_a_network(make_model, make_blobs, tmp_path):
     table = self_supervised_losses(model, tmp_path, ["b", "a"])
     assert table["image"].tolist() == ["b", "a"]
     for row in table.itertuples():
-        assert row.loss == pytest.approx(classical.hidden_pixel_loss(denoised, blobs[row.image]))
+        assert row.loss == pytest.approx(classical.masked_pixel_loss(denoised, blobs[row.image]))
         assert row.loss > 20**2
 
 
@@ -695,11 +695,11 @@ def test_networks_of_single_images_are_judged_where_they_learned_nothing(
     model = ImageModels(single.method, single.recipe, {}, {"a": single})
     looked_at = []
 
-    def loss(function, image, hidden):
-        looked_at.append(hidden)
+    def loss(function, image, masked):
+        looked_at.append(masked)
         return 0.0
 
-    monkeypatch.setattr(predict_run, "hidden_pixel_loss", loss)
+    monkeypatch.setattr(predict_run, "masked_pixel_loss", loss)
     self_supervised_losses(model, tmp_path, ["a"])
     ((mask,),) = looked_at
     y, x = np.indices(image.shape)

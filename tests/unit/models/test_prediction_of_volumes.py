@@ -158,7 +158,7 @@ def test_j_invariance(model_of, name, grid):
     subsets = ((y + z) % grid) * grid + (x + 2 * z) % grid
     subsets = subsets.reshape(image.shape[1:])
     numbers = [1 + number * grid**2 // layout.channels for number in range(layout.channels)]
-    hidden = np.array([subsets == number % grid**2 for number in numbers])
+    masked = np.array([subsets == number % grid**2 for number in numbers])
 
     def predicted(noisy, tile=None):
         found = np.empty(noisy.shape, np.float32)
@@ -167,10 +167,10 @@ def test_j_invariance(model_of, name, grid):
         return found
 
     before = predicted(image)
-    changed = np.where(hidden, image + 1e4, image).astype(np.float32)
+    changed = np.where(masked, image + 1e4, image).astype(np.float32)
     after = predicted(changed)
-    assert np.array_equal(after[hidden], before[hidden])
-    assert (after[~hidden] != before[~hidden]).any()
+    assert np.array_equal(after[masked], before[masked])
+    assert (after[~masked] != before[~masked]).any()
     tiled = predicted(image, (4, 8, 8)[-layout.dimensions :])
     assert np.abs(tiled - before).max() < 1e-4 * np.ptp(before)
 
@@ -270,5 +270,5 @@ def test_self_supervised_losses_are_means_over_channels(model_of, tmp_path, name
             whole[number] = noisy
             return stitched(model, whole)[0][number]
 
-        losses.append(classical.hidden_pixel_loss(denoised, image[number]))
+        losses.append(classical.masked_pixel_loss(denoised, image[number]))
     assert row.loss == pytest.approx(np.mean(losses))

@@ -22,7 +22,12 @@ from denoiseg_flow.reporting.page import (
     ReportTrust,
     build_report,
 )
-from denoiseg_flow.reporting.tables.verdicts import Comparison, LabelGain, Recommendation, Verdict
+from denoiseg_flow.reporting.tables.verdicts import (
+    AnnotationGain,
+    Comparison,
+    Recommendation,
+    Verdict,
+)
 from denoiseg_flow.study.grid import Run
 
 HOSTILE = '<img src=x onerror="alert(1)">&\'"'
@@ -220,7 +225,7 @@ def test_torch_and_pyplot_stay_unloaded():
 
 
 def test_gains_are_in_the_summary():
-    gain = LabelGain("d", "n", "m", 4, 8, 0.1, 0.05, 0.15, 0.01)
+    gain = AnnotationGain("d", "n", "m", 4, 8, 0.1, 0.05, 0.15, 0.01)
     page = build_report(data(verdicts=[verdict()], gains=[gain]))
     assert "Would more annotated images help?" in page
     assert gain.sentence in page

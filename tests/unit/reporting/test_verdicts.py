@@ -6,9 +6,9 @@ import pytest
 
 from denoiseg_flow.reporting.tables.verdicts import (
     Comparison,
+    annotation_gains,
     best_method,
     best_methods,
-    label_gains,
     recommend,
 )
 
@@ -222,7 +222,7 @@ def gain_of(mean, spread, **sizes):
     ]
     metrics = pd.concat(tables).assign(method="m")
     other = scores({}, n_annotated=8, method="other", value=0.5)
-    return label_gains(pd.concat([metrics, other]))
+    return annotation_gains(pd.concat([metrics, other]))
 
 
 def test_whether_more_annotated_images_helped():
@@ -244,5 +244,5 @@ def test_no_gain_is_no_promise():
 
 
 def test_gains_need_two_numbers_of_annotated_images():
-    assert label_gains(scores({"other": (0.1, 0.1)})) == []
-    assert label_gains(scores({}, metric="PSNR")) == []
+    assert annotation_gains(scores({"other": (0.1, 0.1)})) == []
+    assert annotation_gains(scores({}, metric="PSNR")) == []

@@ -128,13 +128,13 @@ def test_a_blind_spot_should_become_the_noisy_pixel(look, network, parts, seen, 
     """At hidden pixels only, which are not shown as they are."""
     method = Method("m", target="blind_spot", masking=masking, alpha=1)
     _, gradient = look(method, batch._replace(targets=None))
-    hidden = gradient != 0
-    assert 0.5 / 16 < hidden.float().mean() < 1.5 / 16
+    masked = gradient != 0
+    assert 0.5 / 16 < masked.float().mean() < 1.5 / 16
     error = (parts(network.values)[0] - batch.patches).detach()
-    torch.testing.assert_close(gradient[hidden], 2 * error[hidden] / hidden.sum())
+    torch.testing.assert_close(gradient[masked], 2 * error[masked] / masked.sum())
     (shown,) = seen()
-    assert torch.equal(shown[~hidden], batch.patches[~hidden])
-    assert (shown[hidden] != batch.patches[hidden]).float().mean() > 0.9
+    assert torch.equal(shown[~masked], batch.patches[~masked])
+    assert (shown[masked] != batch.patches[masked]).float().mean() > 0.9
 
 
 def test_alpha_weighs_target_and_annotation(look, network, parts, batch):
@@ -234,7 +234,7 @@ def hidden_of(rng, make_recipe):
         place = torch.stack(ramps).expand(count, -1, *[-1] * len(sides))
         patches = torch.randn(count, 2, *sides, generator=rng)
         objective = Objective(method, make_recipe(), torch.device("cpu"), layout)
-        return objective.hide(Batch(patches, None, None, place), rng)[1]
+        return objective.masked_input(Batch(patches, None, None, place), rng)[1]
 
     return hidden_of
 

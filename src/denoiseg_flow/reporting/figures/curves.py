@@ -268,7 +268,7 @@ def _draw_row(
 
 def _shade(colour: str, count: int, counts: Sequence[int]) -> tuple[float, float, float]:
     """Mix ``colour`` with white: nearly white for the smallest count, full for the largest."""
-    full = np.array(mpl.colors.to_rgb(colour))
+    full = mpl.colors.to_rgb(colour)
     if count not in counts or len(counts) < 2:
         return full
     strength = 0.1 + 0.9 * counts.index(count) / (len(counts) - 1)

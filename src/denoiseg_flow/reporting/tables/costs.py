@@ -16,7 +16,7 @@ from denoiseg_flow.study.grid import Run
 logger = logging.getLogger(__name__)
 
 
-def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, object]]:
+def benchmark_records(runs: Iterable[Run], folder: Path) -> list[dict[str, str | Path]]:
     """Return one record per job of the runs, the input of :func:`costs_table`.
 
     Parameters

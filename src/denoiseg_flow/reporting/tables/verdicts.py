@@ -408,7 +408,7 @@ def _comparisons(
 
 
 @dataclass(frozen=True)
-class LabelGain:
+class AnnotationGain:
     """Gain of the best method of a setting from the last increase of annotated images."""
 
     dataset: str
@@ -445,7 +445,7 @@ class LabelGain:
         return f"{text}: the added images significantly reduced AP; check their masks."
 
 
-def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
+def annotation_gains(metrics: pd.DataFrame) -> list[AnnotationGain]:
     """Compare the two largest numbers of annotated images, for the best method of each setting.
 
     It is the method with the highest mean AP at the largest number.
@@ -457,7 +457,7 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
 
     Returns
     -------
-    list of LabelGain
+    list of AnnotationGain
         Sorted by dataset and noise level; empty if there is only one number.
     """
     scores = metrics[(metrics["metric"] == "AP") & (metrics["n_annotated"] > 0)]
@@ -478,7 +478,7 @@ def label_gains(metrics: pd.DataFrame) -> list[LabelGain]:
         found["p_adjusted"] = holm(found["p"].to_numpy(float))
         for row in found[found["noise"] == best].itertuples():
             gains.append(
-                LabelGain(
+                AnnotationGain(
                     str(dataset), str(noise), str(best), int(fewer), int(more),
                     row.difference, row.low, row.high, row.p_adjusted,
                 )
