@@ -39,7 +39,7 @@ def test_a_node_fails(cluster, training, one_machine):
     assert cluster.gpu_job()[0] == job
     training.finish()
     cluster.start_node(node)
-    assert training.log("n2v").count("continuing from") == 1
+    assert training.log("n2v").count("resuming from") == 1
     assert training.tables() == one_machine.tables()
     assert not training.leftovers()
     for job in cluster.jobs():  # a prediction and its scores are one job
@@ -83,7 +83,7 @@ def test_displaced_cancelled_and_without_controller(cluster, training, one_machi
     cluster.ask(
         "sbatch", "-p", "urgent", "-w", node, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 9"
     )
-    training.wait_for(lambda: "continuing from" in training.log("n2v"))
+    training.wait_for(lambda: "resuming from" in training.log("n2v"))
     assert cluster.gpu_job()[0] == job  # put back into the queue
     cluster.ask("scancel", job)
     training.wait_for(lambda: (cluster.gpu_job() or (job,))[0] != job)
@@ -131,7 +131,7 @@ def test_time_is_up(new_study):
     there.start("--set-resources", *limits, *partitions)
     there.finish()
     assert "SLURM status is: 'FAILED'" in there.screen
-    assert "continuing from" in there.log("n2v")
+    assert "resuming from" in there.log("n2v")
     here.run_locally()
     assert there.tables() == here.tables()
     assert not there.leftovers()

@@ -481,7 +481,7 @@ def test_every_script_left_a_log(chain, repo):
     scripts = {path.stem for path in (repo / "workflow/scripts").glob("*.py")}
     scripts -= {"fetch", "plan", "tables_partial"}  # tested by Snakemake
     assert {path.stem for path in chain.log.iterdir()} == scripts
-    assert "least self-supervised loss" in (chain.log / "train.log").read_text()
+    assert "lowest self-supervised loss" in (chain.log / "train.log").read_text()
     assert not any("Error" in Path(path).read_text() for path in chain.log.iterdir())
 
 

@@ -1,6 +1,6 @@
 """Write and open the canonical images and masks of the workflow.
 
-Images of a single channel get their channel axis here, and lose it in the file.
+Files with a single channel have no channel axis; it is added and removed here.
 """
 
 import errno
@@ -63,7 +63,7 @@ def stem(path: str | Path) -> str:
 
 
 def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
-    """Write an image of a file, with the axes that its metadata name, piece by piece."""
+    """Copy an image with the axes in its metadata, piece by piece."""
     copy = create_array(path, image.shape, metadata, dtype)
     for place in pieces(image.shape, PIECE):
         copy[place] = image[place]
@@ -95,12 +95,12 @@ def open_image(path: str | Path) -> np.ndarray:
 
 
 def open_labels(path: str | Path) -> np.ndarray:
-    """Open a mask or other labels, ([z,] y, x); otherwise as :func:`open_image`."""
+    """Open a mask or other labels ([z,] y, x), like :func:`open_image`."""
     return _open(path)[0]
 
 
 def _open(path: str | Path) -> tuple[np.ndarray, str]:
-    """Open a file as it is; return its axes, too."""
+    """Return the array in a file and its axes."""
     checksums.verify(path)
     try:
         with tifffile.TiffFile(path) as tif:
@@ -110,7 +110,7 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
                 mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
                 return mapped, series.axes
     except UNREADABLE:
-        pass  # the reader below says what is wrong
+        pass  # the reader below raises a helpful error
     with open_image_file(path) as file:
         return file.read([slice(None)] * len(file.shape)), file.metadata.axes
 
@@ -168,10 +168,7 @@ def write_image(path: str | Path, image: np.ndarray, metadata: Metadata | None =
 
 
 def write_labels(path: str | Path, labels: np.ndarray, metadata: Metadata | None = None) -> None:
-    """Write a mask or other labels ([z,] y, x) as OME-TIFF compressed with zlib.
-
-    Otherwise as :func:`write_image`.
-    """
+    """Write a mask or other labels ([z,] y, x), like :func:`write_image`, compressed with zlib."""
     write_array(path, labels, metadata, compression="zlib")
 
 
@@ -181,7 +178,7 @@ def write_array(
     metadata: Metadata | None = None,
     compression: str | None = None,
 ) -> None:
-    """Write an array with the axes that the metadata name, or ([z,] y, x), as OME-TIFF."""
+    """Write an array with the axes in its metadata, by default ([z,] y, x), as OME-TIFF."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
         tifffile.imwrite(
@@ -198,9 +195,9 @@ def write_array(
 
 
 def create_image(path: str | Path, shape: tuple[int, ...], metadata: Metadata) -> np.ndarray:
-    """Create the OME-TIFF of an image (channel, [z,] y, x), float32, and map it for writing.
+    """Create an OME-TIFF for an image (channel, [z,] y, x), float32, and map it for writing.
 
-    The array is backed by the file, so that an image can be written piece by piece.
+    The array is a memory map of the file; an image can be written to it piece by piece.
     """
     in_file = shape if "C" in metadata.axes else shape[1:]
     return create_array(path, in_file, metadata).reshape(shape)
@@ -212,7 +209,7 @@ def create_array(
     metadata: Metadata | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
-    """Create the OME-TIFF of an array like :func:`write_array`, and map it for writing.
+    """Create an OME-TIFF for an array, see :func:`write_array`, and map it for writing.
 
     The array is a memory map of the file; it can be written piece by piece.
     """

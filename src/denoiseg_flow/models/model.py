@@ -1,4 +1,4 @@
-"""A trained model: everything that is needed to use it."""
+"""Trained models, with everything needed to use them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,16 +29,15 @@ class TrainedModel:
     identity
         dataset, noise, method, n_annotated and seed of the run.
     layout
-        The images that the network is for.
+        Layout of the images that the network reads.
     threshold
         None until it is chosen, and for methods that do not segment.
     input
-        The model whose denoised images this one reads; None: it reads the noisy images.
+        The model whose denoised images this model reads; None: it reads the noisy images.
     held_out
-        Where the annotated images are cross-validated: for each of them, by name, a model that was
-        trained without it.
+        With cross-validation: for each annotated image, by name, a model trained without it.
     origin
-        What it was trained on and by, in plain values, see :func:`fitting.fit`.
+        Software and images of the training, as plain values, see :func:`fitting.fit`.
     """
 
     method: Method
@@ -57,10 +56,10 @@ class TrainedModel:
 
     @property
     def predictor(self) -> nn.Module:
-        """The network to predict with, which has the batch normalisation in its convolutions.
+        """The network for prediction, with batch normalisation folded into the convolutions.
 
-        It is made when it is first asked for, and anew after the weights have changed. Nothing is
-        trained or stored but ``network``.
+        Created at the first use, and again after the weights have changed. Only ``network`` is
+        trained and stored.
         """
         values = [*self.network.parameters(), *self.network.buffers()]
         # PyTorch counts the changes of each tensor.
@@ -70,9 +69,9 @@ class TrainedModel:
         return self._folded[1]
 
     def for_image(self, name: str) -> "TrainedModel":
-        """Return the model that predicts the image of that name: one that was not trained on it.
+        """Return the model that predicts the image ``name`` and was not trained on its mask.
 
-        That is the model itself, but for images that are cross-validated.
+        For cross-validated images this is a held-out model, otherwise the model itself.
         """
         return self.held_out.get(name, self)
 
@@ -88,7 +87,7 @@ class TrainedModel:
         return self.part() | plain | {"held_out": held_out}
 
     def part(self) -> dict[str, Any]:
-        """Return what a training found, as tensors on the CPU and plain values."""
+        """Return the result of a training as tensors on the CPU and plain values."""
         return {
             "normalisation": self.normalisation.plain(),
             "weights": {key: value.cpu() for key, value in self.network.state_dict().items()},
@@ -98,7 +97,7 @@ class TrainedModel:
 
 @dataclass
 class ImageModels:
-    """The models of a method that trains a network on each image alone, by the image's name."""
+    """The models of a method that trains a network on each image alone, by image name."""
 
     method: Method
     recipe: Recipe
@@ -108,16 +107,16 @@ class ImageModels:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def for_image(self, name: str) -> TrainedModel:
-        """Return the model that was trained on the image of that name."""
+        """Return the model trained on the image ``name``."""
         if name not in self.models:
             raise InputError(
-                f"method '{self.method.name}' has a network for each image it was trained on, and "
-                f"'{name}' is none of them; train again with that image"
+                f"method '{self.method.name}' trains a network for each image, but has none for "
+                f"'{name}'; train again with that image"
             )
         return self.models[name]
 
     def content(self) -> dict[str, Any]:
-        """Return all of them as tensors and plain values."""
+        """Return all models as tensors and plain values."""
         images = {name: model.part() for name, model in self.models.items()}
         return {"recipe": as_dict(self.recipe), "images": images}
 
@@ -142,11 +141,11 @@ class ClassicalModel:
     origin: dict[str, Any] = field(default_factory=dict)
 
     def for_image(self, name: str) -> "ClassicalModel":
-        """Return the model that predicts the image of that name: this one."""
+        """Return the model that predicts the image ``name``: itself."""
         return self
 
     def content(self) -> dict[str, Any]:
-        """Return the choice as plain values."""
+        """Return the model as plain values."""
         return {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
 
 
@@ -154,34 +153,34 @@ AnyModel = TrainedModel | ImageModels | ClassicalModel
 
 
 def chain(model: AnyModel) -> list[AnyModel]:
-    """Return the models that one after the other lead to the result, the given one last."""
+    """Return all models to apply one after the other, ending with the given one."""
     return [*(chain(model.input) if model.input else []), model]
 
 
 def denoises(models: Sequence[AnyModel]) -> bool:
-    """Whether denoised images come of a :func:`chain` of models."""
+    """Return whether a :func:`chain` of models yields denoised images."""
     return any(model.method.denoises for model in models)
 
 
 def purpose(models: Sequence[AnyModel]) -> str:
-    """Say what a :func:`chain` of models does: that it denoises, segments, or both."""
+    """Describe what a :func:`chain` of models does: "Denoises", "Segments" or both."""
     does = {"denoises": denoises(models), "segments": models[-1].method.segments}
     return " and ".join(verb for verb, done in does.items() if done).capitalize()
 
 
 def summary(model: AnyModel) -> str:
-    """Say in a sentence what a model does, to which images."""
+    """Describe in a sentence what a model does, and for which images."""
     images = "planes and volumes"
     if isinstance(model, TrainedModel):
         layout = model.layout
         images = "volumes" if layout.dimensions == 3 else "planes"
         images += " plane by plane" if layout.plane_by_plane else ""
-        images += f" of {layout.channels} channels" if layout.channels > 1 else ""
+        images += f" with {layout.channels} channels" if layout.channels > 1 else ""
     elif isinstance(model, ImageModels):
-        images = f"the {len(model.models)} images that it was trained on"
+        images = f"the {len(model.models)} images it was trained on"
     return f"{purpose(chain(model))} {images}."
 
 
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
-    """Return a new network of a method, of the size that the recipe tells."""
+    """Return a new network of a method, with the size given in the recipe."""
     return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel, layout)

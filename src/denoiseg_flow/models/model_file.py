@@ -1,4 +1,4 @@
-"""The file of a trained model."""
+"""Read and write the files of trained models."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -41,7 +41,7 @@ _UNFIT = (
 
 
 def save_model(model: AnyModel, path: Path) -> None:
-    """Write a model of any kind, and the one whose denoised images it reads, to one file."""
+    """Write a model of any kind to one file, together with the model it reads images from."""
     header = {
         "format": FORMAT,
         "software": f"denoiseg-flow {__version__}",
@@ -52,26 +52,26 @@ def save_model(model: AnyModel, path: Path) -> None:
 
 
 def existing_model(path: Path) -> Path:
-    """Return the path of a model that a user names; raise InputError if there is no such file."""
+    """Return the path of a model file; raise InputError if it does not exist."""
     if not path.is_file():
-        raise InputError(f"model {path} does not exist or is not a file: correct its path")
+        raise InputError(f"model {path} does not exist or is not a file; correct its path")
     return path
 
 
 def describe_model(path: Path) -> dict[str, Any]:
-    """Return what a model file says of itself, without its weights.
+    """Return the content of a model file without its weights.
 
     Raises
     ------
     InputError
-        As :func:`load_model`.
+        Like :func:`load_model`.
     """
     with _refusal(path):
         return _without_tensors(_read(path, "cpu"))
 
 
 def _without_tensors(value: Any) -> Any:
-    """Return plain values only; of named tensors, how many numbers they are."""
+    """Return plain values only; named tensors become the number of their elements."""
     if isinstance(value, list | tuple):
         return [_without_tensors(each) for each in value]
     if not isinstance(value, dict):
@@ -98,7 +98,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
     Raises
     ------
     InputError
-        If the file is damaged, was written by a newer version of the package, or is no model.
+        If the file is damaged, was written by a newer version of the package, or is not a model.
     """
     with _refusal(path):
         return _rebuild(_read(path, device), device)
@@ -106,7 +106,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
 
 @contextmanager
 def _refusal(path: Path) -> Iterator[None]:
-    """Say of whatever comes of values that no model has that it is none."""
+    """Turn any error due to invalid content into an InputError."""
     try:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError):  # of a GPU: RuntimeErrors as well
@@ -114,8 +114,8 @@ def _refusal(path: Path) -> Iterator[None]:
     except _UNFIT as error:
         reason = plain(f"{type(error).__name__}: {error}")
         raise InputError(
-            f"model {path} is damaged or was not written by denoiseg-flow ({reason}): train it "
-            "again, or get it again from where it was trained"
+            f"model {path} is damaged or was not written by denoiseg-flow ({reason}); train it "
+            "again, or copy it again from where it was trained"
         ) from error
 
 
@@ -134,7 +134,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
 
 
 def _with_new_names(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file of format 3 holds, with the names of format 4."""
+    """Return the content of a file of format 3 with the names of format 4."""
     new = dict(content)
     for part in ("identity", "recipe"):
         values = content.get(part) or {}
@@ -145,7 +145,7 @@ def _with_new_names(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _new_name(value: Any) -> Any:
-    """Return the name with "annotated" of something that was "labelled"."""
+    """Replace "labelled" in a name by "annotated"."""
     return value.replace("labelled", "annotated") if isinstance(value, str) else value
 
 
@@ -196,7 +196,7 @@ def _is_number(value: Any) -> bool:
 def _check_sizes(
     weights: Mapping[str, torch.Tensor], method: Method, recipe: Recipe, layout: Layout
 ) -> None:
-    """Raise an error unless a network of that size has these weights, before it takes memory."""
+    """Raise an error unless the weights match the network, before it allocates memory."""
     if recipe.depth > len(weights):
         raise ValueError(f"{len(weights)} weights for a network of depth {recipe.depth}")
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the training images."""
+"""Normalisation by mean and standard deviation of the training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,20 +21,20 @@ class Normalisation:
 
     @classmethod
     def of_channels(cls, values: Sequence[tuple[float, float]]) -> "Normalisation":
-        """Return the normalisation of channels with these means and standard deviations."""
+        """Create a normalisation from the mean and standard deviation of each channel."""
         return cls(*zip(*values, strict=True))
 
     @classmethod
     def from_plain(
         cls, mean: float | Sequence[float], std: float | Sequence[float]
     ) -> "Normalisation":
-        """Return the normalisation that :meth:`plain` returned the values of."""
+        """Create a normalisation from the values of :meth:`plain`."""
         return cls(
             *(tuple(each) if isinstance(each, Sequence) else (each,) for each in (mean, std))
         )
 
     def plain(self) -> dict[str, float | tuple[float, ...]]:
-        """Return mean and standard deviation as files hold them: numbers for a single channel."""
+        """Return mean and standard deviation as stored in files: numbers for a single channel."""
         values = {"mean": self.mean, "std": self.std}
         return {key: each if len(each) > 1 else each[0] for key, each in values.items()}
 

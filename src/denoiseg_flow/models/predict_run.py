@@ -1,4 +1,4 @@
-"""Predict the files of a run, of any size, and write what the model yields."""
+"""Predict the images of a run, of any size, and write the results."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,8 +35,8 @@ from denoiseg_flow.models.tiled_prediction import (
     predict_tiles,
 )
 
-PIECE = 2**22  # pixels that are compared together
-JUDGED = 1024  # pixels a side of the part that the self-supervised loss is taken of
+PIECE = 2**22  # pixels processed at once
+JUDGED = 1024  # pixels a side of the crop for the self-supervised loss
 
 
 def predict_file(
@@ -46,7 +46,7 @@ def predict_file(
     save_probabilities: bool,
     tile: int | None = None,
 ) -> None:
-    """Predict one tif file and write what the model yields, see :func:`predict_files`."""
+    """Predict one tif file and write the results, see :func:`predict_files`."""
     predict_files(model, [source], folder, save_probabilities, tile)
 
 
@@ -57,19 +57,17 @@ def predict_files(
     save_probabilities: bool,
     tile: int | None = None,
 ) -> None:
-    """Predict tif files one after the other and write what the model yields.
+    """Predict tif files one after the other and write the results.
 
     Writes ``denoised/<name>`` (float32, scale of the input) for models that denoise,
-    ``j_invariant/<name>`` (the same, each pixel predicted while masked) for those that mask
-    the pixels of a grid, ``labels/<name>`` (uint16 or uint32) and, if asked for,
-    ``probabilities/<name>`` (3, [z,] y, x; float32) for models that segment. All of them, or none
-    if there is an error. Tiles are ``tile`` pixels a side, or as large as
-    :func:`~denoiseg_flow.models.tiled_prediction.tile_shape` says.
+    ``j_invariant/<name>`` (the same, each pixel predicted while it is masked) for models that mask
+    a grid, and for models that segment ``labels/<name>`` (uint16 or uint32) and, on request,
+    ``probabilities/<name>`` (3, [z,] y, x; float32). After an error, no result of the image is
+    left. Tiles are ``tile`` pixels a side, by default as returned by
+    :func:`~denoiseg_flow.models.tiled_prediction.tile_shape`.
 
-    Memory is bounded by the tiles that are computed at once and the number of objects, not by the
-    image, if that is an uncompressed tif. See
-    :class:`tiled_instances.TiledInstances` for what is kept in temporary files
-    meanwhile.
+    Memory is bounded by the tiles computed at once and the number of objects, not by the image, if
+    this is an uncompressed tif. For temporary files, see :class:`tiled_instances.TiledInstances`.
     """
     method = model.method
     kinds = {
@@ -124,7 +122,7 @@ def _write(
             release(array)
         if instances is not None:
             instances.add(tile.place, tile.probabilities)
-    # Noise of mean zero is what the other targets take for granted; clean images are the truth.
+    # All targets except clean images assume noise with mean zero.
     if "denoised" in arrays and model.recipe.preserve_mean and model.method.target != "clean":
         _preserve_mean(arrays["denoised"], image)
     if instances is not None:
@@ -132,12 +130,12 @@ def _write(
 
 
 def _preserve_mean(denoised: np.ndarray, image: np.ndarray) -> None:
-    """Shift the denoised image as a whole to the mean of the noisy one; both may be mapped.
+    """Shift each channel of the denoised image to the mean of the noisy one, in place.
 
-    Each channel by itself.
+    Both may be memory-mapped.
     """
     for noisy, result in zip(image, denoised, strict=True):
-        lost = 0.0  # sum over all pixels of what denoising took away
+        lost = 0.0  # sum over all pixels of noisy minus denoised
         for place in pieces(noisy.shape, PIECE):
             lost += float((noisy[place] - result[place]).sum(dtype=np.float64))
             release(image)
@@ -156,12 +154,12 @@ def predict_folder(
     save_probabilities: bool,
     tile: int | None = None,
 ) -> None:
-    """Predict the images of the given names, see :func:`predict_file`.
+    """Predict the images with the given names, see :func:`predict_file`.
 
     Parameters
     ----------
     model
-        Of any kind; a classical denoiser keeps the whole image in memory.
+        A model of any kind; a classical denoiser needs the whole image in memory.
     images
         See :func:`input_folder`.
     """
@@ -181,7 +179,7 @@ def predict_any(
     save_probabilities: bool,
     tile: int | None = None,
 ) -> None:
-    """Predict one tif file, see :func:`predict_file`, with a network or without one."""
+    """Predict one tif file with a network or a classical denoiser, see :func:`predict_file`."""
     if isinstance(model, ClassicalModel):
         _denoise_file(model, source, folder)
     else:
@@ -194,8 +192,8 @@ def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:
 
 
 def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what denoises images as the model denoises this one, ([z,] y, x)."""
-    # Once, and not of the copies with masked pixels.
+    """Return the function by which the model denoises this image, ([z,] y, x)."""
+    # Estimated once, not for each copy with masked pixels.
     sigma = noise_level(image) if model.noise_sigma is None else model.noise_sigma
     function = denoise_planes if model.method.planes else denoise
     assert model.method.classical is not None
@@ -203,20 +201,21 @@ def _classical(model: ClassicalModel, image: np.ndarray) -> Callable[[np.ndarray
 
 
 def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) -> pd.DataFrame:
-    """Judge how a model denoises without any clean image: by the pixels that it does not see.
+    """Return the self-supervised loss of a model for each image, which needs no clean image.
 
     Parameters
     ----------
     model
-        That denoises what is noisy.
+        A model that denoises noisy images.
     images, names
-        As for :func:`predict_folder`. Of images larger than 1024 pixels, the centre is judged.
+        See :func:`predict_folder`. For images larger than 1024 pixels, the loss is that of the
+        centre.
 
     Returns
     -------
     pandas.DataFrame
-        Columns image and loss, see :func:`classical.masked_pixel_loss`. Of a network that was
-        trained on that image alone, it is that of the pixels which its training set aside.
+        Columns image and loss, see :func:`classical.masked_pixel_loss`. For a network trained on
+        the image alone, it is the loss of the pixels reserved for validation.
     """
     source = input_folder(images)
     rows = []
@@ -241,7 +240,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
 def _denoiser(
     model: TrainedModel | ClassicalModel, channels: np.ndarray, number: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what denoises one channel of an image, as the model denoises that image."""
+    """Return the function by which the model denoises one channel of an image."""
     if isinstance(model, ClassicalModel):
         return _classical(model, channels[number])
 

@@ -1,4 +1,4 @@
-"""Class probabilities of images in memory."""
+"""Predict the class probabilities of images in memory."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,13 +24,13 @@ def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
 
 
 def predict_probabilities_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:
-    """Yield the class probabilities of images, each by the model for the image of that name."""
+    """Yield the class probabilities of images, each predicted by the model for its name."""
     for each, of_model in by_model(model, files):
         yield from _probabilities(each, map(open_image, of_model))
 
 
 def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iterator[Path]]]:
-    """Group files that follow each other by the model that predicts the images of those names."""
+    """Group consecutive files by the model that predicts them."""
     return groupby(files, key=lambda file: model.for_image(file.stem))
 
 

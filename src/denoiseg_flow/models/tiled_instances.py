@@ -1,4 +1,4 @@
-"""Instance labels of images of any size, from probabilities that arrive tile by tile."""
+"""Segment instances in images of any size, from probabilities added tile by tile."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +19,12 @@ from denoiseg_flow.methods.instances import (
 )
 from denoiseg_flow.models.tiled_components import TiledComponents
 
-# Sides of the tiles, in pixels, in which seeds are found and objects grow from them, in planes
-# (y, x) and in volumes (z, y, x).
+# Sides in pixels of the tiles in which seeds are found and grow, in 2D (y, x) and 3D (z, y, x).
 TILES = {2: (1024, 1024), 3: (64, 256, 256)}
 
-# How far, in pixels, a tile sees beyond its edges meanwhile. It limits the rim that an object may
-# have around its seed and how far the peaks in an object may lie apart, not the object: seeds are
-# numbered for the whole image, and fill most of their objects.
+# Width in pixels of the surroundings that a tile reads in addition. It limits the rim of an object
+# around its seed and the distance of peaks in an object, but not the size of objects: seeds are
+# numbered for the whole image and fill most of their objects.
 MARGINS = {2: (128, 128), 3: (32, 64, 64)}
 
 
@@ -33,17 +32,17 @@ class TiledInstances:
     """Collect the probabilities of an image and write its labels.
 
     The labels are those of :func:`instances.label_instances`, numbered in raster order of the
-    first pixels of components or seeds. What grows with the image, 4 bytes per pixel for
-    components and 8 for the watershed, lies in temporary files.
+    first pixels of components or seeds. Data that grow with the image, 4 bytes per pixel for
+    components and 8 for the watershed, are in temporary files.
 
     Parameters
     ----------
     shape
-        ([z,] y, x) of the whole image.
+        Shape of the whole image, ([z,] y, x).
     instances
         ``"components"`` or ``"watershed"``.
     threshold
-        Of the probability of the foreground.
+        Threshold of the foreground probability.
     """
 
     def __init__(self, shape: tuple[int, ...], instances: str, threshold: float) -> None:
@@ -51,7 +50,7 @@ class TiledInstances:
         self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
         self._threshold = threshold
         self._components = TiledComponents(shape)
-        # For the watershed: p(foreground) - p(border), and minus infinity outside of the mask.
+        # For the watershed: p(foreground) - p(border), and minus infinity outside the mask.
         self._height = temporary_map(shape, np.float32) if instances == "watershed" else None
 
     def add(self, place: Place, probabilities: np.ndarray) -> None:
@@ -66,7 +65,7 @@ class TiledInstances:
         release(self._height)
 
     def write(self, path: Path, metadata: Metadata) -> None:
-        """Write the labels as a compressed tif, uint16 while they fit, else uint32."""
+        """Write the labels as a compressed tif; uint16 if it suffices, otherwise uint32."""
         if self._height is not None:
             self._find_seeds(self._height)
         dtype = label_type(self._components.merge())
@@ -79,10 +78,10 @@ class TiledInstances:
             self._components.add(kept, seeds[within(kept, seen)])
 
     def _bands(self, dtype: type[np.unsignedinteger]) -> Iterator[np.ndarray]:
-        """Yield the labels as rows of planes, from top to bottom, one plane after the other."""
+        """Yield the labels in bands of rows, from top to bottom and plane by plane."""
         first, *others = self._shape
         for along, seen_along in spans(first, self._tile[0], self._margin[0]):
-            # As wide as the image, so that in volumes it may be too large for the memory.
+            # As wide as the image, and in 3D possibly larger than memory.
             slab = temporary_map((along.stop - along.start, *others), dtype)
             for kept, seen in boxes(others, self._tile[1:], self._margin[1:]):
                 slab[:, *kept] = self._labels((along, *kept), (seen_along, *seen))

@@ -1,4 +1,4 @@
-"""Let a network predict images of any size, tile by tile and without seams, in batches of tiles."""
+"""Predict images of any size with a network: tile by tile, without seams, in batches of tiles."""
 
 import ctypes
 import math
@@ -21,14 +21,14 @@ from denoiseg_flow.methods.masking import fill_grid, grid_mask
 from denoiseg_flow.methods.networks import as_input, channels_last, split_output
 from denoiseg_flow.models.model import TrainedModel
 
-# Sides of the part of a tile that is kept, in pixels, in planes. Memory grows with their product,
-# not with the image; the surrounding halo is computed in vain, so that larger tiles waste less.
+# Side of the kept part of a tile in 2D, in pixels. Memory grows with the tile, not with the image.
+# The halo around it is computed twice, so larger tiles are more efficient.
 TILE = 704
-# In volumes a tile with its halo has at most so many voxels, unless halos would take most of it.
+# Maximum number of voxels of a tile in 3D, including its halo, unless halos would fill most of it.
 TILE_VOXELS = 5 * 2**20
-# So many pixels, halos included, are computed at once, or a single tile of more. Fewer leave a GPU
-# idle between the steps of a network, more only take memory. On a CPU that is true of small images
-# alone: from 256x256 pixels on, the caches hold one better than two.
+# Pixels computed at once, including halos, or a single larger tile. With fewer, a GPU is idle
+# between the layers of a network; more only take memory. On a CPU this holds for small images only:
+# from 256x256 pixels on, its caches are better used by one image than by two.
 BATCH_PIXELS = {"cuda": 2**22, "cpu": 2**16}
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
@@ -36,16 +36,16 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 @dataclass(frozen=True)
 class PredictedTile:
-    """The result for one box of an image.
+    """The prediction of one box of an image.
 
     Attributes
     ----------
     place
-        A slice for each spatial axis.
+        One slice for each spatial axis.
     denoised
         (channel, [z,] y, x) float32 on the scale of the input.
     j_invariant
-        The same, each pixel predicted while masked; None for methods that mask no grid.
+        The same, each pixel predicted while it is masked; None for methods that mask no grid.
     probabilities
         (3, [z,] y, x) float32: background, foreground, border.
     """
@@ -58,22 +58,22 @@ class PredictedTile:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A box of an image that is to be predicted, and what of it is kept."""
+    """A box of an image to predict, and the part of it to keep."""
 
     number: int  # of the image
     image: np.ndarray
     kept: Place
-    computed: Place  # may end beyond the image, which is mirrored there
+    computed: Place  # may end beyond the image, which is padded by reflection
 
 
 class Transfer:
-    """Copies between the host and a device; to and from a GPU they go on while the host does.
+    """Copy between host and device; copies to and from a GPU are asynchronous.
 
     Attributes
     ----------
     device
     overlaps
-        Whether host and device work at the same time.
+        Whether host and device work in parallel.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -81,19 +81,19 @@ class Transfer:
         self.overlaps = device.type == "cuda"
 
     def empty(self, shape: Sequence[int]) -> torch.Tensor:
-        """Return memory of the host, float32, that :meth:`to_device` copies from."""
+        """Allocate host memory, float32, from which :meth:`to_device` can copy."""
         return torch.empty(shape, pin_memory=self.overlaps)
 
     def to_device(self, values: torch.Tensor) -> torch.Tensor:
-        """Return a copy on the device, or the values themselves if they are there."""
+        """Return a copy on the device, or the values themselves if they already are there."""
         return values.to(self.device, non_blocking=True)
 
     def to_host(self, values: torch.Tensor) -> np.ndarray:
-        """Return a copy that is complete once what :meth:`mark` returned later was called."""
+        """Start a copy to the host; it is complete after calling the result of :meth:`mark`."""
         return self.empty(values.shape).copy_(values, non_blocking=True).numpy()
 
     def mark(self) -> Callable[[], object]:
-        """Return a function that waits until everything so far is done."""
+        """Return a function that waits until all work so far is done."""
         if not self.overlaps:
             return lambda: None
         event = torch.cuda.Event()
@@ -103,10 +103,10 @@ class Transfer:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Let the C library keep the memory that a layer frees for the next one, if it is glibc.
+    """Make glibc, if it is the C library, reuse the memory freed by one layer for the next.
 
-    It gives tensors above 32 MB back to the system, which clears every page before it hands it out
-    again: a third of the time of a prediction.
+    By default it returns tensors above 32 MB to the system, which clears all pages before reuse.
+    This takes a third of the time of a prediction.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
@@ -115,11 +115,11 @@ def _keep_freed_memory() -> None:
 
 
 def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
-    """Return the sides of the part of a tile that is kept, of an image ([z,] y, x).
+    """Return the shape of the kept part of the tiles of an image ([z,] y, x).
 
-    The axes of volumes are cut into two, three, and so on, until tiles have no more than
-    :data:`TILE_VOXELS`: always that axis next where least is computed twice, for how much smaller
-    tiles get. Half of a side at least is kept.
+    The axes of volumes are divided into two, three, and so on, until tiles have at most
+    :data:`TILE_VOXELS`. The next axis to divide is the one with the least additional computation in
+    halos relative to the reduction of the tile. At least half of each side is kept.
     """
     if len(shape) == 2:
         return TILE, TILE
@@ -127,7 +127,7 @@ def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
     sides = tuple(shape)  # with the halo
 
     def finer(axis: int) -> tuple[float, tuple[int, ...], tuple[int, ...]]:
-        """Return the price of cutting an axis once more, and into how many parts of which sides."""
+        """Return the price of dividing an axis once more, with the new parts and sides."""
         count, reach = parts[axis] + 1, halo[axis]
         side = -(-(shape[axis] + 2 * reach * (count - 1)) // count)
         if side >= sides[axis] or side < 4 * reach:
@@ -149,22 +149,21 @@ def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
-    """Return the sides of the part that is kept of tiles of so many pixels a side.
+    """Return the shape of the kept part of tiles with ``side`` pixels a side.
 
     Raises
     ------
     InputError
-        If such a tile is too small for the field of view of the network.
+        If the tile is smaller than the receptive field of the network.
     """
     halo, stride = _halo(model), model.network.stride
-    # Halos and the kept part alike are rounded to what the network divides images by.
+    # Halos and kept parts are rounded to multiples of the stride.
     around = [2 * -(-reach // step) * step for reach, step in zip(halo, stride, strict=True)]
     least = max(beside + step for beside, step in zip(around, stride, strict=True))
     if side < least:
         raise InputError(
-            f"a tile of {side} pixels a side is smaller than what the network of method "
-            f"'{model.method.name}' looks at for one pixel: write 'tile: {least}' or more "
-            "(--tile)"
+            f"tile size {side} is smaller than the receptive field of method "
+            f"'{model.method.name}'; set 'tile' (--tile) to at least {least}"
         )
     return tuple(
         (side - beside) // step * step for beside, step in zip(around, stride, strict=True)
@@ -172,14 +171,14 @@ def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
 
 
 def _halo(model: TrainedModel) -> list[int]:
-    """Return how far a network looks along each axis; interpolation looks one pixel farther."""
+    """Return the radius of the receptive field along each axis; interpolation adds one pixel."""
     return [reach + model.method.masks_grid for reach in model.network.halo]
 
 
 def predict_tiles(
     model: TrainedModel, image: np.ndarray, tile: Sequence[int] | None = None
 ) -> Iterator[PredictedTile]:
-    """Predict an image piece by piece, in raster order of the tiles: see :func:`predict_images`."""
+    """Predict an image tile by tile, in raster order, see :func:`predict_images`."""
     return map(itemgetter(1), predict_images(model, [image], tile))
 
 
@@ -189,14 +188,14 @@ def predict_images(
     tile: Sequence[int] | None = None,
     batch: int | None = None,
 ) -> Iterator[tuple[int, PredictedTile]]:
-    """Predict images one after the other, each piece by piece in raster order of its tiles.
+    """Predict images one after the other, each tile by tile in raster order.
 
-    Every tile is computed with a halo as wide as the network's field of view, and starts and ends
-    at multiples of its stride, so that the pieces equal the prediction of the whole image, in
-    every orientation, up to the rounding of float32.
+    Tiles have a halo as wide as the receptive field of the network, and start and end at multiples
+    of its stride. Together they equal the prediction of the whole image, in every orientation, up
+    to rounding in float32.
 
-    Tiles of equal shape, of one image or of several, are computed in batches. While a GPU computes
-    one, the next is read, and what came of the last is used.
+    Tiles of equal shape, of one or several images, are computed in batches. While a GPU computes
+    one batch, the next is read and the results of the previous one are used.
 
     Parameters
     ----------
@@ -204,10 +203,10 @@ def predict_images(
         (channel, [z,] y, x) each, may be memory-mapped: only what is computed at once is read at
         a time, and images are asked for only then.
     tile
-        Sides of the kept part of a tile in pixels; by default those of :func:`tile_shape`. Tiles
-        at the borders of an image have a halo less and keep more instead.
+        Shape of the kept part of a tile in pixels; by default that of :func:`tile_shape`. Tiles at
+        the borders of an image have no outer halo and keep more instead.
     batch
-        Tiles that are computed at once; by default as many as have :data:`BATCH_PIXELS`.
+        Number of tiles computed at once; by default as many as have :data:`BATCH_PIXELS`.
 
     Yields
     ------
@@ -239,7 +238,7 @@ def _cut(
 def _batches(
     tiles: Iterable[_Tile], batch: int | None, transfer: Transfer
 ) -> Iterator[list[_Tile]]:
-    """Yield tiles that follow each other and have one shape, so many that they fill a batch."""
+    """Yield batches of consecutive tiles with the same shape."""
     for shape, alike in groupby(tiles, key=lambda tile: box_shape(tile.computed)):
         pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"]
         while together := list(islice(alike, batch or max(pixels // math.prod(shape), 1))):
@@ -247,12 +246,12 @@ def _batches(
 
 
 class _Results:
-    """What was computed of some tiles, maybe still on its way from the device.
+    """The results of some tiles, possibly still being copied from the device.
 
     Parameters
     ----------
     found
-        By the attributes of :class:`PredictedTile`, each (tile, ...).
+        Results by attribute of :class:`PredictedTile`, each (tile, ...).
     """
 
     def __init__(
@@ -276,7 +275,7 @@ class _Results:
 
 
 def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> list[_Results]:
-    """Compute tiles of one shape, in halves where the device has too little memory for all."""
+    """Compute tiles of one shape; if the device has too little memory, compute them in halves."""
     try:
         return [_compute_at_once(model, tiles, transfer)]
     except (MemoryError, RuntimeError) as error:
@@ -285,14 +284,14 @@ def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> lis
         if len(tiles) == 1:
             size = "x".join(map(str, box_shape(tiles[0].computed)))
             raise InputError(
-                f"{transfer.device} has too little free memory for a tile of {size} pixels; set "
-                "'tile' (--tile) lower, or run fewer jobs at once"
+                f"{transfer.device} has too little free memory for a tile of {size} pixels; lower "
+                "'tile' (--tile), or run fewer jobs at once"
             ) from error
     half = len(tiles) // 2
     return [*_compute(model, tiles[:half], transfer), *_compute(model, tiles[half:], transfer)]
 
 
-# Nothing in here waits for the device.
+# Nothing in this function waits for the device.
 @torch.inference_mode()
 def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Transfer) -> _Results:
     first = tiles[0]
@@ -326,9 +325,9 @@ def _read(tile: _Tile, target: np.ndarray) -> None:
 
 
 def _places(tile: _Tile) -> torch.Tensor:
-    """Return where in the image each pixel of a tile comes from: (axis, [z,] y, x).
+    """Return the position in the image of each pixel of a tile: (axis, [z,] y, x).
 
-    The mirrored copies of a masked pixel beyond the border are masked with it.
+    It allows masking the reflected copies of a pixel beyond the border together with the pixel.
     """
     sizes = tile.image.shape[1:]
     along = [
@@ -346,10 +345,9 @@ def _predictor(model: TrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
 def apply_network(
     model: TrainedModel, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the network of a model makes of normalised images (batch, channel, [z,] y, x).
+    """Apply the network of a model to normalised images (batch, channel, [z,] y, x).
 
-    Where the recipe asks for test-time augmentation, that is the mean over the eight orientations
-    of the square, turned back.
+    With test-time augmentation in the recipe, results are means over eight orientations.
 
     Returns
     -------
@@ -381,14 +379,14 @@ def _run(
 
 
 def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Return denoised images (batch, channel, ...), one subset of the grid after the other.
+    """Return denoised images (batch, channel, ...), predicted one subset of the grid at a time.
 
-    ``place`` (batch, axis, ...) is where each pixel comes from, see :func:`_places`.
+    ``place`` (batch, axis, ...) is the position of each pixel, see :func:`_places`.
     """
     method, network = model.method, _predictor(model)
     denoised = torch.empty_like(x)
     n_subsets, channels = method.grid**2, model.layout.channels
-    # As in training, a pixel that is masked in one channel is visible in the others.
+    # Like in training, a pixel masked in one channel is visible in the others.
     apart = torch.arange(channels, device=x.device) * n_subsets // channels
     place = place.repeat_interleave(channels, dim=0)
     for subset in range(n_subsets):

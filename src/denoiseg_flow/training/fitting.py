@@ -1,4 +1,4 @@
-"""From a method and the files of a run to its model: training, or the choice of a parameter."""
+"""Make the model of a run: train a network, or choose the parameter of a classical denoiser."""
 
 import logging
 import math
@@ -26,18 +26,18 @@ from denoiseg_flow.version import __version__
 
 logger = logging.getLogger(__name__)
 
-# What a parameter is chosen on, as each candidate denoises all of it several times: so many images,
-# and of each its centre, so many pixels a side; of volumes, as many voxels.
+# Images for the choice of a parameter, and side in pixels of their centres (in 3D, as many voxels),
+# because each candidate denoises them several times.
 CALIBRATION_IMAGES = 8
 CALIBRATION_SIDE = 256
 
-# Columns of the history of a classical denoiser; it has no rows where nothing was to be chosen.
+# Columns of the history of a classical denoiser; it has no rows if no parameter was chosen.
 LOSSES = ["parameter", "value", "loss_self_supervised", "loss_plain", "mse"]
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The files that one run is trained on.
+    """The files for the training of one run.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
         target=find_target(method, data.prepared, job.run.noise, data.level),
     )
     if method.classical:
-        # The choice needs no truth, so that nothing is lost where all images are for testing.
+        # The choice uses no ground truth, so test images may serve if there are no others.
         learned_from = files.val or data.images_of(TESTED)
         model, history = _calibrate(job, data, learned_from)
     elif method.each_image:
@@ -104,14 +104,14 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
 
 
 def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:
-    """Return what a model file tells of its training, in plain values.
+    """Return the origin of a model for its file, as plain values.
 
     Parameters
     ----------
     files
-        What the training was given.
+        The files of the training.
     images
-        What the model was trained or chosen on.
+        The images that the model was trained or calibrated on.
     """
     metadata = read_metadata(images[0])
     return {
@@ -131,9 +131,9 @@ def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]
 def _calibrate(
     job: TrainingJob, data: RunData, images: Sequence[Path]
 ) -> tuple[ClassicalModel, pd.DataFrame]:
-    """Choose the parameter of a classical denoiser on validation images, without clean ones.
+    """Choose the parameter of a classical denoiser on validation images, without clean images.
 
-    Where there are clean ones, the history tells the true error beside the self-supervised one.
+    If clean images are known, the history lists the true error next to the self-supervised loss.
     """
     method = job.method
     name, values = method.classical, method.parameter
@@ -153,12 +153,12 @@ def _calibrate(
         _centres(truth, method.planes) if all(path.exists() for path in truth) else None,
     )
     best = classical.best_value(table)
-    logger.info("%s %g has the least self-supervised loss", table["parameter"].iloc[0], best)
+    logger.info("%s %g has the lowest self-supervised loss", table["parameter"].iloc[0], best)
     return ClassicalModel(method, job.identity, best, sigma), table
 
 
 def _centres(paths: Sequence[Path], planes: bool) -> Iterator[np.ndarray]:
-    """Yield the centres of images, channel by channel, all with as many pixels at most."""
+    """Yield the centres of images channel by channel, each with at most the same pixels."""
     for path in paths:
         for channel in open_image(path):
             image = middle_plane(channel) if planes else channel

@@ -1,4 +1,4 @@
-"""What a method minimises: the loss of one batch."""
+"""The training loss of a method on one batch."""
 
 import torch
 from torch import nn
@@ -35,10 +35,10 @@ class Objective:
         Parameters
         ----------
         teacher
-            Network whose segmentation of the patches without annotation is imitated, or None.
+            Network that predicts pseudo-labels for patches that are not annotated, or None.
         validating
-            Whether to use only the pixels that :meth:`masked_input` sets aside for validation,
-            instead of all others.
+            Whether to use the pixels that :meth:`masked_input` reserves for validation, instead of
+            the others.
         """
         method, recipe = self.method, self.recipe
         inputs, mask = self.masked_input(batch, generator, validating)
@@ -63,16 +63,16 @@ class Objective:
     def masked_input(
         self, batch: Batch, generator: torch.Generator, validating: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return patches as the network reads them in training, and the mask of masked pixels.
+        """Return the patches as input of the network, and the mask of masked pixels.
 
-        Where a method trains on a single image, one subset of its grid is set aside: the network
-        reads these pixels, but its loss on them only serves as validation (Noise2Self's "single
+        If a method trains on a single image, one subset of its grid is reserved for validation: the
+        network reads these pixels, but the training loss excludes them (Noise2Self's "single
         shot").
         """
         method, patches = self.method, batch.patches
         if method.target != "blind_spot":
             return self._as_input(patches), None
-        # Noise is independent between channels, and so is the choice of masked pixels.
+        # Noise is independent between channels, so pixels are masked independently as well.
         channels = patches.flatten(0, 1)
         if method.masks_grid:
             subsets = self._subsets(len(channels), generator, validating)
@@ -90,7 +90,7 @@ class Objective:
         return channels_last(as_input(patches, mask, self.method.mask_channel))
 
     def _subsets(self, count: int, generator: torch.Generator, validating: bool) -> torch.Tensor:
-        """Draw which subset of the grid is masked in each patch."""
+        """Draw the subset of the grid to mask in each patch."""
         n_subsets, device = self.method.grid**2, generator.device
         if not self.method.each_image:
             return torch.randint(n_subsets, (count,), generator=generator, device=device)

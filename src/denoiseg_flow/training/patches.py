@@ -1,4 +1,4 @@
-"""Training patches: random crops of images of any size, cut on the training device."""
+"""Training patches: random crops of images of any size, cropped on the training device."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,14 @@ from denoiseg_flow.data.files.tiles import pieces
 from denoiseg_flow.methods.classes import IGNORE
 from denoiseg_flow.models.normalisation import Normalisation
 
-# Training images that take more than this are kept in a temporary file (TMPDIR), not in memory.
+# More training data than this are stored in a temporary file (TMPDIR) instead of memory.
 RESIDENT_BYTES = 2 * 2**30
 
-# Pixels that are looked at together while mean and standard deviation are measured: few enough to
-# stay in the processor's cache in double precision.
+# Pixels processed at once to measure mean and standard deviation: few enough to stay in the CPU
+# cache in double precision.
 CHUNK = 2**18
 
-PIECE = 2**24  # pixels that are read together
+PIECE = 2**24  # pixels read at once
 
 
 class Batch(NamedTuple):
@@ -30,11 +30,11 @@ class Batch(NamedTuple):
     patches: torch.Tensor
     """(batch, channel, [z,] y, x), float32, normalised."""
     classes: torch.Tensor | None
-    """(batch, [z,] y, x), int64, or None where no image is annotated."""
+    """(batch, [z,] y, x), int64, or None if no image is annotated."""
     targets: torch.Tensor | None
-    """What denoising the patches should give, in the same form; None: themselves."""
+    """Targets of denoising, like patches; None: the patches themselves."""
     place: torch.Tensor
-    """(batch, axis, [z,] y, x), int64: where each pixel lies in its image."""
+    """(batch, axis, [z,] y, x), int64: position of each pixel in its image."""
 
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
@@ -48,21 +48,21 @@ class Batch(NamedTuple):
 
 @dataclass
 class ImageBank:
-    """Images of different sizes in one flat buffer, so that a batch of crops is a single gather.
+    """Images of different sizes in one flat buffer, which allows cropping a batch by one gather.
 
     Attributes
     ----------
     pixels
         (channel, pixels of all images), float32.
     classes
-        (pixels of all images,), int8 codes of :mod:`denoiseg_flow.labels`, or None where no image
-        is annotated; ``IGNORE`` throughout images without a mask.
+        (pixels of all images,), int8 codes of :mod:`denoiseg_flow.methods.classes`, ``IGNORE`` in
+        images without a mask; or None if no image is annotated.
     targets
-        Like pixels: other images to denoise towards, or None.
+        Targets of denoising, like pixels, or None.
     offsets
-        (image,), int64: where each image starts.
+        (image,), int64: start of each image.
     sizes
-        (image, axis), int64: its shape ([z,] y, x).
+        (image, axis), int64: shape ([z,] y, x) of each image.
     annotated
         (image,), bool.
     """
@@ -84,21 +84,20 @@ class ImageBank:
         targets: Iterable[np.ndarray] | None = None,
         channels: int = 1,
     ) -> "ImageBank":
-        """Copy the images, a part of one at a time, to the device.
+        """Copy the images piece by piece to the device.
 
         Parameters
         ----------
         images
             Arrays (channel, [z,] y, x) of any real pixel type, which may be memory-mapped.
         classes
-            For each image its class codes, in parts that follow each other in memory, or None if
-            it is not annotated.
+            Class codes of each image, in consecutive parts, or None if it is not annotated.
         shapes
-            ([z,] y, x) of each image.
+            Shape ([z,] y, x) of each image.
         targets
-            For each image another of its shape to denoise it towards, if there are any.
+            Target of denoising for each image, of the same shape, if needed.
         channels
-            Of every image.
+            Number of channels of the images.
         """
         counts = [math.prod(shape) for shape in shapes]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -124,22 +123,22 @@ class ImageBank:
 
     @property
     def channels(self) -> int:
-        """Channels of every image."""
+        """Number of channels of the images."""
         return len(self.pixels)
 
     def measure(self) -> Normalisation:
-        """Return mean and standard deviation over all pixels, of each channel by itself."""
+        """Return mean and standard deviation of each channel over all pixels."""
         return Normalisation.of_channels([_mean_and_deviation(values) for values in self.pixels])
 
     def measure_range(self) -> Normalisation:
-        """Return what scales the targets, or the pixels where there are none, to [0, 1]."""
+        """Return the normalisation that maps targets (or pixels without targets) to [0, 1]."""
         ranges = (torch.aminmax(values) for values in self._wanted)
         return Normalisation.of_channels(
             [(float(low), float(high - low) or 1.0) for low, high in ranges]
         )
 
     def mean_target(self) -> float:
-        """Return the mean of the targets, or of the pixels where there are none."""
+        """Return the mean of the targets, or of the pixels without targets."""
         return float(self._wanted.mean(dtype=torch.float64))
 
     @property
@@ -147,21 +146,21 @@ class ImageBank:
         return self.pixels if self.targets is None else self.targets
 
     def normalise(self, normalisation: Normalisation) -> None:
-        """Change all pixels and targets as :meth:`Normalisation.apply` does, in place."""
+        """Normalise all pixels and targets in place."""
         for values in (self.pixels, self.targets):
             if values is not None:
                 for channel, (mean, std) in zip(values, normalisation.channels(), strict=True):
                     channel.sub_(mean).div_(std)
 
     def gather(self, index: torch.Tensor, place: torch.Tensor) -> Batch:
-        """Return what lies at the given places.
+        """Return the pixels at the given positions.
 
         Parameters
         ----------
         index
-            (batch,), which image.
+            (batch,), numbers of the images.
         place
-            (batch, axis, [z,] y, x), where in it.
+            (batch, axis, [z,] y, x), positions in these images.
         """
         patch_axes = [1] * (place.dim() - 2)
         flat = torch.zeros_like(place[:, 0])
@@ -179,8 +178,8 @@ def _take(values: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
 
 
 def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
-    """Return both, in whatever unit the values are; a deviation of 1 where they are all equal."""
-    first = float(values[0])  # sums of squares lose less the nearer to 0 the values are
+    """Return mean and standard deviation in any intensity unit; 1 if all values are equal."""
+    first = float(values[0])  # sums of squares are more precise for values near 0
     total = squares = 0.0
     for part in values.split(CHUNK):
         part = part.double().sub_(first)
@@ -193,7 +192,7 @@ def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
 def _fill(
     images: Iterable[np.ndarray], offsets: np.ndarray, channels: int, device: torch.device
 ) -> torch.Tensor:
-    """Copy images one after the other into one buffer, where their offsets say."""
+    """Copy images one after the other into one buffer, at their offsets."""
     total = int(offsets[-1])
     values = _allocate(channels * total, torch.float32, device).view(channels, total)
     for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
@@ -210,9 +209,9 @@ def _fill(
 
 
 def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return an uninitialised tensor; on the CPU, a large one lies in a temporary file.
+    """Return an uninitialised tensor; on the CPU, a large one is mapped to a temporary file.
 
-    The operating system keeps as much of that file in memory as there is room for.
+    The operating system keeps as much of this file in memory as fits.
     """
     if device.type != "cpu" or count * dtype.itemsize <= RESIDENT_BYTES:
         return torch.empty(count, dtype=dtype, device=device)
@@ -220,21 +219,21 @@ def _allocate(count: int, dtype: torch.dtype, device: torch.device) -> torch.Ten
 
 
 class PatchSampler:
-    """Draws batches of augmented patches.
+    """Draw batches of augmented patches.
 
-    Every position of every image is equally likely, as if all images had been cut into patches.
+    Every position of every image is equally likely.
 
     Parameters
     ----------
     bank
         The images.
     patch_shape
-        ([z,] y, x) of the patches in pixels, as high as wide.
+        Shape ([z,] y, x) of the patches in pixels, square in y and x.
     batch_size
-        Patches in a batch.
+        Number of patches in a batch.
     n_annotated
-        How many of them are drawn from annotated images only. They come first; the others are
-        drawn from all images alike.
+        Number of patches, the first of a batch, drawn from annotated images only; the others are
+        drawn from all images.
     """
 
     def __init__(
@@ -244,7 +243,7 @@ class PatchSampler:
         self.patch_shape = tuple(patch_shape)
         self.batch_size = batch_size
         volume = bank.sizes.prod(dim=1).float()
-        # (axis, image); made once, for a number from the host stops the device at every step.
+        # (axis, image); computed once, because copying from the host would stop the GPU each step.
         self._corners = (bank.sizes - torch.tensor(self.patch_shape).to(bank.sizes) + 1).T
         self._groups = [
             (count, weights)
@@ -257,7 +256,7 @@ class PatchSampler:
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Return a batch of random patches."""
-        # Two at least: for a single one, PyTorch stops the device to look at the weights first.
+        # At least two: for a single one, PyTorch synchronises the device to check the weights.
         index = torch.cat(
             [
                 torch.multinomial(weights, max(count, 2), replacement=True, generator=generator)[
@@ -269,9 +268,9 @@ class PatchSampler:
         return self.bank.gather(index, self._places(index, generator))
 
     def _places(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Random corners, under one of the eight symmetries of the square, up or down in z.
+        """Draw random positions, with one of eight orientations in y and x and a flip in z.
 
-        Planes are never exchanged with rows or columns: they are farther apart, and more blurred.
+        The z axis is never exchanged with y or x, because its resolution is lower.
         """
         shape, device = self.patch_shape, index.device
         n_axes = len(shape)
@@ -287,7 +286,7 @@ class PatchSampler:
         ]
         *above, down, right = ramps
         inside = [*above, torch.where(flips[0], right, down), torch.where(flips[0], down, right)]
-        # Flips of rows and columns were drawn before there were planes.
+        # In this order, the flips of 2D trainings stay what they were before 3D was added.
         order = [*range(n_axes, 2, -1), 1, 2]
         places = [
             torch.where(flips[flip], length - 1 - ramp, ramp)
@@ -305,10 +304,10 @@ class PatchSampler:
 def validation_patches(
     bank: ImageBank, patch_shape: Sequence[int], limit: int, generator: torch.Generator
 ) -> Batch:
-    """Cut images into a regular grid of patches and return at most ``limit`` of them.
+    """Divide images into a regular grid of patches and return at most ``limit`` of them.
 
-    The choice among more patches than ``limit`` is random but fixed by the generator, so that
-    every validation of a run sees the same pixels.
+    If there are more, the choice is random but fixed by the generator, so all validations of a run
+    use the same pixels.
     """
     device = generator.device
     corners = [

@@ -1,4 +1,4 @@
-"""The one training loop, for every learned method."""
+"""The training loop of all methods with a network."""
 
 import copy
 import logging
@@ -40,7 +40,7 @@ from denoiseg_flow.training.training_images import (
 
 logger = logging.getLogger(__name__)
 
-VALIDATION_BATCH = 32  # patches, or those of a training step, if these are more
+VALIDATION_BATCH = 32  # minimum number of patches validated at once
 
 
 def make_schedule(
@@ -48,7 +48,7 @@ def make_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the learning rate schedule of the recipe."""
     if recipe.schedule == "one_cycle":
-        # PyTorch divides by zero where the rise or the fall takes less than one step.
+        # PyTorch divides by zero if the rise or the fall takes less than one step.
         total = max(recipe.steps, 3)
         return torch.optim.lr_scheduler.OneCycleLR(
             optimiser,
@@ -60,7 +60,7 @@ def make_schedule(
 
 
 class Trainer:
-    """A training that can be stopped after any step and continued to the same weights."""
+    """A training that can be stopped after any step and resumed with identical results."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Trainer:
         for layer in batch_norm.batch_norms(network):
             layer.momentum = recipe.batch_norm_momentum
         self.network = network.to(device)
-        self.average = copy.deepcopy(self.network).eval()  # what is validated and kept
+        self.average = copy.deepcopy(self.network).eval()  # the weights to validate and keep
         self._averaged = _tensors(self.average), _tensors(self.network)
         self._counters = _tensors(self.average, False), _tensors(self.network, False)
         self.objective = Objective(method, recipe, device, layout)
@@ -112,12 +112,12 @@ class Trainer:
         return torch.Generator(device=self.device).manual_seed(seed)
 
     def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over the weights of another network of the same kind."""
+        """Start from the weights of another network of the same kind."""
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
 
     def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
-        """Train to the end, from the newest checkpoint if there is one of this training."""
+        """Train to the end, resuming from the latest checkpoint of this training, if any."""
         self._resume(checkpoints, fingerprint)
         recipe = self.recipe
         progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
@@ -134,7 +134,7 @@ class Trainer:
                     self._check_losses()
                     checkpoints.save(self._state(fingerprint))
         progress.close()
-        # What follows, such as the choice of a threshold, may be interrupted too.
+        # The following steps, such as the choice of a threshold, may be interrupted as well.
         checkpoints.save(self._state(fingerprint))
         if self.best_weights:
             self.average.load_state_dict(self.best_weights)
@@ -152,17 +152,17 @@ class Trainer:
         )
         batch_norm.measure(self.network, inputs)
         self._set_training_mode()
-        # Copied, not averaged: too few steps may be left to forget the noisy ones.
+        # Copied, not averaged: too few steps may be left to forget the noisy statistics.
         for average, measured in zip(self.average.buffers(), self.network.buffers(), strict=True):
             average.copy_(measured)
 
     def _train_step(self) -> None:
-        """One optimiser step; the losses stay on the device."""
+        """Run one optimiser step; the losses stay on the device."""
         if self.step in (self.recipe.first_frozen_step, self.first_pseudo_step):
             self.compute_gradients.reset()
         self.compute_gradients()
-        # Not replayed with the rest: its momentum, which the schedule changes, is a number of
-        # Python. It is one kernel, and so is the average.
+        # Not part of the CUDA graph, because its momentum is a Python number that the schedule
+        # changes. Optimiser and averaging are one kernel each.
         self.optimiser.step()
         if self.recipe.schedule == "one_cycle":
             self.schedule.step()
@@ -170,7 +170,7 @@ class Trainer:
         self.step += 1
 
     def _compute_gradients(self) -> None:
-        """Leave the gradients of a new batch in the weights, and add its losses to their sums."""
+        """Compute the gradients of a new batch, and add its losses to their sums."""
         self.optimiser.zero_grad(set_to_none=True)
         batch = self.sampler.draw(self.generator)
         teacher = self.average if self.step >= self.first_pseudo_step else None
@@ -181,14 +181,14 @@ class Trainer:
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        """Let the average follow the network, faster in the first steps."""
+        """Update the moving average of the weights, faster in the first steps."""
         decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(*self._averaged, 1 - decay)
         if self._counters[0]:
             torch._foreach_copy_(*self._counters)
 
     def _end_epoch(self, progress: Progress) -> None:
-        """Validate, write the history, and keep the weights if they are the best so far."""
+        """Validate, extend the history, and keep the weights if they are the best so far."""
         self._check_losses()
         total, denoise, segment, pseudo = (self.loss_sums / self.recipe.steps_per_epoch).tolist()
         val_loss = self._validate()
@@ -223,7 +223,7 @@ class Trainer:
 
     @torch.inference_mode()
     def _validate(self) -> float:
-        """Validation loss, on the same pixels and with the same blind spots every time."""
+        """Return the validation loss, always on the same pixels with the same blind spots."""
         generator = self._new_generator("validation masks")
         count, at_once = len(self.validation.patches), max(VALIDATION_BATCH, self.recipe.batch_size)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -263,11 +263,14 @@ class Trainer:
             return
         if state["made_by"] != self._made_by():
             raise InputError(
-                f"checkpoint {checkpoints.path} is of {state['made_by']}, not of "
-                f"{self._made_by()}; delete it to train anew"
+                f"checkpoint {checkpoints.path} belongs to {state['made_by']}, not to "
+                f"{self._made_by()}; delete it to train from the start"
             )
         if state["fingerprint"] != fingerprint:
-            logger.warning("checkpoint %s is of another training: starting anew", checkpoints.path)
+            logger.warning(
+                "checkpoint %s belongs to another training; starting from the beginning",
+                checkpoints.path,
+            )
             return
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
@@ -279,11 +282,11 @@ class Trainer:
         self.history = state["history"]
         self.best_loss = state["best_loss"]
         self.best_weights = state["best_weights"]
-        logger.info("continuing from %s at step %d", checkpoints.path, self.step)
+        logger.info("resuming from %s at step %d", checkpoints.path, self.step)
 
 
 def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tensor]:
-    """Return the weights and statistics of a network, or its counters instead."""
+    """Return the weights and statistics of a network, or its integer counters instead."""
     values = (*network.parameters(), *network.buffers())
     return [value for value in values if value.is_floating_point() == floating]
 
@@ -296,25 +299,25 @@ def train(
     Parameters
     ----------
     init
-        Model whose weights the training starts from.
+        Model whose weights initialise the training.
 
     Returns
     -------
-    The model, and its history: one row per epoch with step, losses and learning rate.
+    The model and its history: one row per epoch with step, losses and learning rate.
 
     Raises
     ------
     InputError
-        If images do not fit the recipe, there is no validation image, or none with an annotated
-        object for a method that segments, the checkpoint is of another method or network, the
-        loss is not finite, or the device has too little memory.
+        If images are smaller than a patch, no validation image exists (or, for methods that
+        segment, none with an annotated object), the checkpoint belongs to another method or
+        network, the loss is not finite, or the device has too little memory.
     """
     check_subsets(job.method, images, job.run.dataset)
     layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
     with out_of_memory_advice(job.device):
         held_out: dict[str, TrainedModel] = {}
         for number, fold in enumerate(images.folds, start=1):
-            logger.info("cross-validation, part %d: without %s", number, ", ".join(fold))
+            logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
             start = init and init.for_image(fold[0])
             banks = _load_banks(job, images.without(fold), layout)
             model, _ = _train_on(job.for_part("fold", number), banks, layout, start)
@@ -329,7 +332,7 @@ def train(
 def _load_banks(
     job: TrainingJob, images: TrainingImages, layout: Layout
 ) -> tuple[ImageBank, ImageBank]:
-    """Load the images that are trained on, and those for validation."""
+    """Load the training images and the validation images."""
     recipe, device = job.network_recipe, job.device
     return (
         load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
@@ -338,9 +341,9 @@ def _load_banks(
 
 
 def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
-    """Choose the threshold on annotated images that the network which predicts them has not seen.
+    """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
-    It is that of the models of the cross-validation as well.
+    The held-out models of a cross-validation get the same threshold.
     """
     pairs = zip(images.val, images.val_masks, strict=True)
     annotated = [(image, mask) for image, mask in pairs if mask is not None]
@@ -360,10 +363,10 @@ def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
 
 
 def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageModels, pd.DataFrame]:
-    """Train a network on each of some images alone (Noise2Self's "single shot").
+    """Train a separate network on each image (Noise2Self's "single shot").
 
-    Parameters and errors are those of :func:`train`; validation uses pixels of the same image that
-    the loss never looks at, see :meth:`Objective.masked_input`.
+    Parameters and errors are those of :func:`train`. Validation uses pixels of the same image that
+    are excluded from the training loss, see :meth:`Objective.masked_input`.
 
     Returns
     -------
@@ -388,7 +391,7 @@ def _train_on(
     layout: Layout,
     init: TrainedModel | None = None,
 ) -> tuple[TrainedModel, pd.DataFrame]:
-    """Train one network on the first bank, validated on the second; both are normalised."""
+    """Train one network on the first bank and validate it on the second; normalises both."""
     method, recipe = job.method, job.network_recipe
     bank, val_bank = banks
     bounded = NETWORKS[method.network].bounded

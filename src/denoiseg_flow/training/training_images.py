@@ -1,4 +1,4 @@
-"""The images that a training reads: chosen, checked, and brought to the device."""
+"""Select and check the images of a training, and load them onto the device."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,27 +24,26 @@ from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
 from denoiseg_flow.methods.networks.layout import Layout, volume_layout
 from denoiseg_flow.training.patches import ImageBank
 
-PIECE = 2**22  # pixels of a mask that are encoded together
+PIECE = 2**22  # pixels of a mask encoded at once
 
-# The image that the one of that name should become when it is denoised.
+# Returns the target of denoising for the image with a given name.
 Target = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """The files that one training reads.
+    """The files of one training.
 
     Attributes
     ----------
     train, val
-        Input images (tif) for the loss and for validation. Images that are cross-validated are in
-        both.
+        Input images (tif) for training and validation. Cross-validated images are in both.
     train_masks, val_masks
-        For each of them its mask (tif), or None where it is not annotated or not revealed.
+        Masks (tif) of these images; None if an image is not annotated, or its mask is not used.
     target
         See :func:`find_target`.
     folds
-        Names of the images that are cross-validated, in parts; empty if none is.
+        Names of the images in each fold of a cross-validation; empty without cross-validation.
     """
 
     train: Sequence[Path]
@@ -55,7 +54,7 @@ class TrainingImages:
     folds: Sequence[Sequence[str]] = ()
 
     def without(self, names: Collection[str]) -> "TrainingImages":
-        """Return all but the images of these names, and without the division into parts."""
+        """Return all images except those with these names, without folds."""
 
         def rest(
             images: Sequence[Path], masks: Sequence[Path | None]
@@ -78,7 +77,7 @@ class TrainingImages:
         segments: bool,
         target: Target | None = None,
     ) -> "TrainingImages":
-        """Choose the files of a split table.
+        """Select the files according to a split table.
 
         Parameters
         ----------
@@ -89,9 +88,9 @@ class TrainingImages:
         prepared
             Where the masks are.
         n_annotated
-            How many annotated training images are revealed.
+            Number of annotated training images whose masks are used.
         segments
-            Whether the method looks at masks at all.
+            Whether the method uses masks.
         target
             See :func:`find_target`.
         """
@@ -122,9 +121,9 @@ class TrainingImages:
 def find_target(
     method: Method, prepared: PreparedData, noise: str, level: Mapping[str, Any]
 ) -> Target | None:
-    """Return what gives the image that the one of a name should become when it is denoised.
+    """Return a function that maps the name of an image to its target of denoising.
 
-    None where that is the image itself, or nothing.
+    None if the target is the image itself, or if the method does not denoise.
 
     Parameters
     ----------
@@ -136,7 +135,7 @@ def find_target(
         return open_image(prepared.clean(name))
 
     def second_copy(name: str) -> np.ndarray:
-        # What noise an image has by itself, both copies of it would share.
+        # Start from the clean image if there is one: two copies would share the noise of an image.
         path = prepared.clean(name)
         image = open_image(path if path.exists() else prepared.image(name))
         return noisy_copy(image, level, noise, name, copy=1)
@@ -145,12 +144,12 @@ def find_target(
 
 
 def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layout:
-    """Return what kind of images these are, and how a network of the method looks at them.
+    """Return the layout of some images for a network of the method.
 
     Raises
     ------
     InputError
-        If they are not all of one kind.
+        If their axes or numbers of channels differ.
     """
     kinds, depths, steps = [], [], []
     for path in images:
@@ -163,8 +162,8 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
     for path, kind in zip(images, kinds, strict=True):
         if kind != kinds[0]:
             raise InputError(
-                f"image {path} has axes {kind[0]} and {kind[1]} channels, but {images[0]} has "
-                f"{axes} and {channels}: images of one dataset must be of one kind"
+                f"image {path} has axes {kind[0]} and {kind[1]} channel(s), but {images[0]} has "
+                f"{axes} and {channels}; divide them into two datasets, or correct the files"
             )
     if "Z" not in axes:
         return Layout(channels=channels)
@@ -183,7 +182,7 @@ def load_bank(
     device: torch.device,
     target: Target | None = None,
 ) -> ImageBank:
-    """Read images, masks and targets onto the device, none of them as a whole.
+    """Read images, masks and targets piece by piece onto the device.
 
     Raises
     ------
@@ -209,19 +208,19 @@ def load_bank(
 
 
 def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield the class codes of a mask, one part after the other."""
+    """Yield the class codes of a mask, piece by piece."""
     mask = open_labels(path)
     for kept in pieces(mask.shape, PIECE):
-        # A class depends on the pixels beside.
+        # The class of a pixel depends on its neighbours.
         seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)
-        # A copy: PyTorch takes no memory map that is read-only, and hardly computes with uint16.
+        # A copy, because PyTorch does not support read-only memory maps, and uint16 only partly.
         labels = torch.from_numpy(mask[seen].astype(np.int32)).to(device)
         release(mask)
         yield encode_classes(labels)[within(kept, seen)]
 
 
 def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
-    """Say before the training what it, its validation or the threshold would lack."""
+    """Raise InputError if images for training, validation or the threshold are missing."""
     if not images.train:
         raise InputError(
             f"dataset '{dataset}' has no training images; lower 'val' and 'test' of its split, or "

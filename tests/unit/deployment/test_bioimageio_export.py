@@ -353,7 +353,7 @@ def test_volumes_need_a_voxel_size(folder, volumes, stack, capsys):
 
 def test_a_missing_model(folder, capsys):
     (folder / "model.pt").unlink()
-    assert "does not exist or is not a file: correct its path" in refusal(folder, capsys)
+    assert "does not exist or is not a file; correct its path" in refusal(folder, capsys)
 
 
 def test_models_without_one_network_are_refused(folder, make_model, sequential, capsys):

@@ -269,7 +269,7 @@ def test_a_tile_must_hold_what_the_network_sees(model_of, draw, tmp_path, layout
     shape = draw(*([] if layout is None else [5]))
     least = 2 * (-(-max(model.network.halo) // 2) * 2) + 2
     write(tmp_path / "in", "a.tif", shape, Metadata.of_shape(shape.shape).axes)
-    with pytest.raises(InputError, match=f"smaller than what the network .* 'tile: {least}'"):
+    with pytest.raises(InputError, match=f"smaller than the receptive field .* at least {least}"):
         predict_all(file, tmp_path / "in", tile=least - 1)
     assert not (tmp_path / "out").exists()
     whole = read_image(predict_all(file, tmp_path / "in") / "denoised/a.tif")

@@ -449,7 +449,7 @@ def test_networks_of_single_images_are_refused(images, tmp_path, make_model, as_
 
 def test_missing_model(images, tmp_path):
     assert refusal(tmp_path / "model.pt", images, tmp_path / "out") == (
-        f"model {tmp_path / 'model.pt'} does not exist or is not a file: correct its path"
+        f"model {tmp_path / 'model.pt'} does not exist or is not a file; correct its path"
     )
 
 

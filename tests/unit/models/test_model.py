@@ -177,8 +177,8 @@ def test_each_image_has_its_own_model(singles):
     with pytest.raises(InputError) as caught:
         singles.for_image("c")
     assert str(caught.value) == (
-        "method 'single' has a network for each image it was trained on, and 'c' is none of them; "
-        "train again with that image"
+        "method 'single' trains a network for each image, but has none for 'c'; train again with "
+        "that image"
     )
 
 
@@ -278,7 +278,7 @@ def test_the_header_tells_all_but_the_weights(make_model, tmp_path):
     save_model(model, tmp_path / "model.pt")
     told = describe_model(tmp_path / "model.pt")
     assert list(told)[:4] == ["format", "software", "readable_by", "summary"]
-    assert told["summary"] == "Denoises and segments volumes of 2 channels."
+    assert told["summary"] == "Denoises and segments volumes with 2 channels."
     assert told["readable_by"] == f"denoiseg-flow {SINCE} or newer"
     assert told["threshold"]["value"] == model.threshold.value
     assert (told["origin"], told["identity"]) == (model.origin, model.identity)
@@ -293,7 +293,7 @@ def test_the_header_tells_all_but_the_weights(make_model, tmp_path):
 
 
 def test_summaries(singles, model, make_model):
-    assert summary(singles) == "Denoises the 2 images that it was trained on."
+    assert summary(singles) == "Denoises the 2 images it was trained on."
     assert summary(model) == "Denoises and segments planes."
     assert summary(make_model(Method("baseline"))) == "Segments planes."
     planes = make_model(layout=Layout(3, patch_depth=1, plane_by_plane=True))

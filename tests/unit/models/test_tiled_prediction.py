@@ -160,8 +160,8 @@ def test_lack_of_memory_for_a_single_tile_is_an_error(make_model, error):
     with pytest.raises(InputError) as caught:
         list(predict_images(model, draw(model.layout, *MIXED), batch=8))
     assert str(caught.value) == (
-        "cpu has too little free memory for a tile of 40x40 pixels; set 'tile' (--tile) lower, or "
-        "run fewer jobs at once"
+        "cpu has too little free memory for a tile of 40x40 pixels; lower 'tile' (--tile), or run "
+        "fewer jobs at once"
     )
 
 

@@ -154,7 +154,7 @@ def test_a_parameter_is_chosen_on_the_validation_images(make, folder, caplog, fi
     best = classical.best_value(expected)
     assert (model.parameter, model.noise_sigma) == (best, sigma)
     name = expected["parameter"][0]
-    assert caplog.messages == [f"{name} {best:g} has the least self-supervised loss"]
+    assert caplog.messages == [f"{name} {best:g} has the lowest self-supervised loss"]
 
 
 def test_few_images_are_enough_for_a_parameter(make, folder, monkeypatch):

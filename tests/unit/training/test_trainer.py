@@ -517,8 +517,8 @@ def test_damaged_checkpoints_are_named_and_ignored(
         found = run(joint, make_recipe())
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warnings == [f"{p} is damaged or not a file of tensors; ignoring it" for p in files]
-    assert (resumed_at or "continuing from") in caplog.text or resumed_at is None
-    assert ("continuing from" in caplog.text) == (resumed_at is not None)
+    assert (resumed_at or "resuming from") in caplog.text or resumed_at is None
+    assert ("resuming from" in caplog.text) == (resumed_at is not None)
     assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 
@@ -541,7 +541,7 @@ def test_checkpoint_of_another_training_is_left_aside(
     recipe = make_recipe(learning_rate=0.003) if change == "recipe" else make_recipe()
     interrupted(run, monkeypatch, joint, recipe, after=3, **others.get(change, {}))
     found = run(joint, make_recipe())
-    assert f"checkpoint {tmp_path / 'checkpoint.pt'} is of another training" in caplog.text
+    assert f"checkpoint {tmp_path / 'checkpoint.pt'} belongs to another training" in caplog.text
     assert same(found, run(joint, make_recipe(), file="other.pt"))
 
 
@@ -561,7 +561,7 @@ def test_checkpoint_of_another_method_or_network_is_refused(
         ),
     ):
         assert refusal(run, method, recipe) == (
-            f"checkpoint {path} is of {own}, not of {other}; delete it to train anew"
+            f"checkpoint {path} belongs to {own}, not to {other}; delete it to train from the start"
         )
     assert path.read_bytes() == before
 

@@ -108,12 +108,12 @@ class Region:
 
     @property
     def channels(self) -> int:
-        """How many channels the image has."""
+        """Number of channels of the image."""
         return self.shape[0] if "C" in self.metadata.axes else 1
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the image along the axes that the metadata name."""
+        """Shape of the image along the axes in its metadata."""
         lengths = zip(self.index, self.file.shape, strict=True)
         return tuple(length for index, length in lengths if isinstance(index, slice))
 

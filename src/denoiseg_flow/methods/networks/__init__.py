@@ -1,4 +1,4 @@
-"""The networks that a method can name in its ``network`` field."""
+"""The networks that a method can use (its field ``network``)."""
 
 import torch
 
@@ -24,21 +24,21 @@ def build_network(
     mask_channel: bool = False,
     layout: Layout = PLANES,
 ) -> Network:
-    """Return a new network, its weights channels last in memory.
+    """Return a new network with weights in channels-last format.
 
-    Every network maps (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...)
-    of the same size: the c channels denoised, and the logits of background, foreground and border.
-    With ``mask_channel``, another c channels are read. Methods that only denoise or only segment
-    leave the other channels untrained, so that any network can start from the weights of another.
+    Networks map (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...) of the
+    same size: the c denoised channels, and the logits of background, foreground and border. With
+    ``mask_channel`` they read c additional channels. Methods that only denoise or only segment
+    leave the other output channels untrained; networks of all methods can thus exchange weights.
 
     Parameters
     ----------
     depth
-        Down-samplings, for networks that leave it open.
+        Number of down-samplings, for networks without a fixed number.
     filters
-        Of the first level.
+        Filters of the first level.
     layout
-        The images that it is for.
+        Layout of its images.
     """
     inputs = layout.channels * (2 if mask_channel else 1)
     seen = Layout(channels=layout.channels) if layout.plane_by_plane else layout
@@ -51,15 +51,15 @@ def build_network(
 def as_input(
     patches: torch.Tensor, masked: torch.Tensor | None, mask_channel: bool
 ) -> torch.Tensor:
-    """Return patches as a network reads them: (batch, channel, [z,] y, x).
+    """Return patches as input of a network: (batch, channel, [z,] y, x).
 
     Parameters
     ----------
     patches
         (batch, channel, [z,] y, x).
     masked
-        The mask of masked pixels, of the same shape, which becomes further channels where the
-        network reads it; None stands for no masked pixel.
+        Mask of the masked pixels, of the same shape, which is appended as additional channels with
+        ``mask_channel``; None: no pixel is masked.
     """
     if not mask_channel:
         return patches
@@ -68,18 +68,18 @@ def as_input(
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """Return (batch, channel, [z,] y, x) in the format in which convolutions are fastest.
+    """Return (batch, channel, [z,] y, x) in the memory format with the fastest convolutions.
 
-    Recordings do without: TorchScript would fix the device with the format.
+    Not used in TorchScript recordings, because these would fix the device with the format.
     """
     return x.to(memory_format=memory_format(x.dim() - 2))
 
 
 def memory_format(dimensions: int) -> torch.memory_format:
-    """Return the format in which convolutions are fastest: channels last."""
+    """Return the memory format with the fastest convolutions: channels last."""
     return torch.channels_last if dimensions == 2 else torch.channels_last_3d
 
 
 def split_output(output: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the denoised images (batch, channel, ...) and the logits (batch, 3, ...)."""
+    """Split an output into denoised images (batch, channel, ...) and logits (batch, 3, ...)."""
     return output[:, :channels], output[:, channels:]
