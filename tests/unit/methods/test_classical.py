@@ -419,7 +419,7 @@ def test_without_bm3d_the_message_says_how_to_install_it(monkeypatch, small):
         denoise("bm3d", small, 1.0, 400.0)
 
 
-def test_loss_at_hidden_pixels_of_a_denoiser_that_knows_the_truth():
+def test_loss_at_masked_pixels_of_a_denoiser_that_knows_the_truth():
     """Of the truth itself it is the variance of the noise, whatever was hidden."""
     rng = np.random.default_rng(0)
     clean = np.outer(np.arange(64.0), np.ones(64))
@@ -439,7 +439,7 @@ def test_loss_at_hidden_pixels_of_a_denoiser_that_knows_the_truth():
     assert not np.logical_and.reduce(masked[:2]).any()
 
 
-def test_loss_at_hidden_pixels_of_the_image_itself():
+def test_loss_at_masked_pixels_of_the_image_itself():
     """The mean of four neighbours has a quarter of the variance, and the pixel all of it.
 
     Twice, for the image is as far from what is foretold as that is from the image.

@@ -162,7 +162,7 @@ def test_networks_have_no_fields_of_classical_denoisers(config, field, value):
 # Hidden pixels
 
 
-def test_mask_channel_without_hidden_pixels(config):
+def test_mask_channel_without_masked_pixels(config):
     assert message_of(config, target="clean", alpha=1, mask_channel=True) == (
         "config key 'methods.new.mask_channel' is true, but no pixels are masked; write 'target: "
         "blind_spot', or leave it out"

@@ -1,4 +1,4 @@
-"""Blind spots: how many, where, and that nothing of the hidden pixel reaches the network."""
+"""Blind spots: how many, where, and that nothing of the masked pixel reaches the network."""
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shap
                 assert found.std() == pytest.approx(values.std(), rel=0.3)
 
 
-def make_hidden(patches, rng, fraction=1 / 16, **fields):
+def make_masked(patches, rng, fraction=1 / 16, **fields):
     """Hide pixels of patches by a masking."""
     method = Method("some", target="blind_spot", alpha=1, **fields)
     structure = struct_offsets(method.struct_mask, patches.dim() - 1)
@@ -180,12 +180,12 @@ def make_hidden(patches, rng, fraction=1 / 16, **fields):
 
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 @pytest.mark.parametrize("name", REPLACEMENTS)
-def test_only_hidden_pixels_change(rng, name, struct_mask):
+def test_only_masked_pixels_change(rng, name, struct_mask):
     """Struct masks lie in one plane."""
     for shape in ((33, 47), (5, 20, 31), (1, 33, 47)):
         patches = torch.randn(6, *shape, generator=rng)
         before = patches.clone()
-        masked, mask = make_hidden(patches, rng, masking=name, struct_mask=struct_mask)
+        masked, mask = make_masked(patches, rng, masking=name, struct_mask=struct_mask)
         assert torch.equal(patches, before)
         changed = (masked != patches).numpy()
         structure = np.array([[1]] if struct_mask is None else struct_mask)
@@ -200,7 +200,7 @@ def test_only_hidden_pixels_change(rng, name, struct_mask):
 @pytest.mark.parametrize("struct_mask", [None, ROW, PLUS], ids=["single", "row", "plus"])
 def test_fraction_counts_all_pixels_of_struct_masks(rng, struct_mask, shape):
     patches = torch.randn(shape, generator=rng)
-    masked, mask = make_hidden(patches, rng, masking="uniform", struct_mask=struct_mask)
+    masked, mask = make_masked(patches, rng, masking="uniform", struct_mask=struct_mask)
     size = 1 if struct_mask is None else np.sum(struct_mask)
     assert mask.float().mean().item() == pytest.approx(1 / 16 / size, rel=0.05)
     # Masks overlap, and stand out over the border.
@@ -231,7 +231,7 @@ def test_replacements_stay_in_their_own_patch(rng, name):
     for sides in [(20, 20), (5, 9, 9)]:
         numbers = torch.arange(50.0).view(-1, *[1] * len(sides))
         patches = numbers.expand(50, *sides)
-        masked, _ = make_hidden(patches, rng, fraction=1 / 4, masking=name)
+        masked, _ = make_masked(patches, rng, fraction=1 / 4, masking=name)
         # The standard deviation of equal numbers is not quite zero.
         assert (masked - patches).abs().max().item() < 1e-2
 
@@ -241,7 +241,7 @@ def test_a_place_without_visible_neighbours_becomes_the_mean(rng):
     patches = torch.randn(2, 3, 3, generator=rng)
     for name in REPLACEMENTS:
         everything = [[1] * 5] * 5
-        masked, _ = make_hidden(patches, rng, 1.0 * 25, masking=name, struct_mask=everything)
+        masked, _ = make_masked(patches, rng, 1.0 * 25, masking=name, struct_mask=everything)
         assert torch.isfinite(masked).all()
         assert name == "uniform" or not masked.any()
 
@@ -253,7 +253,7 @@ def blind_network(dimensions):
 
 
 def gradients(patches, inputs_of, rng):
-    """The gradients of a network's output at hidden pixels by the true value there."""
+    """The gradients of a network's output at masked pixels by the true value there."""
     dimensions = patches.dim() - 1
     source = patches.clone().requires_grad_()
     inputs, mask = inputs_of(source)
@@ -270,23 +270,23 @@ def gradients(patches, inputs_of, rng):
     ids=["plane", "plane, row", "volume, plus"],
 )
 @pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "uniform"])
-def test_hidden_pixels_do_not_reach_the_network(rng, name, struct_mask, shape):
+def test_masked_pixels_do_not_reach_the_network(rng, name, struct_mask, shape):
     """The gradient by the true value is exactly zero, there and at all pixels of struct masks."""
     patches = torch.randn(2, *shape, generator=rng)
-    n_hidden = n_seen = 0
+    n_masked = n_seen = 0
     for _ in range(4):
         found = gradients(
             patches,
-            lambda source: make_hidden(source, rng, masking=name, struct_mask=struct_mask),
+            lambda source: make_masked(source, rng, masking=name, struct_mask=struct_mask),
             rng,
         )
         for (number, *place), _, gradient in found:
             blind = torch.tensor(place) + struct_offsets(struct_mask, len(shape))
             blind = blind[((blind >= 0) & (blind < torch.tensor(shape))).all(dim=1)]
             assert not gradient[number][tuple(blind.T)].any()
-            n_hidden += len(blind)
+            n_masked += len(blind)
             n_seen += gradient.any().item()
-    assert n_hidden > 50 and n_seen > 5
+    assert n_masked > 50 and n_seen > 5
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (5, 8, 8)], ids=["plane", "volume"])
@@ -297,19 +297,19 @@ def test_published_masking_lets_pixels_through(rng, shape):
     gradient is exactly zero.
     """
     patches = torch.randn(2, *shape, generator=rng)
-    n_hidden = n_itself = 0
+    n_masked = n_itself = 0
     for _ in range(20):
         for place, inputs, gradient in gradients(
-            patches, lambda source: make_hidden(source, rng, masking="uniform"), rng
+            patches, lambda source: make_masked(source, rng, masking="uniform"), rng
         ):
             visible = (inputs == patches[place]).any().item()
             if not visible:
                 assert gradient[place].item() == 0
-                n_hidden += 1
+                n_masked += 1
             elif inputs[place] == patches[place]:
                 n_itself += gradient[place].item() != 0
     # Both cases have been seen, so that neither of the two statements is empty.
-    assert n_hidden > 100
+    assert n_masked > 100
     assert n_itself > 0
 
 

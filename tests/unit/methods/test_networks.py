@@ -90,9 +90,9 @@ def test_the_mask_is_a_second_channel(name):
     assert sizes[1] - sizes[0] == 9 * 4
     patches = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     masked = torch.arange(2 * 16 * 16).view(2, 1, 16, 16) % 7 == 0
-    inputs, unhidden = as_input(patches, masked, True), as_input(patches, None, True)
+    inputs, unmasked = as_input(patches, masked, True), as_input(patches, None, True)
     with torch.inference_mode():
-        assert not torch.equal(told(inputs), told(unhidden))
+        assert not torch.equal(told(inputs), told(unmasked))
 
 
 def parameters_by_hand(depth, filters, top_skip=True, channels=1, dimensions=2):

@@ -439,7 +439,7 @@ def test_clean_images_tell_their_mean_themselves(make_model, tmp_path):
     assert np.array_equal(found["denoised", False], found["denoised", True])
 
 
-def test_a_shift_by_the_mean_would_tell_hidden_pixels(make_model, tmp_path):
+def test_a_shift_by_the_mean_would_tell_masked_pixels(make_model, tmp_path):
     found = with_and_without_mean(make_model(N2S), draw((20, 30)), tmp_path)
     assert np.array_equal(found["j_invariant", False], found["j_invariant", True])
     assert not np.array_equal(found["denoised", False], found["denoised", True])

@@ -125,7 +125,7 @@ def test_a_target_is_looked_at_everywhere(look, network, parts, seen, batch, tar
 
 @pytest.mark.parametrize("masking", ["uniform", "median", "grid_interpolate", "grid_zero"])
 def test_a_blind_spot_should_become_the_noisy_pixel(look, network, parts, seen, batch, masking):
-    """At hidden pixels only, which are not shown as they are."""
+    """At masked pixels only, which are not shown as they are."""
     method = Method("m", target="blind_spot", masking=masking, alpha=1)
     _, gradient = look(method, batch._replace(targets=None))
     masked = gradient != 0
@@ -225,10 +225,10 @@ def test_other_methods_are_validated_like_they_are_trained(look, subsets_of, bat
 
 
 @pytest.fixture
-def hidden_of(rng, make_recipe):
-    """Return the masks (batch, channel, ...) of the hidden pixels of two channels."""
+def masks_of(rng, make_recipe):
+    """Return the masks (batch, channel, ...) of the masked pixels of two channels."""
 
-    def hidden_of(method, layout, count=600):
+    def masks_of(method, layout, count=600):
         sides = layout.patch_shape(SIDE)
         ramps = torch.meshgrid(*map(torch.arange, sides), indexing="ij")
         place = torch.stack(ramps).expand(count, -1, *[-1] * len(sides))
@@ -236,16 +236,16 @@ def hidden_of(rng, make_recipe):
         objective = Objective(method, make_recipe(), torch.device("cpu"), layout)
         return objective.masked_input(Batch(patches, None, None, place), rng)[1]
 
-    return hidden_of
+    return masks_of
 
 
 TWO = [Layout(channels=2), Layout(3, channels=2, patch_depth=5)]
 
 
 @pytest.mark.parametrize("layout", TWO, ids=["planes", "volumes"])
-def test_channels_hide_pixels_of_their_own(hidden_of, layout):
+def test_channels_hide_pixels_of_their_own(masks_of, layout):
     """As many in each as were asked for, both at one place as seldom as chance has it."""
-    one, other = hidden_of(Method("m", target="blind_spot", alpha=1), layout).unbind(dim=1)
+    one, other = masks_of(Method("m", target="blind_spot", alpha=1), layout).unbind(dim=1)
     share = 1 / 16
     for found, expected in ((one, share), (other, share), (one & other, share**2)):
         shares = found.float().flatten(1).mean(dim=1)
@@ -254,9 +254,9 @@ def test_channels_hide_pixels_of_their_own(hidden_of, layout):
 
 
 @pytest.mark.parametrize("layout", TWO, ids=["planes", "volumes"])
-def test_channels_hide_subsets_of_their_own(hidden_of, layout):
+def test_channels_hide_subsets_of_their_own(masks_of, layout):
     """Every pair of the four subsets of a grid of 2 is as likely."""
-    masks = hidden_of(replace(N2S, grid=2), layout).flatten(2)
+    masks = masks_of(replace(N2S, grid=2), layout).flatten(2)
     first = masks.float().argmax(dim=2)  # tells the subsets from each other
     pairs = first.unique(dim=0, return_counts=True)[1]
     assert len(pairs) == 16
