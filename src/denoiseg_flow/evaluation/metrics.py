@@ -103,14 +103,6 @@ def average_precision(truth: np.ndarray, prediction: np.ndarray, iou: float = 0.
     return object_overlap(truth, prediction).counts(iou).average_precision
 
 
-def average_precisions(
-    truth: np.ndarray, prediction: np.ndarray, ious: tuple[float, ...] = AP_THRESHOLDS
-) -> list[float]:
-    """Return :func:`average_precision` at each of ``ious``; the overlap is counted only once."""
-    overlap = object_overlap(truth, prediction)
-    return [overlap.counts(iou).average_precision for iou in ious]
-
-
 def seg_score(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Return SEG, the segmentation accuracy of the Cell Tracking Challenge; NaN without truth."""
     return object_overlap(truth, prediction).seg_score()

@@ -127,9 +127,10 @@ def test_ignored_pixels_vanish_from_both_images():
     assert metrics.seg_score(truth, prediction) == 1
 
 
-def test_overlap_is_counted_once_for_all_thresholds():
+def test_thresholds_are_exclusive():
     truth, prediction = np.array([1] * 10), np.array([1] * 8 + [0] * 2)
-    assert metrics.average_precisions(truth, prediction, (0.5, 0.7, 0.9)) == [1, 1, 0]
+    found = [metrics.average_precision(truth, prediction, iou) for iou in (0.5, 0.7, 0.8, 0.9)]
+    assert found == [1, 1, 0, 0]
 
 
 def test_refuses_what_is_no_pair_of_label_images():
@@ -356,7 +357,7 @@ def test_segmentation_scores_are_shares(pair):
     """1 for the truth itself and for nothing else; AP takes truth and prediction alike."""
     truth, prediction = pair
     same = metrics.average_precision(prediction, truth)
-    scores = metrics.average_precisions(truth, prediction)
+    scores = [metrics.average_precision(truth, prediction, iou) for iou in metrics.AP_THRESHOLDS]
     assert scores[0] == pytest.approx(same, nan_ok=True)
     if not truth.any():
         assert np.isnan(metrics.seg_score(truth, prediction))
