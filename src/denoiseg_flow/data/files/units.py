@@ -30,7 +30,7 @@ def micrometres(length: object, unit: object) -> float | None:
     """
     factor = _FACTORS.get(str(unit).lower(), _FACTORS.get(str(unit)))
     try:
-        found = float(length) * factor  # type: ignore[arg-type,operator]
+        found = float(length) * factor  # type: ignore[arg-type,operator]  # metadata hold anything
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) and _SMALLEST <= found <= _LARGEST else None
