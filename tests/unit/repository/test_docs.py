@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[3]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [
     *sorted([*ROOT.glob("*.md"), *ROOT.glob("config/*.md"), *ROOT.glob("benchmarks/**/*.md")]),
+    *ROOT.glob("results/README.md"),
     *DOCS,
 ]
 METHODS = ROOT / "docs/explanation/methods.md"
