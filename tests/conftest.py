@@ -34,11 +34,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Mark by folder; tests that share something run in one process, the longest ones first."""
-    items.sort(key=lambda item: "finished" not in item.fixturenames)
     for item in items:
-        shared = "finished" if "finished" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(shared))
         if item.path.relative_to(TESTS).parts[0] in INTEGRATION:
             item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("long") and not config.getoption("--long"):

@@ -1,6 +1,8 @@
 """Ways to run the workflow: as a user does, and script by script."""
 
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Resourc
 from snakemake.utils import update_config
 from snakemake_call import REPO, call_snakemake
 
+from denoiseg_flow.jobs.lock import sole_process
 from denoiseg_flow.study import configuration
 
 
@@ -24,11 +27,20 @@ def repo() -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A folder in which config/test.yaml ran to its end; copy it before changing anything."""
-    folder = tmp_path_factory.mktemp("finished")
-    call = call_snakemake(folder, "--cores", "2")
-    assert call.status == 0, call.screen
-    return folder
+    """A folder in which config/test.yaml ran to its end; copy it before changing anything.
+
+    It runs once for all processes of pytest-xdist, and each of them gets a copy.
+    """
+    own = tmp_path_factory.getbasetemp()
+    common = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, done = common / "finished_study", common / "finished_study.done"
+    with sole_process(common / "finished_study.lock"):
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            call = call_snakemake(folder, "--cores", "2")
+            assert call.status == 0, call.screen
+            done.touch()
+    return shutil.copytree(folder, own / "finished")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from denoiseg_flow.data import manifest
-from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.layout import image_file, input_folder
 from denoiseg_flow.data.store import middle_plane, open_image, open_plane
 from denoiseg_flow.evaluation.annotate_next import entropy, suggest
 from denoiseg_flow.jobs.devices import select_device
@@ -40,9 +40,9 @@ def main(snakemake):
         shown = [
             (
                 name,
-                np.asarray(open_plane(noisy / f"{name}.tif")),
+                np.asarray(open_plane(image_file(noisy, name))),
                 middle_plane(
-                    entropy(predict_probabilities(model, open_image(images / f"{name}.tif")))
+                    entropy(predict_probabilities(model, open_image(image_file(images, name))))
                 ),
             )
             for name in table["image"].head(N_SHOWN)

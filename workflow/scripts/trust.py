@@ -4,6 +4,7 @@ from pathlib import Path
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import manifest
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.evaluation.trust import Denoised, Segmented, examine_results
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
@@ -28,13 +29,14 @@ def main(snakemake):
                 run,
                 load_model(Path(inputs.models[place]), device),
                 Path(inputs.images[place]),
-                Path(inputs.labels[place]),
+                Predictions(Path(inputs.labels[place])),
             )
         if run := best_run(metrics, runs[DENOISED], DENOISED):
-            denoised = Denoised(run, Path(inputs.denoised[runs[DENOISED].index(run)]))
+            folder = Path(inputs.denoised[runs[DENOISED].index(run)])
+            denoised = Denoised(run, Predictions(folder))
         trust = examine_results(
             split=manifest.read(Path(inputs.split)),
-            masks=Path(inputs.prepared) / "masks",
+            prepared=PreparedData(Path(inputs.prepared)),
             noisy=noisy,
             metrics=metrics,
             segmented=segmented,
@@ -44,9 +46,7 @@ def main(snakemake):
         findings.write(trust.findings, Path(output.json))
         trust.images.to_csv(output.csv, index=False, lineterminator="\n")
         save(diagnostics(trust), Path(output.diagnostics[0]).with_suffix(""))
-        rows = []
-        if denoised:
-            rows = suspicious_examples(trust, noisy, denoised.predictions / "denoised")
+        rows = suspicious_examples(trust, noisy, denoised.predictions) if denoised else []
         save(residual_panel(rows), Path(output.residuals[0]).with_suffix(""))
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import nn
 
+from denoiseg_flow.data.layout import image_file
 from denoiseg_flow.data.store import open_image
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.models.model import TrainedModel
@@ -58,7 +59,7 @@ def suggest(
         drawn = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
         others = sorted(drawn[:MANY])
     looked = [
-        uncertainty_and_features(model, open_image(images / f"{name}.tif"))
+        uncertainty_and_features(model, open_image(image_file(images, name)))
         for name in (*annotated, *others)
     ]
     uncertainty = np.array([entropy for entropy, _ in looked[len(annotated) :]])

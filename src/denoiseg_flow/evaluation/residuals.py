@@ -68,9 +68,9 @@ class Residual:
     along_y: NDArray[np.float64]
 
 
-def load_residual(name: str, noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
-    """Read a noisy and a denoised image and return :func:`judge_residual` of them."""
-    before, after = (np.asarray(open_plane(folder / f"{name}.tif")) for folder in (noisy, denoised))
+def load_residual(noisy: Path, denoised: Path, noise: NoiseStructure) -> Residual:
+    """Read the files of a noisy and a denoised image, and return :func:`judge_residual` of them."""
+    before, after = (np.asarray(open_plane(file)) for file in (noisy, denoised))
     return judge_residual(before, after, noise)
 
 

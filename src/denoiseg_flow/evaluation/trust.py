@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.layout import Predictions, PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.store import open_labels
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
@@ -112,34 +112,26 @@ class Segmented:
     images
         Input of the model: folder of noisy images, or of the predictions of another run.
     predictions
-        Folder of the predictions of the run.
+        The predictions of the run.
     """
 
     run: Run
     model: AnyModel
     images: Path
-    predictions: Path
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """A run whose denoised images are examined.
-
-    Attributes
-    ----------
-    run
-        The run.
-    predictions
-        Folder of its predictions.
-    """
+    """A run whose denoised images are examined, and its predictions."""
 
     run: Run
-    predictions: Path
+    predictions: Predictions
 
 
 def examine_results(
     split: pd.DataFrame,
-    masks: Path,
+    prepared: PreparedData,
     noisy: Path,
     metrics: pd.DataFrame,
     segmented: Segmented | None,
@@ -151,24 +143,22 @@ def examine_results(
     ----------
     split
         Table of :func:`~denoiseg_flow.data.splitting.split`.
-    masks, noisy
-        Folders of the masks and of the noisy images, ``{image}.tif`` each.
+    noisy
+        Folder of the noisy images.
     metrics
         Tidy metrics of the study.
     segmented, denoised
         The runs to examine; they may be the same run, and one may be None.
     """
-    folders = [segmented.predictions / "labels"] if segmented else []
-    if denoised:
-        folders.append(denoised.predictions / "denoised")
-    predicted = {path.stem for folder in folders for path in folder.glob("*.tif")}
+    examined = [each for each in (segmented, denoised) if each]
+    predicted = {name for each in examined for name in each.predictions.images()}
     names = [name for name in split["image"] if name in predicted]
-    noise = noise_of_files([noisy / f"{name}.tif" for name in names])
+    noise = noise_of_files([image_file(noisy, name) for name in names])
     rows, along = [], []
     for name in names:
         row: dict[str, object] = {"image": name}
-        if denoised and (folders[-1] / f"{name}.tif").exists():
-            residual = load_residual(name, noisy, folders[-1], noise)
+        if denoised and (file := denoised.predictions.file("denoised", name)).exists():
+            residual = load_residual(image_file(noisy, name), file, noise)
             along.append((residual.along_x, residual.along_y))
             row |= {
                 "smoothed": residual.smoothed.mean(),
@@ -181,7 +171,7 @@ def examine_results(
         table[score] = table["image"].map(_scores(metrics, results.run, score) if results else {})
     table = table[COLUMNS].astype(dict.fromkeys(SCORES, float))
     table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
-    calibration = _calibration(split, masks, segmented) if segmented else None
+    calibration = _calibration(split, prepared, segmented) if segmented else None
     x = y = nearest = None
     if along:
         x, y = np.nanmean(along, axis=0)
@@ -197,14 +187,16 @@ def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
     return dict(zip(rows["image"], rows["value"], strict=True))
 
 
-def _calibration(split: pd.DataFrame, masks: Path, segmented: Segmented) -> Reliability | None:
+def _calibration(
+    split: pd.DataFrame, prepared: PreparedData, segmented: Segmented
+) -> Reliability | None:
     """Return the calibration on annotated images that were not used for training."""
     source = input_folder(segmented.images)
     annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
     # Spread over the dataset, because similar images are often side by side.
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
-    files = (source / f"{name}.tif" for name in compared)
-    truths = (open_labels(masks / f"{name}.tif") for name in compared)
+    files = (image_file(source, name) for name in compared)
+    truths = (open_labels(prepared.mask(name)) for name in compared)
     probabilities = predict_probabilities_of_files(segmented.model, files)
     return reliability(zip(probabilities, truths, strict=True))
 

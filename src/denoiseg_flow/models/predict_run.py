@@ -14,7 +14,7 @@ import torch
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.metadata import SPATIAL, Metadata
 from denoiseg_flow.data.files.tiles import pieces
-from denoiseg_flow.data.layout import input_folder
+from denoiseg_flow.data.layout import image_file, input_folder
 from denoiseg_flow.data.store import (
     centre_crop,
     create_image,
@@ -164,7 +164,7 @@ def predict_folder(
         See :func:`input_folder`.
     """
     source = input_folder(images)
-    for each, files in by_model(model, (source / f"{name}.tif" for name in names)):
+    for each, files in by_model(model, (image_file(source, name) for name in names)):
         if isinstance(each, ClassicalModel):
             for file in files:
                 _denoise_file(each, file, folder)
@@ -220,7 +220,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     source = input_folder(images)
     rows = []
     for name in names:
-        whole = open_image(source / f"{name}.tif")
+        whole = open_image(image_file(source, name))
         channels = np.asarray(centre_crop(whole, JUDGED))
         masked = None
         if model.method.each_image:

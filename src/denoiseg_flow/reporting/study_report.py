@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from denoiseg_flow import findings
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.reporting.figures.examples import Example, rank_images, scores_of_images
 from denoiseg_flow.reporting.page import (
     ReportAdvice,
@@ -158,11 +159,13 @@ def examples_of_runs(
 
     Without scores, these are three images, none of them called better than another.
     """
+    prepared = PreparedData(files.prepared)
     for run in runs:
+        predictions = Predictions(files.predictions[run])
         of_images = scores_of_images(scores, [run])
-        ranked = rank_images(of_images, files.predictions[run])
+        ranked = rank_images(of_images, predictions)
         words = ["worst image", "median image", "best image"] if len(of_images) else ["image"] * 3
         for word, number in zip(words, (0, len(ranked) // 2, -1), strict=True):
             image = ranked[number]
             name = f"{run.dataset}, {run.noise}, {run.method}: {word} {image}"
-            yield Example.load(name, image, files.prepared, files.noisy, files.predictions[run])
+            yield Example.load(name, image, prepared, files.noisy, predictions)

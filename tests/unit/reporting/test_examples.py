@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.evaluation.scoring import METRICS_COLUMNS
 from denoiseg_flow.reporting.figures import examples
 from denoiseg_flow.reporting.figures.examples import Example
@@ -22,7 +23,7 @@ def rank_images(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     return lambda table, runs: examples.rank_images(
-        examples.scores_of_images(table, runs), tmp_path
+        examples.scores_of_images(table, runs), Predictions(tmp_path)
     )
 
 
@@ -86,7 +87,11 @@ def test_example_holds_what_there_is(tmp_path, present):
         if name in {"noisy"} | present:
             tifffile.imwrite(folder / "007.tif", np.full((5, 6), number, np.uint16))
     example = Example.load(
-        "n2v", "007", tmp_path / "prepared", folders["noisy"], tmp_path / "predictions"
+        "n2v",
+        "007",
+        PreparedData(tmp_path / "prepared"),
+        folders["noisy"],
+        Predictions(tmp_path / "predictions"),
     )
     assert example.name == "n2v"
     for number, name in enumerate(folders):

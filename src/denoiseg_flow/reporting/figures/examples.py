@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.store import open_labels, open_plane
 from denoiseg_flow.evaluation.overlap import Matching, match_objects
 from denoiseg_flow.study.grid import Run
@@ -23,7 +24,7 @@ def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     return shown[shown["metric"] == metric].groupby("image")["value"].mean()
 
 
-def rank_images(scores: pd.Series, predictions: Path) -> list[str]:
+def rank_images(scores: pd.Series, predictions: Predictions) -> list[str]:
     """Return test images, sorted from the worst to the best score.
 
     Parameters
@@ -31,11 +32,11 @@ def rank_images(scores: pd.Series, predictions: Path) -> list[str]:
     scores
         Scores of the images, see :func:`scores_of_images`.
     predictions
-        Folder with the predictions of one run. Without scores, because there are neither masks nor
-        clean images, its images are returned in alphabetical order.
+        Of one run. Without scores, because there are neither masks nor clean images, its images
+        are returned in alphabetical order.
     """
     if scores.empty:
-        return sorted({path.stem for path in predictions.glob("*/*.tif")})
+        return sorted(predictions.images())
     return scores.sort_values(kind="stable").index.astype(str).tolist()
 
 
@@ -66,23 +67,21 @@ class Example:
 
     @classmethod
     def load(
-        cls, name: str, image: str, prepared: Path, noisy: Path, predictions: Path
+        cls, name: str, image: str, prepared: PreparedData, noisy: Path, predictions: Predictions
     ) -> "Example":
         """Read an image and its predictions from the folders of the workflow."""
 
-        def read(folder: Path) -> np.ndarray | None:
-            path = folder / f"{image}.tif"
+        def read(path: Path) -> np.ndarray | None:
             return np.array(open_plane(path)) if path.exists() else None
 
-        masks, labels = prepared / "masks", predictions / "labels"
-        truth, found = (folder / f"{image}.tif" for folder in (masks, labels))
+        truth, found = prepared.mask(image), predictions.file("labels", image)
         both = truth.exists() and found.exists()
         return cls(
             name=name,
-            noisy=np.array(open_plane(noisy / f"{image}.tif")),
-            denoised=read(predictions / "denoised"),
-            labels=read(labels),
-            truth=read(masks),
-            clean=read(prepared / "clean"),
+            noisy=np.array(open_plane(image_file(noisy, image))),
+            denoised=read(predictions.file("denoised", image)),
+            labels=read(found),
+            truth=read(truth),
+            clean=read(prepared.clean(image)),
             whole=(open_labels(truth), open_labels(found)) if both else None,
         )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from denoiseg_flow.data.layout import Predictions, image_file
 from denoiseg_flow.data.painting import grey, intensity_window
 from denoiseg_flow.data.store import open_plane
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure
@@ -36,24 +37,30 @@ class ResidualExample:
     residual: Residual
 
 
-def suspicious_examples(trust: Trust, noisy: Path, denoised: Path) -> list[ResidualExample]:
+def suspicious_examples(
+    trust: Trust, noisy: Path, predictions: Predictions
+) -> list[ResidualExample]:
     """Return the images with the most oversmoothed or hallucinated windows.
 
     Parameters
     ----------
-    noisy, denoised
-        Folders of the images, ``{image}.tif`` each.
+    noisy
+        Folder of the noisy images.
+    predictions
+        The predictions that were examined.
     """
     suspicious = trust.images["smoothed"] + trust.images["invented"]
     order = suspicious.dropna().sort_values(ascending=False, kind="stable").index
+    names = trust.images.loc[order[:_N_SHOWN], "image"]
+    files = [(image_file(noisy, name), predictions.file("denoised", name)) for name in names]
     return [
         ResidualExample(
             name,
-            np.asarray(open_plane(noisy / f"{name}.tif")),
-            np.asarray(open_plane(denoised / f"{name}.tif")),
-            load_residual(name, noisy, denoised, trust.noise),
+            np.asarray(open_plane(before)),
+            np.asarray(open_plane(after)),
+            load_residual(before, after, trust.noise),
         )
-        for name in trust.images.loc[order[:_N_SHOWN], "image"]
+        for name, (before, after) in zip(names, files, strict=True)
     ]
 
 
