@@ -295,7 +295,7 @@ def _compute(model: TrainedModel, tiles: list[_Tile], transfer: Transfer) -> lis
 @torch.inference_mode()
 def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Transfer) -> _Results:
     first = tiles[0]
-    x = transfer.empty((len(tiles), len(first.image), *box_shape(first.computed)))
+    x = transfer.empty((len(tiles), first.image.shape[0], *box_shape(first.computed)))
     for target, tile in zip(x.numpy(), tiles, strict=True):
         _read(tile, target)
     mean, std = map(transfer.to_device, model.normalisation.scale(model.layout.dimensions))

@@ -117,6 +117,7 @@ def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
         dtype={column: _TYPES.get(column, "str") for column in METRICS_COLUMNS},
         keep_default_na=False,
         na_values={"value": ["", "nan"]},
+        float_precision="round_trip",  # pandas before 3.1 changes last digits otherwise
     )
 
 
