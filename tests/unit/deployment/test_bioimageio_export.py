@@ -347,7 +347,7 @@ def test_volumes_need_a_voxel_size(folder, volumes, stack, capsys):
     arguments = ["export", str(folder / "model.pt"), str(folder / "package.zip"), *image]
     with pytest.raises(SystemExit):
         cli.main([*arguments, "0", "1", "1"])
-    assert "'0' is no size of a pixel" in capsys.readouterr().err
+    assert "'0' is not a pixel size" in capsys.readouterr().err
     assert cli.main([*arguments, "2", "0.5", "0.5"]) == 0
 
 

@@ -80,7 +80,7 @@ def make_bank():
     """Three noisy images, two of them annotated, and other ones to denoise towards."""
     rng, shape = np.random.default_rng(0), (24, 24)
     classes = [[torch.from_numpy(rng.integers(0, 3, shape).astype(np.int8))] for _ in range(2)]
-    images, targets = ([rng.normal(size=shape) for _ in range(3)] for _ in range(2))
+    images, targets = ([rng.normal(size=(1, *shape)) for _ in range(3)] for _ in range(2))
     return ImageBank.load(images, [*classes, None], [shape] * 3, CPU, targets)
 
 
