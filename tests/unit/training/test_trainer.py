@@ -259,7 +259,7 @@ def test_no_step_waits_for_a_gpu(run, make_recipe, files, monkeypatch, method, n
     )
     images = files if method.segments else without_masks(files)
     if method.target == "clean":
-        images = replace(images, target=lambda name: np.ones((48, 48)))
+        images = replace(images, target=lambda name: np.ones((1, 48, 48)))
     run(method, recipe, images)
     assert found == [[]] * 5
 
