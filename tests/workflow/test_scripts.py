@@ -424,7 +424,7 @@ def test_trust(chain):
     assert len(table) == 3 and table["AP"].is_monotonic_increasing
     assert table[["smoothed", "invented"]].stack().between(0, 1).all()
     topics = [each.topic for each in findings.read(chain.trust / "nuclei_n10.json")]
-    assert {"scores", "probabilities"} <= set(topics)
+    assert {"scores", "calibration"} <= set(topics)
 
 
 def test_the_best_results_are_examined_and_shown(chain):
