@@ -12,6 +12,7 @@ import io
 from collections.abc import Collection, Iterable
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,10 @@ CELL_COLUMNS = ["dataset", "noise", "method", "n_annotated", "metric"]
 
 #: Name of the noisy input among the methods.
 NOISY_INPUT = "noisy input"
+
+# The default of pandas since 3.1; before, it changed last digits.
+_OLD_PANDAS = tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1)
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if _OLD_PANDAS else {}
 
 _TYPES = {"n_annotated": "int64", "seed": "int64", "value": "float64"}
 
@@ -117,7 +122,7 @@ def _parse(source: Path | io.StringIO, separator: str) -> pd.DataFrame:
         dtype={column: _TYPES.get(column, "str") for column in METRICS_COLUMNS},
         keep_default_na=False,
         na_values={"value": ["", "nan"]},
-        float_precision="round_trip",  # pandas before 3.1 changes last digits otherwise
+        **_EXACT,
     )
 
 
