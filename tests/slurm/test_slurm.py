@@ -43,7 +43,7 @@ def test_a_node_fails(cluster, training, one_machine):
     assert training.tables() == one_machine.tables()
     assert not training.leftovers()
     for job in cluster.jobs():  # a prediction and its scores are one job
-        uses_gpu = any(rule in job["Comment"] for rule in ("train", "predict_score"))
+        uses_gpu = any(rule in job["Comment"] for rule in ("train", "predict_run"))
         assert ("gres/gpu=1" in job["ReqTRES"]) == uses_gpu, job
         assert (job["NodeList"] in GPU_NODES) == uses_gpu, job
 
@@ -60,7 +60,7 @@ def test_snakemake_is_killed(cluster, training, one_machine):
     training.wait_for(lambda: len(training.jobs_of("train")) == 2)
     first.resume()
     training.finish()
-    assert "which did the same job" in training.log("n2v")
+    assert "which ran the same job" in training.log("n2v")
     assert "0 steps in" in training.log("n2v")
     assert training.tables() == one_machine.tables()
     assert not training.leftovers()

@@ -421,7 +421,7 @@ def test_more_gpus_than_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: [f"GPU-{name}" for name in "abcd"])
     call = dry_run(tmp_path, "--resources", "gpu=8")
     assert call.status != 0
-    assert "'gpu' of --resources is 8, but 4 visible GPU(s) with 1 job(s) each" in call.screen
+    assert "--resources gpu=8 exceeds the 4 slot(s) of 4 visible GPU(s)" in call.screen
     assert "Traceback" not in call.screen
     for more in (["--set-resources", "train:jobs_per_gpu=2"], ["--jobs", "8"]):
         call = dry_run(tmp_path, "--resources", "gpu=8", *more)
