@@ -138,15 +138,12 @@ def _with_new_names(content: dict[str, Any]) -> dict[str, Any]:
     new = dict(content)
     for part in ("identity", "recipe"):
         values = content.get(part) or {}
-        new[part] = {_new_name(key): _new_name(value) for key, value in values.items()}
+        new[part] = {key.replace("labelled", "annotated"): values[key] for key in values}
+    if new["recipe"].get("loss_normalisation") == "labelled_pixels":
+        new["recipe"]["loss_normalisation"] = "annotated_pixels"
     if content.get("input"):
         new["input"] = _with_new_names(content["input"])
     return new
-
-
-def _new_name(value: Any) -> Any:
-    """Replace "labelled" in a name by "annotated"."""
-    return value.replace("labelled", "annotated") if isinstance(value, str) else value
 
 
 def _rebuild(content: dict[str, Any], device: torch.device | str) -> AnyModel:

@@ -318,6 +318,14 @@ def test_model_of_format_3():
     assert model.identity["n_annotated"] == model.input.identity["n_annotated"] == 4
 
 
+def test_names_that_users_chose_stay_in_format_3(tmp_path):
+    path = tmp_path / "model.pt"
+    content = tensor_file.load(Path(__file__).parent / "model_format3.pt")
+    content["identity"]["dataset"] = "labelled_cells"
+    tensor_file.save(content, path)
+    assert load_model(path).identity["dataset"] == "labelled_cells"
+
+
 def test_fields_of_later_versions_are_ignored(model, tmp_path):
     path = tmp_path / "model.pt"
     save_model(model, path)
