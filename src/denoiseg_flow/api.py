@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.data.manifest import SPLIT_COLUMNS
+from denoiseg_flow.data.prepare import Sample, write_sample
 from denoiseg_flow.data.splitting import split
-from denoiseg_flow.data.store import write_array, write_labels
-from denoiseg_flow.data.validation import check_image, check_mask, check_pair
+from denoiseg_flow.data.store import write_array
+from denoiseg_flow.data.validation import check_mask, check_pair
 from denoiseg_flow.deployment.ledger import Entry
 from denoiseg_flow.deployment.predict_file import predict_file
 from denoiseg_flow.errors import InputError
@@ -244,29 +246,15 @@ def _canonical(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, Metadat
 
 def _write(
     prepared: PreparedData, name: str, image: np.ndarray, mask: np.ndarray | None, axes: str | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Write an image and its mask to a prepared dataset; return its row of the manifest."""
     array, metadata = _canonical(image, axes)
     if "T" in metadata.axes:
-        raise InputError("train accepts no time series; give each time point as a separate image")
+        raise InputError("train takes no time series: give each time point as an image of its own")
     label = f"{int(name)} (from 0)"
-    array = array.astype(check_image(array, label))
-    write_array(prepared.image(name), array, metadata)
-    n_objects = 0
+    labels = None
     if mask is not None:
         labels = check_mask(np.asarray(mask), label)
         check_pair(array, labels, label, label, "mask")
-        write_labels(prepared.mask(name), labels)
-        n_objects = len(np.unique(labels[labels > 0]))
-    return {
-        "image": name,
-        "height": array.shape[-2],
-        "width": array.shape[-1],
-        "depth": array.shape[-3] if "Z" in metadata.axes else 1,
-        "dtype": str(array.dtype),
-        "annotated": int(mask is not None),
-        "n_objects": n_objects,
-        "clean": 0,
-        "given_subset": "",
-        "source": name,
-    }
+    sample = Sample(name, array, labels, clean=None, source=name, metadata=metadata)
+    return write_sample(sample, prepared.folder, label)

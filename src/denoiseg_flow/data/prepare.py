@@ -23,7 +23,7 @@ from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.sources import ARCHIVE_FORMATS, FOLDER_KEYS, Spec, _dimensions
+from denoiseg_flow.data.sources import ARCHIVE_FORMATS, FOLDER_KEYS, Spec, spec_dimensions
 from denoiseg_flow.data.store import copy_image, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
@@ -36,7 +36,7 @@ _LEFT_OUT = "left_out.json"
 MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
     """One image of the source, not yet written."""
 
     name: str
@@ -88,7 +88,10 @@ def prepare(
             unread = [each for part in prepared_parts for each in left_out(Path(part))]
         else:
             unread = folders.left_out(_kinds(spec, raw).values())
-            rows = [_write(sample, unfinished) for sample in _samples(spec, raw)]
+            rows = [
+                write_sample(sample, unfinished, _named(sample.image, sample.source))
+                for sample in _samples(spec, raw)
+            ]
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, PreparedData(unfinished).manifest_file)
         if unread:
@@ -103,14 +106,14 @@ def left_out(prepared: Path) -> list[Finding]:
     return findings.read(path) if path.exists() else []
 
 
-def _samples(spec: Spec, raw: str | Path | None) -> Iterator[_Sample]:
+def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
         return _from_archive(ARCHIVE_FORMATS[spec["format"]], raw, values)
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
-        reading = Reading(dimensions=_dimensions(spec))
+        reading = Reading(dimensions=spec_dimensions(spec))
     return _from_folders(_kinds(spec, raw), values, reading)
 
 
@@ -129,7 +132,7 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
 
 def _from_folders(
     kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
-) -> Iterator[_Sample]:
+) -> Iterator[Sample]:
     """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
     for name, image_path, mask_path, clean_path in folders.find(**kinds):
         with ExitStack() as stack:
@@ -156,7 +159,7 @@ def _from_folders(
                 if cleans is not None:
                     clean = cleans[number]
                     check_pair(image, clean, str(image_path), str(clean_path), "clean image")
-                yield _Sample(
+                yield Sample(
                     name + image.suffix, image, mask, clean, image_path.name, image.metadata
                 )
 
@@ -171,7 +174,7 @@ def _open_regions(
 
 def _from_archive(
     archive: ArchiveFormat, raw: str | Path, values: Mapping[str, Any]
-) -> Iterator[_Sample]:
+) -> Iterator[Sample]:
     """Yield the images of an unpacked archive; ``values`` are keyword arguments of `check_mask`."""
     for item in archive.read(Path(raw)):
         mask = item.mask
@@ -180,7 +183,7 @@ def _from_archive(
             check_pair(item.image, mask, item.origin, "of the archive", "mask")
         if item.clean is not None:
             check_pair(item.image, item.clean, item.origin, "of the archive", "clean image")
-        yield _Sample(
+        yield Sample(
             item.name,
             item.image,
             mask,
@@ -207,10 +210,22 @@ def _inside(raw: str | Path, key: str, relative: str) -> Path:
     )
 
 
-def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
-    """Write the files of one image and return its row of the manifest."""
+def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
+    """Write the files of one image and return its row of the manifest.
+
+    Parameters
+    ----------
+    folder
+        Folder of the prepared dataset.
+    label
+        Name of the image in error messages.
+
+    Raises
+    ------
+    InputError
+        If the image or its clean image cannot be used; a mask must have been checked.
+    """
     prepared, name, metadata = PreparedData(folder), sample.name, sample.metadata
-    label = _named(sample.image, sample.source)
     dtype = check_image(sample.image, label, sample.constant)
     copy_image(sample.image, prepared.image(name), metadata, dtype)
     if sample.mask is not None:
@@ -218,7 +233,7 @@ def _write(sample: _Sample, folder: Path) -> dict[str, Any]:
         write_labels(prepared.mask(name), sample.mask, spatial)
     if sample.clean is not None:
         if sample.clean is not sample.image:
-            check_image(sample.clean, _named(sample.clean, sample.source), sample.constant)
+            check_image(sample.clean, _named(sample.clean, label), sample.constant)
         copy_image(sample.clean, prepared.clean(name), metadata, np.float32)
     *above, height, width = sample.image.shape
     return {

@@ -193,7 +193,7 @@ def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
         If a combined dataset mixes both.
     """
     of = parts(datasets, name)
-    found = [_dimensions(datasets[part]) for part in of]
+    found = [spec_dimensions(datasets[part]) for part in of]
     for part, each in zip(of, found, strict=True):
         if each != found[0]:
             raise InputError(
@@ -203,7 +203,8 @@ def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
     return found[0]
 
 
-def _dimensions(spec: Spec) -> int:
+def spec_dimensions(spec: Spec) -> int:
+    """Return 3 for a dataset of volumes, 2 for one of planes, if it is not combined."""
     volumes = spec.get("dimensions") == 3 or bool(spec.get("depth"))
     return 3 if volumes else 2
 
