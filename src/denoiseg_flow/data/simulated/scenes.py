@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-from denoiseg_flow.data.simulated.objects import Objects, loguniform, texture
+from denoiseg_flow.data.simulated.objects import loguniform, texture
 from denoiseg_flow.data.simulated.outlines import Array
 
 # Ranges from which an image draws its values, uniformly unless it says otherwise. Brightness is
@@ -37,18 +37,21 @@ class Scene(NamedTuple):
     clean: np.ndarray
 
 
-def photograph(objects: Objects, spacing: tuple[float, ...], rng: np.random.Generator) -> Scene:
+def photograph(
+    light: Array, radius: float, spacing: tuple[float, ...], rng: np.random.Generator
+) -> Scene:
     """Return the image that a microscope takes of objects.
 
     Parameters
     ----------
-    objects
-        See :func:`objects.draw`.
+    light
+        ([z,] y, x), brightness of the objects before the optics, about 1 in a typical object.
+    radius
+        Typical radius of the objects in pixels.
     spacing
         Distance of neighbouring pixels along every axis, in widths of a pixel.
     """
     steps = np.array(spacing)
-    light, radius = objects.light, objects.radius
     elongation = np.array([rng.uniform(*AXIAL_BLUR), 1.0, 1.0])[-light.ndim :]
     blur = min(loguniform(*BLUR, rng), 0.25 * radius + 0.4) * elongation / steps
     scene = scipy.ndimage.gaussian_filter(
