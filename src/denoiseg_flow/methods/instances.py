@@ -1,6 +1,6 @@
-"""Segment instances from class probabilities.
+"""Segment instances from the output of a network.
 
-There are two ways to segment the probabilities of an image (the key ``instances`` of a recipe):
+There are three ways to segment the probabilities of an image (the key ``instances`` of a recipe):
 
 components
     Connected regions of p(foreground) > threshold, as in the reference implementation of DenoiSeg
@@ -13,24 +13,36 @@ watershed
     from their seeds, most certain pixels first, until they meet or reach the end of
     p(foreground) > threshold. Foreground without a seed is discarded. If several thresholds are
     equally good, the middle of the widest range is chosen as the most robust on other images.
+distance
+    The same, with the relative distance from the background (:func:`classes.relative_distance`),
+    which the network predicts as well, in place of p(foreground) - p(border).
 
 Regions are connected by the sides (faces) of pixels (voxels), not by their corners.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import scipy
 import skimage as ski
 
-from denoiseg_flow.methods.classes import BORDER, FOREGROUND
+from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
-# Seeds of the watershed, in units of p(foreground) - p(border): all pixels of a seed lie above
-# SEED_LEVEL, and its peak rises by PROMINENCE above this level and above the saddle to any higher
-# peak. Heights are rounded down to multiples of STEP.
-SEED_LEVEL = 0.3
-PROMINENCE = 0.3
-STEP = 0.05
+
+class Seeds(NamedTuple):
+    """What makes a seed of the watershed, in units of the height.
+
+    All pixels of a seed lie above ``level``, and its peak rises by ``prominence`` above this level
+    and above the saddle to any higher peak.
+    """
+
+    level: float
+    prominence: float
+
+
+SEEDS = {"watershed": Seeds(0.3, 0.3), "distance": Seeds(0.2, 0.15)}
+STEP = 0.05  # heights are rounded down to multiples of it
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
@@ -54,28 +66,37 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
     return labels.astype(label_type(count))
 
 
-def height_above_border(probabilities: np.ndarray) -> np.ndarray:
-    """Return p(foreground) - p(border), the landscape of the watershed, for (3, [z,] y, x).
+def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
+    """Return the landscape of the watershed, high inside objects and low between and around them.
 
-    It is high inside objects, and low between and around them.
+    Parameters
+    ----------
+    maps
+        See :func:`label_instances`.
+    instances
+        ``"watershed"`` or ``"distance"``.
     """
-    return probabilities[FOREGROUND] - probabilities[BORDER]
+    return maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
 
 
-def find_seeds(height: np.ndarray) -> np.ndarray:
+def find_seeds(height: np.ndarray, instances: str) -> np.ndarray:
     """Return a mask ([z,] y, x) of the seeds, bool; different seeds do not touch.
 
-    A seed is the connected region around a peak, down to ``PROMINENCE`` below it, unless it
+    A seed is the connected region around a peak, down to its prominence below it, unless it
     includes a higher peak. These are the h-maxima of mathematical morphology (Soille 2003), for
     heights rounded down to multiples of ``STEP``.
 
     Parameters
     ----------
     height
-        ([z,] y, x), see :func:`height_above_border`; may be minus infinity.
+        ([z,] y, x), see :func:`height_of`; may be minus infinity.
+    instances
+        Key of :data:`SEEDS`.
     """
-    steps = np.floor((np.maximum(height, -1) - SEED_LEVEL) / STEP).astype(np.int8)
-    rise = round(PROMINENCE / STEP)
+    rule = SEEDS[instances]
+    # The distance has no upper bound if the network exaggerates it.
+    steps = np.floor((np.clip(height, -1, 2) - rule.level) / STEP).astype(np.int8)
+    rise = round(rule.prominence / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
         regions, count = scipy.ndimage.label(steps >= level)
@@ -87,9 +108,11 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     return seeds
 
 
-def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
+def watershed_mask(
+    foreground: np.ndarray, height: np.ndarray, threshold: float, instances: str
+) -> np.ndarray:
     """Return a mask of pixels that objects may fill, bool; it always includes all seeds."""
-    return (foreground > threshold) | (height >= SEED_LEVEL)
+    return (foreground > threshold) | (height >= SEEDS[instances].level)
 
 
 def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -98,7 +121,7 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
     Parameters
     ----------
     height
-        ([z,] y, x), see :func:`height_above_border`; any value except NaN outside the mask.
+        ([z,] y, x), see :func:`height_of`; any value except NaN outside the mask.
     seeds
         ([z,] y, x), int32: 0, or the number of the seed. Different seeds do not touch.
     mask
@@ -115,7 +138,7 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
 
 
 def label_instances(
-    probabilities: np.ndarray, thresholds: Iterable[float], instances: str
+    maps: np.ndarray, thresholds: Iterable[float], instances: str
 ) -> Iterator[np.ndarray]:
     """Yield the labels ([z,] y, x) of an image at each of the thresholds.
 
@@ -123,17 +146,18 @@ def label_instances(
 
     Parameters
     ----------
-    probabilities
-        (3, [z,] y, x), float32.
+    maps
+        (3, [z,] y, x), float32, class probabilities; for ``"distance"`` (4, [z,] y, x) with the
+        relative distance.
     instances
-        ``"components"`` or ``"watershed"``, see the module.
+        ``"components"``, ``"watershed"`` or ``"distance"``, see the module.
     """
-    foreground = probabilities[FOREGROUND]
+    foreground = maps[FOREGROUND]
     if instances == "components":
         for threshold in thresholds:
             yield label_foreground(foreground > threshold)
         return
-    height = height_above_border(probabilities)
-    seeds, _ = scipy.ndimage.label(find_seeds(height))
+    height = height_of(maps, instances)
+    seeds, _ = scipy.ndimage.label(find_seeds(height, instances))
     for threshold in thresholds:
-        yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))
+        yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold, instances))
