@@ -380,7 +380,7 @@ def test_results_of_an_older_version(finished, tmp_path):
     shutil.copytree(finished, folder)
     record = folder / "results/study.json"
     record.write_text(record.read_text().replace('"format": 1', '"format": 0'))
-    call = call_snakemake(folder, "--cores", "1")
+    call = dry_run(folder)
     assert call.status != 0
     assert "the results in results were written by an older version" in call.screen
     assert "Traceback" not in call.screen
