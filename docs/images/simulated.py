@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     for structure in ROWS:
         items = simulate(COLUMNS, SIDE, structure=structure, varied=True, seed=7)
         rows.append(row([outlined(item.image, item.mask) for item in items]))
-    ski.io.imsave(Path(__file__).with_suffix(".jpg"), np.vstack(rows), quality=85)
+    ski.io.imsave(Path(__file__).with_suffix(".jpg"), np.vstack(rows))
 
 
 if __name__ == "__main__":

@@ -35,18 +35,17 @@ def _check_masks(grid: Grid) -> None:
     axes = grid.config["grid"]
     learning = [name for name in axes["methods"] if grid.uses_masks(name)]
     needing = [name for name in learning if grid.needs_masks(name)]
+    if 0 in axes["n_annotated"] and needing == learning:
+        raise InputError(
+            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
+            f"pretrained network; remove 0, or add a method with 'init: {next(iter(PRETRAINED))}'"
+        )
     for dataset in axes["datasets"]:
         masks = has_masks(grid.config["datasets"], dataset)
         if masks and learning and not axes["n_annotated"]:
             raise InputError(
                 f"config key 'grid.n_annotated' is missing, but method '{learning[0]}' learns "
                 "from annotated images; set their number, e.g. [4]"
-            )
-        if masks and needing == axes["methods"] and axes["n_annotated"] == [0]:
-            raise InputError(
-                f"config key 'grid.n_annotated' is [0], but method '{needing[0]}' learns from "
-                "annotated images; set their number, or select a method with "
-                f"'init: {next(iter(PRETRAINED))}'"
             )
         if not masks and needing == axes["methods"]:
             raise InputError(
