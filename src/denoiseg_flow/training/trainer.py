@@ -416,7 +416,7 @@ def _train_on(
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
-        each.normalise(normalisation, init and init.normalisation)
+        each.normalise(normalisation, init.normalisation if init else None)
     trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
     if init is not None:
         trainer.start_from(init.network.state_dict())

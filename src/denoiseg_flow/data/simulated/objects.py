@@ -137,7 +137,9 @@ def _crowd(
     """Draw separate objects, some of which touch."""
     style = _style(structure, rng)
     grains = style.radius * rng.uniform((0.05, 0.15), (0.12, 0.4))
-    field = sum(rng.random() * texture(shape, np.maximum(g, 0.7) / spacing, rng) for g in grains)
+    field = np.zeros(shape)
+    for grain in grains:
+        field += rng.random() * texture(shape, np.maximum(grain, 0.7) / spacing, rng)
     field /= max(float(np.std(field)), 1e-9)
     nearness, labels, light = np.full(shape, np.inf), np.zeros(shape, np.int32), np.zeros(shape)
     extent = spacing * shape
@@ -260,7 +262,7 @@ def _membranes(shape: tuple[int, ...], spacing: Array, rng: np.random.Generator)
         centres = centres + 0.15 * push.mean(axis=1)
     stretch = np.ones(n_axes)
     stretch[-2:] = np.array([1, 1 / rng.uniform(0.6, 1.0)]) ** rng.choice([-1, 1])
-    grid = np.stack(np.mgrid[tuple(slice(length) for length in shape)], axis=-1) * spacing
+    grid = np.moveaxis(np.indices(shape, float), 0, -1) * spacing
     bend = rng.uniform(0, 0.3) * radius
     for axis in range(n_axes):
         grid[..., axis] += bend * texture(shape, radius / spacing, rng)

@@ -23,9 +23,7 @@ class Window(NamedTuple):
     """Distance of its pixels from the centre, for each axis, shaped to be broadcast."""
 
 
-def window(
-    shape: Sequence[int], spacing: Sequence[float], centre: Sequence[float], reach: float
-) -> Window:
+def window(shape: Sequence[int], spacing: Array, centre: Array, reach: float) -> Window:
     """Return the window within ``reach`` of a centre.
 
     Parameters

@@ -97,14 +97,14 @@ def test_refuses_structures_that_are_always_varied(structure):
 
 @pytest.mark.parametrize("n_axes", [2, 3])
 def test_an_outline_without_waves_is_a_ball(n_axes):
-    part = window((21,) * n_axes, (1.0,) * n_axes, (10.0,) * n_axes, 10.0)
+    part = window((21,) * n_axes, np.ones(n_axes), np.full(n_axes, 10.0), 10.0)
     coordinates = np.broadcast_arrays(*part.offsets)
     outline = wavy(coordinates, 5.0, 0.0, np.random.default_rng(0))
     assert outline == pytest.approx(sum(np.square(each) for each in coordinates) / 25)
 
 
 def test_stretching_keeps_the_area():
-    (_, (y, x)) = window((201, 201), (1.0, 1.0), (100.0, 100.0), 100.0)
+    (_, (y, x)) = window((201, 201), np.ones(2), np.full(2, 100.0), 100.0)
     for flattening in (0.3, 0.7, 1.0):
         along, across = stretched(y, x, flattening, tilt=0.7)
         assert (along**2 + across**2 < 40**2).sum() == pytest.approx(np.pi * 40**2, rel=0.01)
