@@ -23,7 +23,7 @@ class Pretrained(NamedTuple):
 PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
-        "",
+        "1df662e3b3509723b50080c1a6a84c1f498ce784ccf4add335670fa2021ff85f",
         ("nuclei",) * 8 + ("blobs", "rods"),
     ),
 }
