@@ -9,7 +9,7 @@ from typing import Any
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.definition import Method, as_dict
-from denoiseg_flow.methods.instances import SEEDS, STEP
+from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL, STEP
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.references import CITATIONS
 from denoiseg_flow.models.model import TrainedModel, denoises, purpose
@@ -197,14 +197,13 @@ def _instances(model: TrainedModel) -> str:
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
-        level, prominence = SEEDS[model.recipe.instances]
         height = {"watershed": "p(foreground) - p(border)", "distance": "the distance"}
         way = (
             f"Objects are found by a watershed of {height[model.recipe.instances]}, from the peaks "
             f"downwards, within p(foreground) > {threshold:g}. Peaks above "
-            f"{level + prominence:g} with a prominence above {prominence:g} are seeds "
+            f"{SEED_LEVEL + PROMINENCE:g} with a prominence above {PROMINENCE:g} are seeds "
             f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "
-            f"around its peak that are at most {prominence:g} lower. Foreground without a seed is "
+            f"around its peak that are at most {PROMINENCE:g} lower. Foreground without a seed is "
             "discarded."
         )
     return (

@@ -21,7 +21,6 @@ Regions are connected by the sides (faces) of pixels (voxels), not by their corn
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -29,20 +28,13 @@ import skimage as ski
 
 from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
-
-class Seeds(NamedTuple):
-    """What makes a seed of the watershed, in units of the height.
-
-    All pixels of a seed lie above ``level``, and its peak rises by ``prominence`` above this level
-    and above the saddle to any higher peak.
-    """
-
-    level: float
-    prominence: float
-
-
-SEEDS = {"watershed": Seeds(0.3, 0.3), "distance": Seeds(0.2, 0.15)}
-STEP = 0.05  # heights are rounded down to multiples of it
+# Seeds of a watershed, in units of its height: all pixels of a seed lie above SEED_LEVEL, and its
+# peak rises by PROMINENCE above this level and above the saddle to any higher peak. Heights are
+# rounded down to multiples of STEP. For both heights, these values were better on validation images
+# than lower ones, with which noise makes objects.
+SEED_LEVEL = 0.3
+PROMINENCE = 0.3
+STEP = 0.05
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
@@ -79,10 +71,10 @@ def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
     return maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
 
 
-def find_seeds(height: np.ndarray, instances: str) -> np.ndarray:
+def find_seeds(height: np.ndarray) -> np.ndarray:
     """Return a mask ([z,] y, x) of the seeds, bool; different seeds do not touch.
 
-    A seed is the connected region around a peak, down to its prominence below it, unless it
+    A seed is the connected region around a peak, down to ``PROMINENCE`` below it, unless it
     includes a higher peak. These are the h-maxima of mathematical morphology (Soille 2003), for
     heights rounded down to multiples of ``STEP``.
 
@@ -90,13 +82,10 @@ def find_seeds(height: np.ndarray, instances: str) -> np.ndarray:
     ----------
     height
         ([z,] y, x), see :func:`height_of`; may be minus infinity.
-    instances
-        Key of :data:`SEEDS`.
     """
-    rule = SEEDS[instances]
-    # The distance has no upper bound if the network exaggerates it.
-    steps = np.floor((np.clip(height, -1, 2) - rule.level) / STEP).astype(np.int8)
-    rise = round(rule.prominence / STEP)
+    # A predicted distance has no upper bound.
+    steps = np.floor((np.clip(height, -1, 2) - SEED_LEVEL) / STEP).astype(np.int8)
+    rise = round(PROMINENCE / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
         regions, count = scipy.ndimage.label(steps >= level)
@@ -108,11 +97,9 @@ def find_seeds(height: np.ndarray, instances: str) -> np.ndarray:
     return seeds
 
 
-def watershed_mask(
-    foreground: np.ndarray, height: np.ndarray, threshold: float, instances: str
-) -> np.ndarray:
+def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
     """Return a mask of pixels that objects may fill, bool; it always includes all seeds."""
-    return (foreground > threshold) | (height >= SEEDS[instances].level)
+    return (foreground > threshold) | (height >= SEED_LEVEL)
 
 
 def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -158,6 +145,6 @@ def label_instances(
             yield label_foreground(foreground > threshold)
         return
     height = height_of(maps, instances)
-    seeds, _ = scipy.ndimage.label(find_seeds(height, instances))
+    seeds, _ = scipy.ndimage.label(find_seeds(height))
     for threshold in thresholds:
-        yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold, instances))
+        yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))

@@ -61,7 +61,7 @@ class TiledInstances:
             self._components.add(place, foreground > self._threshold)
             return
         height = height_of(maps, self._instances)
-        mask = watershed_mask(foreground, height, self._threshold, self._instances)
+        mask = watershed_mask(foreground, height, self._threshold)
         self._height[place] = np.where(mask, height, -np.inf)
         release(self._height)
 
@@ -74,7 +74,7 @@ class TiledInstances:
 
     def _find_seeds(self, height: np.memmap) -> None:
         for kept, seen in boxes(self._shape, self._tile, self._margin):
-            seeds = find_seeds(height[seen], self._instances)
+            seeds = find_seeds(height[seen])
             release(height)
             self._components.add(kept, seeds[within(kept, seen)])
 

@@ -11,7 +11,8 @@ from skimage.segmentation import watershed
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods.classes import relative_distance
 from denoiseg_flow.methods.instances import (
-    SEEDS,
+    PROMINENCE,
+    SEED_LEVEL,
     STEP,
     find_seeds,
     grow_seeds,
@@ -195,7 +196,7 @@ def test_closed_form():
 )
 def test_a_seed_must_rise_above_the_saddle(height, expected):
     """Uneven insides stay in one piece, and what is left of the seed ends 0.3 below its peak."""
-    seeds, _ = ndimage.label(find_seeds(np.array([height]), "watershed"))
+    seeds, _ = ndimage.label(find_seeds(np.array([height])))
     assert seeds.tolist() == [expected]
 
 
@@ -305,13 +306,13 @@ ways = pytest.mark.parametrize("way", [WATERSHED, DISTANCE])
 @given(maps=rough_maps())
 def test_seeds_are_h_maxima(way, maps):
     """As scikit-image finds them by morphological reconstruction."""
-    height, (level, prominence) = height_of(maps, way), SEEDS[way]
-    rise = round(prominence / STEP)
-    steps = np.pad(np.floor((np.minimum(height, 2) - level) / STEP), 1, constant_values=-100)
+    height = height_of(maps, way)
+    rise = round(PROMINENCE / STEP)
+    steps = np.pad(np.floor((np.minimum(height, 2) - SEED_LEVEL) / STEP), 1, constant_values=-100)
     beside = ndimage.generate_binary_structure(height.ndim, 1)
     cut = reconstruction(steps - rise, steps, footprint=beside)
     expected = local_maxima(cut, connectivity=1) & (cut >= 0)
-    assert np.array_equal(find_seeds(height, way), expected[(slice(1, -1),) * height.ndim])
+    assert np.array_equal(find_seeds(height), expected[(slice(1, -1),) * height.ndim])
 
 
 @ways
@@ -319,8 +320,8 @@ def test_seeds_are_h_maxima(way, maps):
 def test_equals_a_plain_watershed(way, maps, threshold):
     """And every object is in one piece, with one seed."""
     height = height_of(maps, way)
-    seeds, count = ndimage.label(find_seeds(height, way))
-    mask = watershed_mask(maps[1], height, threshold, way)
+    seeds, count = ndimage.label(find_seeds(height))
+    mask = watershed_mask(maps[1], height, threshold)
     found = grow_seeds(height, seeds, mask)
     assert np.array_equal(found, watershed(-height, seeds, mask=mask))
     assert np.array_equal(found, labelled(maps, threshold, way))

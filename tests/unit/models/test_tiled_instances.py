@@ -144,7 +144,7 @@ def test_without_a_margin_seams_of_volumes_would_be_seen(labels_of, small_tiles,
 def test_seeds_of_volumes_are_numbered_in_raster_order(labels_of, small_tiles):
     probabilities = blurred(nuclei(STACK, distance=8), sigma=1)
     found = labels_of(probabilities, "watershed", 0.3, (7, 30, 20))
-    seeds, count = ndimage.label(find_seeds(height_of(probabilities, "watershed"), "watershed"))
+    seeds, count = ndimage.label(find_seeds(height_of(probabilities, "watershed")))
     assert np.array_equal(found[seeds > 0], seeds[seeds > 0])
     assert np.array_equal(np.unique(found), np.arange(count + 1))
 
@@ -230,7 +230,7 @@ def test_object_much_larger_than_tile_and_margin_is_one(labels_of, monkeypatch):
 def test_numbers_follow_the_seeds_in_raster_order(labels_of, small_tiles):
     probabilities = blurred(nuclei((200, 150)))
     found = labels_of(probabilities, "watershed", 0.3)
-    seeds, count = ndimage.label(find_seeds(height_of(probabilities, "watershed"), "watershed"))
+    seeds, count = ndimage.label(find_seeds(height_of(probabilities, "watershed")))
     assert np.array_equal(found[seeds > 0], seeds[seeds > 0])
     assert np.array_equal(np.unique(found), np.arange(count + 1))
 
