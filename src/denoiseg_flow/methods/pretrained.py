@@ -23,7 +23,7 @@ class Pretrained(NamedTuple):
 PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
-        "1df662e3b3509723b50080c1a6a84c1f498ce784ccf4add335670fa2021ff85f",
+        "6c4a898e91b88de177f306a00fc86618cab2b8dfa3edcb4cd6cbf0a009e28c89",
         ("nuclei",) * 8 + ("blobs", "rods"),
     ),
 }
