@@ -149,7 +149,35 @@ class ClassicalModel:
         return {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
 
 
-AnyModel = TrainedModel | ImageModels | ClassicalModel
+@dataclass
+class ThresholdModel:
+    """A segmentation by a threshold, see :mod:`~denoiseg_flow.methods.thresholding`.
+
+    Attributes
+    ----------
+    layout
+        Layout of its images.
+    scales
+        Standard deviation of each channel in the images of the study.
+    """
+
+    method: Method
+    identity: dict[str, Any]
+    layout: Layout
+    scales: tuple[float, ...]
+    input: "AnyModel | None" = None
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def for_image(self, name: str) -> "ThresholdModel":
+        """Return the model that predicts the image ``name``: itself."""
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Return the model as plain values."""
+        return {"layout": asdict(self.layout), "scales": self.scales}
+
+
+AnyModel = TrainedModel | ImageModels | ClassicalModel | ThresholdModel
 
 
 def chain(model: AnyModel) -> list[AnyModel]:
@@ -171,7 +199,7 @@ def purpose(models: Sequence[AnyModel]) -> str:
 def summary(model: AnyModel) -> str:
     """Describe in a sentence what a model does, and for which images."""
     images = "planes and volumes"
-    if isinstance(model, TrainedModel):
+    if isinstance(model, TrainedModel | ThresholdModel):
         layout = model.layout
         images = "volumes" if layout.dimensions == 3 else "planes"
         images += " plane by plane" if layout.plane_by_plane else ""

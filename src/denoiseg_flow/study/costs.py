@@ -38,6 +38,9 @@ CLASSICAL_SECONDS = {
 # of the pixels masked.
 CALIBRATION_PASSES = 9 * 10
 
+# Segmentation of one megapixel by a threshold, in 2D.
+SEGMENTER_SECONDS = {"otsu": 0.9, "local_threshold": 1.3}
+
 # Not measured: the published time of a step of the DenoiSeg network (depth 4, 32 filters, 128
 # patches of 64x64 pixels), scaled by the operations of a step. A step takes at least the time to
 # launch its kernels.
@@ -65,6 +68,7 @@ LEAST_MINUTES, CORE_FACTOR, GPU_FACTOR = 30, 2, 4
 # Copies of constants in modules that import torch: tiled_prediction, trainer and fitting.
 TILE, TILE_VOXELS, JUDGEMENTS, VALIDATION_BATCH = 704, 5 * 2**20, 9, 32
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 8, 256
+PIECE = 2**22  # of tiled_threshold, which is more than its tiles
 
 
 class Convolution(NamedTuple):
@@ -255,6 +259,9 @@ class Estimates:
         method, images = self.grid.methods[run.method], self.extent(run.dataset)
         if method.classical:
             return _calibration(method, images)
+        if not method.trained:
+            measured = WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
+            return Cost(START_SECONDS + measured, None, _megabytes(WHOLE_BYTES * PIECE), 1000)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         n_networks = 1
         if method.each_image:
@@ -306,11 +313,15 @@ class Estimates:
         megapixels = 1e-6 * n_images * images.pixels
         per_pixel = 4 * method.denoises + 2 * method.segments + 4 * method.masks_grid
         if self.grid.config["save_probabilities"]:
-            per_pixel += 12 * method.segments
+            per_pixel += 12 * method.learns_segmentation
         size = round(1e6 * megapixels * per_pixel)
         if method.classical:
             seconds = START_SECONDS + CLASSICAL_SECONDS[method.classical] * megapixels
             return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), size)
+        if not method.trained:
+            assert method.segmenter is not None
+            seconds = START_SECONDS + SEGMENTER_SECONDS[method.segmenter] * megapixels
+            return Cost(seconds, None, _megabytes(WHOLE_BYTES * PIECE), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):
