@@ -16,6 +16,7 @@ from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.folding import fold_batch_norms
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.networks.network import Network
+from denoiseg_flow.methods.pixel_classifier import PixelClassifier
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
 
@@ -210,5 +211,7 @@ def summary(model: AnyModel) -> str:
 
 
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
-    """Return a new network of a method, with the size given in the recipe."""
+    """Return a new network of a method, with the size given in the recipe, or its classifier."""
+    if method.segmenter == "pixel_classifier":
+        return PixelClassifier(layout)
     return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel, layout)

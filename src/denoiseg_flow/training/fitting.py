@@ -20,6 +20,7 @@ from denoiseg_flow.methods import classical
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.training.job import TrainingJob
+from denoiseg_flow.training.pixel_classifier import train_classifier
 from denoiseg_flow.training.trainer import train, train_each_image
 from denoiseg_flow.training.training_images import TrainingImages, find_target, read_layout
 from denoiseg_flow.version import __version__
@@ -100,6 +101,10 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     elif method.each_image:
         learned_from = data.images_of(data.own_subsets)
         model, history = train_each_image(job, learned_from)
+    elif method.segmenter:
+        learned_from = files.train
+        model = train_classifier(job, files)
+        history = pd.DataFrame(columns=LOSSES)
     else:
         learned_from = files.train
         init = load_model(data.init, job.device) if data.init else None

@@ -325,7 +325,7 @@ def train(
         model, history = _train_on(job, _load_banks(job, images, layout), layout, init)
     model.held_out = held_out
     if job.method.segments:
-        _choose_threshold(model, images)
+        set_threshold(model, images)
     return model, history
 
 
@@ -340,7 +340,7 @@ def _load_banks(
     )
 
 
-def _choose_threshold(model: TrainedModel, images: TrainingImages) -> None:
+def set_threshold(model: TrainedModel, images: TrainingImages) -> None:
     """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
     The held-out models of a cross-validation get the same threshold.

@@ -213,7 +213,7 @@ def load_bank(
             )
     return ImageBank.load(
         map(open_image, images),
-        (None if mask is None else _read_classes(mask, device) for mask in masks),
+        (None if mask is None else read_classes(mask, device) for mask in masks),
         shapes,
         device,
         target and (target(path.stem) for path in images),
@@ -221,7 +221,7 @@ def load_bank(
     )
 
 
-def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
+def read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the class codes of a mask, piece by piece."""
     mask = open_labels(path)
     for kept in pieces(mask.shape, PIECE):
