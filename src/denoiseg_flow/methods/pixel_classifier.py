@@ -98,17 +98,15 @@ class Forest(nn.Module):
     """
 
     feature: torch.Tensor
-    threshold: torch.Tensor
-    leaves: torch.Tensor
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.n_features = n_features
         nodes = 2**DEPTH - 1
         self.register_buffer("feature", torch.zeros(TREES, nodes, dtype=torch.int16))
-        self.register_buffer("threshold", torch.full((TREES, nodes), math.inf))
-        shape = (TREES, nodes + 1, len(CLASSES))
-        self.register_buffer("leaves", torch.full(shape, 1 / len(CLASSES)))
+        leaves = torch.full((TREES, nodes + 1, len(CLASSES)), 1 / len(CLASSES))
+        self.threshold = nn.Parameter(torch.full((TREES, nodes), math.inf), requires_grad=False)
+        self.leaves = nn.Parameter(leaves, requires_grad=False)
 
     def take(self, tree: int, nodes: Any, classes: Sequence[int]) -> None:
         """Take over a tree of scikit-learn.

@@ -20,7 +20,7 @@ from denoiseg_flow.methods import classical
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.training.job import TrainingJob
-from denoiseg_flow.training.pixel_classifier import train_classifier
+from denoiseg_flow.training.pixel_training import train_classifier
 from denoiseg_flow.training.trainer import train, train_each_image
 from denoiseg_flow.training.training_images import TrainingImages, find_target, read_layout
 from denoiseg_flow.version import __version__
