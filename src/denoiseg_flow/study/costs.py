@@ -38,8 +38,10 @@ CLASSICAL_SECONDS = {
 # of the pixels masked.
 CALIBRATION_PASSES = 9 * 10
 
-# Segmentation of one megapixel by a threshold, in 2D.
-SEGMENTER_SECONDS = {"otsu": 0.9, "local_threshold": 1.3}
+# Segmentation of one megapixel without a network, in 2D: by a threshold, or the probabilities of a
+# pixel classifier. Training a classifier takes seconds for each annotated image, too.
+SEGMENTER_SECONDS = {"otsu": 0.9, "local_threshold": 1.3, "pixel_classifier": 6.0}
+FOREST_SECONDS = 1.0
 
 # Not measured: the published time of a step of the DenoiSeg network (depth 4, 32 filters, 128
 # patches of 64x64 pixels), scaled by the operations of a step. A step takes at least the time to
@@ -54,6 +56,7 @@ RESIDENT_BYTES = 2 * 2**30  # more training images are memory-mapped (patches.RE
 # Of jobs that hold whole images: classical denoisers, scores and checks of results. Scoring one
 # image of 1024x1024 pixels takes 0.6 s and 80 MB.
 WHOLE_BYTES, WHOLE_SECONDS = 100, 1.0  # per pixel of an image, and per megapixel
+FEATURE_BYTES, FOREST_BYTES = 500, 3_700_000  # per pixel of a tile, and in a model file
 
 # The tables of 10,000 runs with 50 test images and 15 scores each take 2.8 GB.
 SCORES_BYTES = 15 * 330  # per run and test image
@@ -262,13 +265,17 @@ class Estimates:
         if not method.trained:
             measured = WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
             return Cost(START_SECONDS + measured, None, _megabytes(WHOLE_BYTES * PIECE), 1000)
+        n_networks, judged = (
+            self._n_networks(run),
+            run.n_annotated if images.cross else images.n_val,
+        )
+        choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
+        if method.segmenter:
+            forests = FOREST_SECONDS * n_networks * run.n_annotated
+            predicted = SEGMENTER_SECONDS[method.segmenter] * judged * images.pixels * 1e-6
+            seconds = START_SECONDS + forests + predicted + choice
+            return Cost(seconds, None, self._classifier_mb(images), FOREST_BYTES * n_networks)
         recipe, each = self.grid.recipe_of(method), self._work(run)
-        n_networks = 1
-        if method.each_image:
-            n_networks = self._n_predicted(run)
-        elif images.cross:
-            n_networks += min(N_FOLDS, run.n_annotated or images.n_test)
-            n_networks += 0 < run.n_annotated < images.n_test
         patch = self._patch(run)
         taught = recipe.steps - recipe.first_pseudo_step(method)
         # Patches with forward and backward pass, and with forward pass only.
@@ -281,8 +288,6 @@ class Estimates:
         step = each.flops * patch * recipe.batch_size / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
         gpu = GPU_START_SECONDS + max(step, LEAST_GPU_STEP) * (pixels / patch / recipe.batch_size)
         if method.segments:
-            judged = run.n_annotated if images.cross else images.n_val
-            choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
             seconds, gpu = seconds + choice, gpu + choice
         copies = 2 if method.target in ("clean", "second_noisy") else 1
         loaded = (4 * copies + method.segments) * images.n_images * images.pixels
@@ -294,6 +299,22 @@ class Estimates:
             ),
             4 * each.parameters * n_networks * (1 if method.input == NOISY else 2),
         )
+
+    def _n_networks(self, run: Run) -> int:
+        """Return how many networks, or classifiers, a run trains."""
+        method, images = self.grid.methods[run.method], self.extent(run.dataset)
+        if method.each_image:
+            return self._n_predicted(run)
+        if not images.cross:
+            return 1
+        folds = min(N_FOLDS, run.n_annotated or images.n_test)
+        return 1 + folds + (0 < run.n_annotated < images.n_test)
+
+    @staticmethod
+    def _classifier_mb(images: Extent) -> int:
+        """Return the memory for the features of a tile."""
+        tile = TILE_VOXELS if len(images.shape) == 3 else (1.25 * TILE) ** 2
+        return _megabytes(FEATURE_BYTES * min(tile, images.pixels) + 4e8)
 
     def _prediction(self, run: Run) -> Cost:
         return self._predicting(run, self._n_predicted(run))
@@ -322,6 +343,10 @@ class Estimates:
             assert method.segmenter is not None
             seconds = START_SECONDS + SEGMENTER_SECONDS[method.segmenter] * megapixels
             return Cost(seconds, None, _megabytes(WHOLE_BYTES * PIECE), size)
+        if method.segmenter:
+            each = SEGMENTER_SECONDS[method.segmenter] + LABEL_SECONDS
+            seconds = START_SECONDS + each * megapixels
+            return Cost(seconds, None, self._classifier_mb(images), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):

@@ -14,6 +14,8 @@ from denoiseg_flow.methods.thresholding import (
     NECK,
     NO_OBJECTS,
     RADIUS,
+    SURROUNDINGS,
+    Levels,
     add_channels,
     find_foreground,
     find_levels,
@@ -107,13 +109,21 @@ def test_one_small_object_in_a_large_image_is_found(way, contrast):
     assert (found[~ndimage.binary_dilation(truth, iterations=4)] == 0).all()
 
 
-def test_a_local_threshold_finds_dim_objects_beside_bright_ones():
-    dim, bright = discs((48, 30)), discs((48, 90), radius=14)
-    image = ndimage.gaussian_filter(140.0 * dim + 300.0 * bright + noise(sigma=5), 1)
-    assert objects(image, "otsu")[48, 30] == 0
+def test_a_local_threshold_follows_uneven_light():
+    image = 100.0 * discs((48, 16), (48, 80)) + np.linspace(0, 100, 128) + noise(sigma=2)
+    assert objects(image, "otsu")[48, 16] == 0
     found = objects(image, "local_threshold")
+    assert found[48, 16] > 0 and found[48, 80] > 0
     assert found.max() == 2
-    assert found[48, 30] > 0
+
+
+@pytest.mark.parametrize("z_step", [1.0, 5.0])
+def test_surroundings_are_as_wide_along_z(z_step):
+    image = noise((9, 20, 30))
+    sigma = (SURROUNDINGS / z_step, SURROUNDINGS, SURROUNDINGS)
+    around = ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3)
+    found = find_foreground(image, Levels(99.0, 10.0), "local_threshold", z_step)
+    assert np.array_equal(found, (image > around) & (image > 10))
 
 
 def test_touching_discs_are_divided_at_their_neck():
