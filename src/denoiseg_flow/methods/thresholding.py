@@ -6,7 +6,7 @@ otsu
 local_threshold
     A pixel belongs to an object if it is brighter than the mean of its surroundings (a Gaussian of
     ``SURROUNDINGS`` pixels), and lies at least ``FLOOR`` of the way from the mean of Otsu's
-    background to that of Otsu's objects. It follows uneven light better than a single threshold.
+    background to that of Otsu's objects.
 
 Any image has a threshold of Otsu: in an image of noise alone, it divides the noise into halves.
 So the two classes must be ``SEPARATION`` standard deviations of the background apart. For Gaussian

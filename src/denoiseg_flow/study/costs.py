@@ -265,10 +265,8 @@ class Estimates:
         if not method.trained:
             measured = WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
             return Cost(START_SECONDS + measured, None, _megabytes(WHOLE_BYTES * PIECE), 1000)
-        n_networks, judged = (
-            self._n_networks(run),
-            run.n_annotated if images.cross else images.n_val,
-        )
+        n_networks = self._n_networks(run)
+        judged = run.n_annotated if images.cross else images.n_val
         choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
         if method.segmenter:
             forests = FOREST_SECONDS * n_networks * run.n_annotated
@@ -344,8 +342,8 @@ class Estimates:
             seconds = START_SECONDS + SEGMENTER_SECONDS[method.segmenter] * megapixels
             return Cost(seconds, None, _megabytes(WHOLE_BYTES * PIECE), size)
         if method.segmenter:
-            each = SEGMENTER_SECONDS[method.segmenter] + LABEL_SECONDS
-            seconds = START_SECONDS + each * megapixels
+            per_megapixel = SEGMENTER_SECONDS[method.segmenter] + LABEL_SECONDS
+            seconds = START_SECONDS + per_megapixel * megapixels
             return Cost(seconds, None, self._classifier_mb(images), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid

@@ -367,11 +367,8 @@ def test_models_without_one_network_are_refused(folder, make_model, sequential, 
     otsu = ThresholdModel(Method("otsu", segmenter="otsu"), {}, Layout(), (1.0,))
     save_model(otsu, folder / "model.pt")
     assert "method 'otsu' segments by a threshold, without a network" in refusal(folder, capsys)
-    forest = replace(
-        make_model(),
-        method=Method("rf", segmenter="pixel_classifier"),
-        network=PixelClassifier(Layout()),
-    )
+    method = Method("rf", segmenter="pixel_classifier")
+    forest = replace(make_model(), method=method, network=PixelClassifier(Layout()))
     save_model(forest, folder / "model.pt")
     assert "method 'rf' is a random forest, not a network" in refusal(folder, capsys)
     single = make_model(replace(N2V, name="single", each_image=True))

@@ -109,14 +109,6 @@ def test_one_small_object_in_a_large_image_is_found(way, contrast):
     assert (found[~ndimage.binary_dilation(truth, iterations=4)] == 0).all()
 
 
-def test_a_local_threshold_follows_uneven_light():
-    image = 100.0 * discs((48, 16), (48, 80)) + np.linspace(0, 100, 128) + noise(sigma=2)
-    assert objects(image, "otsu")[48, 16] == 0
-    found = objects(image, "local_threshold")
-    assert found[48, 16] > 0 and found[48, 80] > 0
-    assert found.max() == 2
-
-
 @pytest.mark.parametrize("z_step", [1.0, 5.0])
 def test_surroundings_are_as_wide_along_z(z_step):
     image = noise((9, 20, 30))
