@@ -26,7 +26,7 @@ from systems import (
 
 from denoiseg_flow.data.simulated import simulator
 
-MASKED = 1 / 64  # of the pixels, by ours and CAREamics; the reference has 1.5 %
+MASKED = 1 / 64  # of the pixels, by ours and CAREamics; the reference has 1.5%
 # What our recipe adds to the work of a step is left out: the others have nothing like it.
 PLAIN = {"masked_fraction": MASKED, "pseudo_labels": 0.0, "freeze_batch_norm": 0.0}
 N_IMAGES, IMAGE_SIZE = 33, 256  # one of them for validation

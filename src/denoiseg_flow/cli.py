@@ -54,8 +54,8 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    told = describe_model(existing_model(options.model))
-    print(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), end="")
+    description = describe_model(existing_model(options.model))
+    print(yaml.safe_dump(description, sort_keys=False, allow_unicode=True), end="")
 
 
 def _export(options: argparse.Namespace) -> None:

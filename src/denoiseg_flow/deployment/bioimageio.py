@@ -308,16 +308,16 @@ def _space(
     """Describe the spatial axes of the input and of the outputs."""
     read, written = [], []
     for axis in axes:
-        told: dict[str, Any] = {"type": "space", "id": axis.name}
+        entry: dict[str, Any] = {"type": "space", "id": axis.name}
         if axis.name.upper() in known.pixel_size:
             # Readers multiply lengths by the scale of one tensor, divide by that of the other, and
             # round down. With 24 bits the products are exact, which preserves the lengths.
             scale = float(np.float32(known.pixel_size[axis.name.upper()]))
-            told |= {"unit": "micrometer", "scale": scale}
+            entry |= {"unit": "micrometer", "scale": scale}
         size = {"min": axis.smallest, "step": axis.step}
-        read.append(told | {"size": size, "concatenable": True})
+        read.append(entry | {"size": size, "concatenable": True})
         halo = {"halo": axis.halo} if axis.halo else {}  # the format does not allow a halo of 0
-        written.append(told | {"size": {"tensor_id": "noisy", "axis_id": axis.name}} | halo)
+        written.append(entry | {"size": {"tensor_id": "noisy", "axis_id": axis.name}} | halo)
     return read, written
 
 

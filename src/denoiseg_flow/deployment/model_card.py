@@ -19,9 +19,9 @@ _NO_TITLE_CHARACTER = re.compile(r"[^A-Za-z0-9_+() -]+")
 
 def title(model: TrainedModel) -> str:
     """Return a name of at most 128 characters that the BioImage Model Zoo allows."""
-    told = model.identity
-    words = f"{told['method']} of {told['dataset']} {told['noise']}"
-    return _NO_TITLE_CHARACTER.sub(" ", f"{words} (seed {told['seed']})")[-128:]
+    identity = model.identity
+    words = f"{identity['method']} of {identity['dataset']} {identity['noise']}"
+    return _NO_TITLE_CHARACTER.sub(" ", f"{words} (seed {identity['seed']})")[-128:]
 
 
 def channel_names(layout: Layout, known: Metadata) -> list[str]:
@@ -39,11 +39,11 @@ def _images(layout: Layout) -> str:
 
 def description(models: Sequence[TrainedModel]) -> str:
     """Describe in a few sentences what a chain of models does and how it was trained."""
-    told = models[-1].identity
+    run = models[-1].identity
     return (
-        f"{purpose(models)} {_images(models[-1].layout)}. Method {told['method']}, trained on "
-        f"dataset {told['dataset']} at noise level {told['noise']} with {told['n_annotated']} "
-        f"annotated images (seed {told['seed']}). Exported by DenoiSeg-Flow {__version__}."
+        f"{purpose(models)} {_images(models[-1].layout)}. Method {run['method']}, trained on "
+        f"dataset {run['dataset']} at noise level {run['noise']} with {run['n_annotated']} "
+        f"annotated images (seed {run['seed']}). Exported by DenoiSeg-Flow {__version__}."
     )
 
 

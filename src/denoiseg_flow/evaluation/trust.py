@@ -2,7 +2,7 @@
 
 Denoised images are assessed by their residuals, see :mod:`residuals`. The probabilities of a
 segmentation are compared with annotated images that were not used for training: of all pixels with
-a foreground probability of 80 %, 80 % should be foreground.
+a foreground probability of 80%, 80% should be foreground.
 """
 
 from collections.abc import Iterable, Iterator

@@ -74,7 +74,7 @@ def select_device(
     if device.type == "cpu":
         # The same as use_deterministic_algorithms(True), which also imports the compiler.
         torch.set_deterministic_debug_mode("error")
-        # This would fill new memory to reveal reads before writes: 5 % of the training time.
+        # This would fill new memory to reveal reads before writes: 5% of the training time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set at import
     else:
         torch.backends.cudnn.benchmark = True  # all batches of a training have the same shape

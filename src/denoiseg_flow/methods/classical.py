@@ -259,11 +259,11 @@ def masked_pixel_loss(
     seeing = np.asarray(function(image), np.float64)
     losses = []
     for place in _subgrids(image.shape, subgrids) if masked is None else masked:
-        shown, foretold = image.copy(), means[place]
+        shown, predicted = image.copy(), means[place]
         for _ in range(2):
-            shown[place] = foretold
-            foretold = function(shown)[place]
-        losses.append(np.ravel((foretold - image[place]) ** 2 + (seeing[place] - foretold) ** 2))
+            shown[place] = predicted
+            predicted = function(shown)[place]
+        losses.append(np.ravel((predicted - image[place]) ** 2 + (seeing[place] - predicted) ** 2))
     return float(np.mean(np.concatenate(losses)))
 
 

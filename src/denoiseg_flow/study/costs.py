@@ -20,7 +20,7 @@ from denoiseg_flow.study.grid import Grid, Run
 # On one core of an Intel Xeon, one thread, 2026-11-22: 258, 126 and 25.3 patches/s (the best of two
 # rounds, because the machine was shared) by `python benchmarks/throughput.py --threads 1 --batch 8`
 # with `--sizes 2x8 2x16 --steps 60` and `--sizes 4x32 --steps 12`. The two constants together
-# reproduce these numbers to within 10 %.
+# reproduce these numbers to within 10%.
 SECONDS_PER_GFLOP = 0.0068
 SECONDS_PER_MEGAVALUE = 0.0125  # output of convolutions, backward pass included
 

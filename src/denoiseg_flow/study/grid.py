@@ -141,8 +141,8 @@ class Grid:
         It is used to draw a second noisy copy, or as the known standard deviation of the noise.
         """
         chosen = self.methods[method]
-        told = chosen.target == "second_noisy" or chosen.noise_sigma == "known"
-        return self.config["noises"][noise] if told else None
+        knows_noise = chosen.target == "second_noisy" or chosen.noise_sigma == "known"
+        return self.config["noises"][noise] if knows_noise else None
 
     def upstream(self, run: Run) -> list[Run]:
         """Return the runs that ``run`` needs first."""

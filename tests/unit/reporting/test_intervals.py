@@ -94,7 +94,7 @@ def coverage(n_seeds, n_sources, seeds, sources, missing=0.0, repeats=150):
 @pytest.mark.parametrize("seeds, sources", [(0.9, 0.3), (0.3, 0.5)])
 @pytest.mark.parametrize("n_seeds, n_sources", [(2, 12), (3, 40)])
 def test_coverage(n_seeds, n_sources, seeds, sources):
-    """Three standard errors of 150 draws below 95 %; benchmarks/coverage.py makes many more."""
+    """Three standard errors of 150 draws below 95%; benchmarks/coverage.py makes many more."""
     assert coverage(n_seeds, n_sources, seeds, sources) > 0.896
 
 

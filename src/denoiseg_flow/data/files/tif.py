@@ -271,18 +271,18 @@ def _check_ome(tif: tifffile.TiffFile) -> None:
     except ElementTree.ParseError:
         return  # tifffile ignores them as well
     for element in elements:
-        told = element.attrib
-        name = told.get("FileName", "image")
+        attributes = element.attrib
+        name = attributes.get("FileName", "image")
         if not _is_plain(name):
             raise ValueError(f"its metadata refer to another folder, {name!r}")
         counts: list[str | float] = [
-            told[key] for key in ("PlaneCount", "NumPlanes") if key in told
+            attributes[key] for key in ("PlaneCount", "NumPlanes") if key in attributes
         ]
-        sizes = [int(told[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in told]
+        sizes = [int(attributes[f"Size{axis}"]) for axis in ORDER if f"Size{axis}" in attributes]
         counts.append(math.prod(sizes) // max(tif.pages.first.size, 1))
-        if "Start" in told and "End" in told:
-            length = float(told["End"]) - float(told["Start"])
-            counts.append(length / float(told.get("Step", 1)))
+        if "Start" in attributes and "End" in attributes:
+            length = float(attributes["End"]) - float(attributes["Start"])
+            counts.append(length / float(attributes.get("Step", 1)))
         for count in map(float, counts):
             if not abs(count) <= _MOST_PLANES:
                 raise ValueError(f"its metadata claim {count:.3g} planes")

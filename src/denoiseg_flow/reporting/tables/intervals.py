@@ -9,7 +9,7 @@ networks, another study would use other images. The values are modelled as
 where effects and residual are independent and normal with mean zero (a two-way crossed
 random-effects model). The variances of the effects are unknown, and two or three seeds say little
 about them. Intervals that treat the estimated variances as exact are then too narrow: a t interval
-with Satterthwaite's degrees of freedom covers 87 % instead of 95 % with two seeds. The generalized
+with Satterthwaite's degrees of freedom covers 87% instead of 95% with two seeds. The generalized
 confidence interval takes this uncertainty into account, because the three mean squares are scaled
 chi-squared variables (Weerahandi, Journal of the American Statistical Association 88, 1993; for
 mixed models Hannig, Statistica Sinica 19, 2009). Its simulated coverage is in
@@ -43,7 +43,7 @@ class Estimate(NamedTuple):
 
     mean: float
     low: float
-    """Bounds of the 95 % confidence interval; NaN without an interval."""
+    """Bounds of the 95% confidence interval; NaN without an interval."""
     high: float
     p: float
     """Two-sided p-value of the hypothesis that the mean is 0; NaN without an interval."""
@@ -225,7 +225,7 @@ def holm(p: Sequence[float]) -> NDArray[np.float64]:
     """Return p-values adjusted for multiple tests; NaN stays NaN and does not count as a test.
 
     If adjusted values below 0.05 count as significant, the probability of any false positive is at
-    most 5 %, also for dependent tests (Holm, Scandinavian Journal of Statistics 6, 1979).
+    most 5%, also for dependent tests (Holm, Scandinavian Journal of Statistics 6, 1979).
     """
     values = np.asarray(p, dtype=float)
     adjusted = np.full(values.shape, np.nan)

@@ -183,7 +183,7 @@ def paired_differences(
     metric_names: Collection[str],
     untrained: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Return the difference of each method from the reference, with its 95 % confidence interval.
+    """Return the difference of each method from the reference, with its 95% confidence interval.
 
     Values are paired by dataset, noise, n_annotated, seed and image. A method without annotated
     images (n_annotated 0) is paired with every n_annotated of the reference, and vice versa.

@@ -2,7 +2,7 @@
 
 All pairs of methods in a setting are compared. A method is called significantly better than another
 if the p-value of their difference, adjusted for the number of pairs, is below 0.05: in a setting
-of equally good methods, the probability of any such claim is at most 5 %. Two methods are called
+of equally good methods, the probability of any such claim is at most 5%. Two methods are called
 equivalent if the confidence interval of their difference lies within a margin. In all other cases
 the sentences say that the methods are not significantly different.
 """
@@ -53,7 +53,7 @@ class Comparison:
     difference: float
     """By how much the best method is better; positive even if low values of the metric are good."""
     low: float = float("nan")
-    """Bounds of the 95 % confidence interval of the difference; NaN without an interval."""
+    """Bounds of the 95% confidence interval of the difference; NaN without an interval."""
     high: float = float("nan")
     p: float = float("nan")
     """Two-sided p-value, adjusted for the number of pairs of methods in the setting (Holm)."""
@@ -420,7 +420,7 @@ class AnnotationGain:
     """Mean AP with more minus mean AP with fewer annotated images, paired by seed and image."""
     low: float
     high: float
-    """95 % confidence interval of the difference; NaN without an interval."""
+    """95% confidence interval of the difference; NaN without an interval."""
     p: float
     """Two-sided p-value, adjusted for the number of methods that the best was selected from."""
 
