@@ -2,7 +2,8 @@
 
 For each channel and each scale of ``SCALES``, the filters are the Gaussian, the magnitude of its
 gradient, and the eigenvalues of its Hessian and of its structure tensor, largest first; one more is
-the image itself. Distances are in widths of a pixel along every axis, z included.
+the image itself. Noise in the class probabilities would divide objects, so a Gaussian of
+``SMOOTHED`` is applied to them. Distances are in widths of a pixel along every axis, z included.
 
 The forest (Breiman 2001) is that of scikit-learn, stored as the arrays of complete binary trees and
 computed by PyTorch, so a file of it holds numbers only and is read without trust.
@@ -24,6 +25,7 @@ from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.networks.network import Network
 
 SCALES = (1.5, 3.0, 6.0, 12.0)  # standard deviations of the Gaussians in widths of a pixel
+SMOOTHED = 1.0  # standard deviation, likewise
 TRUNCATED = 3.0  # radius of the Gaussians, in their standard deviations
 
 # The forest: number and depth of its trees, and the fewest samples in a leaf.
@@ -47,9 +49,13 @@ class PixelClassifier(Network):
         self.steps = (layout.z_step, 1.0, 1.0)[-dimensions:]
         self.forest = Forest(count_features(dimensions, layout.channels))
         self.stride = (1,) * layout.dimensions
-        # Twice the largest Gaussian, and the differences that follow each.
-        halo = [2 * (_radius(SCALES[-1] / step) + 1) for step in self.steps]
-        self.halo = (*[0] * (layout.dimensions - dimensions), *halo)
+        # Twice the largest Gaussian, the differences that follow each, and the last Gaussian.
+        halo = [
+            2 * (_radius(SCALES[-1] / step) + 1) + _radius(SMOOTHED / step) for step in self.steps
+        ]
+        apart = [0] * (layout.dimensions - dimensions)
+        self.halo = (*apart, *halo)
+        self.smoothed = [*apart, *(SMOOTHED / step for step in self.steps)]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (batch, channel, [z,] y, x) to their features (batch, feature, ...)."""
@@ -75,8 +81,8 @@ class PixelClassifier(Network):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, channel, ...) to (batch, channel + 3, ...)."""
-        logits = self.forest(self.features(x.contiguous()))
-        return torch.cat([torch.zeros_like(x), logits], dim=1)
+        probabilities = blur(self.forest(self.features(x.contiguous())), self.smoothed)
+        return torch.cat([torch.zeros_like(x), probabilities.log()], dim=1)
 
 
 class Forest(nn.Module):
@@ -151,11 +157,11 @@ class Forest(nn.Module):
         return total / len(self.leaves)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features (batch, feature, ...) to the logarithms of probabilities (batch, 3, ...)."""
+        """Map features (batch, feature, ...) to class probabilities (batch, 3, ...)."""
         batch, _, *sizes = features.shape
         parts = features.transpose(0, 1).flatten(1).split(AT_ONCE, dim=1)
         found = torch.cat([self.probabilities(part.contiguous()) for part in parts])
-        return found.log().view(batch, *sizes, -1).movedim(-1, 1)
+        return found.view(batch, *sizes, -1).movedim(-1, 1)
 
 
 def count_features(dimensions: int, channels: int) -> int:

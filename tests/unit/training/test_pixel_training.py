@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.store import open_image, open_labels, write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
@@ -13,9 +14,11 @@ from denoiseg_flow.methods import pixel_classifier as filters
 from denoiseg_flow.methods.classes import encode_classes
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.instances import label_instances
+from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models.model_file import load_model, save_model
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.prediction import predict_probabilities
+from denoiseg_flow.models.tiled_prediction import check_tile, predict_tiles
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import pixel_training
 from denoiseg_flow.training.checkpoints import Checkpoints
@@ -74,6 +77,27 @@ def test_objects_are_found(job, images, tmp_path):
     assert average_precision(truth, labels) > 0.8
 
 
+@pytest.mark.parametrize("layout", [Layout(), Layout(3, z_step=2.0)], ids=["2D", "3D"])
+def test_tiles_give_the_probabilities_of_the_whole_image(layout, make_model):
+    rng = np.random.default_rng(0)
+    network = filters.PixelClassifier(layout).eval()
+    n_features = network.forest.n_features
+    samples = rng.normal(size=(900, n_features)).astype(np.float32)
+    classes = (samples[:, 1] > 0) + (samples[:, -1] > 0.5).astype(np.int8)
+    filters.fit_forest(network.forest, samples, classes, np.ones(900), 0)
+    model = make_model()
+    model.method, model.layout, model.network = METHOD, layout, network
+    image = rng.normal(100, 25, (1, *((30,) if layout.dimensions == 3 else ()), 70, 60))
+    (whole,) = predict_tiles(model, image.astype(np.float32))
+    side = 2 * max(network.halo) + 10
+    tiles = list(predict_tiles(model, image.astype(np.float32), check_tile(model, side)))
+    assert len(tiles) > 1
+    for tile in tiles:
+        expected = whole.probabilities[:, *tile.place]
+        # A rounded feature may lie on the other side of a threshold.
+        assert (np.abs(tile.probabilities - expected) > 1e-4).mean() < 1e-3
+
+
 def test_a_training_repeats_itself_and_depends_on_the_seed(job, images):
     leaves = [train_classifier(job(seed), images()).network.forest.leaves for seed in (1, 1, 2)]
     assert torch.equal(leaves[0], leaves[1])
@@ -94,7 +118,7 @@ def test_a_model_is_read_as_it_was_written(job, images, tmp_path):
 def test_samples_are_of_annotated_pixels_with_their_classes(images, tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_training, "SAMPLES", 50)
     images()
-    classifier = filters.PixelClassifier(filters.Layout())
+    classifier = filters.PixelClassifier(Layout())
     normalisation = Normalisation((100.0,), (20.0,))
     features, classes, weights = pixel_training._draw_samples(
         classifier, tmp_path / "a.tif", tmp_path / "masks/a.tif", normalisation, seed=0
@@ -114,7 +138,7 @@ def test_samples_are_of_annotated_pixels_with_their_classes(images, tmp_path, mo
 
 def test_features_of_samples_do_not_depend_on_tiles(images, tmp_path, monkeypatch):
     images()
-    classifier = filters.PixelClassifier(filters.Layout())
+    classifier = filters.PixelClassifier(Layout())
     image = open_image(tmp_path / "a.tif")
     at = np.stack([np.arange(48), np.arange(48)[::-1]])
     arguments = classifier, image, at, Normalisation((100.0,), (20.0,))
@@ -139,8 +163,6 @@ def test_without_an_annotated_object_for_the_threshold(job, images):
 
 
 def test_volumes_and_channels(job, tmp_path, make_blobs):
-    from denoiseg_flow.data.files.metadata import Metadata
-
     image, labels = make_blobs(48, seed=0)
     volume = np.stack([np.stack([image + k, image - k]) for k in range(5)], axis=1)  # (C, Z, Y, X)
     known = Metadata("CZYX", {"Z": 2.0, "Y": 0.5, "X": 0.5})
