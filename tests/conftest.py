@@ -34,11 +34,18 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    """Mark tests by folder, and start with the files that take longest."""
+    items.sort(key=lambda item: _folder(item) not in INTEGRATION)
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in INTEGRATION:
+        if _folder(item) in INTEGRATION:
             item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+
+
+def _folder(item):
+    """Return the folder in tests that a test lies in."""
+    return item.path.relative_to(TESTS).parts[0]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 import yaml
 from snakemake.utils import update_config
 
+from denoiseg_flow import api, cli
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.layout import Layout
@@ -60,10 +61,12 @@ grid:
 """
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch) -> None:
     """Sums over several threads may be rounded in another order, and tiny ones only wait."""
     torch.set_num_threads(1)
+    for module in (api, cli):
+        monkeypatch.setattr(module, "usable_cores", lambda: 1)
 
 
 @pytest.fixture(scope="session")

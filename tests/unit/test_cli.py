@@ -12,13 +12,13 @@ import pytest
 
 from denoiseg_flow import __version__, cli
 from denoiseg_flow.data.store import write_array
+from denoiseg_flow.jobs import devices
 from denoiseg_flow.models.model_file import save_model
 
 
 @pytest.fixture
-def folder(tmp_path, make_model, make_blobs, monkeypatch):
-    """A model and two images, on a machine of one core: the other tests compute on one, too."""
-    monkeypatch.setattr(cli, "usable_cores", lambda: 1)
+def folder(tmp_path, make_model, make_blobs):
+    """A model and two images."""
     save_model(make_model(), tmp_path / "model.pt")
     for number in range(2):
         write_array(tmp_path / f"images/{number}.tif", make_blobs(32, number)[0])
@@ -75,7 +75,7 @@ def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
 
 
 def test_usable_cores():
-    assert 1 <= cli.usable_cores() <= os.cpu_count()
+    assert 1 <= devices.usable_cores() <= os.cpu_count()
 
 
 def test_is_installed():

@@ -217,8 +217,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["grid={n_annotated: [0]}"],
-            "config key 'grid.n_annotated.0': 0 is less than the minimum of 1; methods that only "
-            "denoise need no annotated image, all others at least 1",
+            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
+            "pretrained network; remove 0, or add a method with 'init: simulated_objects'",
         ),
         (
             stacks("ZYX"),
@@ -380,7 +380,7 @@ def test_results_of_an_older_version(finished, tmp_path):
     shutil.copytree(finished, folder)
     record = folder / "results/study.json"
     record.write_text(record.read_text().replace('"format": 1', '"format": 0'))
-    call = call_snakemake(folder, "--cores", "1")
+    call = dry_run(folder)
     assert call.status != 0
     assert "the results in results were written by an older version" in call.screen
     assert "Traceback" not in call.screen

@@ -64,7 +64,17 @@ def shrink(config, folders):
 @pytest.mark.parametrize(
     "name",
     [
-        *("config", "own_images", "dsb2018", "n2v", "noise2self", "autoencoder", "volumes", "test"),
+        *(
+            "config",
+            "own_images",
+            "dsb2018",
+            "n2v",
+            "noise2self",
+            "autoencoder",
+            "volumes",
+            "prior",
+            "test",
+        ),
         *(f"paper/{name}" for name in ("dsb2018", "flywing", "mouse")),
         *(f"paper/{name}" for name in ("n2v", "noise2self", "autoencoder")),
     ],

@@ -20,6 +20,7 @@ from denoiseg_flow.reporting import captions
 
 METHODS = {"n2v": 0, "baseline": 2, "sequential": 2, "denoiseg": 2, "denoiseg_warm": 2}
 TABLES = ("segmentation", "denoising", "paired")
+FEW_STEPS = "recipes={tiny: {steps_per_epoch: 3}}"
 FIGURES = (
     *("label_curves", "denoising_levels", "training_curves"),
     *("panel_n10", "residuals_n10", "diagnostics_n10", "suggestions_n10"),
@@ -137,7 +138,9 @@ def kill(process):
 
 
 def test_killed_run_goes_on(finished, tmp_path, repo):
-    """In another folder than the finished study, and to the same bytes."""
+    """In another folder than the finished study, and to the same bytes; data are there already."""
+    for part in ("results/data", ".snakemake"):
+        shutil.copytree(finished / part, tmp_path / part)
     methods = ("--config", "grid={methods: [n2v, sequential], reference: sequential}")
     options = ("--cores", "2", "--until", "aggregate", *methods)
     command = [*SNAKEMAKE, "--directory", tmp_path, "--configfile", repo / "config/test.yaml"]
@@ -191,8 +194,7 @@ def test_model_on_new_images(finished, tmp_path):
     for kind in ("denoised", "labels", "overlays", "objects"):
         assert len(list((out / kind).iterdir())) == 3
     assert (out / "objects.csv").exists()
-    call = call_snakemake(folder, *options)
-    assert "Nothing to be done" in call.screen
+    assert "Nothing to be done" in dry_run(folder, *options).screen
     shutil.copy(path, new / "torn.tif")
     call = dry_run(folder, *options)
     assert call.jobs == {"predict_chunk": 1, "predict": 1}, "the others have nothing to do"
@@ -235,7 +237,7 @@ def test_five_annotated_images(finished, tmp_path):
             shutil.copy(path, tmp_path / kind)
     call = call_snakemake(
         tmp_path,
-        *("--cores", "2", "--config", "predicted_images=all"),
+        *("--cores", "2", "--config", "predicted_images=all", FEW_STEPS),
         "datasets={mine: {source: folder, images: images, masks: masks, "
         "split: {cross_validate_below: 8}}}",
         "grid={datasets: [mine], noises: [n0], methods: [sequential, denoiseg], "
@@ -297,13 +299,14 @@ def test_captions_are_in_the_report_and_in_the_tables_that_snakemake_shows(finis
 
 def test_snakemake_report_of_a_paper(tmp_path):
     """With the tables and figures that other studies have."""
+    small = "nuclei: {size: 32, n_nuclei: [2, 3]}"
     names = ("few", "more")
     combined = ", ".join(
         f"{name}: {{source: combine, of: [nuclei], n_train: {count}}}"
         for name, count in zip(names, (2, 4), strict=True)
     )
     study = (
-        *("--config", f"datasets={{{combined}}}", "paper=autoencoder"),
+        *("--config", f"datasets={{{small}, {combined}}}", "paper=autoencoder", FEW_STEPS),
         "grid={datasets: [few, more], methods: [median, n2s], reference: n2s}",
     )
     tables = ("denoising", "self_supervision", "paper", "paired")
@@ -364,10 +367,15 @@ module denoiseg_flow:
 use rule * from denoiseg_flow as denoiseg_flow_*
 
 
-rule count_scores:
+rule everything:
     default_target: True
     input:
         rules.denoiseg_flow_all.input,
+        "n_scores.txt",
+
+
+rule count_scores:
+    input:
         metrics=rules.denoiseg_flow_aggregate.output.metrics,
     output:
         "n_scores.txt",
@@ -398,14 +406,16 @@ def test_module_with_a_prefix(tmp_path, config, repo):
     )
     assert result.returncode == 0, result.stdout
     assert "    output: elsewhere/results/report.html" in result.stdout
+    assert "rule count_scores:" in result.stdout
     assert " results/" not in result.stdout
 
 
 def test_module_from_github_gives_the_same_scores(finished, tmp_path, config, remote):
-    """Of one method, in a folder of another name."""
+    """Of one method, in a folder of another name; not also its figures and report."""
     config = config | {"grid": config["grid"] | {"methods": ["n2v"], "reference": "n2v"}}
     where = 'pathvars:\n        results="elsewhere",'
-    result = import_workflow(tmp_path, config, GITHUB, where, "--cores", "2", environment=remote)
+    options = ("--cores", "2", "n_scores.txt")
+    result = import_workflow(tmp_path, config, GITHUB, where, *options, environment=remote)
     assert result.returncode == 0, result.stdout
     for name in ("history.tsv", "metrics.tsv"):
         path = f"runs/nuclei/n10/n2v/annotated0/seed1/{name}"

@@ -21,8 +21,9 @@ STUDY = (
     "volumes: {source: folder, images: images, masks: masks, dimensions: 3, channel: DAPI},"
     "planes: {source: folder, images: images, masks: masks, dimensions: 2, channel: 0},"
     "both: {source: folder, images: images, dimensions: 3, channel: all}}",
-    "methods={denoiseg_planes: {target: blind_spot, alpha: 0.5, planes: true}}",
-    "recipes={tiny: {patch_depth: 4}}",
+    "methods={denoiseg_planes: {target: blind_spot, alpha: 0.5, planes: true}, "
+    "median: {parameter: [1, 2]}}",
+    "recipes={tiny: {patch_depth: 4, filters: 2, steps_per_epoch: 5}}",
     "grid={datasets: [volumes, planes, both], noises: [n10], n_annotated: [2], seeds: [1], "
     "methods: [n2v, denoiseg, denoiseg_planes, median]}",
 )

@@ -36,11 +36,11 @@ def main(snakemake):
 
 
 def read_histories(snakemake):
-    """Return the training histories of all runs of the dataset; fixed denoisers have no rows."""
+    """Return the histories of all runs of the dataset; runs without training have no rows."""
     for path in snakemake.input.histories:
         checksums.verify(path)
-    histories = (pd.read_csv(path, sep="\t") for path in snakemake.input.histories)
-    return pd.concat([history for history in histories if len(history)])
+    histories = [pd.read_csv(path, sep="\t") for path in snakemake.input.histories]
+    return pd.concat([history for history in histories if len(history)] or histories)
 
 
 if "snakemake" in globals():

@@ -19,6 +19,7 @@ Spec = Mapping[str, Any]
 
 SIMULATOR_KEYS = (
     "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
+    "varied",
 )  # fmt: skip
 FOLDER_KEYS = ("images", "masks", "clean")
 
@@ -227,6 +228,7 @@ def count_simulated(spec: Spec) -> tuple[int, int]:
     n_images = spec.get("n_images", simulator.N_IMAGES)
     structure = spec.get("structure", simulator.STRUCTURES[0])
     simulator.check_volume(spec.get("depth"), spec.get("z_step", 1.0), structure)
+    simulator.check_varied(structure, spec.get("varied", False))
     return n_images, simulator.count_annotated(n_images, spec.get("annotated"), structure)
 
 

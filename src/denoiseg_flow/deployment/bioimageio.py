@@ -46,6 +46,7 @@ _MEANING = {
     "probabilities": (
         "probabilities of the classes background, foreground (inside of objects) and border"
     ),
+    "distance": "relative distance from the background: about 1 in the middle of an object",
 }
 
 
@@ -232,7 +233,10 @@ def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndar
     labels = nothing = np.zeros(before.shape, np.uint8)
     if "probabilities" in outputs and model.threshold is not None:
         thresholds = [model.threshold.value]
-        (found,) = label_instances(outputs["probabilities"], thresholds, model.recipe.instances)
+        maps = np.concatenate(
+            [outputs[key] for key in ("probabilities", "distance") if key in outputs]
+        )
+        (found,) = label_instances(maps, thresholds, model.recipe.instances)
         labels = middle_plane(found)
     picture = overlay(before, nothing)
     right = np.s_[:, before.shape[1] // 2 :]
@@ -262,6 +266,7 @@ def describe(
     read, written = _space(axes, known)
     names = model_card.channel_names(models[0].layout, known)
     channels = {"noisy": names, "denoised": names, "probabilities": CLASSES}
+    channels |= {"distance": ["distance"]}
     if len(names) == 1:
         channels |= {"noisy": ["intensity"], "denoised": ["denoised"]}
     description = {

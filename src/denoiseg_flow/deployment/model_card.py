@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL, STEP
 from denoiseg_flow.methods.networks.layout import Layout
@@ -146,6 +147,11 @@ def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
             "- `probabilities`: probabilities of the classes background, foreground (inside of "
             "objects) and border, in this order; their sum is 1."
         )
+        if models[-1].n_maps > DISTANCE:
+            lines.append(
+                "- `distance`: relative distance from the background, about 1 in the middle of an "
+                "object."
+            )
     if len(models) > 1:
         steps = ", then ".join(f"`{model.method.name}`" for model in models)
         lines += ["", f"The model is a chain: {steps}. Each reads the output of the previous one."]
@@ -191,8 +197,9 @@ def _instances(model: TrainedModel) -> str:
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
+        height = {"watershed": "p(foreground) - p(border)", "distance": "the distance"}
         way = (
-            "Objects are found by a watershed of p(foreground) - p(border), from the peaks "
+            f"Objects are found by a watershed of {height[model.recipe.instances]}, from the peaks "
             f"downwards, within p(foreground) > {threshold:g}. Peaks above "
             f"{SEED_LEVEL + PROMINENCE:g} with a prominence above {PROMINENCE:g} are seeds "
             f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "

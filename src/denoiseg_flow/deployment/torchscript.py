@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from denoiseg_flow.data.files.metadata import SPATIAL
+from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.models.model import TrainedModel, denoises
 from denoiseg_flow.models.tiled_prediction import apply_network, predict_tiles
 
@@ -82,15 +83,16 @@ class PackagedNetwork(nn.Module):
         """Map images (batch, channel, [z,] y, x) to the outputs named by :func:`outputs_of`.
 
         ``x`` is normalised by the first model. Denoised images have the shape of ``x`` and the
-        intensity scale of the original images; probabilities are (batch, 3, [z,] y, x). A single
-        output is returned without a tuple.
+        intensity scale of the original images; probabilities are (batch, 3, [z,] y, x), distances
+        (batch, 1, [z,] y, x). A single output is returned without a tuple.
         """
         image, found = None, {}
         for number, model in enumerate(self.models):
             mean, std = self.get_buffer(f"mean{number}"), self.get_buffer(f"std{number}")
             if image is not None:
                 x = (image - mean) / std
-            denoised, found["probabilities"] = apply_network(model, model.network, x)
+            denoised, maps = apply_network(model, model.network, x)
+            found["probabilities"], found["distance"] = maps.tensor_split([DISTANCE], dim=1)
             image = denoised * std + mean
             if model.method.denoises:
                 found["denoised"] = image
@@ -103,6 +105,7 @@ def outputs_of(models: Sequence[TrainedModel]) -> list[str]:
     yielded = {
         "denoised": denoises(models),
         "probabilities": models[-1].method.segments,
+        "distance": models[-1].method.segments and models[-1].n_maps > DISTANCE,
     }
     return [name for name, wanted in yielded.items() if wanted]
 
@@ -159,10 +162,11 @@ def _predict(models: Sequence[TrainedModel], image: np.ndarray) -> dict[str, np.
     found = {}
     for model in models:
         denoised = np.empty(image.shape, np.float32)
-        found["probabilities"] = np.empty((3, *image.shape[1:]), np.float32)
+        maps = np.empty((model.n_maps, *image.shape[1:]), np.float32)
+        found["probabilities"], found["distance"] = maps[:DISTANCE], maps[DISTANCE:]
         for tile in predict_tiles(model, image):
             denoised[:, *tile.place] = tile.denoised
-            found["probabilities"][:, *tile.place] = tile.probabilities
+            maps[:, *tile.place] = tile.maps
         image = denoised
         if model.method.denoises:
             found["denoised"] = denoised

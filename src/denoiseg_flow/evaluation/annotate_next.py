@@ -132,7 +132,8 @@ def coverage_order(
     features
         (image, feature) of the images to cover.
     covered
-        (image, feature) of the images that are already picked, at least one.
+        (image, feature) of the images that are already picked. Without any, the first pick is the
+        candidate that is most similar to all images.
     candidates
         Indices of the images that may be picked.
     count
@@ -141,7 +142,10 @@ def coverage_order(
     scale = np.concatenate([covered, features]).std(axis=0)
     scale[scale == 0] = 1
     distances = cdist(features / scale, features / scale)
-    uncovered = cdist(features / scale, covered / scale).min(axis=1)
+    if len(covered):
+        uncovered = cdist(features / scale, covered / scale).min(axis=1)
+    else:
+        uncovered = np.full(len(features), distances.max())
     order: list[int] = []
     left = list(candidates)
     while left and len(order) < count:

@@ -22,7 +22,7 @@ from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classes import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models.model import AnyModel
-from denoiseg_flow.models.prediction import predict_probabilities_of_files
+from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.study.grid import Run
 
 # Thresholds of warnings: shares of oversmoothed and hallucinated windows, and of removed noise.
@@ -200,8 +200,8 @@ def _calibration(
     compared = split.loc[annotated, "image"][:: -(-annotated.sum() // CALIBRATED) or 1]
     files = (image_file(source, name) for name in compared)
     truths = (open_labels(prepared.mask(name)) for name in compared)
-    probabilities = predict_probabilities_of_files(segmented.model, files)
-    return reliability(zip(probabilities, truths, strict=True))
+    maps = predict_maps_of_files(segmented.model, files)
+    return reliability(zip(maps, truths, strict=True))
 
 
 def reliability(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Reliability | None:

@@ -1,5 +1,9 @@
 """Encode instance labels as the three classes of the networks: background, foreground, border."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import scipy
 import torch
 
 from denoiseg_flow.data.neighbours import neighbours
@@ -7,6 +11,7 @@ from denoiseg_flow.data.neighbours import neighbours
 BACKGROUND, FOREGROUND, BORDER = 0, 1, 2
 CLASSES = ("background", "foreground", "border")
 IGNORE = -1
+DISTANCE = 3  # the map after those of the classes, in networks that have it
 
 
 def encode_classes(labels: torch.Tensor) -> torch.Tensor:
@@ -45,3 +50,32 @@ def encode_classes(labels: torch.Tensor) -> torch.Tensor:
     classes[differs & meets] = BORDER
     classes[labels < 0] = IGNORE
     return classes
+
+
+def relative_distance(labels: np.ndarray, spacing: Sequence[float] | None = None) -> np.ndarray:
+    """Return how far inside its object each pixel lies: 0 outside, 1 at the innermost pixel.
+
+    This is the Euclidean distance from the nearest pixel that is not part of the object, divided
+    by the largest distance in the object. It has one peak in each convex object, however large the
+    object is, which separates touching objects better than a thin border does.
+
+    Parameters
+    ----------
+    labels
+        Instance labels ([z,] y, x); objects are positive.
+    spacing
+        Distance of neighbouring pixels along every axis; None: 1.
+
+    Returns
+    -------
+    float16 array of the same shape.
+    """
+    distance = np.zeros(labels.shape, np.float16)
+    for label, place in enumerate(scipy.ndimage.find_objects(np.maximum(labels, 0)), start=1):
+        if place is None:
+            continue
+        inside = labels[place] == label
+        depth = scipy.ndimage.distance_transform_edt(np.pad(inside, 1), spacing)
+        depth = depth[(slice(1, -1),) * labels.ndim]
+        distance[place][inside] = (depth / depth.max())[inside]
+    return distance

@@ -7,6 +7,7 @@ import numpy as np
 
 from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
+from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 
 # Fields of methods with a network.
 _OF_NETWORKS = (
@@ -31,8 +32,12 @@ def check_method(method: Method, methods: Mapping[str, Method]) -> None:
                 f"config key '{key}.input' names '{source.name}', which does not denoise "
                 "(alpha 0); name a method with alpha above 0"
             )
-    if method.init is not None:
-        source = look_up(methods, method.init, "method", f"{key}.init")
+    if method.name in PRETRAINED:
+        raise InputError(
+            f"config key '{key}' has the name of a pretrained network of this package; rename it"
+        )
+    if method.init is not None and method.init not in PRETRAINED:
+        source = look_up({**methods, **PRETRAINED}, method.init, "method", f"{key}.init")
         if not source.has_network or source.each_image:
             raise InputError(
                 f"config key '{key}.init' names '{source.name}', which has no single network to "
@@ -65,6 +70,12 @@ def check_size(
     recipe_key
         Config key of the recipe of this method.
     """
+    if method.segmenter == "pixel_classifier" and recipe_of(method).instances == "distance":
+        raise InputError(
+            f"config key 'methods.{method.name}' classifies pixels and predicts no distance, but "
+            f"'{recipe_key}' has 'instances: distance'; name a recipe with 'instances: watershed' "
+            "under 'recipe' of the method"
+        )
     if not method.has_network:
         return
     key, recipe = f"methods.{method.name}", recipe_of(method)
@@ -85,7 +96,9 @@ def check_size(
             f"config key '{key}.struct_mask' has {rows}x{columns} pixels, more than a training "
             f"patch ({size}x{size}); shorten it, or raise '{recipe_key}.patch_size'"
         )
-    if method.init is not None:
+    if method.init in PRETRAINED:
+        _check_pretrained(method, PRETRAINED[method.init], key, recipe_of(method), recipe_key)
+    elif method.init is not None:
         _check_init(method, methods[method.init], key, recipe_of)
 
 
@@ -214,13 +227,36 @@ def _check_init(
 ) -> None:
     """Raise InputError unless both methods have the same network and size."""
     wanted, found = (
-        (each.network, recipe.depth, recipe.filters, each.mask_channel)
+        (each.network, recipe.depth, recipe.filters, each.mask_channel, recipe.instances)
         for each, recipe in ((method, recipe_of(method)), (source, recipe_of(source)))
     )
     if wanted != found:
         raise InputError(
             f"config key '{key}.init' names '{source.name}', whose network (name, depth, filters, "
-            f"mask channel) is {found}, not {wanted}; make them the same"
+            f"mask channel, instances) is {found}, not {wanted}; make them the same"
+        )
+
+
+def _check_pretrained(
+    method: Method, source: Pretrained, key: str, recipe: Recipe, recipe_key: str
+) -> None:
+    """Raise InputError unless a method has the network that its init was pretrained with."""
+    if method.network != source.network or method.mask_channel:
+        raise InputError(
+            f"config key '{key}.init' names '{method.init}', a network '{source.network}' without "
+            f"mask channel; write 'network: {source.network}' and leave 'mask_channel' out"
+        )
+    if (recipe.depth, recipe.filters) != (source.depth, source.filters):
+        raise InputError(
+            f"config key '{key}.init' names '{method.init}', a network with depth {source.depth} "
+            f"and {source.filters} filters, but '{recipe_key}' has depth {recipe.depth} and "
+            f"{recipe.filters} filters; write 'recipe: finetune' for the method"
+        )
+    if recipe.instances != source.instances:
+        raise InputError(
+            f"config key '{key}.init' names '{method.init}', which was trained with 'instances: "
+            f"{source.instances}', but '{recipe_key}' has 'instances: {recipe.instances}'; write "
+            "'recipe: finetune' for the method"
         )
 
 

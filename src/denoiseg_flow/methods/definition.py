@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from denoiseg_flow.methods.pretrained import PRETRAINED
+
 # Snakemake watches the scripts, but not the package. Raise this number when the results of
 # training or prediction may change, and Snakemake repeats finished runs.
 REVISION = 9
@@ -53,7 +55,8 @@ class Method:
     alpha
         Weight of the denoising loss; the weight of the segmentation loss is 1 - alpha.
     init
-        Name of the method whose weights initialise the training, or None.
+        Name of the method, or of the pretrained network (:data:`pretrained.PRETRAINED`), whose
+        weights initialise the training, or None.
     recipe
         Entry of the config section ``recipes`` for the training; None: that of the study.
     each_image
@@ -163,6 +166,10 @@ class Recipe:
     annotated_share
         Fraction of each joint batch drawn from annotated images; None draws from all images
         equally. Methods that only segment draw all patches from annotated images, unless None.
+    rehearsal
+        Fraction of the patches from annotated images that are replaced by simulated ones, if the
+        training starts from a network that was pretrained on simulated images. Without an annotated
+        image, all of them are simulated.
     pseudo_labels
         Weight, relative to annotations, of pseudo-labels for the patches of a joint batch without
         annotation. The averaged weights predict these soft labels ("mean teacher", Tarvainen &
@@ -175,8 +182,8 @@ class Recipe:
         Whether to shift the denoised image to the mean of the noisy one. Zero-mean noise preserves
         this mean, and the network does not reproduce it exactly.
     instances
-        How to segment objects from probabilities: ``"components"`` or ``"watershed"``, see
-        :mod:`instances`.
+        How to segment objects: ``"components"``, ``"watershed"`` or ``"distance"``, which needs
+        another output of the network, see :mod:`instances`.
     test_time_augmentation
         Whether predictions are means over eight orientations of the image.
     """
@@ -202,6 +209,7 @@ class Recipe:
     instances: str
     test_time_augmentation: bool
     patch_depth: int = 16
+    rehearsal: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -219,11 +227,21 @@ class Recipe:
             return 0
         return round(self.annotated_share * self.batch_size) if method.denoises else self.batch_size
 
+    def simulated_patches(self, method: Method, n_annotated: int) -> int:
+        """Return how many patches of each batch are simulated, after those of annotated images.
+
+        They are included in :meth:`annotated_patches`.
+        """
+        if method.init not in PRETRAINED:
+            return 0
+        annotated = self.annotated_patches(method)
+        return round(self.rehearsal * annotated) if n_annotated else annotated
+
     def first_pseudo_step(self, method: Method) -> int:
         """Return the first step with pseudo-labels; before, the teacher is not trained enough."""
         joint = method.denoises and method.segments
         if joint and self.pseudo_labels and self.annotated_patches(method) < self.batch_size:
-            return round(0.3 * self.steps)
+            return 0 if method.init in PRETRAINED else round(0.3 * self.steps)
         return self.steps
 
 

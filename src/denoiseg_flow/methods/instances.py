@@ -1,6 +1,6 @@
-"""Segment instances from class probabilities.
+"""Segment instances from the output of a network.
 
-There are two ways to segment the probabilities of an image (the key ``instances`` of a recipe):
+There are three ways to segment the probabilities of an image (the key ``instances`` of a recipe):
 
 components
     Connected regions of p(foreground) > threshold, as in the reference implementation of DenoiSeg
@@ -13,6 +13,9 @@ watershed
     from their seeds, most certain pixels first, until they meet or reach the end of
     p(foreground) > threshold. Foreground without a seed is discarded. If several thresholds are
     equally good, the middle of the widest range is chosen as the most robust on other images.
+distance
+    The same, with the relative distance from the background (:func:`classes.relative_distance`),
+    which the network predicts as well, in place of p(foreground) - p(border).
 
 Regions are connected by the sides (faces) of pixels (voxels), not by their corners.
 """
@@ -23,11 +26,12 @@ import numpy as np
 import scipy
 import skimage as ski
 
-from denoiseg_flow.methods.classes import BORDER, FOREGROUND
+from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
-# Seeds of the watershed, in units of p(foreground) - p(border): all pixels of a seed lie above
-# SEED_LEVEL, and its peak rises by PROMINENCE above this level and above the saddle to any higher
-# peak. Heights are rounded down to multiples of STEP.
+# Seeds of a watershed, in units of its height: all pixels of a seed lie above SEED_LEVEL, and its
+# peak rises by PROMINENCE above this level and above the saddle to any higher peak. Heights are
+# rounded down to multiples of STEP. For both heights, these values were better on validation images
+# than lower ones, with which noise makes objects.
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
@@ -54,12 +58,17 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
     return labels.astype(label_type(count))
 
 
-def height_above_border(probabilities: np.ndarray) -> np.ndarray:
-    """Return p(foreground) - p(border), the landscape of the watershed, for (3, [z,] y, x).
+def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
+    """Return the landscape of the watershed, high inside objects and low between and around them.
 
-    It is high inside objects, and low between and around them.
+    Parameters
+    ----------
+    maps
+        See :func:`label_instances`.
+    instances
+        ``"watershed"`` or ``"distance"``.
     """
-    return probabilities[FOREGROUND] - probabilities[BORDER]
+    return maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
 
 
 def find_seeds(height: np.ndarray) -> np.ndarray:
@@ -72,9 +81,10 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     height
-        ([z,] y, x), see :func:`height_above_border`; may be minus infinity.
+        ([z,] y, x), see :func:`height_of`; may be minus infinity.
     """
-    steps = np.floor((np.maximum(height, -1) - SEED_LEVEL) / STEP).astype(np.int8)
+    # A predicted distance has no upper bound.
+    steps = np.floor((np.clip(height, -1, 2) - SEED_LEVEL) / STEP).astype(np.int8)
     rise = round(PROMINENCE / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
@@ -98,7 +108,7 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
     Parameters
     ----------
     height
-        ([z,] y, x), see :func:`height_above_border`; any value except NaN outside the mask.
+        ([z,] y, x), see :func:`height_of`; any value except NaN outside the mask.
     seeds
         ([z,] y, x), int32: 0, or the number of the seed. Different seeds do not touch.
     mask
@@ -115,7 +125,7 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
 
 
 def label_instances(
-    probabilities: np.ndarray, thresholds: Iterable[float], instances: str
+    maps: np.ndarray, thresholds: Iterable[float], instances: str
 ) -> Iterator[np.ndarray]:
     """Yield the labels ([z,] y, x) of an image at each of the thresholds.
 
@@ -123,17 +133,18 @@ def label_instances(
 
     Parameters
     ----------
-    probabilities
-        (3, [z,] y, x), float32.
+    maps
+        (3, [z,] y, x), float32, class probabilities; for ``"distance"`` (4, [z,] y, x) with the
+        relative distance.
     instances
-        ``"components"`` or ``"watershed"``, see the module.
+        ``"components"``, ``"watershed"`` or ``"distance"``, see the module.
     """
-    foreground = probabilities[FOREGROUND]
+    foreground = maps[FOREGROUND]
     if instances == "components":
         for threshold in thresholds:
             yield label_foreground(foreground > threshold)
         return
-    height = height_above_border(probabilities)
+    height = height_of(maps, instances)
     seeds, _ = scipy.ndimage.label(find_seeds(height))
     for threshold in thresholds:
         yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))

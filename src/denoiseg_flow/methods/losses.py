@@ -52,6 +52,19 @@ def segmentation_loss(
     return total / (classes != IGNORE).sum().clamp(min=1)
 
 
+def distance_loss(
+    distance: torch.Tensor, target: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """Return the mean absolute error of the relative distance over annotated pixels.
+
+    Parameters
+    ----------
+    distance, target, known
+        (batch, [z,] y, x); ``known`` is bool.
+    """
+    return ((distance - target).abs() * known).sum() / known.sum().clamp(min=1)
+
+
 def consistency_loss(logits: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
     """Return the mean cross entropy between the probabilities of the teacher and of the network.
 

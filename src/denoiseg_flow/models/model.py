@@ -69,6 +69,11 @@ class TrainedModel:
             self._folded = state, fold_batch_norms(self.network)
         return self._folded[1]
 
+    @property
+    def n_maps(self) -> int:
+        """Number of maps of segmentation, see :class:`tiled_prediction.PredictedTile`."""
+        return 3 + predicts_distance(self.recipe)
+
     def for_image(self, name: str) -> "TrainedModel":
         """Return the model that predicts the image ``name`` and was not trained on its mask.
 
@@ -210,8 +215,20 @@ def summary(model: AnyModel) -> str:
     return f"{purpose(chain(model))} {images}."
 
 
+def predicts_distance(recipe: Recipe) -> bool:
+    """Return whether networks have an output for the relative distance."""
+    return recipe.instances == "distance"
+
+
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
     """Return a new network of a method, with the size given in the recipe, or its classifier."""
     if method.segmenter == "pixel_classifier":
         return PixelClassifier(layout)
-    return build_network(method.network, recipe.depth, recipe.filters, method.mask_channel, layout)
+    return build_network(
+        method.network,
+        recipe.depth,
+        recipe.filters,
+        method.mask_channel,
+        layout,
+        predicts_distance(recipe),
+    )

@@ -122,7 +122,7 @@ def _write(
             array[:, *tile.place] = getattr(tile, kind)
             release(array)
         if instances is not None:
-            instances.add(tile.place, tile.probabilities)
+            instances.add(tile.place, tile.maps)
     # All targets except clean images assume noise with mean zero.
     if "denoised" in arrays and model.recipe.preserve_mean and model.method.target != "clean":
         _preserve_mean(arrays["denoised"], image)

@@ -12,6 +12,7 @@ import numpy as np
 from denoiseg_flow.data.store import (
     open_image,
 )
+from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.models.model import AnyModel, TrainedModel
 from denoiseg_flow.models.tiled_prediction import (
     predict_images,
@@ -20,13 +21,13 @@ from denoiseg_flow.models.tiled_prediction import (
 
 def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     """Return the class probabilities (3, [z,] y, x), float32, of an image (channel, [z,] y, x)."""
-    return next(_probabilities(model, [image]))
+    return next(_maps(model, [image]))[:DISTANCE]
 
 
-def predict_probabilities_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:
-    """Yield the class probabilities of images, each predicted by the model for its name."""
+def predict_maps_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:
+    """Yield :attr:`PredictedTile.maps` of images, each predicted by the model for its name."""
     for each, of_model in by_model(model, files):
-        yield from _probabilities(each, map(open_image, of_model))
+        yield from _maps(each, map(open_image, of_model))
 
 
 def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iterator[Path]]]:
@@ -34,7 +35,7 @@ def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iter
     return groupby(files, key=lambda file: model.for_image(file.stem))
 
 
-def _probabilities(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _maps(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     shapes: deque[tuple[int, ...]] = deque()
 
     def noted() -> Iterator[np.ndarray]:
@@ -43,7 +44,8 @@ def _probabilities(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterato
             yield image
 
     for _, tiles in groupby(predict_images(model, noted()), key=itemgetter(0)):
-        probabilities = np.empty((3, *shapes.popleft()), dtype=np.float32)
+        shape = shapes.popleft()
+        maps = np.empty((model.n_maps, *shape), dtype=np.float32)
         for _, tile in tiles:
-            probabilities[:, *tile.place] = tile.probabilities
-        yield probabilities
+            maps[:, *tile.place] = tile.maps
+        yield maps

@@ -1,4 +1,4 @@
-"""Segment instances in images of any size, from probabilities added tile by tile."""
+"""Segment instances in images of any size, from maps added tile by tile."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.instances import (
     find_seeds,
     grow_seeds,
-    height_above_border,
+    height_of,
     label_type,
     watershed_mask,
 )
@@ -29,7 +29,7 @@ MARGINS = {2: (128, 128), 3: (32, 64, 64)}
 
 
 class TiledInstances:
-    """Collect the probabilities of an image and write its labels.
+    """Collect the maps of an image and write its labels.
 
     The labels are those of :func:`instances.label_instances`, numbered in raster order of the
     first pixels of components or seeds. Data that grow with the image, 4 bytes per pixel for
@@ -40,7 +40,7 @@ class TiledInstances:
     shape
         Shape of the whole image, ([z,] y, x).
     instances
-        ``"components"`` or ``"watershed"``.
+        See :func:`instances.label_instances`.
     threshold
         Threshold of the foreground probability, for :meth:`add`.
     """
@@ -50,16 +50,17 @@ class TiledInstances:
         self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
         self._threshold = threshold
         self._components = TiledComponents(shape)
-        # For the watershed: minus infinity outside the mask.
-        self._height = temporary_map(shape, np.float32) if instances == "watershed" else None
+        self._instances = instances
+        # For a watershed: minus infinity outside the mask.
+        self._height = None if instances == "components" else temporary_map(shape, np.float32)
 
-    def add(self, place: Place, probabilities: np.ndarray) -> None:
-        """Add the probabilities (3, [z,] y, x) of a tile; together, tiles cover each pixel once."""
-        foreground = probabilities[FOREGROUND]
+    def add(self, place: Place, maps: np.ndarray) -> None:
+        """Add the maps (3 or 4, [z,] y, x) of a tile; together, tiles cover each pixel once."""
+        foreground = maps[FOREGROUND]
         if self._height is None:
             self._components.add(place, foreground > self._threshold)
             return
-        height = height_above_border(probabilities)
+        height = height_of(maps, self._instances)
         mask = watershed_mask(foreground, height, self._threshold)
         self.add_height(place, np.where(mask, height, -np.inf))
 

@@ -17,6 +17,7 @@ from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.tiles import Place, box_shape, boxes, equal_spans, within
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import is_out_of_memory
+from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.masking import fill_grid, grid_mask
 from denoiseg_flow.methods.networks import as_input, channels_last, split_output
 from denoiseg_flow.models.model import TrainedModel
@@ -46,14 +47,20 @@ class PredictedTile:
         (channel, [z,] y, x) float32 on the scale of the input.
     j_invariant
         The same, each pixel predicted while it is masked; None for methods that mask no grid.
-    probabilities
-        (3, [z,] y, x) float32: background, foreground, border.
+    maps
+        (3, [z,] y, x) float32: probabilities of background, foreground and border; (4, ...) with
+        the relative distance, for networks that predict it.
     """
 
     place: Place
     denoised: np.ndarray
     j_invariant: np.ndarray | None
-    probabilities: np.ndarray
+    maps: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The class probabilities (3, [z,] y, x)."""
+        return self.maps[:DISTANCE]
 
 
 @dataclass(frozen=True)
@@ -268,9 +275,7 @@ class _Results:
             kept = {kind: values[row][..., *inside] for kind, values in self._found.items()}
             yield (
                 tile.number,
-                PredictedTile(
-                    tile.kept, kept["denoised"], kept.get("j_invariant"), kept["probabilities"]
-                ),
+                PredictedTile(tile.kept, kept["denoised"], kept.get("j_invariant"), kept["maps"]),
             )
 
 
@@ -300,12 +305,12 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
         _read(tile, target)
     mean, std = map(transfer.to_device, model.normalisation.scale(model.layout.dimensions))
     x = transfer.to_device(x).sub_(mean).div_(std)
-    denoised, probabilities = apply_network(model, _predictor(model), x)
-    found = {"denoised": denoised, "probabilities": probabilities}
+    denoised, maps = apply_network(model, _predictor(model), x)
+    found = {"denoised": denoised, "maps": maps}
     if model.method.masks_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
         found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
-    for kind in found.keys() - {"probabilities"}:
+    for kind in found.keys() - {"maps"}:
         found[kind] = found[kind] * std + mean
     return _Results(tiles, found, transfer)
 
@@ -351,19 +356,20 @@ def apply_network(
 
     Returns
     -------
-    The denoised images, of the same shape, and the probabilities (batch, 3, [z,] y, x).
+    The denoised images, of the same shape, and the maps of segmentation (batch, 3 or 4, [z,] y, x):
+    class probabilities, and the relative distance if the network predicts it.
     """
     if not model.recipe.test_time_augmentation:
         return _run(model, network, x)
     denoised: list[torch.Tensor] = []
-    probabilities: list[torch.Tensor] = []
+    maps: list[torch.Tensor] = []
     for mirrored, turns in product((False, True), range(4)):
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
         results = _run(model, network, view)
-        for values, found in zip(results, (denoised, probabilities), strict=True):
+        for values, found in zip(results, (denoised, maps), strict=True):
             turned = torch.rot90(values, -turns, (-2, -1))
             found.append(turned.flip(-1) if mirrored else turned)
-    return torch.stack(denoised).mean(dim=0), torch.stack(probabilities).mean(dim=0)
+    return torch.stack(denoised).mean(dim=0), torch.stack(maps).mean(dim=0)
 
 
 def _run(
@@ -374,8 +380,11 @@ def _run(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the network makes of images with masked pixels, as :func:`apply_network`."""
     output = network(as_input(x, masked, model.method.mask_channel))
-    denoised, logits = split_output(output, model.layout.channels)
-    return denoised, logits.softmax(dim=1)
+    denoised, maps = split_output(output, model.layout.channels)
+    probabilities = maps[:, :DISTANCE].softmax(dim=1)
+    if model.n_maps == DISTANCE:
+        return denoised, probabilities
+    return denoised, torch.cat([probabilities, maps[:, DISTANCE:]], dim=1)
 
 
 def _apply_j_invariant(model: TrainedModel, x: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

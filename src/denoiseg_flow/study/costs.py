@@ -119,13 +119,15 @@ class Cost:
         return max(LEAST_MINUTES, math.ceil(seconds / 60))
 
 
-def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> list[Convolution]:
+def convolutions(
+    network: str, depth: int, filters: int, inputs: int = 1, outputs: int = 4
+) -> list[Convolution]:
     """Return the convolutions of a network in order, see :mod:`denoiseg_flow.methods.networks`."""
     if network == "dncnn":
-        widths = [inputs, *[filters] * 7, 4]
+        widths = [inputs, *[filters] * 7, outputs]
         return [Convolution(before, after, side=3, level=0) for before, after in pairwise(widths)]
     if network == "autoencoder":
-        widths, levels = [inputs, *[filters] * 4, 4], [0, 1, 2, 1, 0]
+        widths, levels = [inputs, *[filters] * 4, outputs], [0, 1, 2, 1, 0]
         return [
             Convolution(before, after, side=3, level=level)
             for before, after, level in zip(widths[:-1], widths[1:], levels, strict=True)
@@ -142,7 +144,7 @@ def convolutions(network: str, depth: int, filters: int, inputs: int = 1) -> lis
         found += [(joined * widths[level], widths[level], level), (widths[level], after, level)]
     return [
         *(Convolution(before, after, 3, level) for before, after, level in found),
-        Convolution(filters, 4, 1, 0),
+        Convolution(filters, outputs, 1, 0),
     ]
 
 
@@ -157,9 +159,9 @@ class Work(NamedTuple):
 
 
 @cache
-def work(network: str, depth: int, filters: int, inputs: int, axes: int) -> Work:
+def work(network: str, depth: int, filters: int, inputs: int, axes: int, outputs: int = 4) -> Work:
     """Return the work of a network in 2D (2 axes) or 3D (3 axes, z is never down-sampled)."""
-    layers = convolutions(network, depth, filters, inputs)
+    layers = convolutions(network, depth, filters, inputs, outputs)
     weights = [layer.inputs * layer.outputs * layer.side**axes for layer in layers]
     places = [4.0**-layer.level for layer in layers]
     return Work(
@@ -173,7 +175,8 @@ def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
     """Return the work of the network of a method on images with ``axes`` spatial axes."""
     inputs = 2 if method.mask_channel else 1
     axes = 2 if method.planes else axes
-    return work(method.network, recipe.depth, recipe.filters, inputs, axes)
+    outputs = 5 if recipe.instances == "distance" else 4
+    return work(method.network, recipe.depth, recipe.filters, inputs, axes, outputs)
 
 
 def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:

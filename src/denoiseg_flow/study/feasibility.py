@@ -6,6 +6,7 @@ from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods.classical import HOW_TO_INSTALL_BM3D, is_available
 from denoiseg_flow.methods.consistency import check_size
 from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.study.grid import Grid
 
 
@@ -33,6 +34,12 @@ def _check_recipes(grid: Grid) -> None:
 def _check_masks(grid: Grid) -> None:
     axes = grid.config["grid"]
     learning = [name for name in axes["methods"] if grid.uses_masks(name)]
+    needing = [name for name in learning if grid.needs_masks(name)]
+    if 0 in axes["n_annotated"] and needing == learning:
+        raise InputError(
+            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
+            f"pretrained network; remove 0, or add a method with 'init: {next(iter(PRETRAINED))}'"
+        )
     for dataset in axes["datasets"]:
         masks = has_masks(grid.config["datasets"], dataset)
         if masks and learning and not axes["n_annotated"]:
@@ -40,10 +47,11 @@ def _check_masks(grid: Grid) -> None:
                 f"config key 'grid.n_annotated' is missing, but method '{learning[0]}' learns "
                 "from annotated images; set their number, e.g. [4]"
             )
-        if not masks and learning == axes["methods"]:
+        if not masks and needing == axes["methods"]:
             raise InputError(
                 f"dataset '{dataset}' has no masks, but all methods of grid.methods learn from "
-                f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises"
+                f"masks; set 'datasets.{dataset}.masks', or add a method that only denoises or has "
+                f"'init: {next(iter(PRETRAINED))}'"
             )
 
 

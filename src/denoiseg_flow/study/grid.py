@@ -15,6 +15,7 @@ from denoiseg_flow.data.sources import (
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.consistency import check_method, look_up, needed_methods
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe
+from denoiseg_flow.methods.pretrained import PRETRAINED
 
 #: What methods are used for, and recommended for: instance labels, and denoised images.
 PURPOSES = LABELS, DENOISED = "labels", "denoised"
@@ -28,7 +29,7 @@ class Run:
     """One training: the values of its five axes.
 
     ``n_annotated`` is 0 for methods that do not depend on annotated images: one such run serves
-    all numbers of annotated images.
+    all numbers of annotated images. It may be 0 for methods that start from a pretrained network.
     """
 
     dataset: str
@@ -153,8 +154,9 @@ class Grid:
         return self._run_beside(run, self.methods[run.method].input)
 
     def init_run(self, run: Run) -> Run | None:
-        """Return the run whose weights ``run`` starts from, or None."""
-        return self._run_beside(run, self.methods[run.method].init)
+        """Return the run whose weights ``run`` starts from; None: random or pretrained weights."""
+        init = self.methods[run.method].init
+        return None if init in PRETRAINED else self._run_beside(run, init)
 
     def own_subsets(self, method: str) -> list[str]:
         """Return the subsets with one network per image; empty for most methods."""
@@ -190,6 +192,15 @@ class Grid:
         method = self.methods[name]
         needed = needed_methods(method, self.methods)
         return method.learns_segmentation or any(map(self.uses_masks, needed))
+
+    def needs_masks(self, name: str) -> bool:
+        """Return whether a method cannot be trained without annotated images.
+
+        Methods that start from a network pretrained for segmentation can.
+        """
+        method = self.methods[name]
+        own = method.learns_segmentation and method.init not in PRETRAINED
+        return own or any(map(self.needs_masks, needed_methods(method, self.methods)))
 
     @property
     def n_annotated(self) -> dict[str, int]:
@@ -262,18 +273,24 @@ class Grid:
         for dataset in axes["datasets"]:
             for noise in axes["noises"]:
                 for method in axes["methods"]:
-                    counts = self._counts(dataset) if self.uses_masks(method) else [0]
-                    if counts != [0] and not has_masks(self.config["datasets"], dataset):
-                        continue  # there is nothing to learn segmentation from
-                    for n_annotated in counts:
+                    for n_annotated in self._counts(dataset, method):
                         for seed in axes["seeds"]:
                             run = self._run(dataset, noise, method, n_annotated, seed)
                             yield from self._with_upstream(run)
 
-    def _counts(self, dataset: str) -> list[int]:
-        """Return the numbers of annotated images for a dataset."""
+    def _counts(self, dataset: str, method: str) -> list[int]:
+        """Return the numbers of annotated images for the runs of a method."""
+        if not self.uses_masks(method):
+            return [0]
+        if not has_masks(self.config["datasets"], dataset):
+            return [] if self.needs_masks(method) else [0]
+        least = 1 if self.needs_masks(method) else 0
+        return [count for count in self._available(dataset) if count >= least]
+
+    def _available(self, dataset: str) -> list[int]:
+        """Return the numbers of annotated images for a dataset with masks."""
         counts: list[Any] = self.config["grid"]["n_annotated"]
-        if "all" not in counts or not has_masks(self.config["datasets"], dataset):
+        if "all" not in counts:
             return counts
         available = annotated_for_training(self.config["datasets"], dataset)
         if available is None:

@@ -17,8 +17,10 @@ from denoiseg_flow.data.noise import standard_deviation
 from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, read_metadata
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.pixel_training import train_classifier
 from denoiseg_flow.training.trainer import train, train_each_image
@@ -107,7 +109,11 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
         history = pd.DataFrame(columns=LOSSES)
     else:
         learned_from = files.train
-        init = load_model(data.init, job.device) if data.init else None
+        init: AnyModel | None = None
+        if method.init in PRETRAINED:
+            init = load_pretrained(method.init, job.device)
+        elif data.init:
+            init = load_model(data.init, job.device)
         assert init is None or isinstance(init, TrainedModel)
         model, history = train(job, files, init)
     model.origin = find_origin(files, learned_from)

@@ -4,11 +4,19 @@ import torch
 from torch import nn
 
 from denoiseg_flow.methods import masking
+from denoiseg_flow.methods.classes import DISTANCE, IGNORE
 from denoiseg_flow.methods.definition import Method, Recipe
-from denoiseg_flow.methods.losses import consistency_loss, denoising_loss, segmentation_loss
+from denoiseg_flow.methods.losses import (
+    consistency_loss,
+    denoising_loss,
+    distance_loss,
+    segmentation_loss,
+)
 from denoiseg_flow.methods.networks import as_input, channels_last, split_output
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.training.patches import Batch
+
+DISTANCE_WEIGHT = 2.0  # of the distance, relative to the class-weighted cross entropy
 
 
 class Objective:
@@ -42,19 +50,27 @@ class Objective:
         """
         method, recipe = self.method, self.recipe
         inputs, mask = self.masked_input(batch, generator, validating)
-        denoised, logits = split_output(network(inputs).float(), self.layout.channels)
+        denoised, maps = split_output(network(inputs).float(), self.layout.channels)
+        logits = maps[:, :DISTANCE]
         denoise = segment = pseudo = logits.new_zeros(())
         if method.denoises:
             target = batch.patches if batch.targets is None else batch.targets
-            denoise = denoising_loss(denoised, target, mask)
+            denoise = denoising_loss(denoised, target, self._denoised(batch, mask))
         if method.segments and batch.classes is not None:
             segment = segmentation_loss(logits, batch.classes, recipe.loss_normalisation)
+            if batch.distances is not None:
+                known = batch.classes != IGNORE
+                away = distance_loss(maps[:, DISTANCE], batch.distances, known)
+                segment = segment + DISTANCE_WEIGHT * away
         if teacher is not None:
             unannotated = slice(recipe.annotated_patches(method), None)
             shown = self._as_input(batch.patches[unannotated])
             with torch.no_grad():
                 _, imitated = split_output(teacher(shown).float(), self.layout.channels)
-            pseudo = consistency_loss(logits[unannotated], imitated.softmax(dim=1))
+            pseudo = consistency_loss(logits[unannotated], imitated[:, :DISTANCE].softmax(dim=1))
+            if maps.shape[1] > DISTANCE:
+                away = maps[unannotated, DISTANCE] - imitated[:, DISTANCE]
+                pseudo = pseudo + DISTANCE_WEIGHT * away.abs().mean()
         total = method.alpha * denoise + (1 - method.alpha) * (
             segment + recipe.pseudo_labels * pseudo
         )
@@ -85,6 +101,14 @@ class Objective:
             )
         masked, mask = masked.view_as(patches), mask.view_as(patches)
         return self._as_input(masked, mask), mask
+
+    @staticmethod
+    def _denoised(batch: Batch, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """Return the mask of pixels that denoising learns from; None: all pixels."""
+        if batch.simulated is None:
+            return mask
+        real = (~batch.simulated).view(-1, *[1] * (batch.patches.dim() - 1))
+        return real.expand_as(batch.patches) if mask is None else mask & real
 
     def _as_input(self, patches: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         return channels_last(as_input(patches, mask, self.method.mask_channel))

@@ -35,6 +35,10 @@ class Batch(NamedTuple):
     """Targets of denoising, like patches; None: the patches themselves."""
     place: torch.Tensor
     """(batch, axis, [z,] y, x), int64: position of each pixel in its image."""
+    simulated: torch.Tensor | None = None
+    """(batch,), bool: patches of simulated images, or None if the bank has none."""
+    distances: torch.Tensor | None = None
+    """(batch, [z,] y, x), float32, see :func:`classes.relative_distance`; None: not needed."""
 
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
@@ -43,6 +47,8 @@ class Batch(NamedTuple):
             None if self.classes is None else self.classes[place],
             None if self.targets is None else self.targets[place],
             self.place[place],
+            None if self.simulated is None else self.simulated[place],
+            None if self.distances is None else self.distances[place],
         )
 
 
@@ -65,6 +71,11 @@ class ImageBank:
         (image, axis), int64: shape ([z,] y, x) of each image.
     annotated
         (image,), bool.
+    n_simulated
+        Number of images, the last ones, that are simulated.
+    distances
+        (pixels of all images,), float16, see :func:`classes.relative_distance`; 0 in images without
+        a mask. None: not needed.
     """
 
     pixels: torch.Tensor
@@ -73,6 +84,8 @@ class ImageBank:
     offsets: torch.Tensor
     sizes: torch.Tensor
     annotated: torch.Tensor
+    n_simulated: int = 0
+    distances: torch.Tensor | None = None
 
     @classmethod
     def load(
@@ -83,6 +96,8 @@ class ImageBank:
         device: torch.device,
         targets: Iterable[np.ndarray] | None = None,
         channels: int = 1,
+        n_simulated: int = 0,
+        distances: Iterable[np.ndarray | None] | None = None,
     ) -> "ImageBank":
         """Copy the images piece by piece to the device.
 
@@ -98,6 +113,10 @@ class ImageBank:
             Target of denoising for each image, of the same shape, if needed.
         channels
             Number of channels of the images.
+        n_simulated
+            Number of images, the last ones, that are simulated.
+        distances
+            Relative distances of each image, or None if it is not annotated; if needed.
         """
         counts = [math.prod(shape) for shape in shapes]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -119,6 +138,8 @@ class ImageBank:
             offsets=torch.from_numpy(offsets[:-1]).to(device),
             sizes=torch.tensor(np.array(shapes)).to(device),
             annotated=annotated.to(device),
+            n_simulated=n_simulated,
+            distances=None if distances is None else _fill_known(distances, starts, codes),
         )
 
     @property
@@ -126,9 +147,25 @@ class ImageBank:
         """Number of channels of the images."""
         return len(self.pixels)
 
+    @property
+    def n_annotated(self) -> int:
+        """Number of annotated images that are not simulated."""
+        return int(self.annotated.sum()) - self.n_simulated
+
+    def is_simulated(self, index: torch.Tensor) -> torch.Tensor:
+        """Return which of the images with these numbers are simulated, bool."""
+        return index >= len(self.sizes) - self.n_simulated
+
+    @property
+    def _real_pixels(self) -> int:
+        """Number of pixels of images that are not simulated."""
+        first = len(self.sizes) - self.n_simulated
+        return int(self.offsets[first]) if self.n_simulated else self.pixels.shape[1]
+
     def measure(self) -> Normalisation:
-        """Return mean and standard deviation of each channel over all pixels."""
-        return Normalisation.of_channels([_mean_and_deviation(values) for values in self.pixels])
+        """Return mean and standard deviation of each channel over all pixels of real images."""
+        real = self.pixels[:, : self._real_pixels]
+        return Normalisation.of_channels([_mean_and_deviation(values) for values in real])
 
     def measure_range(self) -> Normalisation:
         """Return the normalisation that maps targets (or pixels without targets) to [0, 1]."""
@@ -145,12 +182,12 @@ class ImageBank:
     def _wanted(self) -> torch.Tensor:
         return self.pixels if self.targets is None else self.targets
 
-    def normalise(self, normalisation: Normalisation) -> None:
-        """Normalise all pixels and targets in place."""
+    def normalise(self, real: Normalisation, simulated: Normalisation | None = None) -> None:
+        """Normalise all pixels and targets in place; simulated images by their own."""
         for values in (self.pixels, self.targets):
             if values is not None:
-                for channel, (mean, std) in zip(values, normalisation.channels(), strict=True):
-                    channel.sub_(mean).div_(std)
+                _normalise(values[:, : self._real_pixels], real)
+                _normalise(values[:, self._real_pixels :], simulated or real)
 
     def gather(self, index: torch.Tensor, place: torch.Tensor) -> Batch:
         """Return the pixels at the given positions.
@@ -169,7 +206,9 @@ class ImageBank:
         flat += self.offsets[index].view(-1, *patch_axes)
         targets = None if self.targets is None else _take(self.targets, flat)
         classes = None if self.classes is None else self.classes[flat].long()
-        return Batch(_take(self.pixels, flat), classes, targets, place)
+        simulated = self.is_simulated(index) if self.n_simulated else None
+        distances = None if self.distances is None else self.distances[flat].float()
+        return Batch(_take(self.pixels, flat), classes, targets, place, simulated, distances)
 
 
 def _take(values: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
@@ -187,6 +226,22 @@ def _mean_and_deviation(values: torch.Tensor) -> tuple[float, float]:
         squares += float(part.dot(part))
     mean = total / len(values)
     return first + mean, math.sqrt(max(squares / len(values) - mean**2, 0.0)) or 1.0
+
+
+def _fill_known(
+    arrays: Iterable[np.ndarray | None], starts: Sequence[int], like: torch.Tensor
+) -> torch.Tensor:
+    """Copy the arrays that are known into one buffer of float16 as long as ``like``."""
+    values = _allocate(len(like), torch.float16, like.device).zero_()
+    for array, start in zip(arrays, starts, strict=True):
+        if array is not None:
+            values[start : start + array.size] = torch.from_numpy(array.ravel()).to(like.device)
+    return values
+
+
+def _normalise(pixels: torch.Tensor, normalisation: Normalisation) -> None:
+    for channel, (mean, std) in zip(pixels, normalisation.channels(), strict=True):
+        channel.sub_(mean).div_(std)
 
 
 def _fill(
@@ -233,23 +288,33 @@ class PatchSampler:
         Number of patches in a batch.
     n_annotated
         Number of patches, the first of a batch, drawn from annotated images only; the others are
-        drawn from all images.
+        drawn from all images that are not simulated.
+    n_simulated
+        Number of those, the last of them, drawn from simulated images.
     """
 
     def __init__(
-        self, bank: ImageBank, patch_shape: Sequence[int], batch_size: int, n_annotated: int
+        self,
+        bank: ImageBank,
+        patch_shape: Sequence[int],
+        batch_size: int,
+        n_annotated: int,
+        n_simulated: int = 0,
     ) -> None:
         self.bank = bank
         self.patch_shape = tuple(patch_shape)
         self.batch_size = batch_size
         volume = bank.sizes.prod(dim=1).float()
+        simulated = bank.is_simulated(torch.arange(len(volume), device=volume.device))
+        real = volume * ~simulated
         # (axis, image); computed once, because copying from the host would stop the GPU each step.
         self._corners = (bank.sizes - torch.tensor(self.patch_shape).to(bank.sizes) + 1).T
         self._groups = [
             (count, weights)
             for count, weights in [
-                (n_annotated, volume * bank.annotated),
-                (batch_size - n_annotated, volume),
+                (n_annotated - n_simulated, real * bank.annotated),
+                (n_simulated, volume * simulated),
+                (batch_size - n_annotated, real),
             ]
             if count
         ]

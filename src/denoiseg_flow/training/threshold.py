@@ -11,9 +11,11 @@ from denoiseg_flow.models.threshold import Threshold
 # Candidates. The watershed separates objects by their seeds, so it can use lower thresholds than
 # components without merging objects.
 _STEPS = tuple(round(0.10 + 0.05 * step, 2) for step in range(19))
+_FINE = (0.01, 0.02, 0.05, *_STEPS[:-1], 0.98, 0.99)
 THRESHOLDS = {
     "components": _STEPS,
-    "watershed": (0.01, 0.02, 0.05, *_STEPS[:-1], 0.98, 0.99),
+    "watershed": _FINE,
+    "distance": _FINE,
 }
 
 
@@ -29,18 +31,18 @@ def choose_threshold(
     Parameters
     ----------
     images
-        Class probabilities (3, [z,] y, x) and instance labels ([z,] y, x) of each annotated
-        validation image; read one image at a time.
+        Maps (3 or 4, [z,] y, x) and instance labels ([z,] y, x) of each annotated validation image;
+        read one image at a time.
     instances
-        ``"components"`` or ``"watershed"``.
+        See :func:`~denoiseg_flow.methods.instances.label_instances`.
     """
     thresholds = THRESHOLDS[instances]
     scores = [
         [
             average_precision(truth, labels)
-            for labels in label_instances(probabilities, thresholds, instances)
+            for labels in label_instances(maps, thresholds, instances)
         ]
-        for probabilities, truth in images
+        for maps, truth in images
         if (truth > 0).any()
     ]
     if not scores:

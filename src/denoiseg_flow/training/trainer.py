@@ -18,9 +18,11 @@ from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
 from denoiseg_flow.methods.networks import NETWORKS
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.model import ImageModels, TrainedModel, new_network
-from denoiseg_flow.models.prediction import predict_probabilities_of_files
+from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.models.tensor_file import digest
+from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.study.costs import training_bytes, work_of
 from denoiseg_flow.training import batch_norm
 from denoiseg_flow.training.adam import Adam
@@ -30,9 +32,11 @@ from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
+from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal, simulate_rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
+    check_layout,
     check_subsets,
     find_layout,
     load_bank,
@@ -92,7 +96,11 @@ class Trainer:
         self.schedule = make_schedule(recipe, self.optimiser)
         patch_shape = layout.patch_shape(recipe.patch_size)
         self.sampler = PatchSampler(
-            bank, patch_shape, recipe.batch_size, recipe.annotated_patches(method)
+            bank,
+            patch_shape,
+            recipe.batch_size,
+            recipe.annotated_patches(method),
+            recipe.simulated_patches(method, bank.n_annotated),
         )
         self.generator = self._new_generator("training")
         self.compute_gradients = Replayed(
@@ -312,44 +320,57 @@ def train(
         segment, none with an annotated object), the checkpoint belongs to another method or
         network, the loss is not finite, or the device has too little memory.
     """
-    check_subsets(job.method, images, job.run.dataset)
+    pretrained = PRETRAINED.get(job.method.init or "")
+    # A pretrained network has its own threshold, chosen on simulated images.
+    known = init.threshold if init and pretrained else None
+    check_subsets(job.method, images, job.run.dataset, known is not None)
     layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
+    rehearsal = NO_REHEARSAL
+    if pretrained:
+        check_layout(job.method, layout, job.run.dataset)
+        rehearsal = simulate_rehearsal(pretrained, job.network_recipe.patch_size, job.run.seed)
     with out_of_memory_advice(job.device):
         held_out: dict[str, TrainedModel] = {}
         for number, fold in enumerate(images.folds, start=1):
             logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
             start = init and init.for_image(fold[0])
-            banks = _load_banks(job, images.without(fold), layout)
+            banks = _load_banks(job, images.without(fold), layout, rehearsal)
             model, _ = _train_on(job.for_part("fold", number), banks, layout, start)
             held_out |= dict.fromkeys(fold, model)
-        model, history = _train_on(job, _load_banks(job, images, layout), layout, init)
+        banks = _load_banks(job, images, layout, rehearsal)
+        model, history = _train_on(job, banks, layout, init)
     model.held_out = held_out
     if job.method.segments:
-        set_threshold(model, images)
+        set_threshold(model, images, known)
     return model, history
 
 
 def _load_banks(
-    job: TrainingJob, images: TrainingImages, layout: Layout
+    job: TrainingJob, images: TrainingImages, layout: Layout, rehearsal: Rehearsal
 ) -> tuple[ImageBank, ImageBank]:
-    """Load the training images and the validation images."""
+    """Load the training images, with simulated ones, and the validation images."""
     recipe, device = job.network_recipe, job.device
+    train, val = (images.train, images.train_masks), (images.val, images.val_masks)
     return (
-        load_bank(images.train, images.train_masks, recipe, layout, device, images.target),
-        load_bank(images.val, images.val_masks, recipe, layout, device, images.target),
+        load_bank(*train, recipe, layout, device, images.target, rehearsal),
+        load_bank(*val, recipe, layout, device, images.target),
     )
 
 
-def set_threshold(model: TrainedModel, images: TrainingImages) -> None:
+def set_threshold(
+    model: TrainedModel, images: TrainingImages, known: Threshold | None = None
+) -> None:
     """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
-    The held-out models of a cross-validation get the same threshold.
+    Without annotated objects, the model gets the ``known`` threshold. The held-out models of a
+    cross-validation get that of the model.
     """
     pairs = zip(images.val, images.val_masks, strict=True)
     annotated = [(image, mask) for image, mask in pairs if mask is not None]
-    probabilities = predict_probabilities_of_files(model, (image for image, _ in annotated))
+    maps = predict_maps_of_files(model, (image for image, _ in annotated))
     truths = (open_labels(mask) for _, mask in annotated)
-    threshold = choose_threshold(zip(probabilities, truths, strict=True), model.recipe.instances)
+    pairs_of = zip(maps, truths, strict=True)
+    threshold = choose_threshold(pairs_of, model.recipe.instances) or known
     assert threshold is not None  # check_subsets found an annotated object
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
@@ -397,7 +418,7 @@ def _train_on(
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
-        each.normalise(normalisation)
+        each.normalise(normalisation, init.normalisation if init else None)
     trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
     if init is not None:
         trainer.start_from(init.network.state_dict())
@@ -409,7 +430,10 @@ def _train_on(
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
-    with out_of_memory_advice(job.device, recipe.batch_size, need):
-        trainer.run(job.checkpoints, fingerprint, job.name)
+    if method.denoises or bank.n_annotated:
+        with out_of_memory_advice(job.device, recipe.batch_size, need):
+            trainer.run(job.checkpoints, fingerprint, job.name)
+    else:
+        logger.info("no annotated image: the weights stay those of '%s'", method.init)
     model = TrainedModel(method, recipe, job.identity, normalisation, trainer.average, layout)
     return model, pd.DataFrame(trainer.history)

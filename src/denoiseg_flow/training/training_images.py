@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
-from denoiseg_flow.data.store import open_image, open_labels
+from denoiseg_flow.data.store import open_image, open_labels, read_metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
-from denoiseg_flow.methods.classes import encode_classes
+from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
 from denoiseg_flow.methods.networks.layout import Layout, volume_layout
 from denoiseg_flow.training.patches import ImageBank
+from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 
 PIECE = 2**22  # pixels of a mask encoded at once
 
@@ -195,8 +197,11 @@ def load_bank(
     layout: Layout,
     device: torch.device,
     target: Target | None = None,
+    rehearsal: Rehearsal = NO_REHEARSAL,
 ) -> ImageBank:
     """Read images, masks and targets piece by piece onto the device.
+
+    Simulated images come last; their target of denoising, which nothing learns from, is the image.
 
     Raises
     ------
@@ -211,14 +216,28 @@ def load_bank(
                 f"patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
                 f"{min(shape[-2:])} or less"
             )
+    classes = (None if mask is None else read_classes(mask, device) for mask in masks)
+    targets = target and (target(path.stem) for path in images)
+    distances = chain(map(_read_distance, masks), rehearsal.distances)
     return ImageBank.load(
-        map(open_image, images),
-        (None if mask is None else read_classes(mask, device) for mask in masks),
-        shapes,
+        chain(map(open_image, images), rehearsal.images),
+        chain(classes, ([each] for each in rehearsal.classes)),
+        [*shapes, *(image.shape[1:] for image in rehearsal.images)],
         device,
-        target and (target(path.stem) for path in images),
+        targets and chain(targets, rehearsal.images),
         layout.channels,
+        len(rehearsal.images),
+        distances if recipe.instances == "distance" else None,
     )
+
+
+def _read_distance(path: Path | None) -> np.ndarray | None:
+    """Return the relative distances of a mask, None without a mask."""
+    if path is None:
+        return None
+    labels = open_labels(path)
+    step = (read_metadata(path).plane_step(), 1.0, 1.0) if labels.ndim == 3 else None
+    return relative_distance(labels, step)
 
 
 def read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
@@ -233,8 +252,16 @@ def read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
         yield encode_classes(labels)[within(kept, seen)]
 
 
-def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
-    """Raise InputError if images for training, validation or the threshold are missing."""
+def check_subsets(
+    method: Method, images: TrainingImages, dataset: str, has_threshold: bool = False
+) -> None:
+    """Raise InputError if images for training, validation or the threshold are missing.
+
+    Parameters
+    ----------
+    has_threshold
+        Whether the network that the training starts from has a threshold already.
+    """
     if not images.train:
         raise InputError(
             f"dataset '{dataset}' has no training images; lower 'val' and 'test' of its split, or "
@@ -243,8 +270,19 @@ def check_subsets(method: Method, images: TrainingImages, dataset: str) -> None:
     if not images.val:
         raise InputError(f"dataset '{dataset}' has no validation images; set 'split: val' above 0")
     masks = (open_labels(mask) for mask in images.val_masks if mask)
-    if method.segments and not any((mask > 0).any() for mask in masks):
+    if method.segments and not has_threshold and not any((mask > 0).any() for mask in masks):
         raise InputError(
             f"no validation image of dataset '{dataset}' has an annotated object to choose the "
             "threshold by; annotate more images or raise 'split: val'"
+        )
+
+
+def check_layout(method: Method, layout: Layout, dataset: str) -> None:
+    """Raise InputError if the pretrained network of a method does not read such images."""
+    if layout.dimensions == 3 or layout.channels > 1:
+        found = "volumes" if layout.dimensions == 3 else f"{layout.channels} channels"
+        raise InputError(
+            f"'init: {method.init}' of method '{method.name}' reads 2D images of one channel, but "
+            f"dataset '{dataset}' has {found}; leave 'init' out, or name one channel ('channel') "
+            "and 'dimensions: 2' in the dataset"
         )

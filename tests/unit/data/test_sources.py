@@ -235,7 +235,7 @@ def test_annotated_for_training(user):
     with pytest.raises(InputError, match="annotated"):
         available(simulated | {"structure": "filaments", "annotated": 2})
     assert available(simulated | {"depth": 8, "z_step": 3.0}) == 24
-    with pytest.raises(InputError, match="only nuclei can be simulated in 3D"):
+    with pytest.raises(InputError, match="filaments are simulated in 2D only"):
         available(simulated | {"structure": "filaments", "depth": 8})
     with pytest.raises(InputError, match="without 'depth'"):
         available(simulated | {"z_step": 3.0})

@@ -10,7 +10,7 @@ from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation.noise_structure import REACH, noise_of_files, noise_structure
 
 WHITE = {"kind": "gaussian", "sigma": 10}
-DRAWS = range(6)
+DRAWS = range(3)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.segmentation import find_boundaries
 
-from denoiseg_flow.methods.classes import BACKGROUND, BORDER, FOREGROUND, IGNORE, encode_classes
+from denoiseg_flow.methods.classes import (
+    BACKGROUND,
+    BORDER,
+    FOREGROUND,
+    IGNORE,
+    encode_classes,
+    relative_distance,
+)
 
 CODES = {".": BACKGROUND, "f": FOREGROUND, "b": BORDER, "?": IGNORE}
 
@@ -113,3 +120,31 @@ def test_codes_are_int8_and_input_is_untouched(dtype):
     assert np.array_equal(truth, before)
     counts = {code: int((found == code).sum()) for code in (BACKGROUND, FOREGROUND, BORDER)}
     assert counts == {BACKGROUND: 24, FOREGROUND: 4, BORDER: 8}
+
+
+def test_relative_distance_falls_from_the_middle_of_an_object_to_its_rim():
+    y, x = np.ogrid[:41, :41]
+    for radius in (5, 15):
+        disc = ((y - 20) ** 2 + (x - 20) ** 2 <= radius**2).astype(np.int32)
+        found = relative_distance(disc)
+        assert found[20, 20] == 1
+        assert found[disc == 0].max() == 0
+        assert found[20, 20 + radius // 2] == pytest.approx(0.5, abs=1 / radius)
+
+
+def test_relative_distance_belongs_to_each_object_by_itself():
+    truth = labels("1112223", "1112223", "1112223", "???....")
+    found = relative_distance(truth)
+    assert found[1].tolist() == [0.5, 1, 0.5, 0.5, 1, 0.5, 1]
+    assert found[3].tolist() == [0] * 7
+    for number in (1, 2, 3):
+        alone = np.where(truth == number, number, 0)
+        assert np.array_equal(relative_distance(alone)[alone > 0], found[alone > 0])
+
+
+def test_relative_distance_of_volumes_heeds_the_distance_of_slices():
+    ball = np.ones((3, 9, 9), np.int32)
+    near, far = relative_distance(ball, (1, 1, 1)), relative_distance(ball, (9, 1, 1))
+    assert near[1, 4, 4] == far[1, 4, 4] == 1
+    assert near[0, 4, 4] == 0.5
+    assert far[0, 4, 4] == 1

@@ -500,7 +500,7 @@ def test_self_supervised_loss_is_the_true_error_and_the_variance(name, shape):
             return denoise(name, image, value, 10.0)
 
         error = np.mean((function(noisy) - clean) ** 2)
-        loss = masked_pixel_loss(function, noisy, 16)
+        loss = masked_pixel_loss(function, noisy, 8)
         # Slightly more, for what a pixel is taken for when hidden is not the truth.
         assert 0.96 * (error + 100) < loss < 1.2 * (error + 100)
         assert 1 < error < 100

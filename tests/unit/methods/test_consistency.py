@@ -42,6 +42,7 @@ def test_what_does_not_fit_the_recipe_matters_only_where_it_is_used(config):
 def test_unknown_upstream(config, field):
     config["methods"]["sequential"][field] = "care"
     assert message(config).startswith("unknown method 'care'; available: n2v, ")
+    assert ("simulated_objects" in message(config)) == (field == "init")
     assert message(config).endswith(f"(config key methods.sequential.{field})")
 
 
@@ -113,17 +114,19 @@ def test_a_warm_start_needs_a_single_network(config, source):
 @pytest.mark.parametrize(
     "fields, recipe, wanted",
     [
-        ({"network": "unet_blurpool"}, {}, ("unet_blurpool", 2, 4, False)),
-        ({"mask_channel": True}, {}, ("unet", 2, 4, True)),
-        ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False)),
-        ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False)),
+        ({"network": "unet_blurpool"}, {}, ("unet_blurpool", 2, 4, False, "watershed")),
+        ({"mask_channel": True}, {}, ("unet", 2, 4, True, "watershed")),
+        ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False, "watershed")),
+        ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False, "watershed")),
+        ({"recipe": "other"}, {"instances": "distance"}, ("unet", 2, 4, False, "distance")),
     ],
 )
 def test_a_warm_start_needs_the_same_network(config, fields, recipe, wanted):
     config["recipes"]["other"] |= recipe
     assert message_of(config, **BLIND, init="n2v", **fields) == (
         "config key 'methods.new.init' names 'n2v', whose network (name, depth, filters, mask "
-        f"channel) is ('unet', 2, 4, False), not {wanted}; make them the same"
+        f"channel, instances) is ('unet', 2, 4, False, 'watershed'), not {wanted}; make them the "
+        "same"
     )
 
 
@@ -359,3 +362,41 @@ def test_noise_of_denoised_images_is_not_known(config):
     )
     config["methods"]["new"] = fields | {"noise_sigma": "estimated"}
     assert Grid(config).methods["new"].input == "n2v"
+
+
+# Pretrained networks
+
+
+def test_a_pretrained_network_needs_its_own_size(config):
+    message_ = message_of(config, init="simulated_objects")
+    assert message_ == (
+        "config key 'methods.new.init' names 'simulated_objects', a network with depth 3 and 16 "
+        "filters, but 'recipes.fast' has depth 2 and 4 filters; write 'recipe: finetune' for the "
+        "method"
+    )
+
+
+@pytest.mark.parametrize("fields", [{"network": "unet_blurpool"}, BLIND | {"mask_channel": True}])
+def test_a_pretrained_network_needs_its_own_kind(config, fields):
+    text = message_of(config, init="simulated_objects", **fields)
+    assert text == (
+        "config key 'methods.new.init' names 'simulated_objects', a network 'unet' without mask "
+        "channel; write 'network: unet' and leave 'mask_channel' out"
+    )
+
+
+def test_a_pretrained_network_needs_the_same_outputs(config):
+    config["recipes"]["fast"] |= {"depth": 3, "filters": 16}
+    assert message_of(config, init="simulated_objects") == (
+        "config key 'methods.new.init' names 'simulated_objects', which was trained with "
+        "'instances: distance', but 'recipes.fast' has 'instances: watershed'; write 'recipe: "
+        "finetune' for the method"
+    )
+
+
+def test_no_method_has_the_name_of_a_pretrained_network(config):
+    config["methods"]["simulated_objects"] = BLIND
+    assert message(config) == (
+        "config key 'methods.simulated_objects' has the name of a pretrained network of this "
+        "package; rename it"
+    )

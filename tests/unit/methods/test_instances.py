@@ -8,13 +8,15 @@ from scipy import ndimage
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
+from denoiseg_flow.evaluation.metrics import average_precision
+from denoiseg_flow.methods.classes import relative_distance
 from denoiseg_flow.methods.instances import (
     PROMINENCE,
     SEED_LEVEL,
     STEP,
     find_seeds,
     grow_seeds,
-    height_above_border,
+    height_of,
     label_foreground,
     label_instances,
     watershed_mask,
@@ -23,7 +25,7 @@ from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.training import threshold as choosing
 from denoiseg_flow.training.threshold import THRESHOLDS, choose_threshold
 
-COMPONENTS, WATERSHED = "components", "watershed"
+COMPONENTS, WATERSHED, DISTANCE = "components", "watershed", "distance"
 
 
 def of(foreground, border=0.0):
@@ -285,41 +287,60 @@ def test_the_threshold_of_volumes():
 
 
 @st.composite
-def rough_landscapes(draw):
+def rough_maps(draw):
+    """Class probabilities and a distance, without any relation between them."""
     sides = draw(st.sampled_from([(40, 40), (6, 20, 20)]))
     shape = draw(st.tuples(*(st.integers(1, side) for side in sides)))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     blur = (0, *[1.5 if len(shape) == 2 else 1.2] * len(shape))
-    noise = ndimage.gaussian_filter(rng.standard_normal((3, *shape)), blur)
-    weights = np.exp(draw(st.sampled_from([3, 10, 30])) * noise)
-    return (weights / weights.sum(axis=0)).astype(np.float32)
+    *noise, distance = ndimage.gaussian_filter(rng.standard_normal((4, *shape)), blur)
+    strength = draw(st.sampled_from([3, 10, 30]))
+    weights = np.exp(strength * np.stack(noise))
+    return np.stack([*weights / weights.sum(axis=0), strength * distance]).astype(np.float32)
 
 
-@given(rough_landscapes())
-def test_seeds_are_h_maxima(probabilities):
+ways = pytest.mark.parametrize("way", [WATERSHED, DISTANCE])
+
+
+@ways
+@given(maps=rough_maps())
+def test_seeds_are_h_maxima(way, maps):
     """As scikit-image finds them by morphological reconstruction."""
-    height = height_above_border(probabilities)
+    height = height_of(maps, way)
     rise = round(PROMINENCE / STEP)
-    steps = np.pad(np.floor((height - SEED_LEVEL) / STEP), 1, constant_values=-100)
+    steps = np.pad(np.floor((np.minimum(height, 2) - SEED_LEVEL) / STEP), 1, constant_values=-100)
     beside = ndimage.generate_binary_structure(height.ndim, 1)
     cut = reconstruction(steps - rise, steps, footprint=beside)
     expected = local_maxima(cut, connectivity=1) & (cut >= 0)
     assert np.array_equal(find_seeds(height), expected[(slice(1, -1),) * height.ndim])
 
 
-@given(rough_landscapes(), st.sampled_from(THRESHOLDS[WATERSHED]))
-def test_equals_a_plain_watershed(probabilities, threshold):
+@ways
+@given(maps=rough_maps(), threshold=st.sampled_from(THRESHOLDS[WATERSHED]))
+def test_equals_a_plain_watershed(way, maps, threshold):
     """And every object is in one piece, with one seed."""
-    height = height_above_border(probabilities)
+    height = height_of(maps, way)
     seeds, count = ndimage.label(find_seeds(height))
-    mask = watershed_mask(probabilities[1], height, threshold)
+    mask = watershed_mask(maps[1], height, threshold)
     found = grow_seeds(height, seeds, mask)
     assert np.array_equal(found, watershed(-height, seeds, mask=mask))
-    assert np.array_equal(found, labelled(probabilities, threshold, WATERSHED))
+    assert np.array_equal(found, labelled(maps, threshold, way))
     assert np.array_equal(found[seeds > 0], seeds[seeds > 0])
     assert not found[~mask].any()
     for number in range(1, count + 1):
         assert ndimage.label(found == number)[1] == 1
+
+
+def test_the_distance_separates_objects_whose_foreground_and_border_do_not():
+    truth = np.zeros((24, 44), np.int32)
+    y, x = np.ogrid[:24, :44]
+    truth[(y - 12) ** 2 + (x - 13) ** 2 < 81] = 1
+    truth[(y - 12) ** 2 + (x - 30) ** 2 < 81] = 2
+    probabilities = of(0.9 * (truth > 0))
+    maps = np.concatenate([probabilities, relative_distance(truth)[None]])
+    assert labelled(probabilities, 0.5, WATERSHED).max() == 1
+    assert np.array_equal(labelled(maps, 0.5, DISTANCE) > 0, truth > 0)
+    assert average_precision(truth, labelled(maps, 0.5, DISTANCE)) == 1
 
 
 def test_labels_at_several_thresholds_are_those_at_each():

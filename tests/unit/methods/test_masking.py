@@ -141,13 +141,13 @@ def test_uniform_is_drawn_evenly_from_the_cut_neighbourhood(rng, shape, side):
         assert np.abs(counts[allowed] - expected).max() < 5 * expected**0.5
 
 
-@pytest.mark.parametrize("side, shape", [(3, (13, 17)), (5, (5, 9, 11)), (11, (1, 13, 17))])
+@pytest.mark.parametrize("side, shape", [(3, (13, 17)), (5, (5, 9, 11)), (7, (1, 9, 11))])
 @pytest.mark.parametrize("name", [name for name in REPLACEMENTS if name != "uniform"])
 def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shape):
     patches = torch.randn(2, *shape, generator=rng)
     places = stratified_places(patches.shape, 1 / 6, rng)
     masks = as_mask(places, patches.shape).numpy()
-    many = [REPLACEMENTS[name](patches, places, side, rng) for _ in range(300)]
+    many = [REPLACEMENTS[name](patches, places, side, rng) for _ in range(120)]
     drawn = torch.stack(many).numpy()  # (draw, batch, place)
     for number, patch in enumerate(patches.numpy()):
         for column, place in list(enumerate(places[number].tolist()))[::3]:
@@ -159,9 +159,9 @@ def test_replacements_come_from_pixels_that_are_not_hidden(rng, name, side, shap
             if name != "gaussian":
                 assert values.min() - 1e-5 <= found.min() and found.max() <= values.max() + 1e-5
             if name == "mean":
-                assert found == pytest.approx(values.mean(), abs=1e-5)
+                np.testing.assert_allclose(found, values.mean(), rtol=0, atol=1e-5)
             elif name == "median":
-                assert found == pytest.approx(np.median(values), abs=1e-6)
+                np.testing.assert_allclose(found, np.median(values), rtol=0, atol=1e-6)
             elif name == "uniform_without_centre":
                 assert set(found) <= set(values)
                 assert len(set(found)) > 0.6 * len(values)

@@ -1,6 +1,7 @@
 """Images in another unit give the same results in that unit: grey levels of 1e-9 or of 1e12."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def blobs(make_blobs):
 def results(blobs, make_recipe, tmp_path_factory):
     """Train on images times a number, and return what the model yields of the last of them."""
 
+    @cache
     def results(method, scale):
         folder = tmp_path_factory.mktemp("unit")
         for number, (image, mask) in enumerate(zip(*blobs[:2], strict=True)):

@@ -115,7 +115,7 @@ def test_recipes_are_shown_as_they_are(read_config, schema):
     text = sections(METHODS)["Recipes"]
     names = re.findall(r"`(\w+)`", text.split("| key |")[1].split("\n")[0])
     recipes = read_config()["recipes"]
-    assert names == ["demo", "fast", "paper"]
+    assert names == ["demo", "fast", "finetune", "paper"]
     rows = table(text)
     keys = schema["$defs"]["recipe"]["properties"]
     defaults = {key: spec["default"] for key, spec in keys.items() if "default" in spec}

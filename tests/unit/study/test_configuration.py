@@ -24,6 +24,7 @@ SHIPPED = [
     ["noise2self.yaml"],
     ["autoencoder.yaml"],
     ["volumes.yaml"],
+    ["prior.yaml"],
     ["paper/dsb2018.yaml"],
     ["paper/flywing.yaml"],
     ["paper/mouse.yaml"],
@@ -122,9 +123,9 @@ def put(config, path, value):
         ),
         (
             "grid.n_annotated.1",
-            0,
-            "config key 'grid.n_annotated.1': 0 is less than the minimum of 1; methods that only "
-            "denoise need no annotated image, all others at least 1",
+            -1,
+            "config key 'grid.n_annotated.1': -1 is less than the minimum of 0; 0 is for methods "
+            "that start from a pretrained network",
         ),
         (
             "datasets.nuclei.split",
@@ -297,6 +298,7 @@ def test_defaults_at_every_level(schema, study):
         "simulated": {
             "source": "simulate",
             "structure": "nuclei",
+            "varied": False,
             "n_images": 48,
             "size": 128,
             "n_nuclei": [8, 22],

@@ -96,7 +96,8 @@ def test_masks_are_needed_if_all_methods_segment(config):
     config["grid"] |= {"datasets": ["nuclei", "lines"], "methods": segmenting}
     assert message(config) == (
         "dataset 'lines' has no masks, but all methods of grid.methods learn from masks; set "
-        "'datasets.lines.masks', or add a method that only denoises"
+        "'datasets.lines.masks', or add a method that only denoises or has 'init: "
+        "simulated_objects'"
     )
     accept(config, methods=[*segmenting, "n2v"])
 
@@ -134,3 +135,11 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
     )
     config["methods"]["bm3d"]["planes"] = True
     accept(config)
+
+
+def test_0_annotated_images_are_for_pretrained_networks(config):
+    config["grid"]["n_annotated"] = [0, 4]
+    assert message(config) == (
+        "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
+        "pretrained network; remove 0, or add a method with 'init: simulated_objects'"
+    )

@@ -1,15 +1,19 @@
-"""Simulate fluorescence images of nuclei or filaments, for studies without a download.
+"""Simulate fluorescence images with known ground truth.
 
-Grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to 25, most nuclei
-40 to 150 above it, some too dim to be visible in Gaussian noise of sigma 20. Illumination is
-uneven, the optics blur the image, and the camera adds photon noise and an offset. Filaments have
-the same optics and camera, but no masks.
+A dataset imitates one experiment, or, if ``varied``, has the variety of all real images, for
+pretraining: see :mod:`objects` and :mod:`scenes`.
+
+In an experiment, grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to
+25, most nuclei 40 to 150 above it, some too dim to be visible in Gaussian noise of sigma 20.
+Illumination is uneven, the optics blur the image, and the camera adds photon noise and an offset.
+Filaments have the same optics and camera, but no masks.
 
 Volumes of nuclei are stacks of such images. The optics blur more along z than in the plane, so
 out-of-focus light from nuclei above and below is as bright as a dim nucleus in focus.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +21,19 @@ import numpy as np
 import scipy
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.simulated import filaments, nuclei
+from denoiseg_flow.data.simulated import filaments, nuclei, objects, scenes
 from denoiseg_flow.data.store import write_image, write_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
 
-STRUCTURES = ("nuclei", "filaments")
+STRUCTURES = ("nuclei", "filaments", "blobs", "rods", "membranes")
+EXPERIMENTS = STRUCTURES[:2]  # the structures of images that are not varied
 N_IMAGES, SIZE = 48, 128  # defaults
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
 PSF_ELONGATION = 2.5  # width of the point spread function along z, relative to that in the plane
 Z_STEPS = (0.1, 10.0)  # smallest and largest, in pixels; larger steps would miss whole nuclei
+FILAMENT_RADIUS = 2.0  # pixels, for blur and out-of-focus light
 PIXEL_SIZE = 0.5  # micrometres, in volumes: a nucleus is about 8 micrometres wide
 
 
@@ -36,7 +42,7 @@ class SimulatedImage(NamedTuple):
 
     name: str
     image: np.ndarray
-    """uint8, with photon noise."""
+    """With noise: uint8, or float32 if varied."""
     mask: np.ndarray | None
     """int32 labels, no gap between touching nuclei; None for filaments."""
     clean: np.ndarray
@@ -54,32 +60,36 @@ def simulate(
     structure: str = "nuclei",
     depth: int | None = None,
     z_step: float = 1.0,
+    varied: bool = False,
 ) -> Iterator[SimulatedImage]:
     """Simulate a dataset, one image at a time.
 
-    Image ``i`` depends only on ``seed``, ``i``, ``size``, ``structure`` and, for nuclei, on
-    ``n_nuclei``, ``depth`` and ``z_step``.
+    Image ``i`` depends only on ``seed``, ``i``, ``size``, ``structure``, ``varied``, ``depth``,
+    ``z_step`` and, for nuclei that are not varied, on ``n_nuclei``.
 
     Parameters
     ----------
     n_images
         Number of images.
     size
-        Height and width in pixels; a nucleus is about 12 to 25 pixels wide.
+        Height and width in pixels; a nucleus is about 12 to 25 pixels wide, unless varied.
     n_nuclei
         Minimum and maximum number of nuclei per image or volume; fewer if they do not fit. Ignored
-        for filaments, of which there are 10 to 30 per 128 x 128 pixels.
+        if varied, and for filaments, of which there are 10 to 30 per 128 x 128 pixels.
     annotated
         Number of annotated images, or their fraction (a float); the first images get masks. None:
         all images, but none of filaments, which have no masks.
     seed
         Seed of the dataset.
     structure
-        What the images show: nuclei or filaments.
+        What the images show, one of :data:`STRUCTURES`.
     depth
-        Number of z-slices of a volume of nuclei; None for 2D images.
+        Number of z-slices of a volume (not of filaments); None for 2D images.
     z_step
         Distance of the z-slices, in widths of a pixel.
+    varied
+        Whether images differ as much as real ones in size, shape, crowding, contrast, background
+        and noise. Needed for structures other than nuclei and filaments.
 
     Yields
     ------
@@ -99,24 +109,52 @@ def simulate(
             "per image, such as [8, 22]"
         )
     check_volume(depth, z_step, structure)
+    check_varied(structure, varied)
     shape: tuple[int, ...] = (size, size)
     spacing: tuple[float, ...] = (1.0, 1.0)
     if depth is not None:
         shape, spacing = (depth, *shape), (z_step, *spacing)
+    draw = _draw_varied if varied else partial(_draw, n_nuclei=n_nuclei)
     for index in range(n_images):
-        if structure == "filaments":
-            rng = generator(seed, "simulate filaments", index)
-            light, mask = filaments.draw(size, rng), None
-        else:
-            rng = generator(seed, "simulate" if depth is None else "simulate volume", index)
-            count = int(rng.integers(n_nuclei[0], n_nuclei[1] + 1))
-            light, mask = nuclei.draw(shape, spacing, count, rng)
-        clean = _expose(light, spacing, rng)
-        photons = rng.poisson((clean - CAMERA_OFFSET) * PHOTONS_PER_LEVEL)
-        image = np.clip(np.rint(photons / PHOTONS_PER_LEVEL + CAMERA_OFFSET), 0, 255)
-        yield SimulatedImage(
-            f"sim_{index:04d}", image.astype(np.uint8), mask, clean, index < n_annotated
-        )
+        image, mask, clean = draw(structure, shape, spacing, seed, index)
+        yield SimulatedImage(f"sim_{index:04d}", image, mask, clean, index < n_annotated)
+
+
+def _draw(
+    structure: str,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    seed: int,
+    index: int,
+    n_nuclei: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return image, mask and clean image of one experiment."""
+    if structure == "filaments":
+        rng = generator(seed, "simulate filaments", index)
+        light, mask = filaments.draw(shape[-1], rng), None
+    else:
+        rng = generator(seed, "simulate" if len(shape) == 2 else "simulate volume", index)
+        count = int(rng.integers(n_nuclei[0], n_nuclei[1] + 1))
+        light, mask = nuclei.draw(shape, spacing, count, rng)
+    clean = _expose(light, spacing, rng)
+    photons = rng.poisson((clean - CAMERA_OFFSET) * PHOTONS_PER_LEVEL)
+    image = np.clip(np.rint(photons / PHOTONS_PER_LEVEL + CAMERA_OFFSET), 0, 255)
+    return image.astype(np.uint8), mask, clean
+
+
+def _draw_varied(
+    structure: str, shape: tuple[int, ...], spacing: tuple[float, ...], seed: int, index: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return image, mask and clean image with the variety of real images."""
+    rng = generator(seed, f"simulate varied {structure}", index)
+    mask: np.ndarray | None = None
+    if structure == "filaments":
+        light, radius = filaments.draw(shape[-1], rng), FILAMENT_RADIUS
+        light /= max(float(np.percentile(light, 99)), 1.0)
+    else:
+        light, mask, radius = objects.draw(structure, shape, spacing, rng)
+    noisy, clean = scenes.photograph(light, radius, spacing, rng)
+    return noisy, mask, clean
 
 
 def count_annotated(
@@ -145,6 +183,15 @@ def count_annotated(
     return count
 
 
+def check_varied(structure: str, varied: bool) -> None:
+    """Raise InputError if the structure exists only in varied images; see :func:`simulate`."""
+    if structure not in EXPERIMENTS and not varied:
+        raise InputError(
+            f"structure is '{structure}', which is simulated with varied images only; write "
+            "'varied: true'"
+        )
+
+
 def check_volume(depth: int | None, z_step: float = 1.0, structure: str = "nuclei") -> None:
     """Raise InputError if volumes cannot be simulated like this; see :func:`simulate`."""
     if depth is None:
@@ -156,7 +203,7 @@ def check_volume(depth: int | None, z_step: float = 1.0, structure: str = "nucle
         return
     if structure == "filaments":
         raise InputError(
-            f"depth is {depth}, but only nuclei can be simulated in 3D; leave 'depth' out, or "
+            f"depth is {depth}, but filaments are simulated in 2D only; leave 'depth' out, or "
             "write 'structure: nuclei'"
         )
     if depth < 2:

@@ -23,13 +23,16 @@ def build_network(
     filters: int,
     mask_channel: bool = False,
     layout: Layout = PLANES,
+    distance: bool = False,
 ) -> Network:
     """Return a new network with weights in channels-last format.
 
     Networks map (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...) of the
     same size: the c denoised channels, and the logits of background, foreground and border. With
-    ``mask_channel`` they read c additional channels. Methods that only denoise or only segment
-    leave the other output channels untrained; networks of all methods can thus exchange weights.
+    ``distance`` they have one more output, the relative distance from the background
+    (:func:`classes.relative_distance`); with ``mask_channel`` they read c additional channels.
+    Methods that only denoise or only segment leave the other output channels untrained; networks of
+    all methods can thus exchange weights.
 
     Parameters
     ----------
@@ -42,7 +45,7 @@ def build_network(
     """
     inputs = layout.channels * (2 if mask_channel else 1)
     seen = Layout(channels=layout.channels) if layout.plane_by_plane else layout
-    network = NETWORKS[name](depth, filters, inputs, seen)
+    network = NETWORKS[name](depth, filters, inputs, seen, 4 if distance else 3)
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     return PlaneByPlane(network) if layout.plane_by_plane else network
@@ -81,5 +84,8 @@ def memory_format(dimensions: int) -> torch.memory_format:
 
 
 def split_output(output: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split an output into denoised images (batch, channel, ...) and logits (batch, 3, ...)."""
+    """Split an output into denoised images (batch, channel, ...) and the maps of segmentation.
+
+    These are (batch, 3, ...), the logits of the classes, or (batch, 4, ...) with the distance.
+    """
     return output[:, :channels], output[:, channels:]

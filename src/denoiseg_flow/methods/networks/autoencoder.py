@@ -30,7 +30,14 @@ class Autoencoder(Network):
 
     bounded = True
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+    def __init__(
+        self,
+        depth: int,
+        filters: int,
+        inputs: int = 1,
+        layout: Layout = PLANES,
+        maps: int = 3,
+    ) -> None:
         super().__init__()
         dimensions = layout.dimensions
         self.channels = layout.channels
@@ -44,7 +51,7 @@ class Autoencoder(Network):
             upsampling(second),
             *_block(filters, filters, dimensions),
             upsampling(first),
-            _convolution(filters, layout.channels + 3, dimensions),
+            _convolution(filters, layout.channels + maps, dimensions),
         )
         _, middle, self.stride = strides(factors)
         # One pixel for each convolution, at its resolution, and the position in a pooling cell.
@@ -65,8 +72,8 @@ class Autoencoder(Network):
         bias[: self.channels] = math.log(grey / (1 - grey))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, ...) to (batch, channels + 3, ...); denoised values are in (0, 1)."""
-        image, logits = self.layers(x).split([self.channels, 3], dim=1)
+        """Map (batch, inputs, ...) to (batch, channels + maps, ...); denoised values in (0, 1)."""
+        image, logits = self.layers(x).tensor_split([self.channels], dim=1)
         return torch.cat([image.sigmoid(), logits], dim=1)
 
 

@@ -28,7 +28,14 @@ class DnCNN(Network, nn.Sequential):
         Layout of its images.
     """
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+    def __init__(
+        self,
+        depth: int,
+        filters: int,
+        inputs: int = 1,
+        layout: Layout = PLANES,
+        maps: int = 3,
+    ) -> None:
         dimensions = layout.dimensions
 
         def convolution(inputs: int, outputs: int, bias: bool = True) -> nn.Module:
@@ -41,10 +48,10 @@ class DnCNN(Network, nn.Sequential):
                 BATCH_NORM[dimensions](filters),
                 nn.ReLU(inplace=True),
             ]
-        super().__init__(*layers, convolution(filters, layout.channels + 3))
+        super().__init__(*layers, convolution(filters, layout.channels + maps))
         self.stride = (1,) * dimensions
         self.halo = (LAYERS,) * dimensions
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, ...) to (batch, channels + 3, ...)."""
+        """Map (batch, inputs, ...) to (batch, channels + maps, ...)."""
         return super().forward(x)

@@ -4,7 +4,7 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """Map (batch, inputs, [z,] y, x) to (batch, channels + 3, ...), see :func:`build_network`.
+    """Map (batch, inputs, [z,] y, x) to (batch, channels + maps, ...), see :func:`build_network`.
 
     Attributes
     ----------

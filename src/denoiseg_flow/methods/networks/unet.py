@@ -81,12 +81,21 @@ class UNet(Network):
         Number of input channels.
     layout
         Layout of its images.
+    maps
+        Number of output channels for segmentation, see :func:`build_network`.
     """
 
     top_skip = True
     pool_reach = 0  # pixels beyond its own cell that a pooled pixel depends on
 
-    def __init__(self, depth: int, filters: int, inputs: int = 1, layout: Layout = PLANES) -> None:
+    def __init__(
+        self,
+        depth: int,
+        filters: int,
+        inputs: int = 1,
+        layout: Layout = PLANES,
+        maps: int = 3,
+    ) -> None:
         super().__init__()
         dimensions, factors = layout.dimensions, layout.factors(depth)
         widths = [filters * 2**level for level in range(depth + 1)]
@@ -108,7 +117,7 @@ class UNet(Network):
         )
         self.pools = nn.ModuleList(self.make_pool(factor) for factor in factors)
         self.upsamplings = nn.ModuleList(upsampling(factor) for factor in reversed(factors))
-        self.head = CONVOLUTION[dimensions](filters, layout.channels + 3, kernel_size=1)
+        self.head = CONVOLUTION[dimensions](filters, layout.channels + maps, kernel_size=1)
         initialise(self.head)
 
         *above, self.stride = strides(factors)
@@ -125,7 +134,7 @@ class UNet(Network):
         return MAX_POOL[len(factors)](factors)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, inputs, ...) to (batch, channels + 3, ...); sides in multiples of stride."""
+        """Map (batch, inputs, ...) to (batch, channels + maps, ...); sides multiples of stride."""
         skips = []
         for number, (level, pool) in enumerate(zip(self.encoder, self.pools, strict=True)):
             x = level(x)

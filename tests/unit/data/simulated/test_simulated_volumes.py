@@ -203,7 +203,7 @@ def test_files_of_planes_have_no_pixel_size(tmp_path):
         ({"z_step": 3.0}, "z_step is 3.0, but without 'depth' the images are 2D"),
         (
             {"depth": 8, "structure": "filaments"},
-            "depth is 8, but only nuclei can be simulated in 3D; leave 'depth' out, or write "
+            "depth is 8, but filaments are simulated in 2D only; leave 'depth' out, or write "
             "'structure: nuclei'",
         ),
     ],

@@ -1,0 +1,30 @@
+"""The networks in this package that were pretrained on simulated images.
+
+`config/prior.yaml` trains them. Nothing here imports torch.
+"""
+
+from typing import NamedTuple
+
+
+class Pretrained(NamedTuple):
+    """A network pretrained on simulated images of one kind."""
+
+    file: str
+    """Name of its model file in :mod:`denoiseg_flow.models.weights`."""
+    sha256: str
+    structures: tuple[str, ...]
+    """What the images show, see :data:`simulator.STRUCTURES`."""
+    network: str = "unet"
+    depth: int = 3
+    filters: int = 16
+    instances: str = "distance"
+
+
+PRETRAINED = {
+    "simulated_objects": Pretrained(
+        "objects.pt",
+        "6c4a898e91b88de177f306a00fc86618cab2b8dfa3edcb4cd6cbf0a009e28c89",
+        ("nuclei",) * 8 + ("blobs", "rods"),
+    ),
+}
+"""Values of a method's ``init`` besides the names of methods."""
