@@ -222,7 +222,7 @@ def train(
         job = TrainingJob(
             Run("arrays", "n0", method.name, int(table["rank"].notna().sum()), seed),
             method,
-            None if method.classical else recipe,
+            recipe if method.trained else None,
             Checkpoints(folder / "checkpoint.pt", _NEVER),
             select_device(device, usable_cores()),
         )

@@ -105,3 +105,14 @@ def test_trains_without_masks(make_recipe):
     assert as_dict(model.recipe) == as_dict(recipe) and len(history) == 1
     for value, other in zip(model.network.parameters(), again.network.parameters(), strict=True):
         assert value.equal(other)
+
+
+def test_segments_by_a_threshold_without_masks(make_blobs):
+    images = [make_blobs(48, seed)[0] for seed in range(4)]
+    otsu = Method("otsu", segmenter="otsu")
+    model, history = denoiseg_flow.train(images, [None] * 4, otsu, device="cpu")
+    assert history.empty
+    image, truth = make_blobs(48, seed=9)
+    found = denoiseg_flow.predict(model, image)
+    assert found.denoised is None
+    assert found.labels.max() == len(found.objects) == truth.max()

@@ -91,4 +91,4 @@ def input_images(wildcards):
 def recipe(name):
     """Return the recipe of a method; None for methods without training."""
     method = GRID.methods[name]
-    return None if method.classical else as_dict(GRID.recipe_of(method))
+    return as_dict(GRID.recipe_of(method)) if method.trained else None

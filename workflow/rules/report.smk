@@ -75,10 +75,10 @@ rule report:
         residuals=in_settings("<results>/figures/{dataset}/residuals_{noise}.png"),
         diagnostics=in_settings("<results>/figures/{dataset}/diagnostics_{noise}.svg"),
         suggestions=in_settings(
-            "<results>/suggestions/{dataset}_{noise}.csv", SEGMENTED
+            "<results>/suggestions/{dataset}_{noise}.csv", WITH_PROBABILITIES
         ),
         thumbnails=in_settings(
-            "<results>/figures/{dataset}/suggestions_{noise}.png", SEGMENTED
+            "<results>/figures/{dataset}/suggestions_{noise}.png", WITH_PROBABILITIES
         ),
     output:
         "<results>/report.html",

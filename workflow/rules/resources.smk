@@ -20,7 +20,7 @@ def gpu(needed):
 
 def gpu_of_method(wildcards):
     """Return 1 GPU for the jobs of methods with a network."""
-    return gpu(not GRID.methods[wildcards.method].classical)
+    return gpu(GRID.methods[wildcards.method].has_network)
 
 
 def memory(rule, estimate, of=Run.of):

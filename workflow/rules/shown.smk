@@ -8,7 +8,9 @@ def in_settings(path, settings=GRID.settings):
     return [path.format(**setting) for setting in settings]
 
 
-SEGMENTED = [setting for setting in GRID.settings if GRID.segments(**setting)]
+WITH_PROBABILITIES = [
+    setting for setting in GRID.settings if GRID.predicts_probabilities(**setting)
+]
 
 
 def candidates(purpose):

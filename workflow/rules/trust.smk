@@ -26,7 +26,7 @@ rule trust:
         "../../envs/denoiseg_flow.yaml"
     threads: 1
     resources:
-        gpu=lambda wildcards: gpu(GRID.segments(**wildcards)),
+        gpu=lambda wildcards: gpu(GRID.predicts_probabilities(**wildcards)),
         mem_mb=memory("trust", ESTIMATES.examination, examined),
         runtime=minutes("trust", ESTIMATES.examination, examined),
     params:
@@ -46,8 +46,8 @@ rule suggest:
         split=FIRST_SPLIT,
         noisy="<results>/data/{dataset}/noisy/{noise}",
         metrics="<results>/tables/metrics.csv",
-        images=of_candidates("labels", images_read_by),
-        models=of_candidates("labels", model_of),
+        images=of_candidates("probabilities", images_read_by),
+        models=of_candidates("probabilities", model_of),
     output:
         csv="<results>/suggestions/{dataset}_{noise}.csv",
         figure=figure("<results>/figures/{dataset}/suggestions_{noise}"),
@@ -60,11 +60,11 @@ rule suggest:
     threads: 1
     resources:
         gpu=gpu(True),
-        mem_mb=memory("suggest", ESTIMATES.examination, candidates("labels")),
-        runtime=minutes("suggest", ESTIMATES.examination, candidates("labels")),
+        mem_mb=memory("suggest", ESTIMATES.examination, candidates("probabilities")),
+        runtime=minutes("suggest", ESTIMATES.examination, candidates("probabilities")),
     params:
         caption=lambda wildcards: caption("suggestions"),
         device=config["device"],
-        labels=of_candidates("labels", Run.as_dict),
+        runs=of_candidates("probabilities", Run.as_dict),
     script:
         "../scripts/suggest.py"

@@ -42,12 +42,12 @@ def settings(grid, inputs):
 
 
 def suggestions(grid, inputs):
-    """Return the files of suggestions, for datasets with a segmentation."""
-    segmented = (setting for setting in grid.settings if grid.segments(**setting))
+    """Return the files of suggestions, for datasets with class probabilities."""
+    settings = (setting for setting in grid.settings if grid.predicts_probabilities(**setting))
     return [
         SuggestionFiles(**setting, images=Path(table), figure=Path(figure))
         for setting, table, figure in zip(
-            segmented, inputs.suggestions, inputs.thumbnails, strict=True
+            settings, inputs.suggestions, inputs.thumbnails, strict=True
         )
     ]
 

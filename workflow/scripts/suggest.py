@@ -26,7 +26,7 @@ def main(snakemake):
         inputs, output = snakemake.input, snakemake.output
         params = snakemake.params
         device = select_device(params.device, snakemake.threads, snakemake.resources)
-        runs = [Run(**axes) for axes in params.labels]
+        runs = [Run(**axes) for axes in params.runs]
         place = runs.index(best_run(read_metrics_csv(inputs.metrics), runs, LABELS))
         model = load_model(Path(inputs.models[place]), device)
         images, noisy = input_folder(Path(inputs.images[place])), Path(inputs.noisy)

@@ -1,4 +1,4 @@
-"""Train one network, or calibrate one classical denoiser."""
+"""Make the model of one run: train it, or calibrate a classical denoiser."""
 
 from pathlib import Path
 

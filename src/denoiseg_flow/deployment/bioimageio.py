@@ -160,6 +160,10 @@ def _obstacle(model: AnyModel) -> str | None:
         return f"{method} is a classical filter without a network; export one that has a network"
     if isinstance(model, ImageModels):
         return f"{method} trains a network for each image; export a model of another method"
+    if not isinstance(model, TrainedModel):
+        return f"{method} segments by a threshold, without a network; export one that has a network"
+    if model.method.segmenter:
+        return f"{method} is a random forest, not a network; export one that has a network"
     smallest = min(std for _, std in model.normalisation.channels())
     if smallest < SMALLEST_STD:
         return (

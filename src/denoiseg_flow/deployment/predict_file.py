@@ -27,8 +27,8 @@ from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning
 from denoiseg_flow.methods.instances import label_type
 from denoiseg_flow.models.model import (
     AnyModel,
+    ClassicalModel,
     ImageModels,
-    TrainedModel,
     chain,
     denoises,
 )
@@ -130,7 +130,7 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     """Return how to read a file for a model; raise InputError if they do not match."""
     axes, path = file.metadata.axes, file.path
     is_stack = "Z" in axes
-    if not isinstance(model, TrainedModel):
+    if isinstance(model, ClassicalModel | ImageModels):
         # Classical denoisers process planes and volumes.
         return replace(reading, dimensions=reading.dimensions or (3 if is_stack else 2))
     trained = model.layout.dimensions

@@ -22,6 +22,7 @@ from torch import nn
 from denoiseg_flow.data.layout import image_file
 from denoiseg_flow.data.store import open_image
 from denoiseg_flow.jobs.seeds import generator
+from denoiseg_flow.methods.pixel_classifier import Forest
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 
@@ -78,7 +79,7 @@ def uncertainty_and_features(
     """Return the uncertainty of a network about an image, and a feature vector of the image.
 
     The uncertainty is the mean entropy of the class probabilities in bits. The feature vector
-    consists of mean and standard deviation of the input features of the last convolution.
+    consists of mean and standard deviation of the input features of the last layer.
     """
     total, count = 0.0, 0
     with _features(model.predictor) as noted:
@@ -100,7 +101,10 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.ndarray]]]:
-    """Record size, means and mean squares of the input of the last convolution at every call."""
+    """Record size, means and mean squares of the input of the last layer at every call.
+
+    That is the last convolution of a network, or the forest of a pixel classifier.
+    """
     noted: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def note(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -109,7 +113,7 @@ def _features(network: nn.Module) -> Iterator[list[tuple[int, np.ndarray, np.nda
         mean, square = (values.mean(dim=others).cpu().numpy() for values in (x, x.square()))
         noted.append((x[:, 0].numel(), mean, square))
 
-    kinds = (nn.Conv2d, nn.Conv3d)
+    kinds = (nn.Conv2d, nn.Conv3d, Forest)
     last = [layer for layer in network.modules() if isinstance(layer, kinds)][-1]
     hook = last.register_forward_pre_hook(note)
     try:

@@ -88,7 +88,8 @@ class Trust:
     noise
         The correlation of the noise of the dataset.
     calibration
-        Calibration of the segmentation; None without annotated test images.
+        Calibration of the segmentation; None without annotated test images, or without class
+        probabilities.
     findings
         Problems first, then warnings, then notes.
     """
@@ -190,7 +191,9 @@ def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
 def _calibration(
     split: pd.DataFrame, prepared: PreparedData, segmented: Segmented
 ) -> Reliability | None:
-    """Return the calibration on annotated images that were not used for training."""
+    """Return the calibration on annotated images that were not used for training, if any."""
+    if not segmented.model.method.learns_segmentation:
+        return None  # a threshold has no probabilities
     source = input_folder(segmented.images)
     annotated = split["subset"].isin(TESTED) & (split["annotated"] == 1)
     # Spread over the dataset, because similar images are often side by side.

@@ -1,1 +1,1 @@
-"""Parts of a method: definition, masking, networks, losses, classical denoisers, instances."""
+"""Parts of a method: definition, masking, networks, losses, denoisers, segmenters, instances."""

@@ -9,6 +9,12 @@ from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
 from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 
+# Fields of methods with a network.
+_OF_NETWORKS = (
+    *("target", "alpha", "network", "masking", "mask_channel", "struct_mask", "init"),
+    "each_image",
+)
+
 
 def check_method(method: Method, methods: Mapping[str, Method]) -> None:
     """Raise InputError for the first contradiction in the definition of a method.
@@ -32,13 +38,15 @@ def check_method(method: Method, methods: Mapping[str, Method]) -> None:
         )
     if method.init is not None and method.init not in PRETRAINED:
         source = look_up({**methods, **PRETRAINED}, method.init, "method", f"{key}.init")
-        if source.classical or source.each_image:
+        if not source.has_network or source.each_image:
             raise InputError(
                 f"config key '{key}.init' names '{source.name}', which has no single network to "
                 "start from; name another method"
             )
     _check_ends(method, methods)
-    if method.classical:
+    if method.segmenter:
+        _check_segmenter(method, key)
+    elif method.classical:
         _check_classical(method, key)
     else:
         _check_target(method, key)
@@ -62,7 +70,13 @@ def check_size(
     recipe_key
         Config key of the recipe of this method.
     """
-    if method.classical:
+    if method.segmenter == "pixel_classifier" and recipe_of(method).instances == "distance":
+        raise InputError(
+            f"config key 'methods.{method.name}' classifies pixels and predicts no distance, but "
+            f"'{recipe_key}' has 'instances: distance'; name a recipe with 'instances: watershed' "
+            "under 'recipe' of the method"
+        )
+    if not method.has_network:
         return
     key, recipe = f"methods.{method.name}", recipe_of(method)
     size, stride = recipe.patch_size, 2 ** down_samplings(method.network, recipe.depth)
@@ -118,13 +132,8 @@ def _check_ends(method: Method, methods: Mapping[str, Method]) -> None:
 
 
 def _check_classical(method: Method, key: str) -> None:
-    plain = Method(method.name)
-    for field in ("target", "alpha", "network", "masking", "init", "recipe", "each_image"):
-        if getattr(method, field) != getattr(plain, field):
-            raise InputError(
-                f"config key '{key}' is classical ({method.classical}) and not trained, so "
-                f"'{field}' has no effect; leave '{field}' out"
-            )
+    why = f"is classical ({method.classical}) and not trained"
+    _check_unused(method, key, why, (*_OF_NETWORKS, "recipe"))
     if method.classical == "raw" and method.parameter is not None:
         raise InputError(f"config key '{key}.parameter' has no effect on 'raw'; leave it out")
     if method.noise_sigma == "known" and method.input != NOISY:
@@ -132,6 +141,29 @@ def _check_classical(method: Method, key: str) -> None:
             f"config key '{key}.noise_sigma' is 'known', but the remaining noise in the denoised "
             f"images of '{method.input}' is not known; write 'noise_sigma: estimated'"
         )
+
+
+def _check_segmenter(method: Method, key: str) -> None:
+    if method.classical:
+        raise InputError(
+            f"config key '{key}' has both 'segmenter' and 'classical'; leave one of them out, and "
+            "name a method that denoises under 'input' instead"
+        )
+    why = f"segments without a network (segmenter '{method.segmenter}')"
+    _check_unused(method, key, why, (*_OF_NETWORKS, "parameter", "noise_sigma"))
+    if not method.trained:
+        why = f"segments by a threshold ({method.segmenter}) of the whole image, without training"
+        _check_unused(method, key, why, ("recipe", "planes"))
+
+
+def _check_unused(method: Method, key: str, why: str, fields: Iterable[str]) -> None:
+    """Raise InputError for the first of some fields that is set."""
+    plain = Method(method.name)
+    for field in fields:
+        if getattr(method, field) != getattr(plain, field):
+            raise InputError(
+                f"config key '{key}' {why}, so '{field}' has no effect; leave '{field}' out"
+            )
 
 
 def _check_target(method: Method, key: str) -> None:

@@ -16,6 +16,9 @@ REVISION = 9
 
 NOISY = "noisy"  # value of `input`: the noisy images themselves
 
+#: The segmenters that are a threshold, and learn nothing, see :mod:`thresholding`.
+THRESHOLDS = ("otsu", "local_threshold")
+
 # Networks with a fixed number of down-samplings, whatever the depth in the recipe.
 _DOWN_SAMPLINGS = {"dncnn": 0, "autoencoder": 2}
 
@@ -67,6 +70,9 @@ class Method:
     noise_sigma
         Source of the standard deviation of the noise for a classical denoiser: ``"estimated"`` from
         each image, or ``"known"`` from the noise level.
+    segmenter
+        Name of a segmentation without a network: one of :data:`THRESHOLDS`, or
+        ``"pixel_classifier"``; it uses no target, network or loss. None for all other methods.
     planes
         Whether to process each z-slice of a volume separately.
     """
@@ -87,6 +93,7 @@ class Method:
     classical: str | None = None
     parameter: float | Sequence[float] | None = None
     noise_sigma: str = "estimated"
+    segmenter: str | None = None
     planes: bool = False
 
     @property
@@ -96,8 +103,23 @@ class Method:
 
     @property
     def segments(self) -> bool:
-        """Whether the method yields instance labels, and so needs annotated images."""
+        """Whether the method yields instance labels."""
         return self.classical is None and self.alpha < 1
+
+    @property
+    def trained(self) -> bool:
+        """Whether the method is trained by a recipe: it has a network, or classifies pixels."""
+        return self.classical is None and self.segmenter not in THRESHOLDS
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the method trains a network."""
+        return self.classical is None and self.segmenter is None
+
+    @property
+    def learns_segmentation(self) -> bool:
+        """Whether the method learns from annotated images, and predicts class probabilities."""
+        return self.segments and self.trained
 
     @property
     def calibrated(self) -> bool:

@@ -63,6 +63,18 @@ CITATIONS = (
         "the choice of images to annotate next",
     ),
     Citation(
+        "Otsu: A threshold selection method from gray-level histograms. IEEE Transactions on "
+        "Systems, Man, and Cybernetics 9, 1979.",
+        "https://doi.org/10.1109/TSMC.1979.4310076",
+        "segmentation by a threshold",
+    ),
+    Citation(
+        "Berg et al.: ilastik: interactive machine learning for (bio)image analysis. Nature "
+        "Methods 16, 2019.",
+        "https://doi.org/10.1038/s41592-019-0582-9",
+        "the classification of pixels by filters and a random forest",
+    ),
+    Citation(
         "Ronneberger, Fischer, Brox: U-Net: convolutional networks for biomedical image "
         "segmentation. MICCAI 2015.",
         "https://arxiv.org/abs/1505.04597",

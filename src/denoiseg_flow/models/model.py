@@ -16,6 +16,7 @@ from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.folding import fold_batch_norms
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.networks.network import Network
+from denoiseg_flow.methods.pixel_classifier import PixelClassifier
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
 
@@ -154,7 +155,35 @@ class ClassicalModel:
         return {"parameter": self.parameter, "noise_sigma": self.noise_sigma}
 
 
-AnyModel = TrainedModel | ImageModels | ClassicalModel
+@dataclass
+class ThresholdModel:
+    """A segmentation by a threshold, see :mod:`~denoiseg_flow.methods.thresholding`.
+
+    Attributes
+    ----------
+    layout
+        Layout of its images.
+    scales
+        Standard deviation of each channel in the images of the study.
+    """
+
+    method: Method
+    identity: dict[str, Any]
+    layout: Layout
+    scales: tuple[float, ...]
+    input: "AnyModel | None" = None
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def for_image(self, name: str) -> "ThresholdModel":
+        """Return the model that predicts the image ``name``: itself."""
+        return self
+
+    def content(self) -> dict[str, Any]:
+        """Return the model as plain values."""
+        return {"layout": asdict(self.layout), "scales": self.scales}
+
+
+AnyModel = TrainedModel | ImageModels | ClassicalModel | ThresholdModel
 
 
 def chain(model: AnyModel) -> list[AnyModel]:
@@ -176,7 +205,7 @@ def purpose(models: Sequence[AnyModel]) -> str:
 def summary(model: AnyModel) -> str:
     """Describe in a sentence what a model does, and for which images."""
     images = "planes and volumes"
-    if isinstance(model, TrainedModel):
+    if isinstance(model, TrainedModel | ThresholdModel):
         layout = model.layout
         images = "volumes" if layout.dimensions == 3 else "planes"
         images += " plane by plane" if layout.plane_by_plane else ""
@@ -192,7 +221,9 @@ def predicts_distance(recipe: Recipe) -> bool:
 
 
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
-    """Return a new network of a method, with the size given in the recipe."""
+    """Return a new network of a method, with the size given in the recipe, or its classifier."""
+    if method.segmenter == "pixel_classifier":
+        return PixelClassifier(layout)
     return build_network(
         method.network,
         recipe.depth,

@@ -23,6 +23,7 @@ from denoiseg_flow.models.model import (
     AnyModel,
     ClassicalModel,
     ImageModels,
+    ThresholdModel,
     TrainedModel,
     new_network,
     summary,
@@ -160,6 +161,11 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         if method.classical not in DENOISERS or not all(map(_is_number, found)):
             raise ValueError(f"denoiser {method.classical} with {found}")
         return ClassicalModel(method, identity, *found, input=before)
+    if not method.trained:
+        layout, scales = Layout(**content["layout"]), tuple(content["scales"])
+        if len(scales) != layout.channels or not all(_is_number(each) and each for each in scales):
+            raise ValueError(f"{layout.channels} channels with the scales {scales}")
+        return ThresholdModel(method, identity, layout, scales, before)
     recipe = recipe_from_dict(content["recipe"])
 
     def model(part: dict[str, Any]) -> TrainedModel:
@@ -194,7 +200,7 @@ def _check_sizes(
     weights: Mapping[str, torch.Tensor], method: Method, recipe: Recipe, layout: Layout
 ) -> None:
     """Raise an error unless the weights match the network, before it allocates memory."""
-    if recipe.depth > len(weights):
+    if method.has_network and recipe.depth > len(weights):
         raise ValueError(f"{len(weights)} weights for a network of depth {recipe.depth}")
     with torch.device("meta"):
         expected = new_network(method, recipe, layout).state_dict()

@@ -25,7 +25,7 @@ from denoiseg_flow.data.store import (
 from denoiseg_flow.methods.classes import CLASSES
 from denoiseg_flow.methods.classical import denoise, denoise_planes, masked_pixel_loss, noise_level
 from denoiseg_flow.methods.masking import grid_mask, last_subset
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.prediction import by_model
 from denoiseg_flow.models.tiled_instances import TiledInstances
 from denoiseg_flow.models.tiled_prediction import (
@@ -34,6 +34,7 @@ from denoiseg_flow.models.tiled_prediction import (
     predict_images,
     predict_tiles,
 )
+from denoiseg_flow.models.tiled_threshold import segment_file
 
 PIECE = 2**22  # pixels processed at once
 JUDGED = 1024  # pixels a side of the crop for the self-supervised loss
@@ -165,23 +166,25 @@ def predict_folder(
     """
     source = input_folder(images)
     for each, files in by_model(model, (image_file(source, name) for name in names)):
-        if isinstance(each, ClassicalModel):
-            for file in files:
-                _denoise_file(each, file, folder)
-        else:
+        if isinstance(each, TrainedModel):
             predict_files(each, files, folder, save_probabilities, tile)
+        else:
+            for file in files:
+                predict_any(each, file, folder, save_probabilities, tile)
 
 
 def predict_any(
-    model: TrainedModel | ClassicalModel,
+    model: TrainedModel | ClassicalModel | ThresholdModel,
     source: Path,
     folder: Path,
     save_probabilities: bool,
     tile: int | None = None,
 ) -> None:
-    """Predict one tif file with a network or a classical denoiser, see :func:`predict_file`."""
+    """Predict one tif file with any model for single images, see :func:`predict_file`."""
     if isinstance(model, ClassicalModel):
         _denoise_file(model, source, folder)
+    elif isinstance(model, ThresholdModel):
+        segment_file(model, source, folder, tile)
     else:
         predict_file(model, source, folder, save_probabilities, tile)
 
@@ -220,6 +223,8 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
     source = input_folder(images)
     rows = []
     for name in names:
+        of_image = model.for_image(name)
+        assert not isinstance(of_image, ThresholdModel)
         whole = open_image(image_file(source, name))
         channels = np.asarray(centre_crop(whole, JUDGED))
         masked = None
@@ -228,9 +233,7 @@ def self_supervised_losses(model: AnyModel, images: Path, names: Iterable[str]) 
             aside = grid_mask(place, model.method.grid, last_subset(model.method.grid, 1))
             masked = [centre_crop(aside[0].numpy(), JUDGED)]
         losses = [
-            masked_pixel_loss(
-                _denoiser(model.for_image(name), channels, number), channel, masked=masked
-            )
+            masked_pixel_loss(_denoiser(of_image, channels, number), channel, masked=masked)
             for number, channel in enumerate(channels)
         ]
         rows.append((name, float(np.mean(losses))))

@@ -42,10 +42,10 @@ class TiledInstances:
     instances
         See :func:`instances.label_instances`.
     threshold
-        Threshold of the foreground probability.
+        Threshold of the foreground probability, for :meth:`add`.
     """
 
-    def __init__(self, shape: tuple[int, ...], instances: str, threshold: float) -> None:
+    def __init__(self, shape: tuple[int, ...], instances: str, threshold: float = 0.0) -> None:
         self._shape = shape
         self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
         self._threshold = threshold
@@ -62,7 +62,12 @@ class TiledInstances:
             return
         height = height_of(maps, self._instances)
         mask = watershed_mask(foreground, height, self._threshold)
-        self._height[place] = np.where(mask, height, -np.inf)
+        self.add_height(place, np.where(mask, height, -np.inf))
+
+    def add_height(self, place: Place, height: np.ndarray) -> None:
+        """Add the landscape ([z,] y, x) of a watershed: minus infinity where no object may grow."""
+        assert self._height is not None
+        self._height[place] = height
         release(self._height)
 
     def write(self, path: Path, metadata: Metadata) -> None:

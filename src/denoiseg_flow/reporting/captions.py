@@ -4,7 +4,8 @@
 FIGURES = {
     "label_curves": (
         "Segmentation quality by number of annotated images",
-        "Points: mean over seeds; bands and bars: ± standard error of the mean.",
+        "Points: mean over seeds; bands and bars: ± standard error of the mean. Horizontal lines: "
+        "methods that use no annotated images.",
     ),
     "denoising_levels": (
         "Denoising quality by noise level",

@@ -6,6 +6,7 @@ from typing import Any
 from denoiseg_flow.data.noise import describe
 from denoiseg_flow.data.sources import dimensions
 from denoiseg_flow.methods.classical import DENOISERS
+from denoiseg_flow.methods.consistency import needed_methods
 from denoiseg_flow.study.grid import Grid
 
 #: Trainings with fewer steps are too short to compare methods.
@@ -51,7 +52,7 @@ def notes(grid: Grid) -> list[str]:
 
 def _short_trainings(grid: Grid) -> Iterator[str]:
     """Yield a note for each recipe with fewer than :data:`SHORT` steps."""
-    trained = [method for method in grid.shown_methods if not method.classical]
+    trained = [method for method in grid.shown_methods if method.has_network]
     for recipe in sorted({grid.recipe_name(method) for method in trained}):
         steps = grid.recipes[recipe].steps
         if steps < SHORT:
@@ -94,11 +95,18 @@ def comparison(grid: Grid) -> dict[str, Any]:
             for method in grid.shown_methods
             if method.classical and DENOISERS[method.classical].needs_noise
         },
-        "untrained": [method.name for method in grid.shown_methods if method.classical],
+        "untrained": [name for name in grid.method_names if not _is_trained(grid, name)],
         "reference": grid.config["grid"]["reference"],
         "published_datasets": _published(grid, "datasets"),
         "published_methods": _published(grid, "methods"),
     }
+
+
+def _is_trained(grid: Grid, name: str) -> bool:
+    """Return whether a method, or one that it builds on, is trained."""
+    method = grid.methods[name]
+    needed = needed_methods(method, grid.methods)
+    return method.trained or any(_is_trained(grid, each) for each in needed)
 
 
 def _published(grid: Grid, axis: str) -> dict[str, str]:
@@ -120,7 +128,7 @@ def figures(grid: Grid, dataset: str) -> list[str]:
         "label_curves": any(method.segments for method in methods),
         "denoising_levels": grid.has_clean_truth(dataset)
         and any(method.denoises for method in methods),
-        "training_curves": any(not method.classical for method in methods),
+        "training_curves": any(method.has_network for method in methods),
         "calibration": any(method.calibrated for method in methods),
         "training_sizes": next(iter(training_sizes(grid, dataset)), None) == dataset
         and grid.has_clean_truth(dataset),

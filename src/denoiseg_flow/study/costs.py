@@ -38,6 +38,11 @@ CLASSICAL_SECONDS = {
 # of the pixels masked.
 CALIBRATION_PASSES = 9 * 10
 
+# Segmentation of one megapixel without a network, in 2D: by a threshold, or the probabilities of a
+# pixel classifier. Training a classifier takes seconds for each annotated image, too.
+SEGMENTER_SECONDS = {"otsu": 0.9, "local_threshold": 1.3, "pixel_classifier": 6.0}
+FOREST_SECONDS = 1.0
+
 # Not measured: the published time of a step of the DenoiSeg network (depth 4, 32 filters, 128
 # patches of 64x64 pixels), scaled by the operations of a step. A step takes at least the time to
 # launch its kernels.
@@ -51,6 +56,7 @@ RESIDENT_BYTES = 2 * 2**30  # more training images are memory-mapped (patches.RE
 # Of jobs that hold whole images: classical denoisers, scores and checks of results. Scoring one
 # image of 1024x1024 pixels takes 0.6 s and 80 MB.
 WHOLE_BYTES, WHOLE_SECONDS = 100, 1.0  # per pixel of an image, and per megapixel
+FEATURE_BYTES, FOREST_BYTES = 500, 3_700_000  # per pixel of a tile, and in a model file
 
 # The tables of 10,000 runs with 50 test images and 15 scores each take 2.8 GB.
 SCORES_BYTES = 15 * 330  # per run and test image
@@ -65,6 +71,7 @@ LEAST_MINUTES, CORE_FACTOR, GPU_FACTOR = 30, 2, 4
 # Copies of constants in modules that import torch: tiled_prediction, trainer and fitting.
 TILE, TILE_VOXELS, JUDGEMENTS, VALIDATION_BATCH = 704, 5 * 2**20, 9, 32
 CALIBRATION_IMAGES, CALIBRATION_SIDE = 8, 256
+PIECE = 2**22  # of tiled_threshold, which is more than its tiles
 
 
 class Convolution(NamedTuple):
@@ -258,13 +265,18 @@ class Estimates:
         method, images = self.grid.methods[run.method], self.extent(run.dataset)
         if method.classical:
             return _calibration(method, images)
+        if not method.trained:
+            measured = WHOLE_SECONDS * images.n_images * images.pixels * 1e-6
+            return Cost(START_SECONDS + measured, None, _megabytes(WHOLE_BYTES * PIECE), 1000)
+        n_networks = self._n_networks(run)
+        judged = run.n_annotated if images.cross else images.n_val
+        choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
+        if method.segmenter:
+            forests = FOREST_SECONDS * n_networks * run.n_annotated
+            predicted = SEGMENTER_SECONDS[method.segmenter] * judged * images.pixels * 1e-6
+            seconds = START_SECONDS + forests + predicted + choice
+            return Cost(seconds, None, self._classifier_mb(images), FOREST_BYTES * n_networks)
         recipe, each = self.grid.recipe_of(method), self._work(run)
-        n_networks = 1
-        if method.each_image:
-            n_networks = self._n_predicted(run)
-        elif images.cross:
-            n_networks += min(N_FOLDS, run.n_annotated or images.n_test)
-            n_networks += 0 < run.n_annotated < images.n_test
         patch = self._patch(run)
         taught = recipe.steps - recipe.first_pseudo_step(method)
         # Patches with forward and backward pass, and with forward pass only.
@@ -277,8 +289,6 @@ class Estimates:
         step = each.flops * patch * recipe.batch_size / _PAPER_STEP * GPU_SECONDS_PER_PAPER_STEP
         gpu = GPU_START_SECONDS + max(step, LEAST_GPU_STEP) * (pixels / patch / recipe.batch_size)
         if method.segments:
-            judged = run.n_annotated if images.cross else images.n_val
-            choice = THRESHOLD_SECONDS * judged * images.pixels * 1e-6
             seconds, gpu = seconds + choice, gpu + choice
         copies = 2 if method.target in ("clean", "second_noisy") else 1
         loaded = (4 * copies + method.segments) * images.n_images * images.pixels
@@ -290,6 +300,22 @@ class Estimates:
             ),
             4 * each.parameters * n_networks * (1 if method.input == NOISY else 2),
         )
+
+    def _n_networks(self, run: Run) -> int:
+        """Return how many networks, or classifiers, a run trains."""
+        method, images = self.grid.methods[run.method], self.extent(run.dataset)
+        if method.each_image:
+            return self._n_predicted(run)
+        if not images.cross:
+            return 1
+        folds = min(N_FOLDS, run.n_annotated or images.n_test)
+        return 1 + folds + (0 < run.n_annotated < images.n_test)
+
+    @staticmethod
+    def _classifier_mb(images: Extent) -> int:
+        """Return the memory for the features of a tile."""
+        tile = TILE_VOXELS if len(images.shape) == 3 else (1.25 * TILE) ** 2
+        return _megabytes(FEATURE_BYTES * min(tile, images.pixels) + 4e8)
 
     def _prediction(self, run: Run) -> Cost:
         return self._predicting(run, self._n_predicted(run))
@@ -309,11 +335,19 @@ class Estimates:
         megapixels = 1e-6 * n_images * images.pixels
         per_pixel = 4 * method.denoises + 2 * method.segments + 4 * method.masks_grid
         if self.grid.config["save_probabilities"]:
-            per_pixel += 12 * method.segments
+            per_pixel += 12 * method.learns_segmentation
         size = round(1e6 * megapixels * per_pixel)
         if method.classical:
             seconds = START_SECONDS + CLASSICAL_SECONDS[method.classical] * megapixels
             return Cost(seconds, None, _megabytes(WHOLE_BYTES * images.pixels), size)
+        if not method.trained:
+            assert method.segmenter is not None
+            seconds = START_SECONDS + SEGMENTER_SECONDS[method.segmenter] * megapixels
+            return Cost(seconds, None, _megabytes(WHOLE_BYTES * PIECE), size)
+        if method.segmenter:
+            per_megapixel = SEGMENTER_SECONDS[method.segmenter] + LABEL_SECONDS
+            seconds = START_SECONDS + per_megapixel * megapixels
+            return Cost(seconds, None, self._classifier_mb(images), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):

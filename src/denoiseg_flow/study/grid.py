@@ -20,6 +20,9 @@ from denoiseg_flow.methods.pretrained import PRETRAINED
 #: What methods are used for, and recommended for: instance labels, and denoised images.
 PURPOSES = LABELS, DENOISED = "labels", "denoised"
 
+#: What images to annotate next are suggested by; methods that segment by a threshold have none.
+PROBABILITIES = "probabilities"
+
 
 @dataclass(frozen=True, order=True)
 class Run:
@@ -187,7 +190,8 @@ class Grid:
     def uses_masks(self, name: str) -> bool:
         """Return whether a method, or one that it builds on, learns from annotated images."""
         method = self.methods[name]
-        return method.segments or any(map(self.uses_masks, needed_methods(method, self.methods)))
+        needed = needed_methods(method, self.methods)
+        return method.learns_segmentation or any(map(self.uses_masks, needed))
 
     def needs_masks(self, name: str) -> bool:
         """Return whether a method cannot be trained without annotated images.
@@ -195,7 +199,7 @@ class Grid:
         Methods that start from a network pretrained for segmentation can.
         """
         method = self.methods[name]
-        own = method.segments and method.init not in PRETRAINED
+        own = method.learns_segmentation and method.init not in PRETRAINED
         return own or any(map(self.needs_masks, needed_methods(method, self.methods)))
 
     @property
@@ -217,16 +221,19 @@ class Grid:
     def candidates(self, dataset: str, noise: str, purpose: str) -> list[Run]:
         """Return the runs among which the report examines and shows the best.
 
-        That is one run per method for a purpose, one of :data:`PURPOSES`: the one with the most
-        annotated images and the first seed. The reference method comes first, then the others from
-        last to first: without scores, the first run is taken. If denoising methods are only the
-        input of segmentation methods, their runs are the candidates for denoised images.
+        That is one run per method for a purpose, one of :data:`PURPOSES` or :data:`PROBABILITIES`:
+        the one with the most annotated images and the first seed. The reference method comes first,
+        then the others from last to first: without scores, the first run is taken. If denoising
+        methods are only the input of segmentation methods, their runs are the candidates for
+        denoised images.
         """
         names = dict.fromkeys([self.config["grid"]["reference"], *reversed(self.method_names)])
         largest = [run for name in names if (run := self._largest_run(dataset, noise, name))]
         segmenting = [run for run in largest if self.methods[run.method].segments]
         if purpose == LABELS:
             return segmenting
+        if purpose == PROBABILITIES:
+            return [run for run in segmenting if self.methods[run.method].trained]
         denoising = [run for run in largest if self.methods[run.method].denoises]
         inputs = [self.input_run(run) for run in segmenting]
         return denoising or list(dict.fromkeys(run for run in inputs if run))
@@ -236,9 +243,9 @@ class Grid:
         runs = [run for purpose in PURPOSES for run in self.candidates(dataset, noise, purpose)]
         return list(dict.fromkeys(runs))
 
-    def segments(self, dataset: str, noise: str) -> bool:
-        """Return whether any method segments the images of a dataset."""
-        return bool(self.candidates(dataset, noise, LABELS))
+    def predicts_probabilities(self, dataset: str, noise: str) -> bool:
+        """Return whether any method predicts class probabilities for the images of a dataset."""
+        return bool(self.candidates(dataset, noise, PROBABILITIES))
 
     @property
     def new_images_run(self) -> Run:

@@ -1,4 +1,4 @@
-"""Make the model of a run: train a network, or choose the parameter of a classical denoiser."""
+"""Make the model of a run: train it, choose its parameter, or measure what a threshold needs."""
 
 import logging
 import math
@@ -18,12 +18,13 @@ from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, read
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.pretrained import PRETRAINED
-from denoiseg_flow.models.model import AnyModel, ClassicalModel, TrainedModel
+from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.training.job import TrainingJob
+from denoiseg_flow.training.pixel_training import train_classifier
 from denoiseg_flow.training.trainer import train, train_each_image
-from denoiseg_flow.training.training_images import TrainingImages, find_target
+from denoiseg_flow.training.training_images import TrainingImages, find_target, read_layout
 from denoiseg_flow.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 8
 CALIBRATION_SIDE = 256
 
-# Columns of the history of a classical denoiser; it has no rows if no parameter was chosen.
+# Columns of the history of a method without a network; it has rows if a parameter was chosen.
 LOSSES = ["parameter", "value", "loss_self_supervised", "loss_plain", "mse"]
 
 
@@ -86,16 +87,26 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
         images=data.images,
         prepared=data.prepared,
         n_annotated=job.run.n_annotated,
-        segments=method.segments,
+        segments=method.learns_segmentation,
         target=find_target(method, data.prepared, job.run.noise, data.level),
     )
     if method.classical:
         # The choice uses no ground truth, so test images may serve if there are no others.
         learned_from = files.val or data.images_of(TESTED)
         model, history = _calibrate(job, data, learned_from)
+    elif not method.trained:
+        learned_from = files.train or files.val or data.images_of(TESTED)
+        layout = read_layout(learned_from)
+        scales = tuple(each.std or 1.0 for each in measure(map(open_image, learned_from)))
+        model = ThresholdModel(method, job.identity, layout, scales)
+        history = pd.DataFrame(columns=LOSSES)
     elif method.each_image:
         learned_from = data.images_of(data.own_subsets)
         model, history = train_each_image(job, learned_from)
+    elif method.segmenter:
+        learned_from = files.train
+        model = train_classifier(job, files)
+        history = pd.DataFrame(columns=LOSSES)
     else:
         learned_from = files.train
         init: AnyModel | None = None

@@ -20,7 +20,7 @@ class TrainingJob:
     run
         Its seed decides every random draw.
     recipe
-        None for classical denoisers.
+        None for methods that are not trained.
     checkpoints
         Files for the state of a running training. A training resumes from a checkpoint if there is
         one; the caller removes the checkpoints when the model has been written.

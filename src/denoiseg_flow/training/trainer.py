@@ -341,7 +341,7 @@ def train(
         model, history = _train_on(job, banks, layout, init)
     model.held_out = held_out
     if job.method.segments:
-        _choose_threshold(model, images, known)
+        set_threshold(model, images, known)
     return model, history
 
 
@@ -357,7 +357,9 @@ def _load_banks(
     )
 
 
-def _choose_threshold(model: TrainedModel, images: TrainingImages, known: Threshold | None) -> None:
+def set_threshold(
+    model: TrainedModel, images: TrainingImages, known: Threshold | None = None
+) -> None:
     """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
     Without annotated objects, the model gets the ``known`` threshold. The held-out models of a

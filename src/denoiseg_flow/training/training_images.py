@@ -1,7 +1,7 @@
 """Select and check the images of a training, and load them onto the device."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -153,6 +153,24 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
     InputError
         If their axes or numbers of channels differ.
     """
+    found = read_layout(images)
+    if found.dimensions == 2:
+        return found
+    if method.planes:
+        return replace(found, patch_depth=1, plane_by_plane=True)
+    depth = down_samplings(method.network, recipe.depth)
+    thinnest = found.patch_depth
+    return volume_layout(depth, recipe.patch_depth, thinnest, found.z_step, found.channels)
+
+
+def read_layout(images: Sequence[Path]) -> Layout:
+    """Return the layout of some images, with the z-slices of the thinnest and the median z step.
+
+    Raises
+    ------
+    InputError
+        If their axes or numbers of channels differ.
+    """
     kinds, depths, steps = [], [], []
     for path in images:
         checksums.verify(path)
@@ -169,11 +187,7 @@ def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layou
             )
     if "Z" not in axes:
         return Layout(channels=channels)
-    if method.planes:
-        return Layout(3, channels, plane_by_plane=True)
-    depth = down_samplings(method.network, recipe.depth)
-    step = float(np.median(steps))
-    return volume_layout(depth, recipe.patch_depth, min(depths), step, channels)
+    return Layout(3, channels, min(depths), z_step=float(np.median(steps)))
 
 
 def load_bank(
@@ -202,7 +216,7 @@ def load_bank(
                 f"patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
                 f"{min(shape[-2:])} or less"
             )
-    classes = (None if mask is None else _read_classes(mask, device) for mask in masks)
+    classes = (None if mask is None else read_classes(mask, device) for mask in masks)
     targets = target and (target(path.stem) for path in images)
     distances = chain(map(_read_distance, masks), rehearsal.distances)
     return ImageBank.load(
@@ -226,7 +240,7 @@ def _read_distance(path: Path | None) -> np.ndarray | None:
     return relative_distance(labels, step)
 
 
-def _read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
+def read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the class codes of a mask, piece by piece."""
     mask = open_labels(path)
     for kept in pieces(mask.shape, PIECE):

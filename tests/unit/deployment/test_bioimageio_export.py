@@ -21,7 +21,8 @@ from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.model_card import citations, readme, tags
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.models.model import ClassicalModel, ImageModels, chain
+from denoiseg_flow.methods.pixel_classifier import PixelClassifier
+from denoiseg_flow.models.model import ClassicalModel, ImageModels, ThresholdModel, chain
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.normalisation import Normalisation
 
@@ -363,6 +364,13 @@ def test_models_without_one_network_are_refused(folder, make_model, sequential, 
     sequential.input = nlm
     save_model(sequential, folder / "model.pt")
     assert "method 'nlm' is a classical filter without a network" in refusal(folder, capsys)
+    otsu = ThresholdModel(Method("otsu", segmenter="otsu"), {}, Layout(), (1.0,))
+    save_model(otsu, folder / "model.pt")
+    assert "method 'otsu' segments by a threshold, without a network" in refusal(folder, capsys)
+    method = Method("rf", segmenter="pixel_classifier")
+    forest = replace(make_model(), method=method, network=PixelClassifier(Layout()))
+    save_model(forest, folder / "model.pt")
+    assert "method 'rf' is a random forest, not a network" in refusal(folder, capsys)
     single = make_model(replace(N2V, name="single", each_image=True))
     each = ImageModels(single.method, single.recipe, single.identity, {"image": single})
     save_model(each, folder / "model.pt")

@@ -18,7 +18,7 @@ from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.models.model import ClassicalModel
+from denoiseg_flow.models.model import ClassicalModel, ThresholdModel
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.predict_run import predict_file
@@ -250,6 +250,22 @@ def test_classical_denoisers_take_what_there_is(draw, tmp_path):
             predict_all(tmp_path / "model.pt", tmp_path / "in", channel=1) / "denoised/a.tif"
         )
         assert np.allclose(np.roll(found[1], 1, axis=0)[2], again[1, 2], atol=1e-4) == planes
+
+
+@pytest.mark.parametrize("segmenter", ["otsu", "local_threshold"])
+def test_thresholds_find_objects_in_denoised_images(draw, tmp_path, make_blobs, segmenter):
+    before = ClassicalModel(Method("gaussian", classical="gaussian"), {}, 1.0, None)
+    method = Method("m", segmenter=segmenter, input="gaussian")
+    save_model(ThresholdModel(method, {}, Layout(), (20.0,), before), tmp_path / "model.pt")
+    write(tmp_path / "in", "a.tif", draw(), "YX")
+    out = predict_all(tmp_path / "model.pt", tmp_path / "in", tile=20)
+    labels = read_image(out / "labels/a.tif")
+    truth = make_blobs(48, 0)[1]
+    assert labels.max() == truth.max() == len(pd.read_csv(out / "objects/a.csv"))
+    assert ((labels > 0) == (truth > 0)).mean() > 0.95
+    assert read_image(out / "denoised/a.tif").std() < draw().std()
+    write(tmp_path / "in", "a.tif", draw(3), "ZYX")
+    assert "the model was trained on planes" in refusal(tmp_path / "model.pt", tmp_path / "in")
 
 
 def test_tables_of_different_files_are_one(model_of, draw, tmp_path):

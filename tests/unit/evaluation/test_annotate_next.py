@@ -15,6 +15,7 @@ from denoiseg_flow.evaluation.annotate_next import (
     suggest,
     uncertainty_and_features,
 )
+from denoiseg_flow.methods.pixel_classifier import PixelClassifier
 
 
 def test_entropy_in_bits():
@@ -102,3 +103,14 @@ def test_what_a_network_thinks(make_model, make_blobs):
     assert not any(layer._forward_pre_hooks for layer in model.network.modules())
     other = uncertainty_and_features(model, image + 50)
     assert not np.allclose(other[1], features)
+
+
+def test_what_a_pixel_classifier_thinks(make_model, make_blobs):
+    model = make_model()
+    model.network = PixelClassifier(model.layout)
+    uncertainty, features = uncertainty_and_features(model, make_blobs(48, seed=0)[0][None])
+    assert uncertainty == pytest.approx(math.log2(3))  # it knows nothing yet
+    n_features = model.network.forest.n_features
+    assert features.shape == (2 * n_features,)
+    image = (make_blobs(48, seed=0)[0] - model.normalisation.mean[0]) / model.normalisation.std[0]
+    assert features[[0, n_features]] == pytest.approx([image.mean(), image.std()], rel=1e-4)

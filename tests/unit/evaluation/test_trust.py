@@ -4,9 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from denoiseg_flow.evaluation.trust import BINS, find_doubts, reliability
+from denoiseg_flow.data.layout import Predictions, PreparedData
+from denoiseg_flow.evaluation import trust
+from denoiseg_flow.evaluation.trust import BINS, Segmented, find_doubts, reliability
 from denoiseg_flow.findings import worst
 from denoiseg_flow.methods.classes import BORDER, FOREGROUND
+from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.methods.networks.layout import PLANES
+from denoiseg_flow.models.model import ThresholdModel
+from denoiseg_flow.study.grid import Run
 
 
 def pair(probability, share, size=100):
@@ -83,3 +89,11 @@ def test_probabilities_in_words():
     assert "overestimated by 0.6" in sure.sentence and "(2 test images)" in sure.sentence
     (right,) = find_doubts(images().iloc[:0], reliability([pair(0.75, 0.76)]))
     assert right.severity == "note"
+
+
+def test_a_threshold_has_no_probabilities_to_compare(tmp_path):
+    split = pd.DataFrame({"image": ["a"], "subset": ["test"], "annotated": [1]})
+    model = ThresholdModel(Method("m", segmenter="otsu"), {}, PLANES, (1.0,))
+    run = Run("data", "n0", "m", 0, 1)
+    segmented = Segmented(run, model, tmp_path, Predictions(tmp_path))
+    assert trust._calibration(split, PreparedData(tmp_path), segmented) is None

@@ -100,7 +100,9 @@ def test_classical_denoisers_may_be_the_input(config):
     assert Grid(config).methods["sequential"].input == "median"
 
 
-@pytest.mark.parametrize("source", [{"classical": "median"}, N2S | {"each_image": True}])
+@pytest.mark.parametrize(
+    "source", [{"classical": "median"}, {"segmenter": "otsu"}, N2S | {"each_image": True}]
+)
 def test_a_warm_start_needs_a_single_network(config, source):
     config["methods"]["many"] = source
     assert message_of(config, **BLIND, init="many") == (
@@ -297,6 +299,51 @@ def test_classical_denoisers_are_not_trained(config, field, value):
     assert message_of(config, classical="median", **{field: value}) == (
         f"config key 'methods.new' is classical (median) and not trained, so '{field}' has no "
         f"effect; leave '{field}' out"
+    )
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("target", "blind_spot"),
+        ("alpha", 0.5),
+        ("network", "dncnn"),
+        ("masking", "grid_zero"),
+        ("mask_channel", True),
+        ("struct_mask", [[1, 1, 1]]),
+        ("init", "n2v"),
+        ("each_image", True),
+        ("parameter", 2),
+        ("noise_sigma", "known"),
+    ],
+)
+@pytest.mark.parametrize("segmenter", ["otsu", "pixel_classifier"])
+def test_segmenters_have_no_fields_of_other_methods(config, segmenter, field, value):
+    assert message_of(config, segmenter=segmenter, **{field: value}) == (
+        f"config key 'methods.new' segments without a network (segmenter '{segmenter}'), so "
+        f"'{field}' has no effect; leave '{field}' out"
+    )
+
+
+@pytest.mark.parametrize("field, value", [("recipe", "other"), ("planes", True)])
+def test_thresholds_have_no_training(config, field, value):
+    assert message_of(config, segmenter="local_threshold", **{field: value}) == (
+        "config key 'methods.new' segments by a threshold (local_threshold) of the whole image, "
+        f"without training, so '{field}' has no effect; leave '{field}' out"
+    )
+    config["methods"]["new"]["segmenter"] = "pixel_classifier"
+    check_feasible(Grid(config))
+
+
+def test_a_segmenter_is_no_denoiser(config):
+    assert message_of(config, segmenter="otsu", classical="median") == (
+        "config key 'methods.new' has both 'segmenter' and 'classical'; leave one of them out, and "
+        "name a method that denoises under 'input' instead"
+    )
+    config["methods"]["other"] = {"segmenter": "otsu"}
+    assert message_of(config, alpha=0, input="other") == (
+        "config key 'methods.new.input' names 'other', which does not denoise (alpha 0); name a "
+        "method with alpha above 0"
     )
 
 

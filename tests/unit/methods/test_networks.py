@@ -475,7 +475,7 @@ def test_volumes_are_more_than_their_planes(name, layout):
 )  # fmt: skip
 def test_layout_of_volumes(depth, patch_depth, n_planes, step, factors, found_depth):
     layout = volume_layout(depth, patch_depth, n_planes, step, channels=2)
-    assert layout == Layout(3, 2, found_depth, factors)
+    assert layout == Layout(3, 2, found_depth, factors, z_step=step)
     assert layout.z_stride == 2 ** factors.count(2)
     assert layout.factors(depth) == [(factor, 2, 2) for factor in factors]
     assert layout.patch_shape(32) == (found_depth, 32, 32)

@@ -17,7 +17,13 @@ from denoiseg_flow.methods.networks import NETWORKS, PlaneByPlane
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models import model as model_module
 from denoiseg_flow.models import model_file, tensor_file
-from denoiseg_flow.models.model import ClassicalModel, ImageModels, new_network, summary
+from denoiseg_flow.models.model import (
+    ClassicalModel,
+    ImageModels,
+    ThresholdModel,
+    new_network,
+    summary,
+)
 from denoiseg_flow.models.model_file import FORMAT, SINCE, describe_model, load_model, save_model
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.tiled_prediction import predict_tiles
@@ -206,6 +212,29 @@ def test_round_trip_of_a_classical_denoiser(tmp_path, fields, value, sigma):
     model = ClassicalModel(Method("m", **fields), {"method": "m", "seed": 1}, value, sigma)
     save_model(model, tmp_path / "model.pt")
     assert load_model(tmp_path / "model.pt") == model
+
+
+def test_round_trip_of_a_threshold(tmp_path):
+    method = Method("m", segmenter="otsu", input="before")
+    before = ClassicalModel(Method("before", classical="median"), {"seed": 1}, 2, None)
+    layout = Layout(3, channels=2, patch_depth=5, z_step=2.5)
+    model = ThresholdModel(method, {"method": "m"}, layout, (3.0, 0.5), before)
+    save_model(model, tmp_path / "model.pt")
+    assert load_model(tmp_path / "model.pt") == model
+    assert summary(model) == "Denoises and segments volumes with 2 channels."
+    assert model.for_image("a") is model
+    assert describe_model(tmp_path / "model.pt")["scales"] == [3.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "change", [{"scales": (1.0,)}, {"scales": (1.0, 0.0)}, {"layout": {"z_step": 0.0}}]
+)
+def test_values_that_no_threshold_has(tmp_path, change):
+    path = tmp_path / "model.pt"
+    model = ThresholdModel(Method("m", segmenter="otsu"), {}, Layout(channels=2), (1.0, 2.0))
+    save_model(model, path)
+    tensor_file.save(tensor_file.load(path) | change, path)
+    assert "was not written by denoiseg-flow" in refusal(load_model, path)
 
 
 def test_without_threshold(make_model, tmp_path):

@@ -87,6 +87,18 @@ def test_one_label_count_keeps_methods_apart():
     assert figure.axes[0].get_xticks() == pytest.approx([10])
 
 
+def test_methods_without_annotated_images_are_horizontal_lines():
+    rows = [("otsu", 0, seed, "a", "AP", 0.6 + 0.2 * seed) for seed in (0, 1)]
+    figure = curves.label_curves(pd.concat([grid(), tidy(rows)]), [*METHODS, "otsu"], ["n20"])
+    axis = figure.axes[0]
+    assert axis.get_xticks() == pytest.approx([2, 8])
+    (level,) = [line for line in lines(axis) if len(set(line.get_ydata())) == 1]
+    assert level.get_ydata() == pytest.approx([0.7, 0.7])
+    assert level.get_transform() == axis.get_yaxis_transform()  # across the whole axis
+    figure = curves.label_curves(tidy(rows), ["otsu"], ["n20"])  # there is no axis to cross
+    assert figure.axes[0].get_xticks() == pytest.approx([0])
+
+
 def test_methods_look_the_same_whatever_else_is_drawn():
     styles = method_styles(METHODS)
     assert styles["baseline"].colour == GREY

@@ -125,15 +125,19 @@ def test_recipes_are_shown_as_they_are(read_config, schema):
 
 
 def test_methods_are_shown_as_they_are(read_config):
-    """Learned ones with their fields, classical ones with theirs."""
+    """Those with a network with their fields, classical ones and segmenters with theirs."""
     text = sections(METHODS)
     learned = table(text["A method is a composition"])
     classical = table(text["Classical denoisers"])
+    segmenters = table(text["Segmentation without a network"])
     methods = read_config()["methods"]
-    assert set(learned) | set(classical) == set(methods)
+    assert set(learned) | set(classical) | set(segmenters) == set(methods)
     for name, fields in methods.items():
         if "classical" in fields:
             assert classical[name][0] == fields["classical"]
+            continue
+        if "segmenter" in fields:
+            assert segmenters[name][:2] == [fields["segmenter"], fields.get("input", "noisy")]
             continue
         method = Method(name, **{key: fields[key] for key in fields if key != "published"})
         masking = method.masking if method.target == "blind_spot" else NONE

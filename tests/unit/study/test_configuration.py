@@ -340,6 +340,7 @@ def test_defaults_at_every_level(schema, study):
         "classical": None,
         "parameter": None,
         "noise_sigma": "estimated",
+        "segmenter": None,
         "published": "baseline",
     }
     fast = config["recipes"]["fast"]

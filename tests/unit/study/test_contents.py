@@ -71,6 +71,20 @@ def test_no_denoising_table_without_truth(config):
     ]
 
 
+def test_methods_that_are_not_trained(config):
+    """Their results do not vary between seeds, unless they read those of a network."""
+    config["methods"] |= {
+        "gaussian": {"classical": "gaussian"},
+        "otsu": {"segmenter": "otsu", "input": "gaussian"},
+        "otsu_n2v": {"segmenter": "otsu", "input": "n2v"},
+        "forest": {"segmenter": "pixel_classifier"},
+    }
+    grid = select(config, methods=["otsu", "otsu_n2v", "forest", "gaussian"])
+    assert contents.comparison(grid)["untrained"] == ["otsu", "gaussian"]
+    assert "segmentation" in contents.tables(grid)
+    assert contents.figures(grid, "nuclei") == ["label_curves", "denoising_levels", "calibration"]
+
+
 def test_tables_and_figures_of_denoisers(config):
     config["datasets"]["own"] = FOLDER
     config["methods"] |= {

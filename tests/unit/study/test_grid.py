@@ -148,6 +148,28 @@ def test_a_network_for_each_image_that_is_predicted(config):
     assert grid.own_subsets("single") == ["train", "val", "test", "cross"]
 
 
+def test_only_segmenters_that_learn_depend_on_annotated_images(config):
+    config["methods"] |= {
+        "otsu": {"segmenter": "otsu", "input": "n2v"},
+        "otsu_denoiseg": {"segmenter": "otsu", "input": "denoiseg"},
+        "forest": {"segmenter": "pixel_classifier"},
+    }
+    grid = select(config, methods=["otsu", "otsu_denoiseg", "forest"], noises=["n10"], seeds=[1])
+    assert {(run.method, run.n_annotated) for run in grid.runs} == {
+        *(("otsu", 0), ("n2v", 0), ("otsu_denoiseg", 4), ("otsu_denoiseg", 16)),
+        *(("denoiseg", 4), ("denoiseg", 16), ("forest", 4), ("forest", 16)),
+    }
+    assert [run.method for run in grid.candidates("nuclei", "n10", "labels")] == [
+        "forest", "otsu_denoiseg", "otsu",
+    ]  # fmt: skip
+    assert [run.method for run in grid.candidates("nuclei", "n10", "probabilities")] == ["forest"]
+    assert grid.predicts_probabilities("nuclei", "n10")
+    grid = select(config, methods=["otsu"])
+    assert not grid.predicts_probabilities("nuclei", "n10")
+    config["datasets"]["nuclei"] = {"source": "folder", "images": "images"}
+    assert {run.method for run in Grid(config).runs} == {"otsu", "n2v"}
+
+
 def test_only_methods_that_may_know_it_are_told_the_noise(config):
     """Otherwise a change of the level's words would train all others again."""
     config["methods"] |= {

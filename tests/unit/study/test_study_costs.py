@@ -13,7 +13,7 @@ from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.size import extent
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.methods.networks import NETWORKS, build_network
-from denoiseg_flow.models import tiled_prediction
+from denoiseg_flow.models import tiled_prediction, tiled_threshold
 from denoiseg_flow.study import costs
 from denoiseg_flow.study.costs import Cost, Estimates, training_bytes, work
 from denoiseg_flow.study.grid import Grid
@@ -150,6 +150,30 @@ def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
         assert several.core_seconds > one.core_seconds
 
 
+def test_segmenters_cost_more_with_more_to_do(config, tmp_path):
+    config["methods"] |= {
+        "otsu": {"segmenter": "otsu"},
+        "forest": {"segmenter": "pixel_classifier"},
+    }
+    config["grid"]["methods"] = ["otsu", "forest", "baseline"]
+    grid = Grid(config)
+    estimates = Estimates(grid, tmp_path)
+    otsu, forest, network = (
+        (estimates.training(run_of(grid, name)), estimates.prediction(run_of(grid, name)))
+        for name in ("otsu", "forest", "baseline")
+    )
+    for less, more in zip(otsu, forest, strict=True):
+        assert less.core_seconds < more.core_seconds
+        assert less.gpu_seconds is None and more.gpu_seconds is None
+    # A threshold has no probabilities to keep.
+    assert forest[1].output_bytes == network[1].output_bytes == 7 * otsu[1].output_bytes
+    config["datasets"]["nuclei"] |= {"annotated": 6, "split": SPLIT | {"cross_validate_below": 8}}
+    config["grid"]["n_annotated"] = [6]
+    grid = Grid(config)
+    crossed = Estimates(grid, tmp_path).training(run_of(grid, "forest"))
+    assert crossed.output_bytes == 4 * forest[0].output_bytes
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
     [
@@ -157,6 +181,7 @@ def test_cross_validated_runs_train_a_network_for_each_part(config, tmp_path):
         (trainer, ["VALIDATION_BATCH"]),
         (fitting, ["CALIBRATION_IMAGES", "CALIBRATION_SIDE"]),
         (patches, ["RESIDENT_BYTES"]),
+        (tiled_threshold, ["PIECE"]),
     ],
 )
 def test_what_is_estimated_is_what_is_done(module, names):

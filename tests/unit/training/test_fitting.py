@@ -15,7 +15,7 @@ from denoiseg_flow.evaluation.grey_levels import trained_on
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import PLANES
-from denoiseg_flow.models.model import ClassicalModel, ImageModels
+from denoiseg_flow.models.model import ClassicalModel, ImageModels, ThresholdModel
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 from denoiseg_flow.study.grid import Run
@@ -70,7 +70,7 @@ def make(folder, split, tmp_path, make_recipe):
 
     def make(method, recipe=None, **changes):
         checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 0)
-        recipe = None if method.classical else recipe or make_recipe()
+        recipe = recipe or make_recipe() if method.trained else None
         run = Run("blobs", "n20", method.name, 0, seed=1)
         data = RunData(split, PreparedData(folder / "prepared"), folder / "noisy", LEVEL)
         job = TrainingJob(run, method, recipe, checkpoints, CPU)
@@ -88,6 +88,23 @@ def planes(folder, kind, names):
 def denoise(model, image):
     (tile,) = predict_tiles(model, image[None])
     return tile.denoised[0]
+
+
+# Thresholds
+
+
+@pytest.mark.parametrize("subsets", [{"train", "val", "test"}, {"test"}])
+def test_a_threshold_knows_the_images_of_the_study(make, folder, split, subsets):
+    known = split[split["subset"].isin(subsets)]
+    method = Method("m", segmenter="otsu")
+    model, history = make(method, split=known)
+    names = known.loc[known["subset"] == ("train" if "train" in subsets else "test"), "image"]
+    deviation = np.std(np.concatenate([each.ravel() for each in planes(folder, "noisy", names)]))
+    assert replace(model, origin={}) == ThresholdModel(
+        method, model.identity, PLANES, (pytest.approx(deviation, rel=1e-5),)
+    )
+    assert (model.origin["annotated"], model.origin["images"]) == (0, len(names))
+    assert (list(history.columns), len(history)) == (LOSSES, 0)
 
 
 # Classical denoisers

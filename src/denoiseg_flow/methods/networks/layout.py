@@ -1,5 +1,6 @@
 """Layout of the images of a network: 2D or 3D, number of channels, down-sampling along z."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class Layout:
         end of the list keep it.
     plane_by_plane
         Whether each z-slice of a volume is processed separately.
+    z_step
+        Distance of z-slices in widths of a pixel.
     """
 
     dimensions: int = 2
@@ -33,10 +36,12 @@ class Layout:
     patch_depth: int = 1
     z_factors: tuple[int, ...] = ()
     plane_by_plane: bool = False
+    z_step: float = 1.0
 
     def __post_init__(self) -> None:
         counts = (self.channels, self.patch_depth)
         known = self.dimensions in (2, 3) and set(self.z_factors) <= {1, 2}
+        known &= isinstance(self.z_step, int | float) and 0 < self.z_step < math.inf
         if not known or not all(isinstance(count, int) and count > 0 for count in counts):
             raise ValueError(f"invalid layout of images: {self}")
 
@@ -87,7 +92,7 @@ def volume_layout(
             ratio /= 2  # down-sampling of y and x only reduces the anisotropy
     z_factors = tuple(factors)
     stride = 2 ** z_factors.count(2)
-    return Layout(3, channels, wanted // stride * stride, z_factors)
+    return Layout(3, channels, wanted // stride * stride, z_factors, z_step=step)
 
 
 def strides(factors: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

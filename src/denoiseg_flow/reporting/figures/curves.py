@@ -42,7 +42,8 @@ _CURVE_POINTS = 120  # per run and loss: keeps the SVG of a long training small
 def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
     """Draw segmentation quality against the number of annotated images.
 
-    Rows are AP (IoU > 0.5) and SEG, columns noise levels.
+    Rows are AP (IoU > 0.5) and SEG, columns noise levels. Methods that use no annotated images are
+    horizontal lines.
 
     Parameters
     ----------
@@ -97,7 +98,10 @@ def _count_curves(
         return notice(text)
     noises = list(noises)
     styles = method_styles(methods)
-    counts = sorted(int(count) for count in summary["count"].unique())
+    most = summary.groupby("method")["count"].max()
+    level = set(most.index[most == 0]) if most.max() > 0 else set()
+    varying = summary.loc[~summary["method"].isin(level), "count"]
+    counts = sorted(int(count) for count in varying.unique())
     with mpl.rc_context(STYLE):
         figure, axes = panels(len(titles), len(noises), height=2.35)
         for row, (metric, title) in enumerate(titles.items()):
@@ -106,13 +110,16 @@ def _count_curves(
                 here = summary[(summary["metric"] == metric) & (summary["noise"] == noise)]
                 for place, method in enumerate(drawn):
                     curve = here[here["method"] == method].sort_values("count")
+                    if method in level:
+                        _draw_level(axis, curve, styles[method])
+                        continue
                     shift = (place - (len(drawn) - 1) / 2) if len(counts) == 1 else 0.0
                     _draw_curve(axis, curve, styles[method], shift / max(len(drawn), 1))
                 _label_axis(axis, counts)
             axes[row, 0].set_ylabel(title)
         title_columns(axes, noises)
         figure.supxlabel(label, fontsize=9)
-        legend(figure, [_handle(name, styles[name]) for name in drawn])
+        legend(figure, [_handle(name, styles[name], name not in level) for name in drawn])
     return figure
 
 
@@ -242,6 +249,15 @@ def _draw_curve(axis: Axes, curve: pd.DataFrame, style: MethodStyle, shift: floa
                       marker=style.marker, markersize=6.5, capsize=3, zorder=zorder)  # fmt: skip
 
 
+def _draw_level(axis: Axes, curve: pd.DataFrame, style: MethodStyle) -> None:
+    """Draw mean and SEM of a method that does not depend on the x axis."""
+    for point in curve.itertuples():
+        axis.axhline(point.mean, color=style.colour, linestyle=style.dash, zorder=2)
+        if not np.isnan(point.sem):
+            low, high = point.mean - point.sem, point.mean + point.sem
+            axis.axhspan(low, high, color=style.colour, alpha=0.18, linewidth=0)
+
+
 def _label_axis(axis: Axes, counts: Sequence[int]) -> None:
     """Make a logarithmic x axis with the numbers of images as ticks."""
     # symlog keeps a count of 0 on the axis; above 1, it is the plain logarithm.
@@ -288,7 +304,6 @@ def _thin(steps: pd.Series, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(steps, starts) / lengths, np.add.reduceat(values, starts) / lengths
 
 
-def _handle(method: str, style: MethodStyle) -> Line2D:
-    return Line2D(
-        [], [], color=style.colour, marker=style.marker, linestyle=style.dash, label=method
-    )
+def _handle(method: str, style: MethodStyle, marked: bool = True) -> Line2D:
+    marker = style.marker if marked else ""
+    return Line2D([], [], color=style.colour, marker=marker, linestyle=style.dash, label=method)
