@@ -30,8 +30,7 @@ from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
 # Seeds of a watershed, in units of its height: all pixels of a seed lie above SEED_LEVEL, and its
 # peak rises by PROMINENCE above this level and above the saddle to any higher peak. Heights are
-# rounded down to multiples of STEP. For both heights, these values were better on validation images
-# than lower ones, with which noise makes objects.
+# rounded down to multiples of STEP. With a lower prominence, noise divides objects.
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
