@@ -35,6 +35,7 @@ from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
+HIGHEST = 6.0  # as much as int8 can count in steps; a predicted distance has no upper bound
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
@@ -83,8 +84,7 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     height
         ([z,] y, x), see :func:`height_of`; may be minus infinity.
     """
-    # A predicted distance has no upper bound.
-    steps = np.floor((np.clip(height, -1, 2) - SEED_LEVEL) / STEP).astype(np.int8)
+    steps = np.floor((np.clip(height, -1, HIGHEST) - SEED_LEVEL) / STEP).astype(np.int8)
     rise = round(PROMINENCE / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):

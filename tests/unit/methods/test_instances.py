@@ -11,6 +11,7 @@ from skimage.segmentation import watershed
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods.classes import relative_distance
 from denoiseg_flow.methods.instances import (
+    HIGHEST,
     PROMINENCE,
     SEED_LEVEL,
     STEP,
@@ -308,7 +309,9 @@ def test_seeds_are_h_maxima(way, maps):
     """As scikit-image finds them by morphological reconstruction."""
     height = height_of(maps, way)
     rise = round(PROMINENCE / STEP)
-    steps = np.pad(np.floor((np.minimum(height, 2) - SEED_LEVEL) / STEP), 1, constant_values=-100)
+    steps = np.pad(
+        np.floor((np.minimum(height, HIGHEST) - SEED_LEVEL) / STEP), 1, constant_values=-100
+    )
     beside = ndimage.generate_binary_structure(height.ndim, 1)
     cut = reconstruction(steps - rise, steps, footprint=beside)
     expected = local_maxima(cut, connectivity=1) & (cut >= 0)
