@@ -265,7 +265,7 @@ def _label_axis(axis: Axes, counts: Sequence[int]) -> None:
     axis.xaxis.set_major_locator(FixedLocator(counts))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-    axis.set_xlim(min(counts) / 2**0.7, max(counts) * 2**0.7)
+    axis.set_xlim(min(counts) / 2**0.7, max(*counts, 1) * 2**0.7)
     if len(counts) > 7:
         axis.tick_params(axis="x", rotation=45)
 
