@@ -34,7 +34,7 @@ from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
-HIGHEST = 6.0  # higher peaks, which int8 does not hold in steps, count as this high
+HIGHEST = 6.0  # as much as int8 can count in steps; higher peaks count as this high
 
 
 def label_type(count: int) -> type[np.unsignedinteger]:
