@@ -8,7 +8,7 @@ from PIL import Image
 from snakemake_call import call_snakemake, dry_run
 
 CONFIGS = {
-    "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder", "volumes",
+    "config", "test", "dsb2018", "own_images", "n2v", "noise2self", "autoencoder", "volumes", "prior",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
     "paper/n2v", "paper/noise2self", "paper/autoencoder",
 }  # fmt: skip

@@ -204,7 +204,7 @@ class Chain:
                 "csv": self.suggestions / "nuclei_n10.csv",
                 "figure": self.drawing("suggestions_n10"),
             },
-            params={"device": "cpu"} | axes,
+            params={"device": "cpu", "runs": axes["labels"]},
         )
 
     def drawing(self, name):

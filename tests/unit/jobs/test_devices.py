@@ -175,6 +175,7 @@ def test_cuda_that_cannot_be_used(machine, settings, problem):
 def test_auto_computes_on_the_cpu_instead(machine, monkeypatch, caplog, settings, problem, seen):
     """With a warning on the screen where there is a GPU; others have nothing to do about it."""
     machine(**settings)
+    caplog.set_level(logging.WARNING)
     monkeypatch.setattr(gpu_slots, "take_slot", lambda _: None)
     monkeypatch.setattr(gpu_slots, "visible_gpus", lambda: ["0"] if seen else [])
     assert select_device("auto", 1).type == "cpu"
@@ -186,6 +187,7 @@ def test_auto_computes_on_the_cpu_instead(machine, monkeypatch, caplog, settings
 @problems
 def test_cpu_does_not_ask(machine, caplog, settings, problem):
     machine(**settings)
+    caplog.set_level(logging.WARNING)
     assert select_device("cpu", 1).type == "cpu"
     assert not caplog.messages
 

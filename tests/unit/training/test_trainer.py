@@ -177,8 +177,9 @@ def test_batches_are_drawn_as_the_recipe_says(run, make_recipe, joint, files, mo
     drawn = []
 
     class Spy(trainer.PatchSampler):
-        def __init__(self, bank, patch_size, batch_size, n_annotated):
-            super().__init__(bank, patch_size, batch_size, n_annotated)
+        def __init__(self, bank, patch_size, batch_size, n_annotated, n_simulated):
+            super().__init__(bank, patch_size, batch_size, n_annotated, n_simulated)
+            assert n_simulated == 0
             drawn.append((patch_size, batch_size, n_annotated, bank.annotated.tolist()))
 
     monkeypatch.setattr(trainer, "PatchSampler", Spy)
