@@ -70,7 +70,7 @@ def check_size(
     recipe_key
         Config key of the recipe of this method.
     """
-    if method.segmenter == "pixel_classifier" and recipe_of(method).instances == "distance":
+    if method.segmenter == "pixel_classifier" and recipe_of(method).predicts_distance:
         raise InputError(
             f"config key 'methods.{method.name}' classifies pixels and predicts no distance, but "
             f"'{recipe_key}' has 'instances: distance'; name a recipe with 'instances: watershed' "

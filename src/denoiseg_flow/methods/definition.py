@@ -221,6 +221,16 @@ class Recipe:
         """First step with fixed statistics of batch normalisation."""
         return self.steps - round(self.freeze_batch_norm * self.steps)
 
+    @property
+    def predicts_distance(self) -> bool:
+        """Whether networks have an output for the relative distance."""
+        return self.instances == "distance"
+
+    @property
+    def n_maps(self) -> int:
+        """Number of output channels for segmentation: three classes, and the distance."""
+        return 4 if self.predicts_distance else 3
+
     def annotated_patches(self, method: Method) -> int:
         """Return how many patches, the first of each batch, come from annotated images only."""
         if self.annotated_share is None or not method.segments:

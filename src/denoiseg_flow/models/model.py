@@ -72,7 +72,7 @@ class TrainedModel:
     @property
     def n_maps(self) -> int:
         """Number of maps of segmentation, see :class:`tiled_prediction.PredictedTile`."""
-        return 3 + predicts_distance(self.recipe)
+        return self.recipe.n_maps
 
     def for_image(self, name: str) -> "TrainedModel":
         """Return the model that predicts the image ``name`` and was not trained on its mask.
@@ -215,11 +215,6 @@ def summary(model: AnyModel) -> str:
     return f"{purpose(chain(model))} {images}."
 
 
-def predicts_distance(recipe: Recipe) -> bool:
-    """Return whether networks have an output for the relative distance."""
-    return recipe.instances == "distance"
-
-
 def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Network:
     """Return a new network of a method, with the size given in the recipe, or its classifier."""
     if method.segmenter == "pixel_classifier":
@@ -230,5 +225,5 @@ def new_network(method: Method, recipe: Recipe, layout: Layout = PLANES) -> Netw
         recipe.filters,
         method.mask_channel,
         layout,
-        predicts_distance(recipe),
+        recipe.n_maps,
     )

@@ -175,8 +175,7 @@ def work_of(method: Method, recipe: Recipe, axes: int) -> Work:
     """Return the work of the network of a method on images with ``axes`` spatial axes."""
     inputs = 2 if method.mask_channel else 1
     axes = 2 if method.planes else axes
-    outputs = 5 if recipe.instances == "distance" else 4
-    return work(method.network, recipe.depth, recipe.filters, inputs, axes, outputs)
+    return work(method.network, recipe.depth, recipe.filters, inputs, axes, 1 + recipe.n_maps)
 
 
 def training_bytes(each: Work, patch: int, batch_size: int, recorded: bool = False) -> float:

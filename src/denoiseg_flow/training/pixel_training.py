@@ -19,7 +19,7 @@ from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.tiled_prediction import tile_shape
 from denoiseg_flow.training.job import TrainingJob
-from denoiseg_flow.training.trainer import set_threshold
+from denoiseg_flow.training.trainer import set_threshold, train_folds
 from denoiseg_flow.training.training_images import (
     TrainingImages,
     check_subsets,
@@ -40,10 +40,7 @@ def train_classifier(job: TrainingJob, images: TrainingImages) -> TrainedModel:
     """
     check_subsets(job.method, images, job.run.dataset)
     layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
-    held_out: dict[str, TrainedModel] = {}
-    for number, fold in enumerate(images.folds, start=1):
-        logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
-        held_out |= dict.fromkeys(fold, _train_on(job, images.without(fold), layout))
+    held_out = train_folds(images, lambda _, fold: _train_on(job, images.without(fold), layout))
     model = _train_on(job, images, layout)
     model.held_out = held_out
     set_threshold(model, images)

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -328,21 +328,51 @@ def train(
     rehearsal = NO_REHEARSAL
     if pretrained:
         check_layout(job.method, layout, job.run.dataset)
-        rehearsal = simulate_rehearsal(pretrained, job.network_recipe.patch_size, job.run.seed)
+        if _rehearses(job, images):
+            rehearsal = simulate_rehearsal(pretrained, job.network_recipe.patch_size, job.run.seed)
+
+    def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
+        banks = _load_banks(job, images.without(fold), layout, rehearsal)
+        start = init and init.for_image(fold[0])
+        return _train_on(job.for_part("fold", number), banks, layout, start)[0]
+
     with out_of_memory_advice(job.device):
-        held_out: dict[str, TrainedModel] = {}
-        for number, fold in enumerate(images.folds, start=1):
-            logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
-            start = init and init.for_image(fold[0])
-            banks = _load_banks(job, images.without(fold), layout, rehearsal)
-            model, _ = _train_on(job.for_part("fold", number), banks, layout, start)
-            held_out |= dict.fromkeys(fold, model)
+        held_out = train_folds(images, train_without)
         banks = _load_banks(job, images, layout, rehearsal)
         model, history = _train_on(job, banks, layout, init)
     model.held_out = held_out
     if job.method.segments:
         set_threshold(model, images, known)
     return model, history
+
+
+def train_folds(
+    images: TrainingImages, train_without: Callable[[int, Sequence[str]], TrainedModel]
+) -> dict[str, TrainedModel]:
+    """Return, for each cross-validated image, the model trained without the images of its fold.
+
+    Parameters
+    ----------
+    train_without
+        Trains a model, given the number of a fold, from 1, and the names of its images.
+    """
+    held_out: dict[str, TrainedModel] = {}
+    for number, fold in enumerate(images.folds, start=1):
+        logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
+        held_out |= dict.fromkeys(fold, train_without(number, fold))
+    return held_out
+
+
+def _learns(method: Method, n_annotated: int) -> bool:
+    """Return whether there is anything for a network to learn from."""
+    return method.denoises or n_annotated > 0
+
+
+def _rehearses(job: TrainingJob, images: TrainingImages) -> bool:
+    """Return whether the training of a pretrained network reads simulated patches."""
+    n_annotated = sum(mask is not None for mask in images.train_masks)
+    patches = job.network_recipe.simulated_patches(job.method, n_annotated)
+    return patches > 0 and _learns(job.method, n_annotated)
 
 
 def _load_banks(
@@ -430,7 +460,7 @@ def _train_on(
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
-    if method.denoises or bank.n_annotated:
+    if _learns(method, bank.n_annotated):
         with out_of_memory_advice(job.device, recipe.batch_size, need):
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:

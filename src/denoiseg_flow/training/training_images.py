@@ -227,7 +227,7 @@ def load_bank(
         targets and chain(targets, rehearsal.images),
         layout.channels,
         len(rehearsal.images),
-        distances if recipe.instances == "distance" else None,
+        distances if recipe.predicts_distance else None,
     )
 
 

@@ -283,18 +283,20 @@ def test_strides_of_volumes_are_those_of_planes(network, depth):
 # Classical denoisers
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("target", "blind_spot"),
-        ("alpha", 0.5),
-        ("network", "dncnn"),
-        ("masking", "grid_zero"),
-        ("init", "n2v"),
-        ("recipe", "other"),
-        ("each_image", True),
-    ],
-)
+# Fields of methods with a network.
+OF_NETWORKS = [
+    ("target", "blind_spot"),
+    ("alpha", 0.5),
+    ("network", "dncnn"),
+    ("masking", "grid_zero"),
+    ("mask_channel", True),
+    ("struct_mask", [[1, 1, 1]]),
+    ("init", "n2v"),
+    ("each_image", True),
+]
+
+
+@pytest.mark.parametrize("field, value", [*OF_NETWORKS, ("recipe", "other")])
 def test_classical_denoisers_are_not_trained(config, field, value):
     assert message_of(config, classical="median", **{field: value}) == (
         f"config key 'methods.new' is classical (median) and not trained, so '{field}' has no "
@@ -302,21 +304,7 @@ def test_classical_denoisers_are_not_trained(config, field, value):
     )
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("target", "blind_spot"),
-        ("alpha", 0.5),
-        ("network", "dncnn"),
-        ("masking", "grid_zero"),
-        ("mask_channel", True),
-        ("struct_mask", [[1, 1, 1]]),
-        ("init", "n2v"),
-        ("each_image", True),
-        ("parameter", 2),
-        ("noise_sigma", "known"),
-    ],
-)
+@pytest.mark.parametrize("field, value", [*OF_NETWORKS, ("parameter", 2), ("noise_sigma", "known")])
 @pytest.mark.parametrize("segmenter", ["otsu", "pixel_classifier"])
 def test_segmenters_have_no_fields_of_other_methods(config, segmenter, field, value):
     assert message_of(config, segmenter=segmenter, **{field: value}) == (

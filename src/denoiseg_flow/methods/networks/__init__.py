@@ -23,14 +23,14 @@ def build_network(
     filters: int,
     mask_channel: bool = False,
     layout: Layout = PLANES,
-    distance: bool = False,
+    maps: int = 3,
 ) -> Network:
     """Return a new network with weights in channels-last format.
 
-    Networks map (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + 3, ...) of the
-    same size: the c denoised channels, and the logits of background, foreground and border. With
-    ``distance`` they have one more output, the relative distance from the background
-    (:func:`classes.relative_distance`); with ``mask_channel`` they read c additional channels.
+    Networks map (batch, c, y, x), or (batch, c, z, y, x) for volumes, to (batch, c + maps, ...) of
+    the same size: the c denoised channels, the logits of background, foreground and border, and,
+    with four maps, the relative distance from the background (:func:`classes.relative_distance`).
+    With ``mask_channel`` they read c additional channels.
     Methods that only denoise or only segment leave the other output channels untrained; networks of
     all methods can thus exchange weights.
 
@@ -42,10 +42,12 @@ def build_network(
         Filters of the first level.
     layout
         Layout of its images.
+    maps
+        Number of output channels for segmentation, 3 or 4.
     """
     inputs = layout.channels * (2 if mask_channel else 1)
     seen = Layout(channels=layout.channels) if layout.plane_by_plane else layout
-    network = NETWORKS[name](depth, filters, inputs, seen, 4 if distance else 3)
+    network = NETWORKS[name](depth, filters, inputs, seen, maps)
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     return PlaneByPlane(network) if layout.plane_by_plane else network

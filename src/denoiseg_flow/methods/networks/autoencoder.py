@@ -7,7 +7,7 @@ from torch import nn
 
 from denoiseg_flow.methods.definition import down_samplings
 from denoiseg_flow.methods.networks.layers import CONVOLUTION, MAX_POOL, initialise, upsampling
-from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.layout import Layout, strides
 from denoiseg_flow.methods.networks.network import Network
 
 
@@ -30,14 +30,7 @@ class Autoencoder(Network):
 
     bounded = True
 
-    def __init__(
-        self,
-        depth: int,
-        filters: int,
-        inputs: int = 1,
-        layout: Layout = PLANES,
-        maps: int = 3,
-    ) -> None:
+    def __init__(self, depth: int, filters: int, inputs: int, layout: Layout, maps: int) -> None:
         super().__init__()
         dimensions = layout.dimensions
         self.channels = layout.channels

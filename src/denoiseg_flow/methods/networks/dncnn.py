@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from denoiseg_flow.methods.networks.layers import BATCH_NORM, CONVOLUTION
-from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.networks.network import Network
 
 LAYERS = 8
@@ -28,14 +28,7 @@ class DnCNN(Network, nn.Sequential):
         Layout of its images.
     """
 
-    def __init__(
-        self,
-        depth: int,
-        filters: int,
-        inputs: int = 1,
-        layout: Layout = PLANES,
-        maps: int = 3,
-    ) -> None:
+    def __init__(self, depth: int, filters: int, inputs: int, layout: Layout, maps: int) -> None:
         dimensions = layout.dimensions
 
         def convolution(inputs: int, outputs: int, bias: bool = True) -> nn.Module:

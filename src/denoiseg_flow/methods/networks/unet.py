@@ -13,7 +13,7 @@ from denoiseg_flow.methods.networks.layers import (
     max_pool,
     upsampling,
 )
-from denoiseg_flow.methods.networks.layout import PLANES, Layout, strides
+from denoiseg_flow.methods.networks.layout import Layout, strides
 from denoiseg_flow.methods.networks.network import Network
 
 
@@ -88,14 +88,7 @@ class UNet(Network):
     top_skip = True
     pool_reach = 0  # pixels beyond its own cell that a pooled pixel depends on
 
-    def __init__(
-        self,
-        depth: int,
-        filters: int,
-        inputs: int = 1,
-        layout: Layout = PLANES,
-        maps: int = 3,
-    ) -> None:
+    def __init__(self, depth: int, filters: int, inputs: int, layout: Layout, maps: int) -> None:
         super().__init__()
         dimensions, factors = layout.dimensions, layout.factors(depth)
         widths = [filters * 2**level for level in range(depth + 1)]
