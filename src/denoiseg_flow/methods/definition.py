@@ -121,6 +121,10 @@ class Method:
         """Whether the method learns from annotated images, and predicts class probabilities."""
         return self.segments and self.trained
 
+    def learns_from(self, n_annotated: int) -> bool:
+        """Return whether a network has anything to learn from, given the annotated images."""
+        return self.denoises or n_annotated > 0
+
     @property
     def calibrated(self) -> bool:
         """Whether the self-supervised loss chooses the parameter of a classical denoiser."""
@@ -246,6 +250,11 @@ class Recipe:
             return 0
         annotated = self.annotated_patches(method)
         return round(self.rehearsal * annotated) if n_annotated else annotated
+
+    def rehearses(self, method: Method, n_annotated: int) -> bool:
+        """Return whether any batch has simulated patches."""
+        learns = method.learns_from(n_annotated)
+        return learns and self.simulated_patches(method, n_annotated) > 0
 
     def first_pseudo_step(self, method: Method) -> int:
         """Return the first step with pseudo-labels; before, the teacher is not trained enough."""

@@ -158,6 +158,16 @@ class Grid:
         init = self.methods[run.method].init
         return None if init in PRETRAINED else self._run_beside(run, init)
 
+    def rehearses(self, run: Run) -> bool:
+        """Return whether the training of a run reads simulated images."""
+        method = self.methods[run.method]
+        return method.has_network and self.recipe_of(method).rehearses(method, run.n_annotated)
+
+    def largest_patch(self, init: str) -> int:
+        """Return the largest patch of the trainings that start from a pretrained network."""
+        methods = [self.methods[run.method] for run in self.runs]
+        return max(self.recipe_of(each).patch_size for each in methods if each.init == init)
+
     def own_subsets(self, method: str) -> list[str]:
         """Return the subsets with one network per image; empty for most methods."""
         return self.predicted_subsets(method) if self.methods[method].each_image else []

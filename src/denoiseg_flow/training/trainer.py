@@ -32,7 +32,7 @@ from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
-from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal, simulate_rehearsal
+from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
@@ -300,7 +300,10 @@ def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tens
 
 
 def train(
-    job: TrainingJob, images: TrainingImages, init: TrainedModel | None = None
+    job: TrainingJob,
+    images: TrainingImages,
+    init: TrainedModel | None = None,
+    rehearsal: Rehearsal = NO_REHEARSAL,
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one model and choose its threshold on the validation images.
 
@@ -308,6 +311,8 @@ def train(
     ----------
     init
         Model whose weights initialise the training.
+    rehearsal
+        Simulated images, if the recipe rehearses some.
 
     Returns
     -------
@@ -320,16 +325,13 @@ def train(
         segment, none with an annotated object), the checkpoint belongs to another method or
         network, the loss is not finite, or the device has too little memory.
     """
-    pretrained = PRETRAINED.get(job.method.init or "")
+    pretrained = job.method.init in PRETRAINED
     # A pretrained network has its own threshold, chosen on simulated images.
     known = init.threshold if init and pretrained else None
     check_subsets(job.method, images, job.run.dataset, known is not None)
     layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
-    rehearsal = NO_REHEARSAL
     if pretrained:
         check_layout(job.method, layout, job.run.dataset)
-        if _rehearses(job, images):
-            rehearsal = simulate_rehearsal(pretrained, job.network_recipe.patch_size, job.run.seed)
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -361,18 +363,6 @@ def train_folds(
         logger.info("cross-validation, fold %d: without %s", number, ", ".join(fold))
         held_out |= dict.fromkeys(fold, train_without(number, fold))
     return held_out
-
-
-def _learns(method: Method, n_annotated: int) -> bool:
-    """Return whether there is anything for a network to learn from."""
-    return method.denoises or n_annotated > 0
-
-
-def _rehearses(job: TrainingJob, images: TrainingImages) -> bool:
-    """Return whether the training of a pretrained network reads simulated patches."""
-    n_annotated = sum(mask is not None for mask in images.train_masks)
-    patches = job.network_recipe.simulated_patches(job.method, n_annotated)
-    return patches > 0 and _learns(job.method, n_annotated)
 
 
 def _load_banks(
@@ -460,7 +450,7 @@ def _train_on(
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
-    if _learns(method, bank.n_annotated):
+    if method.learns_from(bank.n_annotated):
         with out_of_memory_advice(job.device, recipe.batch_size, need):
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:
