@@ -294,14 +294,14 @@ def test_simulate_and_prepare(chain):
 
 
 def test_simulated_images_of_trainings(tmp_path, run_script, monkeypatch):
-    monkeypatch.setattr(rehearsal, "N_IMAGES", 3)
-    monkeypatch.setattr(rehearsal, "SMALLEST_SIDE", 32)
+    monkeypatch.setitem(rehearsal.N_IMAGES, 2, 3)
+    monkeypatch.setitem(rehearsal.SMALLEST, 2, (32, 32))
     path = tmp_path / "simulated_objects.npz"
     run_script(
         "simulate_rehearsal",
         tmp_path / "log",
         output={"images": path},
-        params={"patch_size": 40},
+        params={"patch_shape": [40, 40]},
         wildcards={"init": "simulated_objects"},
     )
     assert [image.shape for image in rehearsal.read_rehearsal(path).images] == [(1, 40, 40)] * 3

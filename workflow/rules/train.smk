@@ -15,7 +15,7 @@ rule simulate_rehearsal:
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        patch_size=lambda wildcards: GRID.largest_patch(wildcards.init),
+        patch_shape=lambda wildcards: list(GRID.largest_patch(wildcards.init)),
         revision=REVISION,
     script:
         "../scripts/simulate_rehearsal.py"

@@ -10,8 +10,8 @@ from denoiseg_flow.training.rehearsal import simulate_rehearsal, write_rehearsal
 def main(snakemake):
     with job_log(snakemake.log[0]):
         pretrained = PRETRAINED[snakemake.wildcards.init]
-        simulated = simulate_rehearsal(pretrained, snakemake.params.patch_size)
-        write_rehearsal(Path(snakemake.output.images), *simulated)
+        simulated = simulate_rehearsal(pretrained, snakemake.params.patch_shape)
+        write_rehearsal(Path(snakemake.output.images), simulated)
 
 
 if "snakemake" in globals():

@@ -220,6 +220,11 @@ class Recipe:
         """Optimiser steps in the whole training."""
         return self.epochs * self.steps_per_epoch
 
+    def patch_shape(self, dimensions: int) -> tuple[int, ...]:
+        """Return the shape ([z,] y, x) of a training patch in thick volumes or in planes."""
+        sides = (self.patch_size, self.patch_size)
+        return (self.patch_depth, *sides) if dimensions == 3 else sides
+
     @property
     def first_frozen_step(self) -> int:
         """First step with fixed statistics of batch normalisation."""

@@ -14,10 +14,17 @@ class Pretrained(NamedTuple):
     sha256: str
     structures: tuple[str, ...]
     """What the images show, see :data:`simulator.STRUCTURES`."""
+    z_steps: tuple[float, ...] = ()
+    """Distances of the z-slices in widths of a pixel; none in 2D."""
     network: str = "unet"
     depth: int = 3
     filters: int = 16
     instances: str = "distance"
+
+    @property
+    def dimensions(self) -> int:
+        """2 for planes, 3 for volumes."""
+        return 3 if self.z_steps else 2
 
 
 PRETRAINED = {

@@ -163,10 +163,14 @@ class Grid:
         method = self.methods[run.method]
         return method.has_network and self.recipe_of(method).rehearses(method, run.n_annotated)
 
-    def largest_patch(self, init: str) -> int:
-        """Return the largest patch of the trainings that start from a pretrained network."""
-        methods = [self.methods[run.method] for run in self.runs]
-        return max(self.recipe_of(each).patch_size for each in methods if each.init == init)
+    def largest_patch(self, init: str) -> tuple[int, ...]:
+        """Return the shape of the largest patch of trainings from a pretrained network."""
+        methods = {run.method: self.methods[run.method] for run in self.runs}.values()
+        recipes = [self.recipe_of(each) for each in methods if each.init == init]
+        dimensions = PRETRAINED[init].dimensions
+        return tuple(
+            map(max, zip(*(each.patch_shape(dimensions) for each in recipes), strict=True))
+        )
 
     def own_subsets(self, method: str) -> list[str]:
         """Return the subsets with one network per image; empty for most methods."""

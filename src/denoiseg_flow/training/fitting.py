@@ -139,7 +139,9 @@ def find_rehearsal(job: TrainingJob, path: Path | None) -> Rehearsal:
     if path:
         return read_rehearsal(path)
     assert method.init is not None
-    return make_rehearsal(*simulate_rehearsal(PRETRAINED[method.init], recipe.patch_size))
+    pretrained = PRETRAINED[method.init]
+    patch = recipe.patch_shape(pretrained.dimensions)
+    return make_rehearsal(simulate_rehearsal(pretrained, patch))
 
 
 def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:

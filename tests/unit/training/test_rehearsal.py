@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.checksums import digest
-from denoiseg_flow.methods.classes import IGNORE, encode_classes
+from denoiseg_flow.methods.classes import IGNORE, encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.losses import denoising_loss
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
@@ -29,6 +29,7 @@ from denoiseg_flow.training.objective import DISTANCE_WEIGHT, Objective
 from denoiseg_flow.training.patches import Batch, ImageBank, PatchSampler
 from denoiseg_flow.training.rehearsal import (
     NO_REHEARSAL,
+    Simulated,
     make_rehearsal,
     read_rehearsal,
     simulate_rehearsal,
@@ -60,8 +61,8 @@ def init(recipe):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(rehearsal, "N_IMAGES", 6)
-    monkeypatch.setattr(rehearsal, "SMALLEST_SIDE", 32)
+    monkeypatch.setattr(rehearsal, "N_IMAGES", {2: 6, 3: 4})
+    monkeypatch.setattr(rehearsal, "SMALLEST", {2: (32, 32), 3: (8, 32, 32)})
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def run(tmp_path, recipe, init):
         )  # fmt: skip
         n_annotated = sum(mask is not None for mask in images.train_masks)
         needed = job.recipe.rehearses(method, n_annotated)
-        simulated = make_rehearsal(*simulate_rehearsal(ASKED, 32)) if needed else NO_REHEARSAL
+        simulated = make_rehearsal(simulate_rehearsal(ASKED, (32, 32))) if needed else NO_REHEARSAL
         trained, history = train(job, images, init, simulated)
         checkpoints.remove()
         return trained, history
@@ -108,13 +109,13 @@ def same_weights(one, other):
 
 
 def test_rehearsal_shows_the_structures_of_the_pretraining(tmp_path):
-    images, labels = simulate_rehearsal(ASKED, 48)
+    simulated = simulate_rehearsal(ASKED, (48, 48))
+    images, labels, _ = simulated
     assert images.shape == labels.shape == (6, 48, 48)
     assert len(np.unique(images, axis=0)) == 6
     assert (labels > 0).any(axis=(1, 2)).all()
-    again = simulate_rehearsal(ASKED, 48)
-    assert np.array_equal(images, again[0])
-    write_rehearsal(tmp_path / "x.npz", images, labels)
+    assert np.array_equal(images, simulate_rehearsal(ASKED, (48, 48)).images)
+    write_rehearsal(tmp_path / "x.npz", simulated)
     found = read_rehearsal(tmp_path / "x.npz")
     assert_allclose(np.stack(found.images), images[:, None], rtol=1e-3)
     assert_allclose(np.stack(found.distances) > 0, labels > 0)
@@ -122,10 +123,20 @@ def test_rehearsal_shows_the_structures_of_the_pretraining(tmp_path):
         assert torch.equal(classes, encode_classes(torch.from_numpy(mask)))
 
 
+def test_volumes_to_rehearse():
+    asked = Pretrained("x.pt", "", ("nuclei",), z_steps=(1.0, 3.0))
+    images, labels, z_steps = simulate_rehearsal(asked, (4, 48, 48))
+    assert images.shape == labels.shape == (4, 8, 48, 48)
+    assert set(z_steps) == {1.0, 3.0}
+    found = make_rehearsal(Simulated(images, labels, z_steps))
+    for distances, mask, z_step in zip(found.distances, labels, z_steps, strict=True):
+        assert_allclose(distances, relative_distance(mask, (z_step, 1, 1)))
+
+
 def test_fitting_reads_the_file_or_simulates(tmp_path, recipe, monkeypatch):
     monkeypatch.setitem(PRETRAINED, "simulated_objects", ASKED)
-    path, images = tmp_path / "x.npz", simulate_rehearsal(ASKED, 32)
-    write_rehearsal(path, images[0][:2], images[1][:2])
+    path = tmp_path / "x.npz"
+    write_rehearsal(path, Simulated(*(each[:2] for each in simulate_rehearsal(ASKED, (32, 32)))))
     run = Run("blobs", "n20", "pretrained", 2, 1)
     checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 60)
     job = TrainingJob(run, PRETRAINED_BASELINE, recipe, checkpoints, CPU)
@@ -137,7 +148,7 @@ def test_fitting_reads_the_file_or_simulates(tmp_path, recipe, monkeypatch):
 
 def test_a_damaged_file_of_simulated_images_is_refused(tmp_path):
     path = tmp_path / "x.npz"
-    write_rehearsal(path, *simulate_rehearsal(ASKED, 32))
+    write_rehearsal(path, simulate_rehearsal(ASKED, (32, 32)))
     path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
     with pytest.raises(InputError, match=r"x.npz is damaged \(wrong checksum\): delete it and run"):
         read_rehearsal(path)
@@ -257,7 +268,10 @@ def test_annotated_images_and_simulated_ones_are_learned_from(run, images, init,
 
 def test_other_images_than_planes_of_one_channel_are_refused():
     check_layout(JOINT, PLANES, "stacks")
-    for layout, found in ((Layout(3), "volumes"), (Layout(channels=2), "2 channels")):
+    for layout, found in (
+        (Layout(3), "3D images of one channel"),
+        (Layout(channels=2), "2D images of 2 channels"),
+    ):
         with pytest.raises(InputError, match=f"'init: simulated_objects'.*'stacks' has {found}"):
             check_layout(JOINT, layout, "stacks")
 
