@@ -285,6 +285,6 @@ def check_layout(method: Method, layout: Layout, dataset: str) -> None:
         channels = "one channel" if layout.channels == 1 else f"{layout.channels} channels"
         raise InputError(
             f"'init: {method.init}' of method '{method.name}' reads {wanted}D images of one "
-            f"channel, but dataset '{dataset}' has {layout.dimensions}D images of {channels}; leave "
-            "'init' out, or correct 'dimensions' and 'channel' of the dataset"
+            f"channel, but dataset '{dataset}' has {layout.dimensions}D images of {channels}; "
+            "leave 'init' out, or correct 'dimensions' and 'channel' of the dataset"
         )
