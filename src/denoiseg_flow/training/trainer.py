@@ -395,8 +395,9 @@ def set_threshold(
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
     logger.info(
-        "threshold %.2f gives average precision %.3f on %d %s images",
+        "threshold %.2f (prominence %.2f) gives average precision %.3f on %d %s images",
         threshold.value,
+        threshold.prominence,
         threshold.average_precision,
         threshold.n_images,
         "cross-validated" if model.held_out else "validation",
