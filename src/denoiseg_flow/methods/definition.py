@@ -161,7 +161,8 @@ class Recipe:
         (0.99 in Keras) takes hundreds of steps to forget the initial values.
     freeze_batch_norm
         Fraction of the steps, at the end, in which batch normalisation uses fixed statistics
-        instead of those of each batch, see :mod:`batch_norm`; 0 disables this.
+        instead of those of each batch, see :mod:`batch_norm`; 0 disables this. With 1, networks
+        with ``init`` keep the statistics that they start with.
     ema_decay
         Decay of an exponential moving average of the weights over the steps, which replaces the
         weights of the last step; 0 disables averaging.

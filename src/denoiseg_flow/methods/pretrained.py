@@ -17,7 +17,7 @@ class Pretrained(NamedTuple):
     z_steps: tuple[float, ...] = ()
     """Distances of the z-slices in widths of a pixel; none in 2D."""
     network: str = "unet"
-    depth: int = 3
+    depth: int = 4
     filters: int = 16
     instances: str = "distance"
 

@@ -109,6 +109,7 @@ class Trainer:
         self.validation = validation_patches(
             val_bank, patch_shape, recipe.validation_patches, self._new_generator("val")
         )
+        self.keeps_statistics = False  # of batch normalisation
         self.step = 0
         self.loss_sums = torch.zeros(4, device=device)  # of the epoch so far
         self.history: list[dict[str, float]] = []
@@ -123,6 +124,7 @@ class Trainer:
         """Start from the weights of another network of the same kind."""
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
+        self.keeps_statistics = self.recipe.first_frozen_step == 0
 
     def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
         """Train to the end, resuming from the latest checkpoint of this training, if any."""
@@ -132,7 +134,7 @@ class Trainer:
         self._set_training_mode()
         with side_stream(self.device), checkpoints.before_the_end():
             while self.step < recipe.steps:
-                if self.step == recipe.first_frozen_step:
+                if self.step == recipe.first_frozen_step and not self.keeps_statistics:
                     self._measure_statistics()
                 self._train_step()
                 progress.advance()

@@ -23,6 +23,7 @@ from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import fitting, rehearsal
+from denoiseg_flow.training.batch_norm import batch_norms
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import DISTANCE_WEIGHT, Objective
@@ -264,6 +265,19 @@ def test_annotated_images_and_simulated_ones_are_learned_from(run, images, init,
     assert len(history) == 3
     without, _ = run(method, images, rehearsal=0.0)
     assert not same_weights(trained, without)
+
+
+def test_the_statistics_of_the_pretraining_can_be_kept(run, images, init):
+    trained, _ = run(PRETRAINED_BASELINE, images, freeze_batch_norm=1.0)
+    assert not same_weights(trained, init)
+    statistics = [
+        [
+            (layer.running_mean.tolist(), layer.running_var.tolist())
+            for layer in batch_norms(network)
+        ]
+        for network in (trained.network, init.network)
+    ]
+    assert statistics[0] == statistics[1]
 
 
 def test_other_images_than_planes_of_one_channel_are_refused():
