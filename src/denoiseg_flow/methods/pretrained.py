@@ -30,7 +30,7 @@ class Pretrained(NamedTuple):
 PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
-        "6c4a898e91b88de177f306a00fc86618cab2b8dfa3edcb4cd6cbf0a009e28c89",
+        "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
         ("nuclei",) * 8 + ("blobs", "rods"),
     ),
 }
