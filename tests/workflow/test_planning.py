@@ -8,7 +8,7 @@ from PIL import Image
 from snakemake_call import call_snakemake, dry_run
 
 CONFIGS = {
-    "config", "test", "prior", "dsb2018", "own_images", "volumes",
+    "config", "test", "prior", "prior_volumes", "dsb2018", "own_images", "volumes",
     "n2v", "noise2self", "autoencoder",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
     "paper/n2v", "paper/noise2self", "paper/autoencoder",
