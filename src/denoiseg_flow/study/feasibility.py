@@ -35,10 +35,11 @@ def _check_masks(grid: Grid) -> None:
     axes = grid.config["grid"]
     learning = [name for name in axes["methods"] if grid.uses_masks(name)]
     needing = [name for name in learning if grid.needs_masks(name)]
-    if 0 in axes["n_annotated"] and needing == learning:
+    if axes["n_annotated"] == [0] and needing and needing == learning:
         raise InputError(
-            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
-            f"pretrained network; remove 0, or add a method with 'init: {next(iter(PRETRAINED))}'"
+            "config key 'grid.n_annotated' is 0, but no method of grid.methods starts from a "
+            "pretrained network; set another number, e.g. [4], or add a method with "
+            f"'init: {next(iter(PRETRAINED))}'"
         )
     for dataset in axes["datasets"]:
         masks = has_masks(grid.config["datasets"], dataset)

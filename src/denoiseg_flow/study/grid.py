@@ -129,12 +129,17 @@ class Grid:
 
     def recipe_of(self, method: Method) -> Recipe:
         """Return the recipe that a method is trained by."""
-        key = f"methods.{method.name}.recipe"
+        key = f"methods.{method.name}.recipe" if method.recipe else self._recipe_key(method)
         return look_up(self.recipes, self.recipe_name(method), "recipe", key)
 
     def recipe_name(self, method: Method) -> str:
         """Return the name of that recipe: the method's own, or the default of the study."""
-        return method.recipe or self.config["recipe"]
+        return method.recipe or self.config[self._recipe_key(method)]
+
+    @staticmethod
+    def _recipe_key(method: Method) -> str:
+        """Return the config key of the default recipe for a method."""
+        return "finetune" if method.init in PRETRAINED else "recipe"
 
     def noise_level(self, method: str, noise: str) -> dict[str, Any] | None:
         """Return a noise level for a method that uses it, and None for other methods.

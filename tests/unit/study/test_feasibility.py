@@ -138,8 +138,13 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
 
 
 def test_0_annotated_images_are_for_pretrained_networks(config):
-    config["grid"]["n_annotated"] = [0, 4]
+    config["grid"]["n_annotated"] = [0]
     assert message(config) == (
-        "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
-        "pretrained network; remove 0, or add a method with 'init: simulated_objects'"
+        "config key 'grid.n_annotated' is 0, but no method of grid.methods starts from a "
+        "pretrained network; set another number, e.g. [4], or add a method with 'init: "
+        "simulated_objects'"
     )
+    config["grid"]["n_annotated"] = [0, 4]
+    accept(config)
+    config["grid"] |= {"n_annotated": [0], "methods": ["n2v"], "reference": "n2v"}
+    accept(config)
