@@ -38,7 +38,7 @@ def test_what_does_not_fit_the_recipe_matters_only_where_it_is_used(config):
 def test_the_recipe_of_pretrained_methods(config):
     """It need not exist unless it is used."""
     assert message_of(config, init="simulated_objects") == (
-        "unknown recipe 'finetune'; available: fast, other (config key finetune)"
+        "unknown recipe 'finetune'; available: fast, other (config key recipes.fast.finetune)"
     )
 
 

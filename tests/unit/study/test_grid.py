@@ -405,7 +405,7 @@ def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
 
 def test_only_methods_from_a_pretrained_network_run_without_annotated_images(config):
     config["methods"]["pretrained"] = {"alpha": 0, "init": "simulated_objects"}
-    config["finetune"] = "other"
+    config["recipes"]["fast"]["finetune"] = "other"
     config["grid"] |= {"methods": ["baseline", "pretrained", "n2v"], "n_annotated": [0, 4]}
     grid = Grid(config)
     counts = {name: set() for name in grid.method_names}
