@@ -37,7 +37,7 @@ PRETRAINED = {
     ),
     "simulated_volumes": Pretrained(
         "volumes.pt",
-        "SHA",
+        "dba2a3ebb805d22d1c52a98e161df4d47458a6f3a70a35a100836efc7d1f833e",
         ("nuclei",),
         z_steps=(1.0, 2.0, 4.0),
         depth=3,
