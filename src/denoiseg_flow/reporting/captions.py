@@ -38,11 +38,11 @@ FIGURES = {
     ),
     "diagnostics": (
         "Residuals and calibration",
-        "Left: autocorrelation of the residual (noisy minus denoised), mean over all predicted "
-        "images; dashed: autocorrelation of the noise in flat parts. The two agree if only noise "
-        "was removed. Right: reliability diagram, the fraction of foreground pixels by predicted "
-        "foreground probability, on annotated images that were not used for training; dashed: "
-        "perfect calibration.",
+        "Residual (of denoised images): autocorrelation of noisy minus denoised, mean over all "
+        "predicted images; dashed: autocorrelation of the noise in flat parts. The two agree if "
+        "only noise was removed. Calibration (of class probabilities): the fraction of foreground "
+        "pixels by predicted foreground probability, on annotated images that were not used for "
+        "training; dashed: perfect calibration.",
     ),
     "residuals": (
         "Residuals of single images",

@@ -5,9 +5,10 @@ from typing import Any
 
 from denoiseg_flow.data.noise import describe
 from denoiseg_flow.data.sources import dimensions
+from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.consistency import needed_methods
-from denoiseg_flow.study.grid import Grid
+from denoiseg_flow.study.grid import Grid, Run
 
 #: Trainings with fewer steps are too short to compare methods.
 SHORT = 400
@@ -40,7 +41,7 @@ def notes(grid: Grid) -> list[str]:
         for dataset in datasets
         if grid.is_cross_validated(dataset)
     ]
-    found = [*grid.config["notes"], *_short_trainings(grid), *cross_validated]
+    found = [*grid.config["notes"], *_pretrained(grid), *_short_trainings(grid), *cross_validated]
     volumes = [name for name in datasets if dimensions(grid.config["datasets"], name) == 3]
     if volumes:
         found.append(
@@ -48,6 +49,26 @@ def notes(grid: Grid) -> list[str]:
             "and noise are examined there. Objects and scores are those of the whole volume."
         )
     return found
+
+
+def _pretrained(grid: Grid) -> Iterator[str]:
+    names = [name for name in grid.method_names if grid.is_pretrained(name)]
+    if names:
+        yield (
+            f"Labels of {', '.join(names)}: the network was first trained on simulated images and, "
+            "where the number of annotated images is 0, learned segmentation from no others."
+        )
+
+
+def origin_of_labels(grid: Grid, run: Run) -> str:
+    """Return a sentence about labels that depend on simulated images; empty for others."""
+    if not grid.is_pretrained(run.method):
+        return ""
+    labels = f"The labels of {run.method} come from a network that learned segmentation from"
+    if not run.n_annotated:
+        return f"{labels} simulated images only, not from any annotated image."
+    images = count(run.n_annotated, "annotated image")
+    return f"{labels} simulated images before it learned from {images}."
 
 
 def _short_trainings(grid: Grid) -> Iterator[str]:

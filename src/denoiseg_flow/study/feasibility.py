@@ -79,6 +79,12 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
             f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
             f"separately, or remove {method.name} from grid.methods"
         )
+    if method.init in PRETRAINED and volumes:
+        raise InputError(
+            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on 2D "
+            f"images, but dataset '{dataset}' is 3D; read each z-slice as an image "
+            f"('datasets.{dataset}.dimensions: 2'), or remove {method.name} from grid.methods"
+        )
 
 
 def _check_noise(grid: Grid, method: Method, noise: str) -> None:

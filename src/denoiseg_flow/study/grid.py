@@ -202,6 +202,11 @@ class Grid:
         own = method.learns_segmentation and method.init not in PRETRAINED
         return own or any(map(self.needs_masks, needed_methods(method, self.methods)))
 
+    def is_pretrained(self, name: str) -> bool:
+        """Return whether a method starts from a pretrained network, or from one that did."""
+        init = self.methods[name].init
+        return init in PRETRAINED or (init is not None and self.is_pretrained(init))
+
     @property
     def n_annotated(self) -> dict[str, int]:
         """Number of annotated training images that the runs of each dataset need."""

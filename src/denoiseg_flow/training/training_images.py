@@ -278,11 +278,13 @@ def check_subsets(
 
 
 def check_layout(method: Method, layout: Layout, dataset: str) -> None:
-    """Raise InputError if the pretrained network of a method does not read such images."""
-    if layout.dimensions == 3 or layout.channels > 1:
-        found = "volumes" if layout.dimensions == 3 else f"{layout.channels} channels"
+    """Raise InputError if the pretrained network of a method does not read such images.
+
+    That it does not read volumes is known before, see :mod:`~denoiseg_flow.study.feasibility`.
+    """
+    if layout.channels > 1:
         raise InputError(
-            f"'init: {method.init}' of method '{method.name}' reads 2D images of one channel, but "
-            f"dataset '{dataset}' has {found}; leave 'init' out, or name one channel ('channel') "
-            "and 'dimensions: 2' in the dataset"
+            f"'init: {method.init}' of method '{method.name}' reads images of one channel, but "
+            f"dataset '{dataset}' has {layout.channels} channels; leave 'init' out, or name one "
+            "of them (the key 'channel' of the dataset)"
         )
