@@ -53,8 +53,9 @@ FIGURES = {
     ),
     "suggestions": (
         "What to annotate next",
-        "Images to annotate next, in this order. Orange: the model is uncertain. Together, these "
-        "images represent most of the images on which it is uncertain.",
+        "Images to annotate next, in this order: of the third with the lowest confidence (and of "
+        "up to eight images), each time the one that represents most of the images that none "
+        "before it represents. Orange: the network is uncertain.",
     ),
 }
 

@@ -125,10 +125,9 @@ class ReportTrust:
         return [name for name in self.images if self.images[name].notna().any()]
 
     @property
-    def heading(self) -> str:
-        """What the first of the rows are: without AP, images are sorted by confidence."""
-        by_confidence = "AP" not in self.columns and "confidence" in self.columns
-        return "Least confident images" if by_confidence else "Images with the worst predictions"
+    def by_confidence(self) -> bool:
+        """Whether the images are sorted by confidence, because there is no AP."""
+        return "AP" not in self.columns and "confidence" in self.columns
 
     @property
     def legend(self) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from denoiseg_flow.data.noise import describe
-from denoiseg_flow.data.sources import dimensions
+from denoiseg_flow.data.sources import dimensions, has_masks
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.consistency import needed_methods
@@ -87,8 +87,11 @@ def _short_trainings(grid: Grid) -> Iterator[str]:
 def tables(grid: Grid) -> list[str]:
     """Return the names of the tables of a study."""
     scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
+    datasets = grid.config["datasets"]
     possible = {
-        "segmentation": any(method.segments for _, method in scored),
+        "segmentation": any(
+            method.segments and has_masks(datasets, dataset) for dataset, method in scored
+        ),
         "denoising": any(
             method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
         ),
@@ -143,13 +146,14 @@ def noise_descriptions(grid: Grid) -> dict[str, str]:
 
 def figures(grid: Grid, dataset: str) -> list[str]:
     """Return the names of the curves and diagrams of a dataset."""
-    names = dict.fromkeys(run.method for run in grid.scored_runs if run.dataset == dataset)
-    methods = [grid.methods[name] for name in names]
+    runs = [run for run in grid.scored_runs if run.dataset == dataset]
+    methods = [grid.methods[name] for name in dict.fromkeys(run.method for run in runs)]
     possible = {
-        "label_curves": any(method.segments for method in methods),
+        "label_curves": has_masks(grid.config["datasets"], dataset)
+        and any(method.segments for method in methods),
         "denoising_levels": grid.has_clean_truth(dataset)
         and any(method.denoises for method in methods),
-        "training_curves": any(method.has_network for method in methods),
+        "training_curves": any(map(grid.is_training, runs)),
         "calibration": any(method.calibrated for method in methods),
         "training_sizes": next(iter(training_sizes(grid, dataset)), None) == dataset
         and grid.has_clean_truth(dataset),

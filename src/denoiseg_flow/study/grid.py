@@ -207,6 +207,14 @@ class Grid:
         init = self.methods[name].init
         return init in PRETRAINED or (init is not None and self.is_pretrained(init))
 
+    def is_training(self, run: Run) -> bool:
+        """Return whether a run trains a network; without annotation, some keep pretrained weights.
+
+        The threshold of a segmentation is chosen in any case.
+        """
+        method = self.methods[run.method]
+        return method.has_network and (method.denoises or run.n_annotated > 0)
+
     @property
     def n_annotated(self) -> dict[str, int]:
         """Number of annotated training images that the runs of each dataset need."""

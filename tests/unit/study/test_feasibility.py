@@ -137,10 +137,10 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
     accept(config)
 
 
-def test_a_network_pretrained_on_planes_is_not_for_volumes(config, read_config):
-    shipped = read_config()
-    for kind, names in {"methods": ["pretrained"], "recipes": ["finetune"]}.items():
-        config[kind] |= {name: shipped[kind][name] for name in names}
+def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
+    size = {"depth": 3, "filters": 16, "instances": "distance"}
+    config["recipes"]["fast"] |= size
+    config["methods"]["pretrained"] = {"init": "simulated_objects"}
     config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
     config["grid"] |= {"datasets": ["stacks"], "methods": ["pretrained"], "n_annotated": [0, 4]}
     assert message(config) == (

@@ -211,7 +211,7 @@ def test_annotated_images_and_simulated_ones_are_learned_from(run, images, init,
 
 def test_images_of_several_channels_are_refused():
     check_layout(JOINT, PLANES, "cells")
-    with pytest.raises(InputError, match="'init: simulated_objects'.*'cells' has 2 channels"):
+    with pytest.raises(InputError, match=r"'init: simulated_objects'.*'cells' has 2 channels"):
         check_layout(JOINT, Layout(channels=2), "cells")
 
 
