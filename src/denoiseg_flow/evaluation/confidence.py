@@ -24,9 +24,9 @@ from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.prediction import predict_maps
 
-# A lower confidence of an image is low. It divides images like those of the pretraining from
-# others, see benchmarks/confidence.py.
-LOW = 0.55
+# A lower confidence of an image is low: the cut of benchmarks/confidence.py, which divides images of
+# nuclei from photographs of other things.
+LOW = 0.6
 
 SIDE = 1024  # pixels: of larger images, a centre of as many pixels as this square is examined
 
