@@ -24,8 +24,8 @@ from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.prediction import predict_maps
 
-# A lower confidence of an image is low: the cut of benchmarks/confidence.py, which divides images of
-# nuclei from photographs of other things.
+# A lower confidence of an image is low: the cut of benchmarks/confidence.py, which divides images
+# of nuclei from photographs of other things.
 LOW = 0.6
 
 SIDE = 1024  # pixels: of larger images, a centre of as many pixels as this square is examined

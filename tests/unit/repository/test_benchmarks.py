@@ -267,15 +267,15 @@ def test_suggested_images_are_compared_with_random_ones(load):
 
 def test_measures_of_confidence_are_compared(load):
     module = load("confidence")
-    right = dict.fromkeys(module.MEASURES, 0.0)
     rows = [("n0", 0.2, 0.5), ("n0", 0.4, 0.6), ("n0", 0.9, 0.9), ("other", np.nan, 0.3)]
     table = pd.DataFrame(
-        {"noise": noise, "AP": score} | right | {"confidence": value}
+        {"noise": noise, "AP": score} | dict.fromkeys(module.MEASURES, 1 - value)
+        | {"confidence": value}
         for noise, score, value in rows
-    )
-    assert module.compare(table)[-1] == (
-        "confidence", "1.00", "1.00", "0.51", "0.30", "0.30", "0.40",
     )  # fmt: skip
+    first, *_, last = module.compare(table)
+    assert first[:3] == ("entropy", "-1.00", "0.00")
+    assert last == ("confidence", "1.00", "1.00", "0.51", "0.30", "0.30", "0.40")
     labels = np.repeat([0, 1, 2, 2], 5)
     assert module.similarity(labels, np.roll(labels, 5)) == 0.25  # 0 and 1/2
     assert module.similarity(0 * labels, labels) == 0
