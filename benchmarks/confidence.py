@@ -73,11 +73,12 @@ def similarity(labels: np.ndarray, others: np.ndarray) -> float:
 
 def measure(model: TrainedModel, image: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Return the labels of an image (channel, y, x), and all measures of them."""
-    assert model.threshold is not None
+    chosen, instances = model.threshold, model.recipe.instances
+    assert chosen is not None
     maps, mirrored = predict_maps(model, [image, np.ascontiguousarray(image[..., ::-1])])
-    cuts = (model.threshold.value, LOOSE, STRICT)
-    labels, loose, strict = label_instances(maps, cuts, model.recipe.instances)
-    again = next(label_instances(mirrored, cuts[:1], model.recipe.instances))[..., ::-1]
+    cuts = (chosen.value, LOOSE, STRICT)
+    labels, loose, strict = label_instances(maps, cuts, instances, chosen.prominence)
+    again = next(label_instances(mirrored, cuts[:1], instances, chosen.prominence))[..., ::-1]
     uncertain = entropy(maps[:DISTANCE]) / np.log2(DISTANCE)
     near = scipy.ndimage.binary_dilation(labels > 0, iterations=NEAR)
     numbers = np.unique(labels[labels > 0])

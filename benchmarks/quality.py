@@ -240,7 +240,8 @@ def judge(data: Data, draw: int, names: dict[str, list[str]], outputs: Path) -> 
     for name in names["test"]:
         result = output(name)
         write_array(predictions / "denoised" / f"{name}.tif", result["denoised"])
-        labels = next(label_instances(result["probabilities"], [threshold.value], INSTANCES))
+        chosen = ([threshold.value], INSTANCES, threshold.prominence)
+        labels = next(label_instances(result["probabilities"], *chosen))
         write_labels(predictions / "labels" / f"{name}.tif", labels)
     scores = data.score(draw, predictions)
     shutil.rmtree(outputs)

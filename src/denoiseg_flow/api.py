@@ -28,6 +28,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.methods.consistency import check_method
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models import model_file
 from denoiseg_flow.models.model import AnyModel
 from denoiseg_flow.study.grid import Run
@@ -205,7 +206,8 @@ def train(
             "each image"
         )
     check_method(method, {method.name: method})
-    if method.input != NOISY or method.init or method.target in ("second_noisy", "clean"):
+    needs_method = method.init and method.init not in PRETRAINED
+    if method.input != NOISY or needs_method or method.target in ("second_noisy", "clean"):
         raise InputError(
             f"method '{method.name}' needs another method or clean images; train it with the "
             "workflow"

@@ -73,6 +73,7 @@ def shrink(config, folders):
             "autoencoder",
             "volumes",
             "prior",
+            "prior_volumes",
             "test",
         ),
         *(f"paper/{name}" for name in ("dsb2018", "flywing", "mouse")),

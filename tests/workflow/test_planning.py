@@ -8,7 +8,7 @@ from PIL import Image
 from snakemake_call import call_snakemake, dry_run
 
 CONFIGS = {
-    "config", "test", "prior", "dsb2018", "own_images", "volumes",
+    "config", "test", "prior", "prior_volumes", "dsb2018", "own_images", "volumes",
     "n2v", "noise2self", "autoencoder",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
     "paper/n2v", "paper/noise2self", "paper/autoencoder",
@@ -50,6 +50,20 @@ def test_default_config(tmp_path):
     assert call.jobs["train"] == 2 * 2 * (1 + 4 * 2)
     assert call.jobs["split"] == call.jobs["add_noise"] == 2
     assert not (tmp_path / "results").exists()
+
+
+def test_simulated_images_of_trainings_from_the_pretrained_network(tmp_path):
+    """They are made once, for the trainings that read them."""
+    for counts, expected in (("[0]", 0), ("[0, 2, 4]", 1)):
+        grid = f"grid={{methods: [n2v, pretrained], n_annotated: {counts}, reference: pretrained}}"
+        call = dry_run(tmp_path, "--config", grid)
+        assert call.status == 0, call.screen
+        assert call.jobs["simulate_rehearsal"] == expected
+        assert call.screen.count("rehearsal/simulated_objects.npz") > 2 * expected - 1
+    joint = (
+        "grid={methods: [denoiseg_pretrained], n_annotated: [0], reference: denoiseg_pretrained}"
+    )
+    assert dry_run(tmp_path, "--config", joint).jobs["simulate_rehearsal"] == 1
 
 
 def test_combined_dataset(tmp_path):

@@ -20,6 +20,7 @@ from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.reporting.study_report import SettingFiles, examples_of_runs
 from denoiseg_flow.study import contents
 from denoiseg_flow.study.grid import PURPOSES, Grid
+from denoiseg_flow.training import rehearsal
 
 BENCHMARK = "s\th:m:s\tmax_rss\n1.5\t0:00:01\t100\n"
 
@@ -290,6 +291,20 @@ def test_simulate_and_prepare(chain):
     for kind in ("images", "masks", "clean"):
         assert stems(chain.prepared / kind) == set(images["image"])
     assert tifffile.imread(chain.prepared / "masks/sim_0000.tif").dtype == np.int32
+
+
+def test_simulated_images_of_trainings(tmp_path, run_script, monkeypatch):
+    monkeypatch.setitem(rehearsal.N_IMAGES, 2, 3)
+    monkeypatch.setitem(rehearsal.SMALLEST, 2, (32, 32))
+    path = tmp_path / "simulated_objects.npz"
+    run_script(
+        "simulate_rehearsal",
+        tmp_path / "log",
+        output={"images": path},
+        params={"patch_shape": [40, 40]},
+        wildcards={"init": "simulated_objects"},
+    )
+    assert [image.shape for image in rehearsal.read_rehearsal(path).images] == [(1, 40, 40)] * 3
 
 
 def test_split(chain):

@@ -9,6 +9,7 @@ from denoiseg_flow.data.sources import check_intensities, check_sources, split_o
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.gpu_slots import check_limit
 from denoiseg_flow.methods.definition import REVISION, as_dict
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.study import configuration, contents
 from denoiseg_flow.study.feasibility import check_feasible
 from denoiseg_flow.study.grid import Grid, Run
@@ -86,6 +87,13 @@ def images_read_by(run):
 def input_images(wildcards):
     """Return the folder with the input images of a job."""
     return images_read_by(Run.of(wildcards))
+
+
+def rehearsal_of(wildcards):
+    """Return the simulated images that a training reads; an empty list for most trainings."""
+    run = Run.of(wildcards)
+    rehearsal = f"<results>/data/rehearsal/{GRID.methods[run.method].init}.npz"
+    return rehearsal if GRID.rehearses(run) else []
 
 
 def recipe(name):

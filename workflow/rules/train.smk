@@ -1,6 +1,26 @@
 """Training: one rule for every method."""
 
 
+rule simulate_rehearsal:
+    output:
+        images="<results>/data/rehearsal/{init}.npz",
+    log:
+        "<logs>/rehearsal/{init}.log",
+    benchmark:
+        "<benchmarks>/rehearsal/{init}.tsv"
+    wildcard_constraints:
+        init=either(PRETRAINED),
+    # Other jobs wait for it.
+    priority: 1
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    params:
+        patch_shape=lambda wildcards: list(GRID.largest_patch(wildcards.init)),
+        revision=REVISION,
+    script:
+        "../scripts/simulate_rehearsal.py"
+
+
 rule train:
     input:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",
@@ -9,6 +29,7 @@ rule train:
         # Stored in the model file, which is then all that is needed to predict new images.
         input_model=lambda wildcards: model_of(GRID.input_run(Run.of(wildcards))),
         init=lambda wildcards: model_of(GRID.init_run(Run.of(wildcards))),
+        rehearsal=rehearsal_of,
     output:
         model="<run>/model.pt",
         history="<run>/history.tsv",

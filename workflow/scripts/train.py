@@ -36,6 +36,7 @@ def main(snakemake):
             images=Path(inputs.images),
             level=params.level,
             init=Path(inputs.init) if inputs.get("init") else None,
+            rehearsal=Path(inputs.rehearsal) if inputs.get("rehearsal") else None,
             own_subsets=params.subsets,
         )
         model, history = fit(job, data)

@@ -232,11 +232,11 @@ def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndar
     after = middle_plane(outputs.get("denoised", noisy)[0])
     labels = nothing = np.zeros(before.shape, np.uint8)
     if "probabilities" in outputs and model.threshold is not None:
-        thresholds = [model.threshold.value]
+        chosen = model.threshold
         maps = np.concatenate(
             [outputs[key] for key in ("probabilities", "distance") if key in outputs]
         )
-        (found,) = label_instances(maps, thresholds, model.recipe.instances)
+        (found,) = label_instances(maps, [chosen.value], model.recipe.instances, chosen.prominence)
         labels = middle_plane(found)
     picture = overlay(before, nothing)
     right = np.s_[:, before.shape[1] // 2 :]

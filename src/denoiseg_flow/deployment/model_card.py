@@ -9,7 +9,7 @@ from typing import Any
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.definition import Method, as_dict
-from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL, STEP
+from denoiseg_flow.methods.instances import SEED_LEVEL, STEP
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.methods.references import CITATIONS
@@ -189,7 +189,7 @@ def _pixels(layout: Layout) -> str:
 
 def _instances(model: TrainedModel) -> str:
     assert model.threshold is not None
-    threshold = model.threshold.value
+    threshold, prominence = model.threshold.value, model.threshold.prominence
     sides = "faces" if model.layout.dimensions == 3 else "sides"
     if model.recipe.instances == "components":
         way = (
@@ -203,9 +203,9 @@ def _instances(model: TrainedModel) -> str:
         way = (
             f"Objects are found by a watershed of {height[model.recipe.instances]}, from the peaks "
             f"downwards, within p(foreground) > {threshold:g}. Peaks above "
-            f"{SEED_LEVEL + PROMINENCE:g} with a prominence above {PROMINENCE:g} are seeds "
+            f"{SEED_LEVEL + prominence:g} with a prominence above {prominence:g} are seeds "
             f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "
-            f"around its peak that are at most {PROMINENCE:g} lower. Foreground without a seed is "
+            f"around its peak that are at most {prominence:g} lower. Foreground without a seed is "
             "discarded."
         )
     return (

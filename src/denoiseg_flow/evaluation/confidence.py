@@ -45,8 +45,9 @@ def segment(model: TrainedModel, image: np.ndarray, tile: int | None = None) -> 
 
 
 def _segment(model: TrainedModel, maps: np.ndarray) -> np.ndarray:
-    assert model.threshold is not None
-    return next(label_instances(maps, [model.threshold.value], model.recipe.instances))
+    chosen = model.threshold
+    assert chosen is not None
+    return next(label_instances(maps, [chosen.value], model.recipe.instances, chosen.prominence))
 
 
 def object_confidences(

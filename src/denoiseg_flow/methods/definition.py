@@ -121,6 +121,10 @@ class Method:
         """Whether the method learns from annotated images, and predicts class probabilities."""
         return self.segments and self.trained
 
+    def learns_from(self, n_annotated: int) -> bool:
+        """Return whether a network has anything to learn from, given the annotated images."""
+        return self.denoises or n_annotated > 0
+
     @property
     def calibrated(self) -> bool:
         """Whether the self-supervised loss chooses the parameter of a classical denoiser."""
@@ -157,7 +161,8 @@ class Recipe:
         (0.99 in Keras) takes hundreds of steps to forget the initial values.
     freeze_batch_norm
         Fraction of the steps, at the end, in which batch normalisation uses fixed statistics
-        instead of those of each batch, see :mod:`batch_norm`; 0 disables this.
+        instead of those of each batch, see :mod:`batch_norm`; 0 disables this. With 1, networks
+        with ``init`` keep the statistics that they start with.
     ema_decay
         Decay of an exponential moving average of the weights over the steps, which replaces the
         weights of the last step; 0 disables averaging.
@@ -216,6 +221,11 @@ class Recipe:
         """Optimiser steps in the whole training."""
         return self.epochs * self.steps_per_epoch
 
+    def patch_shape(self, dimensions: int) -> tuple[int, ...]:
+        """Return the shape ([z,] y, x) of a training patch in thick volumes or in planes."""
+        sides = (self.patch_size, self.patch_size)
+        return (self.patch_depth, *sides) if dimensions == 3 else sides
+
     @property
     def first_frozen_step(self) -> int:
         """First step with fixed statistics of batch normalisation."""
@@ -246,6 +256,11 @@ class Recipe:
             return 0
         annotated = self.annotated_patches(method)
         return round(self.rehearsal * annotated) if n_annotated else annotated
+
+    def rehearses(self, method: Method, n_annotated: int) -> bool:
+        """Return whether any batch has simulated patches."""
+        learns = method.learns_from(n_annotated)
+        return learns and self.simulated_patches(method, n_annotated) > 0
 
     def first_pseudo_step(self, method: Method) -> int:
         """Return the first step with pseudo-labels; before, the teacher is not trained enough."""

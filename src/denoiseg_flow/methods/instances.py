@@ -8,8 +8,8 @@ components
     best among 0.10, 0.15, ... 1.00.
 watershed
     Seeds are the peaks of p(foreground) - p(border): the inner parts of objects, which are separate
-    even if the objects touch and their foreground is connected. Only peaks with a prominence above
-    ``PROMINENCE`` count, so an object with an uneven interior keeps a single seed. Objects grow
+    even if the objects touch and their foreground is connected. Only peaks with enough
+    prominence count, so an object with an uneven interior keeps a single seed. Objects grow
     from their seeds, most certain pixels first, until they meet or reach the end of
     p(foreground) > threshold. Foreground without a seed is discarded. If several thresholds are
     equally good, the middle of the widest range is chosen as the most robust on other images.
@@ -29,8 +29,9 @@ import skimage as ski
 from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
 # Seeds of a watershed, in units of its height: all pixels of a seed lie above SEED_LEVEL, and its
-# peak rises by PROMINENCE above this level and above the saddle to any higher peak. Heights are
-# rounded down to multiples of STEP. With a lower prominence, noise divides objects.
+# peak rises by the prominence above this level and above the saddle to any higher peak. Heights are
+# rounded down to multiples of STEP. With a lower prominence, noise divides objects; with a higher
+# one, objects that touch remain one. PROMINENCE is the default.
 SEED_LEVEL = 0.3
 PROMINENCE = 0.3
 STEP = 0.05
@@ -71,10 +72,10 @@ def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
     return maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
 
 
-def find_seeds(height: np.ndarray) -> np.ndarray:
+def find_seeds(height: np.ndarray, prominence: float = PROMINENCE) -> np.ndarray:
     """Return a mask ([z,] y, x) of the seeds, bool; different seeds do not touch.
 
-    A seed is the connected region around a peak, down to ``PROMINENCE`` below it, unless it
+    A seed is the connected region around a peak, down to ``prominence`` below it, unless it
     includes a higher peak. These are the h-maxima of mathematical morphology (Soille 2003), for
     heights rounded down to multiples of ``STEP``.
 
@@ -82,9 +83,11 @@ def find_seeds(height: np.ndarray) -> np.ndarray:
     ----------
     height
         ([z,] y, x), see :func:`height_of`; may be minus infinity.
+    prominence
+        A multiple of ``STEP``.
     """
     steps = np.floor((np.clip(height, -1, HIGHEST) - SEED_LEVEL) / STEP).astype(np.int8)
-    rise = round(PROMINENCE / STEP)
+    rise = round(prominence / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
         regions, count = scipy.ndimage.label(steps >= level)
@@ -124,7 +127,10 @@ def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.nd
 
 
 def label_instances(
-    maps: np.ndarray, thresholds: Iterable[float], instances: str
+    maps: np.ndarray,
+    thresholds: Iterable[float],
+    instances: str,
+    prominence: float = PROMINENCE,
 ) -> Iterator[np.ndarray]:
     """Yield the labels ([z,] y, x) of an image at each of the thresholds.
 
@@ -137,6 +143,8 @@ def label_instances(
         relative distance.
     instances
         ``"components"``, ``"watershed"`` or ``"distance"``, see the module.
+    prominence
+        See :func:`find_seeds`.
     """
     foreground = maps[FOREGROUND]
     if instances == "components":
@@ -144,6 +152,6 @@ def label_instances(
             yield label_foreground(foreground > threshold)
         return
     height = height_of(maps, instances)
-    seeds, _ = scipy.ndimage.label(find_seeds(height))
+    seeds, _ = scipy.ndimage.label(find_seeds(height, prominence))
     for threshold in thresholds:
         yield grow_seeds(height, seeds, watershed_mask(foreground, height, threshold))

@@ -14,16 +14,23 @@ class Pretrained(NamedTuple):
     sha256: str
     structures: tuple[str, ...]
     """What the images show, see :data:`simulator.STRUCTURES`."""
+    z_steps: tuple[float, ...] = ()
+    """Distances of the z-slices in widths of a pixel; none in 2D."""
     network: str = "unet"
-    depth: int = 3
+    depth: int = 4
     filters: int = 16
     instances: str = "distance"
+
+    @property
+    def dimensions(self) -> int:
+        """2 for planes, 3 for volumes."""
+        return 3 if self.z_steps else 2
 
 
 PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
-        "6c4a898e91b88de177f306a00fc86618cab2b8dfa3edcb4cd6cbf0a009e28c89",
+        "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
         ("nuclei",) * 8 + ("blobs", "rods"),
     ),
 }

@@ -116,7 +116,8 @@ def _write(
     instances = None
     if "labels" in paths:
         assert model.threshold is not None
-        instances = TiledInstances(shape, model.recipe.instances, model.threshold.value)
+        chosen = model.threshold
+        instances = TiledInstances(shape, model.recipe.instances, chosen.value, chosen.prominence)
     for tile in tiles:
         for kind, array in arrays.items():
             array[:, *tile.place] = getattr(tile, kind)

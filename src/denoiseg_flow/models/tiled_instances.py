@@ -11,6 +11,7 @@ from denoiseg_flow.data.files.tiles import Place, boxes, spans, within
 from denoiseg_flow.data.store import BAND_ROWS, planes_of, write_bands
 from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.instances import (
+    PROMINENCE,
     find_seeds,
     grow_seeds,
     height_of,
@@ -43,10 +44,19 @@ class TiledInstances:
         See :func:`instances.label_instances`.
     threshold
         Threshold of the foreground probability, for :meth:`add`.
+    prominence
+        See :func:`instances.find_seeds`.
     """
 
-    def __init__(self, shape: tuple[int, ...], instances: str, threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        instances: str,
+        threshold: float = 0.0,
+        prominence: float = PROMINENCE,
+    ) -> None:
         self._shape = shape
+        self._prominence = prominence
         self._tile, self._margin = TILES[len(shape)], MARGINS[len(shape)]
         self._threshold = threshold
         self._components = TiledComponents(shape)
@@ -79,7 +89,7 @@ class TiledInstances:
 
     def _find_seeds(self, height: np.memmap) -> None:
         for kept, seen in boxes(self._shape, self._tile, self._margin):
-            seeds = find_seeds(height[seen])
+            seeds = find_seeds(height[seen], self._prominence)
             release(height)
             self._components.add(kept, seeds[within(kept, seen)])
 

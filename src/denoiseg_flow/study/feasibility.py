@@ -79,11 +79,14 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
             f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
             f"separately, or remove {method.name} from grid.methods"
         )
-    if method.init in PRETRAINED and volumes:
+    pretrained = PRETRAINED.get(method.init or "")
+    if pretrained and (pretrained.dimensions == 3) != volumes:
+        found = dimensions(grid.config["datasets"], dataset)
         raise InputError(
-            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on 2D "
-            f"images, but dataset '{dataset}' is 3D; read each z-slice as an image "
-            f"('datasets.{dataset}.dimensions: 2'), or remove {method.name} from grid.methods"
+            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"{pretrained.dimensions}D images, but dataset '{dataset}' is {found}D; set "
+            f"'datasets.{dataset}.dimensions: {pretrained.dimensions}', or remove {method.name} "
+            "from grid.methods"
         )
 
 

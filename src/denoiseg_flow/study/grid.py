@@ -158,6 +158,20 @@ class Grid:
         init = self.methods[run.method].init
         return None if init in PRETRAINED else self._run_beside(run, init)
 
+    def rehearses(self, run: Run) -> bool:
+        """Return whether the training of a run reads simulated images."""
+        method = self.methods[run.method]
+        return method.has_network and self.recipe_of(method).rehearses(method, run.n_annotated)
+
+    def largest_patch(self, init: str) -> tuple[int, ...]:
+        """Return the shape of the largest patch of trainings from a pretrained network."""
+        methods = {run.method: self.methods[run.method] for run in self.runs}.values()
+        recipes = [self.recipe_of(each) for each in methods if each.init == init]
+        dimensions = PRETRAINED[init].dimensions
+        return tuple(
+            map(max, zip(*(each.patch_shape(dimensions) for each in recipes), strict=True))
+        )
+
     def own_subsets(self, method: str) -> list[str]:
         """Return the subsets with one network per image; empty for most methods."""
         return self.predicted_subsets(method) if self.methods[method].each_image else []
@@ -213,7 +227,7 @@ class Grid:
         The threshold of a segmentation is chosen in any case.
         """
         method = self.methods[run.method]
-        return method.has_network and (method.denoises or run.n_annotated > 0)
+        return method.has_network and method.learns_from(run.n_annotated)
 
     @property
     def n_annotated(self) -> dict[str, int]:

@@ -23,6 +23,13 @@ from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.pixel_training import train_classifier
+from denoiseg_flow.training.rehearsal import (
+    NO_REHEARSAL,
+    Rehearsal,
+    make_rehearsal,
+    read_rehearsal,
+    simulate_rehearsal,
+)
 from denoiseg_flow.training.trainer import train, train_each_image
 from denoiseg_flow.training.training_images import TrainingImages, find_target, read_layout
 from denoiseg_flow.version import __version__
@@ -54,6 +61,9 @@ class RunData:
         The noise level's entry in the config, for methods that know it.
     init
         File of the model whose weights the training starts from.
+    rehearsal
+        File of simulated images, see :mod:`~denoiseg_flow.training.rehearsal`. None: they are
+        simulated if they are needed.
     own_subsets
         The subsets on whose images a method trains one network each.
     """
@@ -63,6 +73,7 @@ class RunData:
     images: Path
     level: Mapping[str, Any] = field(default_factory=dict)
     init: Path | None = None
+    rehearsal: Path | None = None
     own_subsets: Sequence[str] = ()
 
     def images_of(self, subsets: Sequence[str]) -> list[Path]:
@@ -115,9 +126,22 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
         elif data.init:
             init = load_model(data.init, job.device)
         assert init is None or isinstance(init, TrainedModel)
-        model, history = train(job, files, init)
+        model, history = train(job, files, init, find_rehearsal(job, data.rehearsal))
     model.origin = find_origin(files, learned_from)
     return model, history
+
+
+def find_rehearsal(job: TrainingJob, path: Path | None) -> Rehearsal:
+    """Return the simulated images of a training, from a file or newly simulated."""
+    recipe, method = job.network_recipe, job.method
+    if not recipe.rehearses(method, job.run.n_annotated):
+        return NO_REHEARSAL
+    if path:
+        return read_rehearsal(path)
+    assert method.init is not None
+    pretrained = PRETRAINED[method.init]
+    patch = recipe.patch_shape(pretrained.dimensions)
+    return make_rehearsal(simulate_rehearsal(pretrained, patch))
 
 
 def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
-from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal, simulate_rehearsal
+from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
@@ -109,6 +109,7 @@ class Trainer:
         self.validation = validation_patches(
             val_bank, patch_shape, recipe.validation_patches, self._new_generator("val")
         )
+        self.keeps_statistics = False  # of batch normalisation
         self.step = 0
         self.loss_sums = torch.zeros(4, device=device)  # of the epoch so far
         self.history: list[dict[str, float]] = []
@@ -123,6 +124,7 @@ class Trainer:
         """Start from the weights of another network of the same kind."""
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
+        self.keeps_statistics = self.recipe.first_frozen_step == 0
 
     def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
         """Train to the end, resuming from the latest checkpoint of this training, if any."""
@@ -132,7 +134,7 @@ class Trainer:
         self._set_training_mode()
         with side_stream(self.device), checkpoints.before_the_end():
             while self.step < recipe.steps:
-                if self.step == recipe.first_frozen_step:
+                if self.step == recipe.first_frozen_step and not self.keeps_statistics:
                     self._measure_statistics()
                 self._train_step()
                 progress.advance()
@@ -300,7 +302,10 @@ def _tensors(network: torch.nn.Module, floating: bool = True) -> list[torch.Tens
 
 
 def train(
-    job: TrainingJob, images: TrainingImages, init: TrainedModel | None = None
+    job: TrainingJob,
+    images: TrainingImages,
+    init: TrainedModel | None = None,
+    rehearsal: Rehearsal = NO_REHEARSAL,
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one model and choose its threshold on the validation images.
 
@@ -308,6 +313,8 @@ def train(
     ----------
     init
         Model whose weights initialise the training.
+    rehearsal
+        Simulated images, if the recipe rehearses some.
 
     Returns
     -------
@@ -320,16 +327,13 @@ def train(
         segment, none with an annotated object), the checkpoint belongs to another method or
         network, the loss is not finite, or the device has too little memory.
     """
-    pretrained = PRETRAINED.get(job.method.init or "")
+    pretrained = job.method.init in PRETRAINED
     # A pretrained network has its own threshold, chosen on simulated images.
     known = init.threshold if init and pretrained else None
     check_subsets(job.method, images, job.run.dataset, known is not None)
     layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
-    rehearsal = NO_REHEARSAL
     if pretrained:
         check_layout(job.method, layout, job.run.dataset)
-        if _rehearses(job, images):
-            rehearsal = simulate_rehearsal(pretrained, job.network_recipe.patch_size, job.run.seed)
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -363,18 +367,6 @@ def train_folds(
     return held_out
 
 
-def _learns(method: Method, n_annotated: int) -> bool:
-    """Return whether there is anything for a network to learn from."""
-    return method.denoises or n_annotated > 0
-
-
-def _rehearses(job: TrainingJob, images: TrainingImages) -> bool:
-    """Return whether the training of a pretrained network reads simulated patches."""
-    n_annotated = sum(mask is not None for mask in images.train_masks)
-    patches = job.network_recipe.simulated_patches(job.method, n_annotated)
-    return patches > 0 and _learns(job.method, n_annotated)
-
-
 def _load_banks(
     job: TrainingJob, images: TrainingImages, layout: Layout, rehearsal: Rehearsal
 ) -> tuple[ImageBank, ImageBank]:
@@ -405,8 +397,9 @@ def set_threshold(
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
     logger.info(
-        "threshold %.2f gives average precision %.3f on %d %s images",
+        "threshold %.2f (prominence %.2f) gives average precision %.3f on %d %s images",
         threshold.value,
+        threshold.prominence,
         threshold.average_precision,
         threshold.n_images,
         "cross-validated" if model.held_out else "validation",
@@ -460,7 +453,7 @@ def _train_on(
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
-    if _learns(method, bank.n_annotated):
+    if method.learns_from(bank.n_annotated):
         with out_of_memory_advice(job.device, recipe.batch_size, need):
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:

@@ -23,6 +23,7 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
 from denoiseg_flow.methods.networks.layout import Layout, volume_layout
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.training.patches import ImageBank
 from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 
@@ -278,13 +279,12 @@ def check_subsets(
 
 
 def check_layout(method: Method, layout: Layout, dataset: str) -> None:
-    """Raise InputError if the pretrained network of a method does not read such images.
-
-    That it does not read volumes is known before, see :mod:`~denoiseg_flow.study.feasibility`.
-    """
-    if layout.channels > 1:
+    """Raise InputError if the pretrained network of a method does not read such images."""
+    wanted = PRETRAINED[method.init or ""].dimensions
+    if layout.dimensions != wanted or layout.channels > 1:
+        channels = "one channel" if layout.channels == 1 else f"{layout.channels} channels"
         raise InputError(
-            f"'init: {method.init}' of method '{method.name}' reads images of one channel, but "
-            f"dataset '{dataset}' has {layout.channels} channels; leave 'init' out, or name one "
-            "of them (the key 'channel' of the dataset)"
+            f"'init: {method.init}' of method '{method.name}' reads {wanted}D images of one "
+            f"channel, but dataset '{dataset}' has {layout.dimensions}D images of {channels}; "
+            "leave 'init' out, or correct 'dimensions' and 'channel' of the dataset"
         )

@@ -133,6 +133,19 @@ def test_every_way_gets_its_own_threshold():
     assert choose_threshold([image], WATERSHED) == Threshold(0.5, 1.0, 1)
 
 
+@pytest.mark.parametrize(("dip", "prominence"), [(0.27, 0.2), (0.42, 0.3), (0.22, 0.15)])
+def test_the_prominence_that_separates_objects_is_chosen(dip, prominence):
+    probabilities, truth = squares(0.9, 0.9)
+    distance = np.where(truth > 0, 0.9, np.where(probabilities[1] > 0, 0.9 - dip, 0))
+    maps = np.stack([*probabilities, distance.astype(np.float32)])
+    chosen = choose_threshold([(maps, truth)], DISTANCE)
+    assert (chosen.prominence, chosen.n_images) == (prominence, 1)
+    (labels,) = label_instances(maps, [chosen.value], DISTANCE, chosen.prominence)
+    assert labels.max() == 2
+    (merged,) = label_instances(maps, [chosen.value], DISTANCE, dip + 0.1)
+    assert merged.max() == 1
+
+
 def test_images_are_looked_at_one_at_a_time(monkeypatch):
     """The next one is made when the one before has been scored at all thresholds."""
     scored = []

@@ -141,6 +141,19 @@ def test_without_a_margin_seams_of_volumes_would_be_seen(labels_of, small_tiles,
     assert not same_objects(found, in_memory(probabilities, "watershed", 0.2))
 
 
+def test_the_prominence_counts_in_tiles(tmp_path):
+    probabilities = blurred(nuclei(STACK, distance=8), sigma=1)
+    counts = []
+    for prominence in (0.1, 0.6):
+        tiled = TiledInstances(STACK, "watershed", 0.3, prominence)
+        tiled.add((slice(None),) * 3, probabilities)
+        tiled.write(tmp_path / "labels.tif", metadata_of(STACK))
+        (expected,) = label_instances(probabilities, [0.3], "watershed", prominence)
+        counts.append(expected.max())
+        assert tifffile.imread(tmp_path / "labels.tif").max() == counts[-1]
+    assert counts[0] > counts[1]
+
+
 def test_seeds_of_volumes_are_numbered_in_raster_order(labels_of, small_tiles):
     probabilities = blurred(nuclei(STACK, distance=8), sigma=1)
     found = labels_of(probabilities, "watershed", 0.3, (7, 30, 20))

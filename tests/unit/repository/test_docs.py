@@ -153,7 +153,7 @@ FOLDERS = {
     "<results>": "results",
 }
 VALUES = {"dataset": "nuclei|dsb2018_archive|n_4|n_6", "noise": "n10", "method": "[a-z0-9_]+"}
-VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+"}
+VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+", "init": "simulated_objects"}
 
 
 def documented():
@@ -192,7 +192,7 @@ def planned(tmp_path_factory):
         "datasets={n_4: {source: combine, of: [nuclei], n_train: 4}, "
         "n_6: {source: combine, of: [nuclei], n_train: 6}}",
         "grid={datasets: [nuclei, dsb2018_archive, n_4, n_6], "
-        "methods: [denoiseg, n2v, n2s, median]}",
+        "methods: [denoiseg, pretrained, n2v, n2s, median]}",
         "paper=noise2void",
         config=None,
     )

@@ -194,7 +194,7 @@ def test_volumes_are_noted_for_the_reader(config):
 
 def pretrained(config, **axes):
     """A study with a network that was pretrained, one that continues from it, and another."""
-    size = {"depth": 3, "filters": 16, "instances": "distance"}
+    size = {"depth": 4, "filters": 16, "instances": "distance"}
     config["recipes"]["fast"] |= size
     config["methods"] |= {
         "pretrained": {"init": "simulated_objects"},

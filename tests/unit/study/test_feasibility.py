@@ -138,15 +138,15 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
 
 
 def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
-    size = {"depth": 3, "filters": 16, "instances": "distance"}
+    size = {"depth": 4, "filters": 16, "instances": "distance"}
     config["recipes"]["fast"] |= size
     config["methods"]["pretrained"] = {"init": "simulated_objects"}
     config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
     config["grid"] |= {"datasets": ["stacks"], "methods": ["pretrained"], "n_annotated": [0, 4]}
     assert message(config) == (
         "config key 'methods.pretrained.init' is 'simulated_objects', which was trained on 2D "
-        "images, but dataset 'stacks' is 3D; read each z-slice as an image "
-        "('datasets.stacks.dimensions: 2'), or remove pretrained from grid.methods"
+        "images, but dataset 'stacks' is 3D; set 'datasets.stacks.dimensions: 2', or remove "
+        "pretrained from grid.methods"
     )
     accept(config, methods=["baseline"], n_annotated=[4])
     accept(config, datasets=["nuclei"], methods=["pretrained"])

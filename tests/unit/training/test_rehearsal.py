@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.checksums import digest
-from denoiseg_flow.methods.classes import IGNORE
+from denoiseg_flow.methods.classes import IGNORE, encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.losses import denoising_loss
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
@@ -21,17 +22,26 @@ from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.study.grid import Run
-from denoiseg_flow.training import rehearsal
+from denoiseg_flow.training import fitting, rehearsal
+from denoiseg_flow.training.batch_norm import batch_norms
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import DISTANCE_WEIGHT, Objective
 from denoiseg_flow.training.patches import Batch, ImageBank, PatchSampler
-from denoiseg_flow.training.rehearsal import simulate_rehearsal
+from denoiseg_flow.training.rehearsal import (
+    NO_REHEARSAL,
+    Simulated,
+    make_rehearsal,
+    read_rehearsal,
+    simulate_rehearsal,
+    write_rehearsal,
+)
 from denoiseg_flow.training.trainer import train
 from denoiseg_flow.training.training_images import TrainingImages, check_layout
 
 CPU = torch.device("cpu")
 SIMULATED = Normalisation((30.0,), (50.0,))
+ASKED = Pretrained("x.pt", "", ("rods", "blobs"))
 PRETRAINED_BASELINE = Method(name="pretrained", init="simulated_objects")
 JOINT = replace(PRETRAINED_BASELINE, name="joint", target="blind_spot", alpha=0.5)
 
@@ -52,8 +62,8 @@ def init(recipe):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
-    monkeypatch.setattr(rehearsal, "N_IMAGES", 6)
-    monkeypatch.setattr(rehearsal, "SMALLEST_SIDE", 32)
+    monkeypatch.setattr(rehearsal, "N_IMAGES", {2: 6, 3: 4})
+    monkeypatch.setattr(rehearsal, "SMALLEST", {2: (32, 32), 3: (8, 32, 32)})
 
 
 @pytest.fixture
@@ -76,7 +86,10 @@ def run(tmp_path, recipe, init):
             Run("blobs", "n20", method.name, 2, 1), method, replace(recipe, **changes),
             checkpoints, CPU,
         )  # fmt: skip
-        trained, history = train(job, images, init)
+        n_annotated = sum(mask is not None for mask in images.train_masks)
+        needed = job.recipe.rehearses(method, n_annotated)
+        simulated = make_rehearsal(simulate_rehearsal(ASKED, (32, 32))) if needed else NO_REHEARSAL
+        trained, history = train(job, images, init, simulated)
         checkpoints.remove()
         return trained, history
 
@@ -96,16 +109,61 @@ def same_weights(one, other):
 # Simulated images
 
 
-def test_rehearsal_shows_the_structures_of_the_pretraining():
-    asked = Pretrained("x.pt", "", ("rods", "blobs"))
-    first, again, other = (simulate_rehearsal(asked, 48, seed) for seed in (1, 1, 2))
-    assert len(first.images) == len(first.classes) == 6
-    for image, classes in zip(first.images, first.classes, strict=True):
-        assert image.shape == (1, 48, 48)
-        assert classes.shape == (48, 48)
-        assert (classes > 0).any()
-    assert all(map(np.array_equal, first.images, again.images))
-    assert not any(map(np.array_equal, first.images, other.images))
+def test_rehearsal_shows_the_structures_of_the_pretraining(tmp_path):
+    simulated = simulate_rehearsal(ASKED, (48, 48))
+    images, labels, _ = simulated
+    assert images.shape == labels.shape == (6, 48, 48)
+    assert len(np.unique(images, axis=0)) == 6
+    assert (labels > 0).any(axis=(1, 2)).all()
+    assert np.array_equal(images, simulate_rehearsal(ASKED, (48, 48)).images)
+    write_rehearsal(tmp_path / "x.npz", simulated)
+    found = read_rehearsal(tmp_path / "x.npz")
+    assert_allclose(np.stack(found.images), images[:, None], rtol=1e-3)
+    assert_allclose(np.stack(found.distances) > 0, labels > 0)
+    for classes, mask in zip(found.classes, labels, strict=True):
+        assert torch.equal(classes, encode_classes(torch.from_numpy(mask)))
+
+
+def test_volumes_to_rehearse():
+    asked = Pretrained("x.pt", "", ("nuclei",), z_steps=(1.0, 3.0))
+    images, labels, z_steps = simulate_rehearsal(asked, (4, 48, 48))
+    assert images.shape == labels.shape == (4, 8, 48, 48)
+    assert set(z_steps) == {1.0, 3.0}
+    found = make_rehearsal(Simulated(images, labels, z_steps))
+    for distances, mask, z_step in zip(found.distances, labels, z_steps, strict=True):
+        assert_allclose(distances, relative_distance(mask, (z_step, 1, 1)))
+
+
+def test_fitting_reads_the_file_or_simulates(tmp_path, recipe, monkeypatch):
+    monkeypatch.setitem(PRETRAINED, "simulated_objects", ASKED)
+    path = tmp_path / "x.npz"
+    write_rehearsal(path, Simulated(*(each[:2] for each in simulate_rehearsal(ASKED, (32, 32)))))
+    run = Run("blobs", "n20", "pretrained", 2, 1)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 60)
+    job = TrainingJob(run, PRETRAINED_BASELINE, recipe, checkpoints, CPU)
+    counts = [len(fitting.find_rehearsal(job, file).images) for file in (path, None)]
+    assert counts == [2, 6]
+    without = replace(job, run=replace(run, n_annotated=0))
+    assert fitting.find_rehearsal(without, path) is NO_REHEARSAL
+
+
+def test_a_damaged_file_of_simulated_images_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    write_rehearsal(path, simulate_rehearsal(ASKED, (32, 32)))
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    with pytest.raises(InputError, match=r"x.npz is damaged \(wrong checksum\): delete it and run"):
+        read_rehearsal(path)
+
+
+@pytest.mark.parametrize(("method", "n_annotated", "expected"), [
+    (PRETRAINED_BASELINE, 3, True),
+    (PRETRAINED_BASELINE, 0, False),
+    (JOINT, 0, True),
+    (replace(JOINT, init=None), 3, False),
+])  # fmt: skip
+def test_which_trainings_rehearse(recipe, method, n_annotated, expected):
+    assert recipe.rehearses(method, n_annotated) is expected
+    assert not replace(recipe, rehearsal=0.0).rehearses(method, 3)
 
 
 # Batches
@@ -209,10 +267,27 @@ def test_annotated_images_and_simulated_ones_are_learned_from(run, images, init,
     assert not same_weights(trained, without)
 
 
-def test_images_of_several_channels_are_refused():
-    check_layout(JOINT, PLANES, "cells")
-    with pytest.raises(InputError, match=r"'init: simulated_objects'.*'cells' has 2 channels"):
-        check_layout(JOINT, Layout(channels=2), "cells")
+def test_the_statistics_of_the_pretraining_can_be_kept(run, images, init):
+    trained, _ = run(PRETRAINED_BASELINE, images, freeze_batch_norm=1.0)
+    assert not same_weights(trained, init)
+    statistics = [
+        [
+            (layer.running_mean.tolist(), layer.running_var.tolist())
+            for layer in batch_norms(network)
+        ]
+        for network in (trained.network, init.network)
+    ]
+    assert statistics[0] == statistics[1]
+
+
+def test_other_images_than_planes_of_one_channel_are_refused():
+    check_layout(JOINT, PLANES, "stacks")
+    for layout, found in (
+        (Layout(3), "3D images of one channel"),
+        (Layout(channels=2), "2D images of 2 channels"),
+    ):
+        with pytest.raises(InputError, match=f"'init: simulated_objects'.*'stacks' has {found}"):
+            check_layout(JOINT, layout, "stacks")
 
 
 # The files in the package

@@ -16,18 +16,21 @@ from denoiseg_flow.data.simulated.outlines import Array
 # relative to that of a typical object, lengths are in pixels.
 BLUR = (0.4, 2.5)  # standard deviation of the point spread function, log-uniform
 AXIAL_BLUR = (1.5, 3.5)  # the same along z, relative to the blur in the plane
-HAZE = (0.0, 0.05, 0.15, 0.4)  # one of them: largest strength of the light around objects
+HAZE = (0.0, 0.05, 0.15, 0.4, 0.7)  # one of them: largest strength of the light around objects
+CYTOPLASM, CYTOPLASM_BRIGHTNESS = 0.3, (0.03, 0.3)  # probability and brightness, log-uniform
 DEBRIS, DEBRIS_MEAN = 0.4, 6  # probability, and mean number of small bright specks
 FIBRES, FIBRE_BRIGHTNESS = 0.35, (0.01, 0.08)  # probability and brightness
-OUT_OF_FOCUS, OUT_OF_FOCUS_MEAN = 0.4, 3  # probability and mean number of faint, blurred objects
+OUT_OF_FOCUS, OUT_OF_FOCUS_MEAN = 0.4, 4  # probability and mean number of faint, blurred objects
 TILT = (0.0, 0.1, 0.35)  # one of them: largest change of the illumination from centre to border
 CLOUDS = (0.0, 0.1, 0.3)  # one of them: variation of the background
 BACKGROUND = (0.01, 1.0)  # log-uniform
-NOISE = (0.02, 1.2)  # standard deviation of the noise, log-uniform
+NOISE = (0.005, 1.2)  # standard deviation of the noise, log-uniform
 GREY_LEVELS = (8.0, 90.0)  # standard deviation of the grey levels of an image, log-uniform
 SHOT, CORRELATED = 0.25, 0.1  # probability that noise grows with brightness, or is correlated
+FEW_PHOTONS, PHOTONS = 0.1, (3.0, 60.0)  # probability, and photons in a typical object
 IMPULSES = 0.05  # probability that one pixel in a hundred is too bright
 CLIPPED = 0.3  # probability that negative grey levels are cut off
+ROUNDED = 0.5  # probability that grey levels are integers
 
 
 class Scene(NamedTuple):
@@ -58,16 +61,29 @@ def photograph(
         light + _distractors(light.shape, steps, radius, rng), blur
     )
     haze = rng.choice(HAZE) * rng.uniform(0.3, 1.0)
-    reach = radius * rng.uniform(0.5, 2.5) * elongation / steps
+    reach = radius * rng.uniform(0.3, 2.5) * elongation / steps
     scene += haze * scipy.ndimage.gaussian_filter(light, reach)
+    if rng.random() < CYTOPLASM:
+        scene += loguniform(*CYTOPLASM_BRIGHTNESS, rng) * _cytoplasm(light, radius / steps, rng)
     clouds = rng.choice(CLOUDS) * texture(light.shape, np.array(light.shape) / 3, rng)
     scene += loguniform(*BACKGROUND, rng) * np.clip(1 + clouds, 0.2, None)
     clean = scene * _illumination(light.shape[-2:], rng)
-    noisy = clean + _noise(clean, rng)
+    noisy = _exposed(clean, rng)
     if rng.random() < CLIPPED:
         noisy = np.maximum(noisy, 0)
     gain = loguniform(*GREY_LEVELS, rng) / noisy.std()
-    return Scene((gain * noisy).astype(np.float32), (gain * clean).astype(np.float32))
+    noisy, clean = gain * noisy, gain * clean
+    if rng.random() < ROUNDED:
+        noisy = np.round(noisy)
+    return Scene(noisy.astype(np.float32), clean.astype(np.float32))
+
+
+def _cytoplasm(light: Array, radius: Array, rng: np.random.Generator) -> Array:
+    """Return irregular light around objects, like that of the cells that nuclei lie in."""
+    near = scipy.ndimage.gaussian_filter((light > 0).astype(float), radius * rng.uniform(0.7, 2.0))
+    patches = np.clip(0.3 + texture(light.shape, radius * rng.uniform(0.3, 1.0), rng), 0, None)
+    cells: Array = patches * near / max(float(near.max()), 1e-9)
+    return cells
 
 
 def _distractors(
@@ -80,7 +96,7 @@ def _distractors(
             _add_spot(light, steps, rng.uniform(0.5, 1.6), rng.uniform(0.2, 1.5), rng)
     if rng.random() < OUT_OF_FOCUS:
         for _ in range(rng.poisson(OUT_OF_FOCUS_MEAN)):
-            _add_spot(light, steps, radius * rng.uniform(0.7, 2.0), rng.uniform(0.03, 0.2), rng)
+            _add_spot(light, steps, radius * rng.uniform(0.7, 2.0), rng.uniform(0.03, 0.35), rng)
     if rng.random() < FIBRES:
         light += rng.uniform(*FIBRE_BRIGHTNESS) * _fibres(shape[-2:], rng)
     return light
@@ -118,8 +134,18 @@ def _illumination(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     return gain
 
 
+def _exposed(clean: Array, rng: np.random.Generator) -> Array:
+    """Return an image with noise."""
+    if rng.random() < FEW_PHOTONS:
+        photons = loguniform(*PHOTONS, rng)
+        counted: Array = rng.poisson(photons * clean) / photons
+        return counted
+    noisy: Array = clean + _noise(clean, rng)
+    return noisy
+
+
 def _noise(clean: Array, rng: np.random.Generator) -> Array:
-    """Draw the noise of an image."""
+    """Draw additive noise."""
     noise = rng.standard_normal(clean.shape)
     kind = rng.random()
     if kind < SHOT:
