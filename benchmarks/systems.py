@@ -134,9 +134,9 @@ def read_method(name: str) -> dict[str, Any]:
 
 def read_recipe(name: str) -> dict[str, Any]:
     """Return a recipe of config/config.yaml with all its defaults."""
-    recipes = read_config()["recipes"]
+    recipes = Grid(read_config()).recipes
     _check_known("recipe", name, recipes)
-    return recipes[name]
+    return as_dict(recipes[name])
 
 
 def _check_known(kind: str, name: str, known: Collection[str]) -> None:

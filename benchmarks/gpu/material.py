@@ -19,7 +19,7 @@ from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import add_noise_to_folder
 from denoiseg_flow.data.simulated.simulator import simulate
 from denoiseg_flow.methods.classes import encode_classes
-from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.definition import Method, Recipe, recipe_from_dict
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models.model import AnyModel
 from denoiseg_flow.study.grid import Run
@@ -136,7 +136,7 @@ class Material:
 
     def recipe(self, name: str = "fast", **changes: Any) -> Recipe:
         """Return a recipe of config/config.yaml, changed."""
-        return replace(Recipe(**self.settings["recipes"][name]), **changes)
+        return replace(recipe_from_dict(self.settings["recipes"][name]), **changes)
 
     def short_recipe(self, steps: int, **changes: Any) -> Recipe:
         """Return the recipe ``fast`` for so many steps, in epochs of at most 100."""

@@ -12,7 +12,7 @@ from denoiseg_flow import api, cli
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.methods.definition import Method, Recipe, as_dict
+from denoiseg_flow.methods.definition import Method, as_dict, recipe_from_dict
 
 GREY = np.random.default_rng(0).normal(100, 25, (40, 52)).astype(np.float32)
 
@@ -41,7 +41,7 @@ def test_the_defaults_are_those_of_the_config(read_config, schema):
     defaults = schema["$defs"]["recipe"]["properties"]
     defaults = {key: spec["default"] for key, spec in defaults.items() if "default" in spec}
     config = read_config()
-    assert Recipe(**defaults | config["recipes"]["fast"]) == denoiseg_flow.FAST
+    assert recipe_from_dict(defaults | config["recipes"]["fast"]) == denoiseg_flow.FAST
     fields = {key: value for key, value in config["methods"]["denoiseg"].items()}
     del fields["published"]
     assert Method("denoiseg", **fields) == denoiseg_flow.DENOISEG

@@ -217,8 +217,9 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             None,
             ["grid={n_annotated: [0]}"],
-            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
-            "pretrained network; remove 0, or add a method with 'init: simulated_objects'",
+            "config key 'grid.n_annotated' is 0, but no method of grid.methods starts from a "
+            "pretrained network; set another number, e.g. [4], or add a method with 'init: "
+            "simulated_objects'",
         ),
         (
             stacks("ZYX"),

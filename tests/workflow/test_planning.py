@@ -44,10 +44,10 @@ def test_jobs_on_the_cpu_ask_for_no_gpu(tmp_path):
 
 
 def test_default_config(tmp_path):
-    """n2v does not depend on labels: 2 noises x 2 seeds, the other four methods x 2 counts."""
+    """Two noises and seeds; three methods use no mask, three need some, two can do with none."""
     call = dry_run(tmp_path, config=None)
     assert call.status == 0, call.screen
-    assert call.jobs["train"] == 2 * 2 * (1 + 4 * 2)
+    assert call.jobs["train"] == 2 * 2 * (3 + 3 + 2 * 2)
     assert call.jobs["split"] == call.jobs["add_noise"] == 2
     assert not (tmp_path / "results").exists()
 

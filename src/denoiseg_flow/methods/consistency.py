@@ -250,13 +250,13 @@ def _check_pretrained(
         raise InputError(
             f"config key '{key}.init' names '{method.init}', a network with depth {source.depth} "
             f"and {source.filters} filters, but '{recipe_key}' has depth {recipe.depth} and "
-            f"{recipe.filters} filters; write 'recipe: finetune' for the method"
+            f"{recipe.filters} filters; take the recipe '{source.recipe}'"
         )
     if recipe.instances != source.instances:
         raise InputError(
             f"config key '{key}.init' names '{method.init}', which was trained with 'instances: "
-            f"{source.instances}', but '{recipe_key}' has 'instances: {recipe.instances}'; write "
-            "'recipe: finetune' for the method"
+            f"{source.instances}', but '{recipe_key}' has 'instances: {recipe.instances}'; take "
+            f"the recipe '{source.recipe}'"
         )
 
 

@@ -20,6 +20,8 @@ class Pretrained(NamedTuple):
     depth: int = 4
     filters: int = 16
     instances: str = "distance"
+    recipe: str = "finetune"
+    """The recipe of config.yaml for trainings that start from it."""
 
     @property
     def dimensions(self) -> int:
@@ -32,6 +34,15 @@ PRETRAINED = {
         "objects.pt",
         "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
         ("nuclei",) * 8 + ("blobs", "rods"),
+    ),
+    "simulated_volumes": Pretrained(
+        "volumes.pt",
+        "dba2a3ebb805d22d1c52a98e161df4d47458a6f3a70a35a100836efc7d1f833e",
+        ("nuclei",),
+        z_steps=(1.0, 2.0, 4.0),
+        depth=3,
+        filters=8,
+        recipe="finetune_volumes",
     ),
 }
 """Values of a method's ``init`` besides the names of methods."""

@@ -35,10 +35,11 @@ def _check_masks(grid: Grid) -> None:
     axes = grid.config["grid"]
     learning = [name for name in axes["methods"] if grid.uses_masks(name)]
     needing = [name for name in learning if grid.needs_masks(name)]
-    if 0 in axes["n_annotated"] and needing == learning:
+    if axes["n_annotated"] == [0] and needing and needing == learning:
         raise InputError(
-            "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
-            f"pretrained network; remove 0, or add a method with 'init: {next(iter(PRETRAINED))}'"
+            "config key 'grid.n_annotated' is 0, but no method of grid.methods starts from a "
+            "pretrained network; set another number, e.g. [4], or add a method with "
+            f"'init: {next(iter(PRETRAINED))}'"
         )
     for dataset in axes["datasets"]:
         masks = has_masks(grid.config["datasets"], dataset)
@@ -80,13 +81,12 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
             f"separately, or remove {method.name} from grid.methods"
         )
     pretrained = PRETRAINED.get(method.init or "")
-    if pretrained and (pretrained.dimensions == 3) != volumes:
-        found = dimensions(grid.config["datasets"], dataset)
+    if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
+        fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)
         raise InputError(
             f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
-            f"{pretrained.dimensions}D images, but dataset '{dataset}' is {found}D; set "
-            f"'datasets.{dataset}.dimensions: {pretrained.dimensions}', or remove {method.name} "
-            "from grid.methods"
+            f"{pretrained.dimensions}D images, but dataset '{dataset}' is {found}D; replace "
+            f"{method.name} in grid.methods by a method with 'init: {fitting}'"
         )
 
 

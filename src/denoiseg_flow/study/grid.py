@@ -86,7 +86,10 @@ class Grid:
             for name in axes[axis]:
                 look_up(config[axis], name, axis.removesuffix("s"), f"grid.{axis}")
         look_up(config["recipes"], config["recipe"], "recipe", "recipe")
-        self.recipes = {name: Recipe(**fields) for name, fields in config["recipes"].items()}
+        self.recipes = {
+            name: Recipe(**{key: fields[key] for key in fields if key != "finetune"})
+            for name, fields in config["recipes"].items()
+        }
         self.methods = {
             name: Method(name=name, **{key: fields[key] for key in fields if key != "published"})
             for name, fields in config["methods"].items()
@@ -129,12 +132,19 @@ class Grid:
 
     def recipe_of(self, method: Method) -> Recipe:
         """Return the recipe that a method is trained by."""
-        key = f"methods.{method.name}.recipe"
+        key = "recipe"
+        if method.recipe:
+            key = f"methods.{method.name}.recipe"
+        elif method.init in PRETRAINED:
+            key = f"recipes.{self.config['recipe']}.finetune"
         return look_up(self.recipes, self.recipe_name(method), "recipe", key)
 
     def recipe_name(self, method: Method) -> str:
         """Return the name of that recipe: the method's own, or the default of the study."""
-        return method.recipe or self.config["recipe"]
+        default: str = self.config["recipe"]
+        if method.init in PRETRAINED:
+            default = self.config["recipes"][default]["finetune"]
+        return method.recipe or default
 
     def noise_level(self, method: str, noise: str) -> dict[str, Any] | None:
         """Return a noise level for a method that uses it, and None for other methods.

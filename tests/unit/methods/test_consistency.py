@@ -35,6 +35,13 @@ def test_what_does_not_fit_the_recipe_matters_only_where_it_is_used(config):
         assert f"methods.{name}" in message(config)
 
 
+def test_the_recipe_of_pretrained_methods(config):
+    """It need not exist unless it is used."""
+    assert message_of(config, init="simulated_objects") == (
+        "unknown recipe 'finetune'; available: fast, other (config key recipes.fast.finetune)"
+    )
+
+
 # What a method builds on
 
 
@@ -356,17 +363,16 @@ def test_noise_of_denoised_images_is_not_known(config):
 
 
 def test_a_pretrained_network_needs_its_own_size(config):
-    message_ = message_of(config, init="simulated_objects")
+    message_ = message_of(config, init="simulated_objects", recipe="fast")
     assert message_ == (
-        "config key 'methods.new.init' names 'simulated_objects', a network with depth 3 and 16 "
-        "filters, but 'recipes.fast' has depth 2 and 4 filters; write 'recipe: finetune' for the "
-        "method"
+        "config key 'methods.new.init' names 'simulated_objects', a network with depth 4 and 16 "
+        "filters, but 'recipes.fast' has depth 2 and 4 filters; take the recipe 'finetune'"
     )
 
 
 @pytest.mark.parametrize("fields", [{"network": "unet_blurpool"}, BLIND | {"mask_channel": True}])
 def test_a_pretrained_network_needs_its_own_kind(config, fields):
-    text = message_of(config, init="simulated_objects", **fields)
+    text = message_of(config, init="simulated_objects", recipe="fast", **fields)
     assert text == (
         "config key 'methods.new.init' names 'simulated_objects', a network 'unet' without mask "
         "channel; write 'network: unet' and leave 'mask_channel' out"
@@ -374,11 +380,11 @@ def test_a_pretrained_network_needs_its_own_kind(config, fields):
 
 
 def test_a_pretrained_network_needs_the_same_outputs(config):
-    config["recipes"]["fast"] |= {"depth": 3, "filters": 16}
-    assert message_of(config, init="simulated_objects") == (
+    config["recipes"]["fast"] |= {"depth": 4, "filters": 16}
+    assert message_of(config, init="simulated_objects", recipe="fast") == (
         "config key 'methods.new.init' names 'simulated_objects', which was trained with "
-        "'instances: distance', but 'recipes.fast' has 'instances: watershed'; write 'recipe: "
-        "finetune' for the method"
+        "'instances: distance', but 'recipes.fast' has 'instances: watershed'; take the recipe "
+        "'finetune'"
     )
 
 

@@ -197,7 +197,7 @@ def pretrained(config, **axes):
     size = {"depth": 4, "filters": 16, "instances": "distance"}
     config["recipes"]["fast"] |= size
     config["methods"] |= {
-        "pretrained": {"init": "simulated_objects"},
+        "pretrained": {"init": "simulated_objects", "recipe": "fast"},
         "continued": {"init": "pretrained"},
     }
     return select(config, methods=["pretrained", "continued", "baseline"], **axes)

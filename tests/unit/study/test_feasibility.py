@@ -140,21 +140,26 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
 def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
     size = {"depth": 4, "filters": 16, "instances": "distance"}
     config["recipes"]["fast"] |= size
-    config["methods"]["pretrained"] = {"init": "simulated_objects"}
+    config["methods"]["pretrained"] = {"init": "simulated_objects", "recipe": "fast"}
     config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
     config["grid"] |= {"datasets": ["stacks"], "methods": ["pretrained"], "n_annotated": [0, 4]}
     assert message(config) == (
         "config key 'methods.pretrained.init' is 'simulated_objects', which was trained on 2D "
-        "images, but dataset 'stacks' is 3D; set 'datasets.stacks.dimensions: 2', or remove "
-        "pretrained from grid.methods"
+        "images, but dataset 'stacks' is 3D; replace pretrained in grid.methods by a method with "
+        "'init: simulated_volumes'"
     )
     accept(config, methods=["baseline"], n_annotated=[4])
     accept(config, datasets=["nuclei"], methods=["pretrained"])
 
 
 def test_0_annotated_images_are_for_pretrained_networks(config):
-    config["grid"]["n_annotated"] = [0, 4]
+    config["grid"]["n_annotated"] = [0]
     assert message(config) == (
-        "config key 'grid.n_annotated' contains 0, but no method of grid.methods starts from a "
-        "pretrained network; remove 0, or add a method with 'init: simulated_objects'"
+        "config key 'grid.n_annotated' is 0, but no method of grid.methods starts from a "
+        "pretrained network; set another number, e.g. [4], or add a method with 'init: "
+        "simulated_objects'"
     )
+    config["grid"]["n_annotated"] = [0, 4]
+    accept(config)
+    config["grid"] |= {"n_annotated": [0], "methods": ["n2v"], "reference": "n2v"}
+    accept(config)

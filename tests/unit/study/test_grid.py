@@ -405,6 +405,7 @@ def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
 
 def test_only_methods_from_a_pretrained_network_run_without_annotated_images(config):
     config["methods"]["pretrained"] = {"alpha": 0, "init": "simulated_objects"}
+    config["recipes"]["fast"]["finetune"] = "other"
     config["grid"] |= {"methods": ["baseline", "pretrained", "n2v"], "n_annotated": [0, 4]}
     grid = Grid(config)
     counts = {name: set() for name in grid.method_names}
@@ -412,5 +413,6 @@ def test_only_methods_from_a_pretrained_network_run_without_annotated_images(con
         counts[run.method].add(run.n_annotated)
         assert grid.init_run(run) is None
     assert counts == {"baseline": {4}, "pretrained": {0, 4}, "n2v": {0}}
+    assert [grid.recipe_name(grid.methods[name]) for name in counts] == ["fast", "other", "fast"]
     config["datasets"]["nuclei"] = {"source": "folder", "images": "images", "split": {}}
     assert {run.method for run in Grid(config).runs} == {"pretrained", "n2v"}

@@ -299,7 +299,7 @@ def test_the_weights_in_the_package(name):
     source = PRETRAINED[name]
     assert (model.recipe.depth, model.recipe.filters) == (source.depth, source.filters)
     assert model.method.network == source.network
-    assert model.threshold.average_precision > 0.5
+    assert model.threshold.average_precision > 0.4
     assert (weights.FOLDER / source.file).stat().st_size < 8e6
 
 

@@ -108,3 +108,27 @@ def test_stretching_keeps_the_area():
     for flattening in (0.3, 0.7, 1.0):
         along, across = stretched(y, x, flattening, tilt=0.7)
         assert (along**2 + across**2 < 40**2).sum() == pytest.approx(np.pi * 40**2, rel=0.01)
+
+
+def test_half_of_the_images_have_integers(varied):
+    whole = np.array([(item.image == np.round(item.image)).all() for item in varied])
+    assert 0.25 < whole.mean() < 0.75  # 0.5, with a standard error of 0.08
+
+
+def test_few_photons(monkeypatch):
+    """Counts have the variance of a Poisson distribution: mean by photons per brightness."""
+    monkeypatch.setattr(scenes, "FEW_PHOTONS", 1)
+    monkeypatch.setattr(scenes, "PHOTONS", (10.0, 10.0))
+    light = np.full((200, 200), 2.0)
+    image = scenes._exposed(light, np.random.default_rng(0))
+    assert image.mean() == pytest.approx(2, rel=0.01)
+    assert image.var() == pytest.approx(2 / 10, rel=0.03)
+    assert np.allclose(image * 10, np.round(image * 10))
+
+
+def test_cytoplasm_lies_around_objects():
+    light = np.zeros((120, 120))
+    light[50:70, 50:70] = 1
+    cells = scenes._cytoplasm(light, np.full(2, 10.0), np.random.default_rng(1))
+    assert cells.min() == 0
+    assert cells[40:80, 40:80].mean() > 20 * cells[:15].mean()
