@@ -438,6 +438,8 @@ def test_trust(chain):
     table = pd.read_csv(chain.trust / "nuclei_n10.csv")
     assert len(table) == 3 and table["AP"].is_monotonic_increasing
     assert table[["smoothed", "invented"]].stack().between(0, 1).all()
+    assert table["confidence"].between(0, 1).all()
+    assert (table.loc[table["objects"] == 0, "confidence"] == 0).all()
     topics = [each.topic for each in findings.read(chain.trust / "nuclei_n10.json")]
     assert {"scores", "calibration"} <= set(topics)
 
@@ -471,7 +473,7 @@ def test_images_that_nothing_ranks_are_not_called_better(chain):
 
 
 def test_suggest_without_unannotated_images(chain):
-    assert (chain.suggestions / "nuclei_n10.csv").read_text() == "rank,image,uncertainty,source\n"
+    assert (chain.suggestions / "nuclei_n10.csv").read_text() == "rank,image,confidence,source\n"
 
 
 def test_self_supervised_loss_in_the_place_of_clean_images(chain):

@@ -47,6 +47,9 @@ class Entry:
     """Warnings about the reliability of the results; empty if there are none."""
     results: str = ""
     """Results that may exist, as folders and endings: ``denoised.tif overlays.png``."""
+    confidence: str = ""
+    """Confidence of the labels, see :mod:`~denoiseg_flow.evaluation.confidence`; empty if it is
+    unknown, and for models without class probabilities."""
 
     @classmethod
     def of(cls, image: str, source: Path, model: str) -> "Entry":
@@ -166,7 +169,8 @@ def _entries(path: Path, folder: Path) -> Iterator[Entry]:
     if not path.exists():
         return
     columns = [field.name for field in fields(Entry)]
-    older = columns[: columns.index("warned")]
+    without_confidence = columns[:-1]
+    without_results = columns[: columns.index("warned")]
     width = len(columns)
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.reader(file, delimiter="\t")
@@ -175,22 +179,23 @@ def _entries(path: Path, folder: Path) -> Iterator[Entry]:
             with suppress(csv.Error, ValueError):  # the image of such a row is predicted again
                 if (row := next(rows, None)) is None:
                     return
-                if row == older:
+                if row in (without_confidence, without_results):
                     width = len(row)
                 if len(row) == width and Path(row[0]).name == row[0]:
                     objects = int(row[5]) if row[5].isdecimal() else row[5]
-                    # Older versions wrote paths as they were given.
-                    source = _moved(row[1], inside=str(folder)) if width == len(columns) else row[1]
+                    # The oldest version wrote paths as they were given.
+                    oldest = width == len(without_results)
+                    source = row[1] if oldest else _moved(row[1], inside=str(folder))
                     sizes = int(row[2]), int(row[3])
                     found = Entry(row[0], source, *sizes, row[4], objects, *row[6:])
-                    found = _with_results(found) if width < len(columns) else found
+                    found = _with_results(found) if oldest else found
                     entry = found if set(found.results.split()) <= _ALL else None
             if entry:
                 yield entry
 
 
 def _with_results(entry: Entry) -> Entry:
-    """Return an entry of an older version with all that there may be of it."""
+    """Return an entry of the oldest version with all that there may be of it."""
     segmented = entry.objects != "" or entry.failed.endswith(AGAIN)
     done = not entry.failed or segmented
     found = [each for form in FORMS for each in results_in(form, True, segmented) if done]

@@ -11,6 +11,7 @@ from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.methods.instances import SEED_LEVEL, STEP
 from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.methods.references import CITATIONS
 from denoiseg_flow.models.model import TrainedModel, denoises, purpose
 from denoiseg_flow.version import __version__
@@ -40,11 +41,12 @@ def _images(layout: Layout) -> str:
 
 def description(models: Sequence[TrainedModel]) -> str:
     """Describe in a few sentences what a chain of models does and how it was trained."""
-    run = models[-1].identity
+    run, init = models[-1].identity, models[-1].method.init
+    start = f" It started from '{init}', trained on simulated images." if init in PRETRAINED else ""
     return (
         f"{purpose(models)} {_images(models[-1].layout)}. Method {run['method']}, trained on "
         f"dataset {run['dataset']} at noise level {run['noise']} with {run['n_annotated']} "
-        f"annotated images (seed {run['seed']}). Exported by DenoiSeg-Flow {__version__}."
+        f"annotated images (seed {run['seed']}).{start} Exported by DenoiSeg-Flow {__version__}."
     )
 
 

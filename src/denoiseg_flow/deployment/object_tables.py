@@ -80,7 +80,7 @@ def _of_models(entry: Entry, models: Collection[str]) -> Entry:
     if entry.failed or entry.model in models:
         return entry
     reason = f"it was predicted with another model than the last images; {AGAIN}"
-    return replace(entry, objects="", table="", failed=reason)
+    return replace(entry, objects="", confidence="", table="", failed=reason)
 
 
 def _verified(entry: Entry, folder: Path) -> Entry:
@@ -89,7 +89,7 @@ def _verified(entry: Entry, folder: Path) -> Entry:
     if entry.objects == "" or (table.is_file() and checksums.digest(table) == entry.table):
         return entry
     reason = f"{table} was damaged or deleted; {AGAIN}"
-    return replace(entry, objects="", table="", failed=reason)
+    return replace(entry, objects="", confidence="", table="", failed=reason)
 
 
 def _join(tables: Sequence[Path], joined: Path) -> None:

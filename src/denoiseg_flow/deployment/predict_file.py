@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,12 +24,14 @@ from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of
 from denoiseg_flow.deployment.objects import measure_objects
 from denoiseg_flow.deployment.output_folder import UNFINISHED
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation.confidence import confidence, doubt, object_confidences
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.methods.instances import label_type
 from denoiseg_flow.models.model import (
     AnyModel,
     ClassicalModel,
     ImageModels,
+    TrainedModel,
     chain,
     denoises,
 )
@@ -40,12 +43,13 @@ OVERLAY_SIDE = 2048  # pixels; larger images are subsampled for the overlay
 
 def predict_file(
     model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
-) -> tuple[int | str, list[str]]:
+) -> tuple[Entry, list[str]]:
     """Write all results of one file, or none.
 
     Returns
     -------
-    The number of objects, and warnings about the reliability of the results.
+    Its entry with the number of objects and the confidence, and warnings about the reliability of
+    the results.
     """
     source = Path(item.source)
     with (
@@ -64,17 +68,23 @@ def predict_file(
             _other_size(model, regions[0]),
             warning_of_other_levels(source, levels, trained_on(chain(model)[0])),
         ]
+        done = item
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
         if denoises(chain(model)):
-            denoised = [each["denoised"] for each in predicted]
+            denoised = [each.denoised for each in predicted]
             _join_denoised(file, regions, denoised, made["denoised"])
-        n_objects: int | str = ""
         if model.method.segments:
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
-            labels = [each["labels"] for each in predicted]
+            labels = [each.labels for each in predicted]
             n_objects = _write_objects(item.image, regions, labels, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
+            done = replace(item, objects=n_objects)
+            if isinstance(model, TrainedModel):
+                objects = np.concatenate([each.confidences for each in predicted])
+                value = confidence(objects, n_objects)
+                done = replace(done, confidence="" if np.isnan(value) else f"{value:.3f}")
+                warnings.append(doubt(source, value, n_objects))
         kinds = results_of(model, form)
         if form == "ome.zarr":
             made |= {
@@ -88,7 +98,16 @@ def predict_file(
             path.parent.mkdir(exist_ok=True)
             remove(path)
             os.replace(made[path.parent.name], path)
-    return n_objects, [warning for warning in warnings if warning]
+    return done, [warning for warning in warnings if warning]
+
+
+class _Predicted(NamedTuple):
+    """The results of one image of a file; those that the model does not make do not exist."""
+
+    denoised: Path
+    labels: Path
+    confidences: np.ndarray
+    """See :func:`confidence.object_confidences`."""
 
 
 def _as_zarr(source: Path, labels: bool) -> Path:
@@ -170,20 +189,26 @@ def _predict(
     folder: Path,
     tile: int | None,
     levels: Sequence[GreyLevels],
-) -> dict[str, Path]:
-    """Predict one image of a file and measure its grey levels; return the paths of the results."""
+) -> _Predicted:
+    """Predict one image of a file and measure its grey levels."""
     read = folder / "noisy" / name
     dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
     copy_image(region, read, region.metadata, dtype)
     for each, channel in zip(levels, open_image(read), strict=True):
         each.add(channel)
+    confidences = np.zeros(0)
     for number, step in enumerate(chain(model)):
         assert not isinstance(step, ImageModels)
         predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
+        labels = folder / f"{number}" / "labels" / name
+        if step is model and isinstance(step, TrainedModel) and step.method.segments:
+            with open_image_file(labels) as found:
+                whole = Region.whole(found)
+                confidences = object_confidences(step, open_image(read), whole, tile)
         if step.method.denoises:
             read.unlink()  # it may be large
             read = folder / f"{number}" / "denoised" / name
-    return {"denoised": read, "labels": folder / f"{number}" / "labels" / name}
+    return _Predicted(read, labels, confidences)
 
 
 def _join_denoised(

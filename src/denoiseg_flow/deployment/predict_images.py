@@ -128,11 +128,11 @@ def _predict(
 ) -> Entry:
     """Predict one image and return its entry for the record."""
     try:
-        count, doubts = predict_file(model, item, folder, reading, form, tile)
+        done, doubts = predict_file(model, item, folder, reading, form, tile)
         for doubt in doubts:
             logger.warning("%s", doubt)
-        table = "" if count == "" else checksums.digest(table_of(item.image, folder))
-        return replace(item, objects=count, table=table, warned="; ".join(doubts))
+        table = "" if done.objects == "" else checksums.digest(table_of(item.image, folder))
+        return replace(done, table=table, warned="; ".join(doubts))
     except Exception as error:
         short_of_memory = is_out_of_memory(error, device)
         if not short_of_memory and _ends_all(error):

@@ -1,10 +1,10 @@
-"""Suggest which images to annotate next: uncertain images that represent many others.
+"""Suggest which images to annotate next: doubtful images that represent many others.
 
-The most uncertain images alone are often outliers, or similar to each other. So among the more
-uncertain images, the method picks one by one the image that is most similar to the images without
-a similar annotated or suggested image so far (Suggestive Annotation: Yang, Zhang, Chen, Zhang &
-Chen, MICCAI 2017; here with the entropy of one network, and the greedy solution of the facility
-location problem).
+The images with the least confident predictions alone are often outliers, or similar to each other.
+So among the less confident images, the method picks one by one the image that is most similar to
+the images without a similar annotated or suggested image so far (Suggestive Annotation: Yang,
+Zhang, Chen, Zhang & Chen, MICCAI 2017; here with the confidence of one network, see
+:mod:`confidence`, and the greedy solution of the facility location problem).
 """
 
 import math
@@ -21,15 +21,15 @@ from torch import nn
 
 from denoiseg_flow.data.layout import image_file
 from denoiseg_flow.data.store import open_image
+from denoiseg_flow.evaluation.confidence import centre, confidence, object_confidences, segment
 from denoiseg_flow.jobs.seeds import generator
 from denoiseg_flow.methods.pixel_classifier import Forest
 from denoiseg_flow.models.model import TrainedModel
-from denoiseg_flow.models.tiled_prediction import predict_tiles
 
 MANY = 2000  # images to examine at most; of more, a random sample
 LISTED = 50  # suggestions at most
-UNCERTAIN = 1 / 3  # share of the images, the most uncertain ones, to pick suggestions from
-COLUMNS = ["rank", "image", "uncertainty"]
+DOUBTFUL = 1 / 3  # share of the images, the least confident ones, to pick suggestions from
+COLUMNS = ["rank", "image", "confidence"]
 FEWEST = 8  # images to pick suggestions from at least
 
 
@@ -51,8 +51,8 @@ def suggest(
     Returns
     -------
     pandas.DataFrame
-        At most :data:`LISTED` images: rank (1 is the first to annotate), image, and uncertainty,
-        see :func:`uncertainty_and_features`.
+        At most :data:`LISTED` images: rank (1 is the first to annotate), image, and confidence,
+        see :func:`confidence_and_features`.
     """
     if not others:
         return pd.DataFrame(columns=COLUMNS)
@@ -60,37 +60,35 @@ def suggest(
         drawn = sorted(others, key=lambda name: generator(0, "suggestions", name).random())
         others = sorted(drawn[:MANY])
     looked = [
-        uncertainty_and_features(model, open_image(image_file(images, name)))
+        confidence_and_features(model, open_image(image_file(images, name)))
         for name in (*annotated, *others)
     ]
-    uncertainty = np.array([entropy for entropy, _ in looked[len(annotated) :]])
+    confidences = np.array([each for each, _ in looked[len(annotated) :]])
     features = np.array([each for _, each in looked])
     known, new = np.split(features, [len(annotated)])
-    count = min(len(others), max(FEWEST, math.ceil(UNCERTAIN * len(others))))
-    candidates = np.argsort(-uncertainty, kind="stable")[:count]
+    count = min(len(others), max(FEWEST, math.ceil(DOUBTFUL * len(others))))
+    candidates = np.argsort(confidences, kind="stable")[:count]
     order = coverage_order(new, known, candidates, LISTED)
-    values = range(1, len(order) + 1), [others[place] for place in order], uncertainty[order]
+    values = range(1, len(order) + 1), [others[place] for place in order], confidences[order]
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
 
 
-def uncertainty_and_features(
+def confidence_and_features(
     model: TrainedModel, image: np.ndarray
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the uncertainty of a network about an image, and a feature vector of the image.
+    """Return the confidence of a network in an image, and a feature vector of the image.
 
-    The uncertainty is the mean entropy of the class probabilities in bits. The feature vector
-    consists of mean and standard deviation of the input features of the last layer.
+    The feature vector consists of mean and standard deviation of the input features of the last
+    layer. Both are those of the examined part of a large image, see :func:`confidence.centre`.
     """
-    total, count = 0.0, 0
+    part = image[:, *centre(image.shape[1:])]
     with _features(model.predictor) as noted:
-        for tile in predict_tiles(model, image):
-            uncertain = entropy(tile.probabilities)
-            total += float(uncertain.sum(dtype=np.float64))
-            count += uncertain.size
+        labels = segment(model, part)
     sizes, means, squares = zip(*noted, strict=True)
     mean, square = (np.average(values, axis=0, weights=sizes) for values in (means, squares))
     spread = np.sqrt(np.maximum(square - mean**2, 0))
-    return total / count, np.concatenate([mean, spread])
+    objects = object_confidences(model, part, labels)
+    return confidence(objects, len(objects)), np.concatenate([mean, spread])
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:

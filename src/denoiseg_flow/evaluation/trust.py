@@ -1,8 +1,9 @@
 """Assess how reliable results are, mostly without ground truth.
 
-Denoised images are assessed by their residuals, see :mod:`residuals`. The probabilities of a
-segmentation are compared with annotated images that were not used for training: of all pixels with
-a foreground probability of 80%, 80% should be foreground.
+Denoised images are assessed by their residuals, see :mod:`residuals`, and labels by the confidence
+of the network, see :mod:`confidence`. The probabilities of a segmentation are compared with
+annotated images that were not used for training: of all pixels with a foreground probability of
+80%, 80% should be foreground.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
-from denoiseg_flow.data.store import open_labels
+from denoiseg_flow.data.store import open_image, open_labels
+from denoiseg_flow.evaluation.confidence import LOW, confidence, object_confidences
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classes import FOREGROUND, IGNORE, encode_classes
-from denoiseg_flow.models.model import AnyModel
+from denoiseg_flow.models.model import AnyModel, TrainedModel
 from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.study.grid import Run
 
@@ -38,8 +40,9 @@ FEW_IMAGES = 8  # with fewer scored images, the scores are unreliable
 CALIBRATED = 50  # annotated images to compare probabilities on at most
 
 SCORES = ["AP", "PSNR"]
+FOUND = ["objects", "confidence"]
 MEASURED = ["smoothed", "invented", "removed"]
-COLUMNS = ["image", "subset", *SCORES, *MEASURED]
+COLUMNS = ["image", "subset", *SCORES, *FOUND, *MEASURED]
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class Trust:
     ----------
     images
         One row per predicted image, the worst first: image, subset, AP and PSNR (as far as they
-        are known), and, for denoised images, smoothed and invented (shares of windows) and
-        removed, see :class:`~denoiseg_flow.evaluation.residuals.Residual`.
+        are known); for labels, objects (their number) and confidence, see
+        :mod:`~denoiseg_flow.evaluation.confidence`; and, for denoised images, smoothed and
+        invented (shares of windows) and removed, see
+        :class:`~denoiseg_flow.evaluation.residuals.Residual`.
     along_x, along_y
         Mean autocorrelation of the residuals; None without denoised images.
     noise
@@ -158,6 +163,8 @@ def examine_results(
     rows, along = [], []
     for name in names:
         row: dict[str, object] = {"image": name}
+        if segmented and (file := segmented.predictions.file("labels", name)).exists():
+            row |= _judge(segmented, name, open_labels(file))
         if denoised and (file := denoised.predictions.file("denoised", name)).exists():
             residual = load_residual(image_file(noisy, name), file, noise)
             along.append((residual.along_x, residual.along_y))
@@ -167,11 +174,15 @@ def examine_results(
                 "removed": residual.removed,
             }
         rows.append(row)
-    table = pd.DataFrame(rows, columns=["image", *MEASURED]).merge(split[["image", "subset"]])
+    table = pd.DataFrame(rows, columns=["image", *FOUND, *MEASURED])
+    table = table.merge(split[["image", "subset"]])
     for score, results in (("AP", segmented), ("PSNR", denoised)):
         table[score] = table["image"].map(_scores(metrics, results.run, score) if results else {})
-    table = table[COLUMNS].astype(dict.fromkeys(SCORES, float))
-    table = table.sort_values([*SCORES, "smoothed", "image"], ascending=[True, True, False, True])
+    known = {"objects": "Int64", "confidence": float}
+    table = table[COLUMNS].astype(dict.fromkeys(SCORES, float) | known)
+    table = table.sort_values(
+        ["AP", "confidence", "PSNR", "smoothed", "image"], ascending=[True, True, True, False, True]
+    )
     calibration = _calibration(split, prepared, segmented) if segmented else None
     x = y = nearest = None
     if along:
@@ -180,6 +191,18 @@ def examine_results(
         pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
         nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
     return Trust(table, x, y, noise, calibration, find_doubts(table, calibration, nearest))
+
+
+def _judge(segmented: Segmented, name: str, labels: np.ndarray) -> dict[str, object]:
+    """Return the number of objects of an image, and the confidence of a network in them."""
+    n_objects = int(labels.max())
+    if not segmented.model.method.learns_segmentation:
+        return {"objects": n_objects}  # a threshold has no probabilities
+    model = segmented.model.for_image(name)
+    assert isinstance(model, TrainedModel)
+    image = open_image(image_file(input_folder(segmented.images), name))
+    objects = object_confidences(model, image, labels)
+    return {"objects": n_objects, "confidence": confidence(objects, n_objects)}
 
 
 def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
@@ -241,14 +264,19 @@ def find_doubts(
     Parameters
     ----------
     images
-        One row per predicted image: image, AP (NaN without score), smoothed and invented (shares
-        of windows) and removed (NaN without denoised image).
+        One row per predicted image: image, AP (NaN without score), objects and confidence (NaN
+        without network), smoothed and invented (shares of windows) and removed (NaN without
+        denoised image).
     calibration
         Calibration of the segmentation, if there is one.
     nearest
         Correlation of neighbouring pixels in the residual, and in the noise.
     """
-    found = [*_about_segmentation(images), *_about_probabilities(calibration)]
+    found = [
+        *_about_segmentation(images),
+        *_about_confidence(images.dropna(subset="confidence")),
+        *_about_probabilities(calibration),
+    ]
     denoised = images[images["smoothed"].notna()]
     if len(denoised):
         found += _about_residuals(denoised, nearest)
@@ -321,6 +349,33 @@ def _about_segmentation(images: pd.DataFrame) -> Iterator[Finding]:
         f"AP of {count(len(scores), 'test image')}: {scores.min():.2f} ({worst}) to "
         f"{scores.max():.2f}"
         + ("; too few images for a reliable estimate." if len(scores) < FEW_IMAGES else "."),
+    )
+
+
+def _about_confidence(images: pd.DataFrame) -> Iterator[Finding]:
+    if images.empty:
+        return
+    images = images.sort_values("confidence", kind="stable")
+    doubtful = images[images["confidence"] < LOW]
+    if doubtful.empty:
+        least, most = images.iloc[0], images.iloc[-1]
+        yield Finding(
+            "note",
+            "confidence",
+            f"The confidence in the labels of {count(len(images), 'image')} is "
+            f"{least['confidence']:.2f} ({least['image']}) to {most['confidence']:.2f}; below "
+            f"{LOW} it would be low.",
+        )
+        return
+    n_empty = int((doubtful["objects"] == 0).sum())
+    empty = f"; without any object: {n_empty}" if n_empty else ""
+    yield Finding(
+        "warning",
+        "confidence",
+        f"The labels of {len(doubtful)} of {count(len(images), 'image')} are doubtful (confidence "
+        f"below {LOW}{empty}). Compare them with the images, the first ones first, and annotate "
+        "some of them (see Annotate next); leave out images of another kind.",
+        tuple(doubtful["image"].head(NAMED)),
     )
 
 

@@ -9,25 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from denoiseg_flow.data.store import (
-    open_image,
-)
+from denoiseg_flow.data.store import open_image
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.models.model import AnyModel, TrainedModel
-from denoiseg_flow.models.tiled_prediction import (
-    predict_images,
-)
+from denoiseg_flow.models.tiled_prediction import check_tile, predict_images
 
 
 def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     """Return the class probabilities (3, [z,] y, x), float32, of an image (channel, [z,] y, x)."""
-    return next(_maps(model, [image]))[:DISTANCE]
+    return next(predict_maps(model, [image]))[:DISTANCE]
 
 
 def predict_maps_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:
     """Yield :attr:`PredictedTile.maps` of images, each predicted by the model for its name."""
     for each, of_model in by_model(model, files):
-        yield from _maps(each, map(open_image, of_model))
+        yield from predict_maps(each, map(open_image, of_model))
 
 
 def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iterator[Path]]]:
@@ -35,7 +31,14 @@ def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iter
     return groupby(files, key=lambda file: model.for_image(file.stem))
 
 
-def _maps(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def predict_maps(
+    model: TrainedModel, images: Iterable[np.ndarray], tile: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield :attr:`PredictedTile.maps` of images (channel, [z,] y, x).
+
+    For ``tile``, see :func:`~denoiseg_flow.models.predict_run.predict_files`.
+    """
+    kept = None if tile is None else check_tile(model, tile)
     shapes: deque[tuple[int, ...]] = deque()
 
     def noted() -> Iterator[np.ndarray]:
@@ -43,9 +46,9 @@ def _maps(model: TrainedModel, images: Iterable[np.ndarray]) -> Iterator[np.ndar
             shapes.append(image.shape[1:])
             yield image
 
-    for _, tiles in groupby(predict_images(model, noted()), key=itemgetter(0)):
+    for _, tiles in groupby(predict_images(model, noted(), kept), key=itemgetter(0)):
         shape = shapes.popleft()
         maps = np.empty((model.n_maps, *shape), dtype=np.float32)
-        for _, tile in tiles:
-            maps[:, *tile.place] = tile.maps
+        for _, each in tiles:
+            maps[:, *each.place] = each.maps
         yield maps

@@ -38,11 +38,11 @@ FIGURES = {
     ),
     "diagnostics": (
         "Residuals and calibration",
-        "Left: autocorrelation of the residual (noisy minus denoised), mean over all predicted "
-        "images; dashed: autocorrelation of the noise in flat parts. The two agree if only noise "
-        "was removed. Right: reliability diagram, the fraction of foreground pixels by predicted "
-        "foreground probability, on annotated images that were not used for training; dashed: "
-        "perfect calibration.",
+        "Residual (of denoised images): autocorrelation of noisy minus denoised, mean over all "
+        "predicted images; dashed: autocorrelation of the noise in flat parts. The two agree if "
+        "only noise was removed. Calibration (of class probabilities): the fraction of foreground "
+        "pixels by predicted foreground probability, on annotated images that were not used for "
+        "training; dashed: perfect calibration.",
     ),
     "residuals": (
         "Residuals of single images",
@@ -53,8 +53,9 @@ FIGURES = {
     ),
     "suggestions": (
         "What to annotate next",
-        "Images to annotate next, in this order. Orange: the model is uncertain. Together, these "
-        "images represent most of the images on which it is uncertain.",
+        "Images to annotate next, in this order: of the third with the lowest confidence (and of "
+        "up to eight images), each time the one that represents most of the images that none "
+        "before it represents. Orange: the network is uncertain.",
     ),
 }
 

@@ -35,6 +35,17 @@ from denoiseg_flow.reporting.tables.verdicts import AnnotationGain, Recommendati
 from denoiseg_flow.study.grid import Run
 
 _WORST = 10  # images in the table of the worst predictions
+#: What columns of the table of images mean.
+_LEGEND = {
+    ("confidence",): (
+        "Confidence: how well the objects of an image and of its mirror image agree, times their "
+        "foreground probability; 0 without any object."
+    ),
+    ("smoothed", "invented", "removed"): (
+        "Smoothed and invented: share of windows of 32x32 pixels that are oversmoothed or "
+        "hallucinated. Removed: standard deviation of the residual divided by that of the noise."
+    ),
+}
 _SLIDER_SIDE = 512  # pixels: larger images are cropped to their centre, to keep the page small
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 
@@ -86,6 +97,8 @@ class ReportTrust:
     findings: list[Finding]
     """Findings about the results; like ``images``, from :func:`trust.examine_results`."""
     images: pd.DataFrame
+    origin: str = ""
+    """From :func:`~denoiseg_flow.study.contents.origin_of_labels`."""
     figures: list[ReportFigure] = field(default_factory=list)
 
     @property
@@ -112,6 +125,16 @@ class ReportTrust:
         return [name for name in self.images if self.images[name].notna().any()]
 
     @property
+    def by_confidence(self) -> bool:
+        """Whether the images are sorted by confidence, because there is no AP."""
+        return "AP" not in self.columns and "confidence" in self.columns
+
+    @property
+    def legend(self) -> str:
+        """Explanation of these columns."""
+        return " ".join(text for names, text in _LEGEND.items() if set(names) & set(self.columns))
+
+    @property
     def rows(self) -> list[list[str]]:
         """The rows of the worst images, as text."""
         shown = self.images[self.columns].head(_WORST)
@@ -133,6 +156,12 @@ class ReportAdvice:
     noise: str
     images: pd.DataFrame
     figure: ReportFigure
+
+    @property
+    def confidences(self) -> list[tuple[str, str]]:
+        """Name and confidence of each image, in this order."""
+        pairs = zip(self.images["image"], self.images["confidence"], strict=True)
+        return [(name, f"{value:.2f}") for name, value in pairs]
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from denoiseg_flow.reporting.tables.verdicts import (
     best_run,
     recommend,
 )
-from denoiseg_flow.study.contents import summary
-from denoiseg_flow.study.grid import PURPOSES, Grid, Run
+from denoiseg_flow.study.contents import origin_of_labels, summary
+from denoiseg_flow.study.grid import LABELS, PURPOSES, Grid, Run
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def gather_report(
     comparisons: list[Example] = []
     for files in settings:
         best = _best_runs(grid, scores, files)
-        trust.append(_read_trust(files, best))
+        labels = best[LABELS]
+        trust.append(_read_trust(files, best, origin_of_labels(grid, labels) if labels else ""))
         comparisons += examples_of_runs(scores, files, dict.fromkeys(filter(None, best.values())))
     return ReportData(
         title=title,
@@ -135,15 +136,21 @@ def _best_runs(grid: Grid, scores: pd.DataFrame, files: SettingFiles) -> dict[st
     }
 
 
-def _read_trust(files: SettingFiles, best: Mapping[str, Run | None]) -> ReportTrust:
+def _read_trust(files: SettingFiles, best: Mapping[str, Run | None], origin: str) -> ReportTrust:
+    found = findings.read(files.findings)
+    images = pd.read_csv(files.images, dtype={"image": str, "objects": "Int64"})
+    denoised = bool(images["smoothed"].notna().any())
+    calibrated = any(each.topic == "calibration" for each in found)
+    shown = {files.residuals: denoised, files.diagnostics: denoised or calibrated}
     return ReportTrust(
         dataset=files.dataset,
         noise=files.noise,
         **best,
+        origin=origin,
         checks=findings.worst(findings.read(files.checks)),
-        findings=findings.read(files.findings),
-        images=pd.read_csv(files.images, dtype={"image": str}),
-        figures=[ReportFigure.of_file(path) for path in (files.residuals, files.diagnostics)],
+        findings=found,
+        images=images,
+        figures=[ReportFigure.of_file(path) for path, wanted in shown.items() if wanted],
     )
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from denoiseg_flow.data.noise import describe
-from denoiseg_flow.data.sources import dimensions
+from denoiseg_flow.data.sources import dimensions, has_masks
+from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.consistency import needed_methods
-from denoiseg_flow.study.grid import Grid
+from denoiseg_flow.study.grid import Grid, Run
 
 #: Trainings with fewer steps are too short to compare methods.
 SHORT = 400
@@ -40,7 +41,7 @@ def notes(grid: Grid) -> list[str]:
         for dataset in datasets
         if grid.is_cross_validated(dataset)
     ]
-    found = [*grid.config["notes"], *_short_trainings(grid), *cross_validated]
+    found = [*grid.config["notes"], *_pretrained(grid), *_short_trainings(grid), *cross_validated]
     volumes = [name for name in datasets if dimensions(grid.config["datasets"], name) == 3]
     if volumes:
         found.append(
@@ -48,6 +49,26 @@ def notes(grid: Grid) -> list[str]:
             "and noise are examined there. Objects and scores are those of the whole volume."
         )
     return found
+
+
+def _pretrained(grid: Grid) -> Iterator[str]:
+    names = [name for name in grid.method_names if grid.is_pretrained(name)]
+    if names:
+        yield (
+            f"Labels of {', '.join(names)}: the network was first trained on simulated images and, "
+            "where the number of annotated images is 0, learned segmentation from no others."
+        )
+
+
+def origin_of_labels(grid: Grid, run: Run) -> str:
+    """Return a sentence about labels that depend on simulated images; empty for others."""
+    if not grid.is_pretrained(run.method):
+        return ""
+    labels = f"The labels of {run.method} come from a network that learned segmentation from"
+    if not run.n_annotated:
+        return f"{labels} simulated images only, not from any annotated image."
+    images = count(run.n_annotated, "annotated image")
+    return f"{labels} simulated images before it learned from {images}."
 
 
 def _short_trainings(grid: Grid) -> Iterator[str]:
@@ -66,8 +87,11 @@ def _short_trainings(grid: Grid) -> Iterator[str]:
 def tables(grid: Grid) -> list[str]:
     """Return the names of the tables of a study."""
     scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
+    datasets = grid.config["datasets"]
     possible = {
-        "segmentation": any(method.segments for _, method in scored),
+        "segmentation": any(
+            method.segments and has_masks(datasets, dataset) for dataset, method in scored
+        ),
         "denoising": any(
             method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
         ),
@@ -122,13 +146,14 @@ def noise_descriptions(grid: Grid) -> dict[str, str]:
 
 def figures(grid: Grid, dataset: str) -> list[str]:
     """Return the names of the curves and diagrams of a dataset."""
-    names = dict.fromkeys(run.method for run in grid.scored_runs if run.dataset == dataset)
-    methods = [grid.methods[name] for name in names]
+    runs = [run for run in grid.scored_runs if run.dataset == dataset]
+    methods = [grid.methods[name] for name in dict.fromkeys(run.method for run in runs)]
     possible = {
-        "label_curves": any(method.segments for method in methods),
+        "label_curves": has_masks(grid.config["datasets"], dataset)
+        and any(method.segments for method in methods),
         "denoising_levels": grid.has_clean_truth(dataset)
         and any(method.denoises for method in methods),
-        "training_curves": any(method.has_network for method in methods),
+        "training_curves": any(map(grid.is_training, runs)),
         "calibration": any(method.calibrated for method in methods),
         "training_sizes": next(iter(training_sizes(grid, dataset)), None) == dataset
         and grid.has_clean_truth(dataset),

@@ -321,7 +321,9 @@ class Estimates:
 
     def _examination(self, run: Run) -> Cost:
         images = self.extent(run.dataset)
-        cost, held = self._predicting(run, images.n_images), self.handling(run.dataset)
+        # The confidence in labels needs each image mirrored, too.
+        views = 2 if self.grid.methods[run.method].learns_segmentation else 1
+        cost, held = self._predicting(run, views * images.n_images), self.handling(run.dataset)
         return replace(
             cost,
             core_seconds=cost.core_seconds + held.core_seconds,

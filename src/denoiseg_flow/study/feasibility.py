@@ -80,6 +80,14 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
             f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
             f"separately, or remove {method.name} from grid.methods"
         )
+    pretrained = PRETRAINED.get(method.init or "")
+    if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
+        fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)
+        raise InputError(
+            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"{pretrained.dimensions}D images, but dataset '{dataset}' is {found}D; replace "
+            f"{method.name} in grid.methods by a method with 'init: {fitting}'"
+        )
 
 
 def _check_noise(grid: Grid, method: Method, noise: str) -> None:

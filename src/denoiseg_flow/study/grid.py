@@ -232,6 +232,19 @@ class Grid:
         own = method.learns_segmentation and method.init not in PRETRAINED
         return own or any(map(self.needs_masks, needed_methods(method, self.methods)))
 
+    def is_pretrained(self, name: str) -> bool:
+        """Return whether a method starts from a pretrained network, or from one that did."""
+        init = self.methods[name].init
+        return init in PRETRAINED or (init is not None and self.is_pretrained(init))
+
+    def is_training(self, run: Run) -> bool:
+        """Return whether a run trains a network; without annotation, some keep pretrained weights.
+
+        The threshold of a segmentation is chosen in any case.
+        """
+        method = self.methods[run.method]
+        return method.has_network and method.learns_from(run.n_annotated)
+
     @property
     def n_annotated(self) -> dict[str, int]:
         """Number of annotated training images that the runs of each dataset need."""

@@ -1,5 +1,6 @@
 """The record of what a model was used on, whatever became of its file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def record(tmp_path):
 def test_reads_what_was_written(record):
     assert list(record.read().values()) == ENTRIES
     assert Record(Path("/nowhere")).read() == {}
+
+
+def test_reads_a_record_from_before_confidences(record):
+    """They stay unknown until the image is predicted again."""
+    record.replace(replace(entry, results="labels.tif", confidence="0.9") for entry in ENTRIES)
+    rows = [line.rpartition("\t")[0] for line in record.path.read_text().splitlines()]
+    record.path.write_text("\n".join(rows) + "\n")
+    assert list(record.read().values()) == [replace(e, results="labels.tif") for e in ENTRIES]
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,14 @@ from PIL import Image
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
 from denoiseg_flow.data.folders import find_images
-from denoiseg_flow.data.store import read_metadata, write_array
+from denoiseg_flow.data.store import open_image, open_labels, read_metadata, write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Record, shard
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation.confidence import LOW, object_confidences
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.models.model import ClassicalModel, ImageModels
 from denoiseg_flow.models.model_file import load_model, save_model
@@ -303,6 +304,26 @@ def test_names_too_long_for_the_results(file, images, tmp_path):
     assert (record(out).loc[["b", "c"], "failed"] == "").all()
 
 
+def test_the_confidence_of_each_image_is_told(file, images, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict_all(file, images, out)
+    labels = open_labels(out / "labels/a.tif")
+    objects = object_confidences(load_model(file), open_image(images / "a.tif"), labels)
+    told, warned = record(out)["confidence"].astype(float), record(out)["warned"]
+    assert told["a"] == pytest.approx(objects.mean(), abs=1e-3)
+    lines = [line for line in caplog.messages if "confidence" in line]
+    doubtful = told.index[told < LOW]
+    assert len(doubtful), "a network that has learned nothing"
+    for name, line in zip(doubtful, lines, strict=True):
+        assert str(images / name) in line and line in warned[name]
+
+
+def test_a_denoiser_has_no_confidence(images, tmp_path, make_model):
+    save_model(make_model(N2V), tmp_path / "model.pt")
+    predict_all(tmp_path / "model.pt", images, tmp_path / "out")
+    assert (record(tmp_path / "out")["confidence"] == "").all()
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0), (1, 1e9), (257, 0)])
 def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, offset):
     image = tifffile.imread(images / "b.tif") * np.float64(scale) + offset
@@ -310,12 +331,12 @@ def test_foreign_grey_levels_are_doubted(file, images, tmp_path, caplog, scale, 
     out = tmp_path / "out"
     predict_all(file, images, out)
     warned = record(out)["warned"]
-    assert (warned[["a", "c"]] == "").all()
-    assert warned["b"].startswith(
+    (line,) = [line for line in caplog.messages if "grey levels" in line]
+    assert warned.str.contains(line, regex=False).tolist() == [False, True, False]
+    assert line.startswith(
         f"grey levels of {images / 'b.tif'} (mean {image.mean():.3g}, standard deviation "
     )
-    assert "training images (mean 100, standard deviation 25)" in warned["b"]
-    assert [line for line in caplog.messages if "grey levels" in line] == [warned["b"]]
+    assert "training images (mean 100, standard deviation 25)" in line
     predict_all(file, images, out)
     assert record(out)["warned"].equals(warned), "it is still known"
 

@@ -10,12 +10,14 @@ from denoiseg_flow.evaluation import annotate_next
 from denoiseg_flow.evaluation.annotate_next import (
     FEWEST,
     LISTED,
+    confidence_and_features,
     coverage_order,
     entropy,
     suggest,
-    uncertainty_and_features,
 )
+from denoiseg_flow.evaluation.confidence import object_confidences, segment
 from denoiseg_flow.methods.pixel_classifier import PixelClassifier
+from denoiseg_flow.models.threshold import Threshold
 
 
 def test_entropy_in_bits():
@@ -51,32 +53,32 @@ def test_features_on_any_scale_count_alike():
 
 @pytest.fixture
 def looks(monkeypatch, tmp_path):
-    """Images of one value, which is their feature; the uncertainty is told."""
+    """Images of one value, which is their feature; the confidence is told."""
 
-    def make(values, uncertainty):
+    def make(values, confidence):
         for name, value in values.items():
             write_array(tmp_path / f"{name}.tif", np.full((4, 4), value, np.float32))
-        told = {value: uncertainty.get(name, 0.0) for name, value in values.items()}
+        told = {value: confidence.get(name, 1.0) for name, value in values.items()}
 
         def look(_, image):
             value = float(image[0, 0, 0])
             return told[value], np.array([value])
 
-        monkeypatch.setattr(annotate_next, "uncertainty_and_features", look)
+        monkeypatch.setattr(annotate_next, "confidence_and_features", look)
         return tmp_path
 
     return make
 
 
-def test_uncertain_images_that_stand_for_others(looks):
+def test_doubtful_images_that_stand_for_others(looks):
     values = {"known": 0.0} | {f"i{number}": float(number) for number in range(1, 31)}
-    sure = {f"i{number}": 0.1 for number in range(1, 31)}
-    unsure = {f"i{number}": 1.0 for number in range(1, 31, 3)}  # ten: the uncertain third
+    sure = {f"i{number}": 0.9 for number in range(1, 31)}
+    unsure = {f"i{number}": 0.1 for number in range(1, 31, 3)}  # ten: the doubtful third
     folder = looks(values, sure | unsure)
     table = suggest(None, folder, ["known"], [name for name in values if name != "known"])
     assert table["rank"].tolist() == list(range(1, 11))
     assert set(table["image"]) == set(unsure)
-    assert table["uncertainty"].eq(1.0).all()
+    assert table["confidence"].eq(0.1).all()
     assert 16 <= int(table["image"][0][1:]) <= 25, "the middle of what lies far from the known one"
 
 
@@ -94,23 +96,26 @@ def test_few_images_are_all_listed_and_many_are_not(looks, monkeypatch):
 
 def test_what_a_network_thinks(make_model, make_blobs):
     model = make_model()
+    model.threshold = Threshold(0.3, 0.5, 1)
     image = make_blobs(64, 0)[0][None]
-    uncertainty, features = uncertainty_and_features(model, image)
-    assert 0 < uncertainty < math.log2(3)
+    confidence, features = confidence_and_features(model, image)
+    objects = object_confidences(model, image, segment(model, image))
+    assert 0 < confidence == objects.mean() < 1
     assert features.shape == (2 * 2,)  # mean and spread of two filters
-    again = uncertainty_and_features(model, image)
-    assert again[0] == uncertainty and np.array_equal(again[1], features)
+    again = confidence_and_features(model, image)
+    assert again[0] == confidence and np.array_equal(again[1], features)
     assert not any(layer._forward_pre_hooks for layer in model.network.modules())
-    other = uncertainty_and_features(model, image + 50)
+    other = confidence_and_features(model, image + 50)
     assert not np.allclose(other[1], features)
 
 
 def test_what_a_pixel_classifier_thinks(make_model, make_blobs):
     model = make_model()
     model.network = PixelClassifier(model.layout)
-    uncertainty, features = uncertainty_and_features(model, make_blobs(48, seed=0)[0][None])
-    assert uncertainty == pytest.approx(math.log2(3))  # it knows nothing yet
+    image = make_blobs(48, seed=0)[0][None]
+    confidence, features = confidence_and_features(model, image)
+    assert confidence == 0  # it knows nothing yet, so no class is above the threshold
     n_features = model.network.forest.n_features
     assert features.shape == (2 * n_features,)
-    image = (make_blobs(48, seed=0)[0] - model.normalisation.mean[0]) / model.normalisation.std[0]
+    image = (image - model.normalisation.mean[0]) / model.normalisation.std[0]
     assert features[[0, n_features]] == pytest.approx([image.mean(), image.std()], rel=1e-4)

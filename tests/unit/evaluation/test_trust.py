@@ -6,6 +6,7 @@ import pytest
 
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.evaluation import trust
+from denoiseg_flow.evaluation.confidence import LOW
 from denoiseg_flow.evaluation.trust import BINS, Segmented, find_doubts, reliability
 from denoiseg_flow.findings import worst
 from denoiseg_flow.methods.classes import BORDER, FOREGROUND
@@ -44,8 +45,9 @@ def test_ignored_pixels_are_not_compared():
 
 
 def images(**columns):
-    values = {"image": ["a", "b"], "AP": np.nan, "smoothed": 0.0, "invented": 0.0, "removed": 1.0}
-    return pd.DataFrame(values | columns)
+    values = {"image": ["a", "b"], "AP": np.nan, "objects": 1, "confidence": np.nan}
+    residuals = {"smoothed": 0.0, "invented": 0.0, "removed": 1.0}
+    return pd.DataFrame(values | residuals | columns)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,8 @@ def images(**columns):
         ({"invented": [0.05, 0.02]}, "hallucinated structure", ("a", "b")),
         ({"removed": [0.3, 0.4]}, "remaining noise", ()),
         ({"AP": [0.9, 0.2]}, "scores", ()),
+        ({"confidence": [0.9, 0.2]}, "confidence", ("b",)),
+        ({"confidence": [0.3, 0.2]}, "confidence", ("b", "a")),
     ],
 )
 def test_doubts(columns, topic, named):
@@ -70,6 +74,17 @@ def test_nothing_to_doubt():
     assert unknown.topic == "remaining noise" and "is unknown" in unknown.sentence
     assert noise_free == found
     assert find_doubts(images(smoothed=np.nan, invented=np.nan, removed=np.nan), None) == []
+
+
+def test_confidence_in_words():
+    for objects, words in (([0, 3], "; without any object: 1)"), ([2, 3], ")")):
+        (found,) = worst(find_doubts(images(confidence=[0.0, 0.8], objects=objects), None))
+        assert f"labels of 1 of 2 images are doubtful (confidence below {LOW}{words}" in (
+            found.sentence
+        )
+    sure, _ = find_doubts(images(confidence=[0.9, 0.8]), None)
+    assert sure.severity == "note"
+    assert "confidence in the labels of 2 images is 0.80 (b) to 0.90" in sure.sentence
 
 
 def test_a_residual_with_correlated_pixels_is_not_only_noise():

@@ -262,6 +262,20 @@ def test_what_speaks_against_the_results():
     assert len(ids) == len(set(ids)) and {"trust-1", "trust-2"} <= set(ids)
 
 
+def test_without_scores_the_least_confident_images_are_shown():
+    names = ["doubtful", "sure"]
+    images = pd.DataFrame({"image": names, "subset": "test", "AP": np.nan, "confidence": [0.2, 1]})
+    doubted = trust(images=images, origin="From simulated images.")
+    page = Page(build_report(data(trust=[doubted], comparisons=[])))
+    text = "".join(page.text)
+    assert "Least confident images" in text and "worst predictions" not in text
+    assert text.index("doubtful") < text.index("sure")
+    assert "Confidence: how well" in text and "Smoothed" not in text
+    assert text.count("From simulated images.") == 1, "no labels below"
+    shown = data(trust=[trust(origin="From simulated images.")] * 2)
+    assert build_report(shown).count("From simulated images.") == 3
+
+
 def test_warnings_lead_to_what_they_are_about():
     sure = trust("sure", checks=[], findings=[])
     page = Page(build_report(data(trust=[sure, trust("unsure")])))
@@ -275,11 +289,14 @@ def test_notes_cause_no_warning_in_the_summary():
 
 
 def test_what_to_annotate_next():
-    images = pd.DataFrame({"rank": [1, 2], "image": ["cell 9", HOSTILE]})
+    images = pd.DataFrame(
+        {"rank": [1, 2], "image": ["cell 9", HOSTILE], "confidence": [0.123, 0.5]}
+    )
     advice = ReportAdvice("d", "n", images, ReportFigure("next", "a caption", SVG))
     page = Page(build_report(data(advice=[advice])))
     text = "".join(page.text)
-    assert "The first 2 images to annotate" in text and "cell 9" in text and HOSTILE in text
+    assert "The first 2 images to annotate" in text and "cell 9 (confidence 0.12)" in text
+    assert f"{HOSTILE} (confidence 0.50)" in text
     nothing = ReportAdvice("d", "n", images.iloc[:0], ReportFigure("next", "a caption", SVG))
     assert "No suggestions" in build_report(data(advice=[nothing]))
 

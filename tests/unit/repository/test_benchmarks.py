@@ -265,6 +265,29 @@ def test_suggested_images_are_compared_with_random_ones(load):
     ]
 
 
+def test_measures_of_confidence_are_compared(load):
+    module = load("confidence")
+    rows = [("n0", 0.2, 0.5), ("n0", 0.4, 0.6), ("n0", 0.9, 0.9), ("other", np.nan, 0.3)]
+    table = pd.DataFrame(
+        {"noise": noise, "AP": score} | dict.fromkeys(module.MEASURES, 1 - value)
+        | {"confidence": value}
+        for noise, score, value in rows
+    )  # fmt: skip
+    first, *_, last = module.compare(table)
+    assert first[:3] == ("entropy", "-1.00", "0.00")
+    assert last == ("confidence", "1.00", "1.00", "0.51", "0.30", "0.30", "0.40")
+    labels = np.repeat([0, 1, 2, 2], 5)
+    assert module.similarity(labels, np.roll(labels, 5)) == 0.25  # 0 and 1/2
+    assert module.similarity(0 * labels, labels) == 0
+
+
+def test_pictures_of_other_things_come_with_scikit_image(load):
+    module = load("confidence")
+    names, images = zip(*module.pictures(), strict=True)
+    assert names == module.PICTURES
+    assert all(image.ndim == 3 and image.std() > 0 for image in images)
+
+
 def test_every_choice_of_images_is_a_dataset_of_its_own(load, tmp_path):
     options = SimpleNamespace(
         out=tmp_path, pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg", noise="n20"

@@ -4,7 +4,7 @@ import pytest
 
 from denoiseg_flow.study import configuration, contents
 from denoiseg_flow.study.contents import SHORT
-from denoiseg_flow.study.grid import Grid
+from denoiseg_flow.study.grid import Grid, Run
 
 FOLDER = {"source": "folder", "images": "images", "masks": "masks"}
 N2S = {"target": "blind_spot", "masking": "grid_interpolate", "alpha": 1}
@@ -190,3 +190,43 @@ def test_volumes_are_noted_for_the_reader(config):
     config["datasets"]["deep"] |= {"split": config["datasets"]["nuclei"]["split"]}
     (note,) = contents.notes(select(config, datasets=["nuclei", "deep"]))
     assert note.startswith("deep: figures show the middle z-slice of each volume")
+
+
+def pretrained(config, **axes):
+    """A study with a network that was pretrained, one that continues from it, and another."""
+    size = {"depth": 4, "filters": 16, "instances": "distance"}
+    config["recipes"]["fast"] |= size
+    config["methods"] |= {
+        "pretrained": {"init": "simulated_objects", "recipe": "fast"},
+        "continued": {"init": "pretrained"},
+    }
+    return select(config, methods=["pretrained", "continued", "baseline"], **axes)
+
+
+def test_labels_that_depend_on_simulated_images_say_so(config):
+    grid = pretrained(config, n_annotated=[0, 4])
+    (note,) = [note for note in contents.notes(grid) if "simulated" in note]
+    assert note.startswith("Labels of pretrained, continued: the network was first trained on")
+    runs = [Run("nuclei", "n10", *rest, 1) for rest in (("pretrained", 0), ("continued", 4))]
+    assert [contents.origin_of_labels(grid, run) for run in runs] == [
+        "The labels of pretrained come from a network that learned segmentation from simulated "
+        "images only, not from any annotated image.",
+        "The labels of continued come from a network that learned segmentation from simulated "
+        "images before it learned from 4 annotated images.",
+    ]
+    assert contents.origin_of_labels(grid, Run("nuclei", "n10", "baseline", 4, 1)) == ""
+    others = contents.notes(select(config, methods=["baseline"]))
+    assert not any("simulated" in note for note in others)
+
+
+def test_nothing_about_scores_and_training_where_there_are_none(config):
+    config["datasets"]["own"] = {"source": "folder", "images": "images"}
+    grid = pretrained(config, datasets=["own"])
+    grid = select(config, methods=["pretrained"])
+    assert contents.tables(grid) == []
+    assert contents.figures(grid, "own") == []
+    grid = select(config, methods=["n2v", "pretrained"])
+    assert contents.tables(grid) == ["self_supervision"]
+    assert contents.figures(grid, "own") == ["training_curves"]
+    grid = select(config, datasets=["nuclei"], methods=["pretrained"], n_annotated=[0])
+    assert contents.figures(grid, "nuclei") == ["label_curves"]

@@ -137,6 +137,21 @@ def test_bm3d_of_volumes_only_plane_by_plane(config):
     accept(config)
 
 
+def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
+    size = {"depth": 4, "filters": 16, "instances": "distance"}
+    config["recipes"]["fast"] |= size
+    config["methods"]["pretrained"] = {"init": "simulated_objects", "recipe": "fast"}
+    config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
+    config["grid"] |= {"datasets": ["stacks"], "methods": ["pretrained"], "n_annotated": [0, 4]}
+    assert message(config) == (
+        "config key 'methods.pretrained.init' is 'simulated_objects', which was trained on 2D "
+        "images, but dataset 'stacks' is 3D; replace pretrained in grid.methods by a method with "
+        "'init: simulated_volumes'"
+    )
+    accept(config, methods=["baseline"], n_annotated=[4])
+    accept(config, datasets=["nuclei"], methods=["pretrained"])
+
+
 def test_0_annotated_images_are_for_pretrained_networks(config):
     config["grid"]["n_annotated"] = [0]
     assert message(config) == (

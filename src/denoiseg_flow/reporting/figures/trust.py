@@ -109,21 +109,19 @@ def _mark(axis: Axes, row: ResidualExample) -> None:
 
 def diagnostics(trust: Trust) -> Figure:
     """Draw the autocorrelation of the residuals and the calibration of the probabilities."""
-    if trust.along_x is None and trust.calibration is None:
+    along = None
+    if trust.along_x is not None and trust.along_y is not None:
+        along = trust.along_x, trust.along_y
+    n_panels = (along is not None) + (trust.calibration is not None)
+    if not n_panels:
         return notice("This run has no denoised images and no annotated test images.")
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.4, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        if trust.along_x is None or trust.along_y is None:
-            _empty(left, "no denoised images")
-        elif np.isnan([trust.along_x, trust.along_y]).all():
-            _empty(left, "the residual is zero")
-        else:
-            _draw_correlation(left, (trust.along_x, trust.along_y), trust.noise)
-        if trust.calibration is None:
-            _empty(right, "no annotated test images")
-        else:
-            _draw_reliability(right, trust.calibration)
+        figure = Figure(figsize=(3.7 * n_panels, 3.2), layout="constrained")
+        axes = list(figure.subplots(1, n_panels, squeeze=False)[0])
+        if along is not None:
+            _draw_correlation(axes[0], along, trust.noise)
+        if trust.calibration is not None:
+            _draw_reliability(axes[-1], trust.calibration)
     return figure
 
 
@@ -131,6 +129,10 @@ def _draw_correlation(
     axis: Axes, along: tuple[np.ndarray, np.ndarray], noise: NoiseStructure
 ) -> None:
     """Draw the correlation of the residuals along x and y, and that of the noise (dashed)."""
+    if np.isnan(along).all():
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, "the residual is zero", ha="center", va="center", color="#555555")
+        return
     distances = np.arange(1, len(along[0]) + 1)
     axis.axhline(0, color=GREY, linewidth=0.8)
     for values, expected, colour, marker in (
@@ -159,8 +161,3 @@ def _draw_reliability(axis: Axes, calibration: Reliability) -> None:
         xlabel="predicted foreground probability", ylabel="fraction of foreground pixels",
         title=f"calibration, {count(calibration.n_images, 'image')}", xlim=(0, 1), ylim=(0, 1),
     )  # fmt: skip
-
-
-def _empty(axis: Axes, text: str) -> None:
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, ha="center", va="center", color="#555555")
