@@ -125,7 +125,7 @@ def test_a_warm_start_needs_a_single_network(config, source):
         ({"mask_channel": True}, {}, ("unet", 2, 4, True, "distance")),
         ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False, "distance")),
         ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False, "distance")),
-        ({"recipe": "other"}, {"instances": "distance"}, ("unet", 2, 4, False, "distance")),
+        ({"recipe": "other"}, {"instances": "watershed"}, ("unet", 2, 4, False, "watershed")),
     ],
 )
 def test_a_warm_start_needs_the_same_network(config, fields, recipe, wanted):
