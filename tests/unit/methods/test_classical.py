@@ -275,7 +275,7 @@ def test_bm3d_is_its_authors():
 def test_loss_of_the_calibration(small):
     """Pixels are hidden twice: behind their neighbours, and behind what is foretold of them."""
     image = small.astype(np.float64)
-    grids = classical._subgrids(image.shape, 4)
+    grids = classical._subgrids(image.shape, 16)
     for name in ("gaussian", "median", "tv"):
         values = classical.candidates(name)[1:3]
         expected = []
@@ -291,14 +291,14 @@ def test_loss_of_the_calibration(small):
                 foretold[grid] = function(shown)[grid]
             loss = (foretold - image) ** 2 + (function(image) - foretold) ** 2
             expected.append(loss.mean())
-        table = calibrate(name, values, [small], 400.0, subgrids=4)
+        table = calibrate(name, values, [small], 400.0, subgrids=16)
         np.testing.assert_allclose(table["loss_self_supervised"], expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name, sigma", [("gaussian", 10), ("tv", 20)])
 def test_what_is_chosen_is_the_best_as_it_is_applied(name, sigma):
     """It is no better with another value, though fine lines are hard to foretell when hidden."""
-    lines = simulator.simulate(n_images=2, size=96, structure="filaments", seed=3)
+    lines = simulator.simulate(n_images=3, size=96, structure="filaments", seed=3)
     clean = [each.clean.astype(float) for each in lines]
     rng = np.random.default_rng(0)
     noisy = [image + rng.normal(0, sigma, image.shape) for image in clean]
