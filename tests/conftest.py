@@ -1,5 +1,6 @@
 """Settings and fixtures for all tests."""
 
+import gc
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,10 @@ from denoiseg_flow.jobs import gpu_slots
 TESTS = Path(__file__).parent
 # Folders of tests that start Snakemake, SLURM, a browser or other programs that take seconds.
 INTEGRATION = {"faults", "slurm", "workflow"}
+
+# Python looks for garbage cycles again and again while millions of objects of large packages are
+# loaded, all of which stay: a fourth of the time that it takes to collect the tests.
+gc.set_threshold(50_000)
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("short", deadline=None, max_examples=25)
@@ -41,6 +46,11 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --long"))
+
+
+def pytest_collection_finish():
+    """Whatever is loaded by now stays, and need not be looked through again."""
+    gc.freeze()
 
 
 def _folder(item):

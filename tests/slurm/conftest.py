@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,9 +13,17 @@ from typing import Any
 import psutil
 import pytest
 from cluster import Cluster, obstacle, running_cluster
-from snakemake_call import REPO, SNAKEMAKE
+from snakemake_call import REPO
 
 WAIT = 600  # seconds that nothing here takes
+# Snakemake; the plugin would wait ten seconds longer each time that no job has ended since.
+SNAKEMAKE = """
+from snakemake.cli import main
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+RemoteExecutor.next_seconds_between_status_checks = property(lambda _: 3, lambda *_: None)
+main()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +52,8 @@ class Study:
     ) -> None:
         self.cluster = cluster
         self.folder = folder
-        self.command = [*SNAKEMAKE, *targets, "--configfile", str(REPO / "config/test.yaml")]
+        self.command = [sys.executable, "-c", SNAKEMAKE, "--snakefile", str(REPO / "Snakefile")]
+        self.command += [*targets, "--configfile", str(REPO / "config/test.yaml")]
         self.command += ["--config", *config]
         self.process: subprocess.Popen | None = None
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,27 +87,44 @@ def schema() -> dict[str, Any]:
 def read_config() -> Callable[..., dict[str, Any]]:
     """Read shipped configs on top of the default one, as Snakemake does, without defaults."""
 
+    @cache
+    def parse(name: str) -> dict[str, Any]:
+        return yaml.safe_load((ROOT / "config" / name).read_text())
+
     def read(*names: str) -> dict[str, Any]:
         config: dict[str, Any] = {}
         for name in ("config.yaml", *names):
-            update_config(config, yaml.safe_load((ROOT / "config" / name).read_text()))
+            update_config(config, deepcopy(parse(name)))
         return config
 
     return read
 
 
-@pytest.fixture
-def study() -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def parsed() -> dict[str, Any]:
     """A config like the default one, but independent of it; as a user writes it."""
     return yaml.safe_load(STUDY)
 
 
+@pytest.fixture(scope="session")
+def checked(parsed, schema) -> dict[str, Any]:
+    """The same, checked and with its defaults."""
+    config = deepcopy(parsed)
+    configuration.check(config, schema)
+    configuration.fill_defaults(config, schema)
+    return config
+
+
 @pytest.fixture
-def config(study, schema) -> dict[str, Any]:
+def study(parsed) -> dict[str, Any]:
+    """A config as a user writes it, to be changed by a test."""
+    return deepcopy(parsed)
+
+
+@pytest.fixture
+def config(checked) -> dict[str, Any]:
     """The same, checked and with its defaults, to be changed by a test."""
-    configuration.check(study, schema)
-    configuration.fill_defaults(study, schema)
-    return study
+    return deepcopy(checked)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +79,16 @@ def test_usable_cores():
 
 
 def test_is_installed():
-    command = Path(sys.executable).with_name("denoiseg-flow")
-    result = subprocess.run([command, "--version"], capture_output=True, text=True)
-    assert result.stdout == f"denoiseg-flow {__version__}\n"
+    (command,) = entry_points(group="console_scripts", name="denoiseg-flow")
+    assert command.load() is cli.main
+    assert Path(sys.executable).with_name("denoiseg-flow").is_file()
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"denoiseg-flow {__version__}\n"
 
 
 def test_without_a_command_it_prints_help(capsys):

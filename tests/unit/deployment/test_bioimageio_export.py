@@ -9,7 +9,6 @@ import pytest
 import tifffile
 import torch
 import yaml
-from bioimageio.spec import InvalidDescr, load_description
 from PIL import Image
 
 from denoiseg_flow import __version__, cli
@@ -32,6 +31,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 SIZE = {"Z": 0.7, "Y": 0.1, "X": 0.3}
 VOLUMES = Layout(3, channels=2, patch_depth=4, z_factors=(1,))
 FILES = {"noisy", "denoised", "probabilities"}
+
+
+def described(folder):
+    """A package as the Model Zoo reads it."""
+    # Not above: it takes seconds, and not every process runs these tests.
+    from bioimageio.spec import InvalidDescr, load_description
+
+    description = load_description(folder / "package.zip")
+    assert not isinstance(description, InvalidDescr)
+    return description
 
 
 @pytest.fixture
@@ -117,8 +126,7 @@ def test_package_is_complete(folder):
 
 def test_package_is_valid(folder):
     export(folder)
-    description = load_description(folder / "package.zip")
-    assert not isinstance(description, InvalidDescr)
+    described(folder)
     network = torch.jit.load(folder / "package/weights.pt")
     arrays = [np.load(folder / f"package/{name}.npy") for name in ("noisy", "denoised")]
     with torch.no_grad():
@@ -146,7 +154,7 @@ def test_tensors_are_described(folder, make_model):
 def test_volumes_of_several_channels(folder, volumes, stack):
     image = stack()
     told, arrays = export(folder, volumes())
-    assert not isinstance(load_description(folder / "package.zip"), InvalidDescr)
+    described(folder)
     (noisy,), (denoised, probabilities) = told["inputs"], told["outputs"]
     halos = volumes().network.halo
     assert halos == (6, 9, 9)
@@ -173,7 +181,7 @@ def test_volumes_of_several_channels(folder, volumes, stack):
 def test_planes_by_themselves(folder, volumes, stack):
     stack()
     told, arrays = export(folder, volumes(plane_by_plane=True))
-    assert not isinstance(load_description(folder / "package.zip"), InvalidDescr)
+    described(folder)
     assert told["inputs"][0]["axes"][2]["size"] == {"min": 1, "step": 1}
     assert "halo" not in told["outputs"][0]["axes"][2]
     assert arrays["noisy"].shape == (1, 2, 2, 40, 40)
@@ -206,7 +214,7 @@ def test_channels_without_names(folder, volumes, stack):
 def test_lengths_are_those_of_the_input_at_any_pixel_size(folder, volumes, stack):
     stack("YX", size={"Y": 0.003, "X": 0.1625})
     export(folder, volumes(dimensions=2, channels=1))
-    description = load_description(folder / "package.zip")
+    description = described(folder)
     axes = zip(description.inputs[0].axes[2:], description.outputs[0].axes[2:], strict=True)
     for read, written in axes:
         sizes = range(20, 600)

@@ -18,10 +18,10 @@ GB = 10**9
 @pytest.fixture(autouse=True)
 def restored():
     """Leave PyTorch as it was for the tests that follow."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode(mode)  # the usual way imports the compiler
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_slot_is_taken_before_cuda_is_asked(machine, shares, monkeypatch):
 
 
 def test_cpu_results_are_reproducible():
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     select_device("cpu", 1)
     assert torch.are_deterministic_algorithms_enabled()
 

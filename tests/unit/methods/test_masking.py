@@ -274,7 +274,7 @@ def test_masked_pixels_do_not_reach_the_network(rng, name, struct_mask, shape):
     """The gradient by the true value is exactly zero, there and at all pixels of struct masks."""
     patches = torch.randn(2, *shape, generator=rng)
     n_masked = n_seen = 0
-    for _ in range(4):
+    for _ in range(2):
         found = gradients(
             patches,
             lambda source: make_masked(source, rng, masking=name, struct_mask=struct_mask),
@@ -286,7 +286,7 @@ def test_masked_pixels_do_not_reach_the_network(rng, name, struct_mask, shape):
             assert not gradient[number][tuple(blind.T)].any()
             n_masked += len(blind)
             n_seen += gradient.any().item()
-    assert n_masked > 50 and n_seen > 5
+    assert n_masked > 20 and n_seen > 2
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (5, 8, 8)], ids=["plane", "volume"])
@@ -298,7 +298,7 @@ def test_published_masking_lets_pixels_through(rng, shape):
     """
     patches = torch.randn(2, *shape, generator=rng)
     n_masked = n_itself = 0
-    for _ in range(20):
+    for _ in range(12):
         for place, inputs, gradient in gradients(
             patches, lambda source: make_masked(source, rng, masking="uniform"), rng
         ):

@@ -264,7 +264,7 @@ def test_j_invariance(make_model, method):
         assert (stitched_j_invariant(model, others, tile=tile)[masked] != before[masked]).any()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (13, 1)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 1)])
 @pytest.mark.parametrize("method", [GRIDS[0], GRIDS[1], GRIDS[4]], ids=words)
 def test_j_invariance_of_lines_of_pixels(make_model, method, shape):
     """Their mirrored copies are hidden with them."""
@@ -588,15 +588,15 @@ torch.set_num_threads(1)
 tiled_prediction.TILE = 256
 tiled_instances.TILES[2] = (256, 256)
 predict_run.PIECE = tiled_components.PIECE = 2**16
-if not given["release"]:
-    for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
-        module.release = lambda array: None
 model = TrainedModel(
     Method(name="denoiseg", target="blind_spot", alpha=0.5), Recipe(**given["recipe"]), {},
     Normalisation((0.0,), (1.0,)), Bright(), threshold=Threshold(0.5, 1.0, 1),
 )
 peaks = []
-for side in (800, given["side"]):
+for side, released in ((600, True), (given["side"], True), (given["side"], False)):
+    if not released:
+        for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
+            module.release = lambda array: None
     path = Path(given["folder"], f"{side}.tif")
     image = tifffile.memmap(path, shape=(side, side), dtype=np.float32, photometric="minisblack")
     wave = np.sin(np.arange(side) / 7)
@@ -612,32 +612,30 @@ for side in (800, given["side"]):
 labels = tifffile.imread(Path(given["folder"], "labels", path.name))
 denoised = tifffile.memmap(Path(given["folder"], "denoised", path.name), mode="r")
 print(json.dumps({
-    "growth": 1024 * (peaks[1] - peaks[0]), "objects": int(labels.max()),
+    "growth": [1024 * (peak - peaks[0]) for peak in peaks[1:]], "objects": int(labels.max()),
     "wrong": float(((labels > 0) != (denoised > 0)).mean()),
 }))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
-@pytest.mark.parametrize("released", [True, False])
-def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, released):
+def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path):
     """Input, denoised image, labels and heights take 4 bytes per pixel each: none is in memory.
 
     The same measurement without giving back the pages that were used shows that it can tell.
     """
-    side = 2000
+    side = 1600
     recipe = as_dict(make_recipe(instances="watershed", preserve_mean=True))
-    given = {"side": side, "folder": str(tmp_path), "release": released, "recipe": recipe}
+    given = {"side": side, "folder": str(tmp_path), "recipe": recipe}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert found["wrong"] < 1e-4 and found["objects"] > 700
-    if released:
-        assert found["growth"] < 4 * side**2
-    else:
-        assert found["growth"] > 12 * side**2
+    assert found["wrong"] < 1e-4 and found["objects"] > 450
+    released, kept = found["growth"]
+    assert released < 4 * side**2
+    assert kept > 12 * side**2
 
 
 def test_cross_validated_images_are_predicted_by_networks_that_have_not_seen_them(

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.training import batch_norm
 from denoiseg_flow.training.cuda_graphs import WARM_UP, Replayed, side_stream
 from denoiseg_flow.training.patches import ImageBank
 from denoiseg_flow.training.trainer import Trainer
@@ -69,6 +70,7 @@ def recorder(monkeypatch):
         for generator, state in zip(graph.generators, states, strict=True):
             generator.set_state(state)
 
+    monkeypatch.setattr(batch_norm, "BATCHES", 5)
     monkeypatch.setattr(Recorded, "made", [])
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(torch.cuda, "graph", record)

@@ -68,8 +68,8 @@ def split():
 def make(folder, split, tmp_path, make_recipe):
     """Fit a method, with checkpoints in the folder of the test while it goes on."""
 
-    def make(method, recipe=None, **changes):
-        checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 0)
+    def make(method, recipe=None, seconds=60, **changes):
+        checkpoints = Checkpoints(tmp_path / "checkpoint.pt", seconds)
         recipe = recipe or make_recipe() if method.trained else None
         run = Run("blobs", "n20", method.name, 0, seed=1)
         data = RunData(split, PreparedData(folder / "prepared"), folder / "noisy", LEVEL)
@@ -273,7 +273,7 @@ def test_interrupted_after_the_first_image(make, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", until_then)
         with pytest.raises(Power):
-            make(SINGLE, own_subsets=["test"])
+            make(SINGLE, own_subsets=["test"], seconds=0)
     assert {path.name for path in tmp_path.glob("*.pt")} == {
         "checkpoint_image_h.pt", "checkpoint_image_i.pt",
     }  # fmt: skip
