@@ -59,7 +59,7 @@ FAST = Recipe(
     loss_normalisation="annotated_pixels",
     validation_patches=128,
     preserve_mean=True,
-    instances="watershed",
+    instances="distance",
     test_time_augmentation=False,
 )
 

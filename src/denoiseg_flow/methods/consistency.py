@@ -70,12 +70,6 @@ def check_size(
     recipe_key
         Config key of the recipe of this method.
     """
-    if method.segmenter == "pixel_classifier" and recipe_of(method).predicts_distance:
-        raise InputError(
-            f"config key 'methods.{method.name}' classifies pixels and predicts no distance, but "
-            f"'{recipe_key}' has 'instances: distance'; name a recipe with 'instances: watershed' "
-            "under 'recipe' of the method"
-        )
     if not method.has_network:
         return
     key, recipe = f"methods.{method.name}", recipe_of(method)

@@ -1,7 +1,7 @@
 """The grid of a study: from the config to its runs, and questions about them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -131,13 +131,19 @@ class Grid:
         return {self.methods[run.method].input for run in self.runs} - {NOISY}
 
     def recipe_of(self, method: Method) -> Recipe:
-        """Return the recipe that a method is trained by."""
+        """Return the recipe that a method is trained by.
+
+        A pixel classifier predicts no distance, and takes the watershed of its probabilities.
+        """
         key = "recipe"
         if method.recipe:
             key = f"methods.{method.name}.recipe"
         elif method.init in PRETRAINED:
             key = f"recipes.{self.config['recipe']}.finetune"
-        return look_up(self.recipes, self.recipe_name(method), "recipe", key)
+        recipe: Recipe = look_up(self.recipes, self.recipe_name(method), "recipe", key)
+        if recipe.predicts_distance and not method.has_network:
+            return replace(recipe, instances="watershed")
+        return recipe
 
     def recipe_name(self, method: Method) -> str:
         """Return the name of that recipe: the method's own, or the default of the study."""

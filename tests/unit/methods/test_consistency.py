@@ -121,18 +121,18 @@ def test_a_warm_start_needs_a_single_network(config, source):
 @pytest.mark.parametrize(
     "fields, recipe, wanted",
     [
-        ({"network": "unet_blurpool"}, {}, ("unet_blurpool", 2, 4, False, "watershed")),
-        ({"mask_channel": True}, {}, ("unet", 2, 4, True, "watershed")),
-        ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False, "watershed")),
-        ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False, "watershed")),
-        ({"recipe": "other"}, {"instances": "distance"}, ("unet", 2, 4, False, "distance")),
+        ({"network": "unet_blurpool"}, {}, ("unet_blurpool", 2, 4, False, "distance")),
+        ({"mask_channel": True}, {}, ("unet", 2, 4, True, "distance")),
+        ({"recipe": "other"}, {"depth": 3}, ("unet", 3, 4, False, "distance")),
+        ({"recipe": "other"}, {"filters": 8}, ("unet", 2, 8, False, "distance")),
+        ({"recipe": "other"}, {"instances": "watershed"}, ("unet", 2, 4, False, "watershed")),
     ],
 )
 def test_a_warm_start_needs_the_same_network(config, fields, recipe, wanted):
     config["recipes"]["other"] |= recipe
     assert message_of(config, **BLIND, init="n2v", **fields) == (
         "config key 'methods.new.init' names 'n2v', whose network (name, depth, filters, mask "
-        f"channel, instances) is ('unet', 2, 4, False, 'watershed'), not {wanted}; make them the "
+        f"channel, instances) is ('unet', 2, 4, False, 'distance'), not {wanted}; make them the "
         "same"
     )
 
@@ -380,7 +380,7 @@ def test_a_pretrained_network_needs_its_own_kind(config, fields):
 
 
 def test_a_pretrained_network_needs_the_same_outputs(config):
-    config["recipes"]["fast"] |= {"depth": 4, "filters": 16}
+    config["recipes"]["fast"] |= {"depth": 4, "filters": 16, "instances": "watershed"}
     assert message_of(config, init="simulated_objects", recipe="fast") == (
         "config key 'methods.new.init' names 'simulated_objects', which was trained with "
         "'instances: distance', but 'recipes.fast' has 'instances: watershed'; take the recipe "

@@ -191,7 +191,7 @@ def test_our_worker_predicts_what_the_benchmark_describes(load, monkeypatch, tmp
     report = worker.predict(job)
     assert report["seconds"] > 0
     # 146 kernels of 3x3 or 3x3x3, batch normalisation of 34 channels and the head.
-    assert report["parameters"] == 146 * 3 ** len(shape) + 2 * 34 + 12
+    assert report["parameters"] == 146 * 3 ** len(shape) + 2 * 34 + 15
     assert tifffile.imread(job["seam_image"]).shape == (96,) * len(shape)
     assert worker.seams(job)["seams"] < 1e-5
 

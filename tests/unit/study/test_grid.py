@@ -403,6 +403,15 @@ def test_every_grid_is_complete_without_repetition_and_in_order(config, **axes):
     assert set(grid.runs) <= set(larger.runs)
 
 
+def test_a_pixel_classifier_predicts_no_distance(config):
+    config["methods"]["forest"] = {"segmenter": "pixel_classifier"}
+    grid = Grid(config)
+    ways = [grid.recipe_of(grid.methods[name]).instances for name in ("baseline", "forest")]
+    assert ways == ["distance", "watershed"]
+    config["recipes"]["fast"]["instances"] = "components"
+    assert Grid(config).recipe_of(grid.methods["forest"]).instances == "components"
+
+
 def test_only_methods_from_a_pretrained_network_run_without_annotated_images(config):
     config["methods"]["pretrained"] = {"alpha": 0, "init": "simulated_objects"}
     config["recipes"]["fast"]["finetune"] = "other"
