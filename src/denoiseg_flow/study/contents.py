@@ -87,21 +87,31 @@ def _short_trainings(grid: Grid) -> Iterator[str]:
 def tables(grid: Grid) -> list[str]:
     """Return the names of the tables of a study."""
     scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
-    datasets = grid.config["datasets"]
+    with_ap = {
+        (dataset, method.name)
+        for dataset, method in scored
+        if method.segments and has_masks(grid.config["datasets"], dataset)
+    }
+    with_psnr = {
+        (dataset, method.name)
+        for dataset, method in scored
+        if method.denoises and grid.has_clean_truth(dataset)
+    }
+    reference = grid.config["grid"]["reference"]
+    compared = any(
+        (dataset, reference) in known and name != reference
+        for known in (with_ap, with_psnr)
+        for dataset, name in known
+    )
     possible = {
-        "segmentation": any(
-            method.segments and has_masks(datasets, dataset) for dataset, method in scored
-        ),
-        "denoising": any(
-            method.denoises and grid.has_clean_truth(dataset) for dataset, method in scored
-        ),
+        "segmentation": bool(with_ap),
+        "denoising": bool(with_psnr),
         "self_supervision": any(
             method.masks_grid or grid.judged_subsets(dataset, method.name)
             for dataset, method in scored
         ),
         "paper": grid.config["paper"] is not None,
-        "paired": grid.config["grid"]["reference"] in grid.method_names
-        and len(grid.method_names) > 1,
+        "paired": compared,
         "published": bool(_DENOISEG & set(_published(grid, "datasets").values())),
     }
     return [name for name, wanted in possible.items() if wanted]

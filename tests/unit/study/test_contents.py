@@ -230,3 +230,14 @@ def test_nothing_about_scores_and_training_where_there_are_none(config):
     assert contents.figures(grid, "own") == ["training_curves"]
     grid = select(config, datasets=["nuclei"], methods=["pretrained"], n_annotated=[0])
     assert contents.figures(grid, "nuclei") == ["label_curves"]
+
+
+def test_methods_that_share_no_score_are_not_paired(config):
+    """One denoises and one segments; and nothing is scored without masks and clean images."""
+    assert "paired" not in contents.tables(
+        select(config, methods=["n2v", "baseline"], reference="n2v")
+    )
+    assert "paired" in contents.tables(select(config, methods=["n2v", "denoiseg"], reference="n2v"))
+    config["datasets"]["own"] = {"source": "folder", "images": "images"}
+    grid = select(config, datasets=["own"], methods=["n2v", "denoiseg"], reference="n2v")
+    assert "paired" not in contents.tables(grid)
