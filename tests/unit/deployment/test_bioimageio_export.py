@@ -235,7 +235,7 @@ def test_record_of_the_training(folder, sequential):
     assert record["version"] == __version__
     assert [model["identity"]["method"] for model in record["models"]] == ["n2v", "sequential"]
     assert [model["normalisation"]["std"] for model in record["models"]] == [25.0, 25.0]
-    threshold = {"value": 0.35, "average_precision": 0.75, "n_images": 3}
+    threshold = {"value": 0.35, "average_precision": 0.75, "n_images": 3, "prominence": 0.3}
     assert [model["threshold"] for model in record["models"]] == [None, threshold]
     assert record["models"][0]["recipe"]["depth"] == 1
     assert told["name"] == "sequential of nuclei n10 (seed 1)"
