@@ -20,7 +20,7 @@ from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.pretrained import Pretrained
 
 # Number and smallest shape of the images, by dimensions.
-N_IMAGES = {2: 300, 3: 40}
+N_IMAGES = {2: 200, 3: 40}
 SMALLEST = {2: (160, 160), 3: (16, 80, 80)}
 SEED = 0
 
