@@ -1,4 +1,7 @@
-"""Draw the figure of `quality.py`: metrics over minutes, a column per number of annotations."""
+"""Draw the figure of `quality.py`: metrics over minutes, a column per number of annotations.
+
+What needs no training is a dashed line.
+"""
 
 from pathlib import Path
 
@@ -30,12 +33,15 @@ def draw(table: pd.DataFrame, stem: Path) -> None:
             for row, (metric, label) in enumerate(LABELS.items()):
                 axis = axes[row, column]
                 axis.set_xscale("log")
-                budgets = sorted(part["budget"].unique())
+                budgets = sorted(budget for budget in part["budget"].unique() if budget)
                 axis.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
                 axis.minorticks_off()
                 axes[row, 0].set_ylabel(label)
-                for system, curve in curves(part, metric).groupby("system"):
+                for system, curve in curves(part, metric).dropna().groupby("system"):
                     style = styles[system]
+                    for untrained in curve.loc[curve["budget"] == 0, "mean"]:
+                        axis.axhline(untrained, color=style.colour, linestyle="--")
+                    curve = curve[curve["budget"] > 0]
                     axis.plot(
                         curve["minutes"],
                         curve["mean"],
