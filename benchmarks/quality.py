@@ -112,6 +112,18 @@ def read_options() -> argparse.Namespace:
     return options.parse_args()
 
 
+def check_methods(names: list[str]) -> None:
+    """Refuse methods that are more, or less, than the training of one network."""
+    for name in names:
+        method = read_method(name)
+        needs_another = method["input"] or method["init"] not in (None, *PRETRAINED)
+        if needs_another or method["classical"] or method["segmenter"] or method["each_image"]:
+            raise SystemExit(
+                f"--methods cannot be '{name}', which is not the training of one network; compare "
+                "it with others by a study"
+            )
+
+
 def check_models(options: argparse.Namespace) -> None:
     """Refuse a pretrained model that is not on this machine."""
     for peer, what in GIVEN.items():
@@ -533,7 +545,7 @@ def describe(options: argparse.Namespace, pythons: Mapping[str, Path]) -> list[s
             "epochs of at least 8 images, otherwise its defaults. Images are scaled by the mean "
             f"diameter in the annotated ones. {few}."
         )
-    if any(getattr(options, f"{peer}_model") for peer in GIVEN):
+    if any(getattr(options, f"{peer}_model") for peer in GIVEN if peer in pythons):
         notes.append("pretrained: the given model as it is (0 minutes), and trained further.")
     return notes
 
@@ -541,6 +553,7 @@ def describe(options: argparse.Namespace, pythons: Mapping[str, Path]) -> list[s
 def main() -> None:
     """Measure and write ``quality.csv``, ``quality.md`` and the figure ``quality.svg``."""
     options = read_options()
+    check_methods(options.methods)
     check_models(options)
     keep_settings(options)
     notes = record.machine(options.threads)

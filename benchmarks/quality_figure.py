@@ -24,13 +24,14 @@ def draw(table: pd.DataFrame, stem: Path) -> None:
     """Write ``<stem>.svg`` and ``<stem>.png``; bands are one standard error over draws."""
     counts = sorted(table["n_annotated"].unique())
     styles = method_styles(sorted(table["system"].unique()))
+    labels = {metric: label for metric, label in LABELS.items() if table[metric].notna().any()}
     with mpl.rc_context(STYLE):
-        figure, axes = panels(len(LABELS), len(counts), 2.0)
+        figure, axes = panels(len(labels), len(counts), 2.0)
         for column, n_annotated in enumerate(counts):
             part = table[table["n_annotated"] == n_annotated]
             axes[0, column].set_title(f"{n_annotated} annotated images")
             axes[-1, column].set_xlabel("training time (minutes)")
-            for row, (metric, label) in enumerate(LABELS.items()):
+            for row, (metric, label) in enumerate(labels.items()):
                 axis = axes[row, column]
                 axis.set_xscale("log")
                 budgets = sorted(budget for budget in part["budget"].unique() if budget)
