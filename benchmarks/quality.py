@@ -55,8 +55,8 @@ METRICS = {"AP": "ap", "SEG": "seg", "PSNR": "psnr"}
 COLUMNS = ["budget", "minutes", "step", *METRICS.values(), "software"]
 INSTANCES = "components"  # how the reference makes objects; ours does as the recipe says
 PROBE_STEPS = (5, 30)  # per epoch, of the two trainings that the pace is measured by
-PROBE_EPOCHS = (3, 9)  # of those of Cellpose
-CELLPOSE_BATCH = 8  # its default, and the least number of images in an epoch
+PROBE_EPOCHS = (1, 3)  # of those of Cellpose
+CELLPOSE_IMAGES = 8  # in an epoch at least, as its documentation advises for few images
 
 
 def read_options() -> argparse.Namespace:
@@ -106,6 +106,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument(
         "--reference-validation-patches", type=int, default=64, help="of 128x128 pixels, at most"
     )
+    options.add_argument("--cellpose-batch", type=int, default=8)
     options.add_argument(
         "--peer-validation-images", type=int, default=32, help="of StarDist and Cellpose, at most"
     )
@@ -363,17 +364,18 @@ def measure_cellpose(
 ) -> list[dict[str, Any]]:
     """One training per time point, because its schedule ends with it; none for minute 0."""
     job = segmenter_job(options, data, draw, n_annotated, model)
+    job["batch_size"] = options.cellpose_batch
+    job["images_per_epoch"] = max(CELLPOSE_IMAGES, n_annotated)
     if not budget:
         return train_once(options, data, draw, system, budget, job | {"epochs": 0})
     pace = measure_pace(
         options, system, n_annotated, PROBE_EPOCHS, lambda epochs: job | {"epochs": epochs}
     )
-    steps_per_epoch = -(-max(CELLPOSE_BATCH, n_annotated) // CELLPOSE_BATCH)
+    steps_per_epoch = -(-job["images_per_epoch"] // job["batch_size"])
     epochs = pace.steps_per_epoch(budget, steps_per_epoch)
-    job = job | {"epochs": epochs}
     if not epochs:
         return no_step(system, budget)
-    return train_once(options, data, draw, system, budget, job)
+    return train_once(options, data, draw, system, budget, job | {"epochs": epochs})
 
 
 def measure_reference(
@@ -542,7 +544,8 @@ def describe(options: argparse.Namespace, pythons: Mapping[str, Path]) -> list[s
     if CELLPOSE in pythons:
         notes.append(
             "cellpose: one training per budget, timed as a whole with the flows of the masks; "
-            "epochs of at least 8 images, otherwise its defaults. Images are scaled by the mean "
+            f"epochs of at least {CELLPOSE_IMAGES} images, batches of {options.cellpose_batch}, "
+            "otherwise its defaults. Images are scaled by the mean "
             f"diameter in the annotated ones. {few}."
         )
     if any(getattr(options, f"{peer}_model") for peer in GIVEN if peer in pythons):

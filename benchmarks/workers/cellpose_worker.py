@@ -17,7 +17,6 @@ from cellpose.utils import diameters
 from job import CLOCKS, main, versions
 
 CHANNELS = [0, 0]  # grey images without a second channel
-LEAST_PER_EPOCH = 8  # images, as its documentation advises for few of them
 CELLPROB_THRESHOLDS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 FLOW_THRESHOLDS = (0.4, 0.8)
 Maps = tuple[np.ndarray, np.ndarray]
@@ -95,14 +94,15 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
                 train_data=x,
                 train_labels=y,
                 channels=CHANNELS,
+                batch_size=job["batch_size"],
                 n_epochs=job["epochs"],
-                nimg_per_epoch=max(LEAST_PER_EPOCH, len(x)),
+                nimg_per_epoch=job["images_per_epoch"],
                 min_train_masks=1,
                 save_path=folder,
             )
     report = {
         "seconds": clock() - started,
-        "steps": job["epochs"] * -(-max(LEAST_PER_EPOCH, len(x)) // 8),
+        "steps": job["epochs"] * -(-job["images_per_epoch"] // job["batch_size"]),
         "versions": versions("cellpose", "torch"),
     }
     if job["predictions"]:

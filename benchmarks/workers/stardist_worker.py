@@ -92,7 +92,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         if not keeper.snapshots.complete:
             model.prepare_for_training()
             model.callbacks.append(keeper)
-            model.train(x, y, (x_val, y_val), augment, epochs=10**6, steps_per_epoch=EPOCH_STEPS)
+            length = {"epochs": 10**6, "steps_per_epoch": EPOCH_STEPS}
+            model.train(x, y, (x_val, y_val), augmenter=augment, **length)
             keeper.snapshots.finish(keeper.minutes())
 
     taken, thresholds = keeper.snapshots.taken, []

@@ -183,9 +183,9 @@ def test_a_pretrained_model_of_a_peer_must_be_on_this_machine(load, monkeypatch,
 
 @pytest.fixture
 def segmenters(load, monkeypatch, tmp_path):
-    """Let fake workers of StarDist and Cellpose take part, and return (quality, run, jobs).
+    """Let fake workers of StarDist and Cellpose take part; return (quality, measure, jobs).
 
-    Cellpose takes 10 s and 2 s per step; both copy the masks to their predictions.
+    Cellpose takes 10 s and 2 s per step, four of which are an epoch; both copy the masks to their predictions.
     """
     quality, jobs = load("quality"), []
     folder = tmp_path / "study" / "results" / "data" / "dsb2018"
@@ -217,7 +217,8 @@ def segmenters(load, monkeypatch, tmp_path):
         if system.kind == "stardist":
             report["points"] = [[point, point, 0] for point in job["points"]]
         else:
-            report |= {"steps": job["epochs"], "seconds": 10 + 2 * job["epochs"]}
+            report |= {"steps": 4 * job["epochs"], "seconds": 10 + 8 * job["epochs"]}
+            assert (job["images_per_epoch"], job["batch_size"]) == (8, 2)
         for point in [f"{point:g}" for point in job.get("points", [])] or ["."]:
             if job["predictions"]:
                 (Path(job["predictions"]) / point / "labels").mkdir(parents=True)
@@ -231,7 +232,7 @@ def segmenters(load, monkeypatch, tmp_path):
     def measure(*arguments):
         options = quality_options(
             quality, monkeypatch, tmp_path, "--draws", "1", "--n-annotated", "2",
-            "--minutes", "5", "15", *arguments,
+            "--minutes", "5", "15", "--cellpose-batch", "2", *arguments,
         )  # fmt: skip
         options.methods = []
         peers = {"stardist": Path("python"), "cellpose": Path("python")}
@@ -246,7 +247,7 @@ def test_stardist_trains_once_and_cellpose_for_each_budget(segmenters):
     assert [name for name, _ in jobs] == ["stardist"] + ["cellpose"] * 4
     assert jobs[0][1]["points"] == [5, 15]
     # Two short trainings, then as many epochs as fit into 97% of the minutes.
-    assert [job["epochs"] for _, job in jobs[1:]] == [3, 9, 140, 431]
+    assert [job["epochs"] for _, job in jobs[1:]] == [1, 3, 35, 107]
     for _, job in jobs:
         assert job["clock"] == "processor"
         assert job["revealed"] == ["image0", "image1"]
@@ -268,7 +269,7 @@ def test_a_given_model_is_measured_before_it_is_trained_further(segmenters, tmp_
     given = table[table["system"].str.endswith(" pretrained")]
     assert list(given["budget"]) == [0, 5, 15] * 2
     pretrained = [job for name, job in jobs if name == "cellpose pretrained"]
-    assert [job["epochs"] for job in pretrained] == [0, 3, 9, 140, 431]
+    assert [job["epochs"] for job in pretrained] == [0, 1, 3, 35, 107]
     assert {job["model"] for job in pretrained} == {str(tmp_path / "mine")}
     assert [job["points"] for name, job in jobs if name == "stardist pretrained"] == [[0, 5, 15]]
     assert all(job["model"] is None for name, job in jobs if "pretrained" not in name)
