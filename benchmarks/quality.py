@@ -117,7 +117,7 @@ def check_methods(names: list[str]) -> None:
     """Refuse methods that are more, or less, than the training of one network."""
     for name in names:
         method = read_method(name)
-        needs_another = method["input"] or method["init"] not in (None, *PRETRAINED)
+        needs_another = method["input"] != "noisy" or method["init"] not in (None, *PRETRAINED)
         if needs_another or method["classical"] or method["segmenter"] or method["each_image"]:
             raise SystemExit(
                 f"--methods cannot be '{name}', which is not the training of one network; compare "

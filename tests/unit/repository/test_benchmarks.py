@@ -185,7 +185,8 @@ def test_a_pretrained_model_of_a_peer_must_be_on_this_machine(load, monkeypatch,
 def segmenters(load, monkeypatch, tmp_path):
     """Let fake workers of StarDist and Cellpose take part; return (quality, measure, jobs).
 
-    Cellpose takes 10 s and 2 s per step, four of which are an epoch; both copy the masks to their predictions.
+    Cellpose takes 10 s and 2 s per step, four of which are an epoch; both copy the masks to
+    their predictions.
     """
     quality, jobs = load("quality"), []
     folder = tmp_path / "study" / "results" / "data" / "dsb2018"
