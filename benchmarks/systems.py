@@ -22,6 +22,7 @@ from denoiseg_flow.study.grid import Grid
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = Path(__file__).resolve().parent / "workers"
 OURS, REFERENCE, CAREAMICS = "ours", "reference", "careamics"
+STARDIST, CELLPOSE = "stardist", "cellpose"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,17 @@ def read_recipe(name: str) -> dict[str, Any]:
     recipes = Grid(read_config()).recipes
     _check_known("recipe", name, recipes)
     return as_dict(recipes[name])
+
+
+def read_recipe_of(method: str, name: str) -> dict[str, Any]:
+    """Return what a method is trained by in a study of this recipe: the recipe, or another.
+
+    A pretrained network has a recipe of its own.
+    """
+    read_recipe(name)
+    read_method(method)
+    grid = Grid(read_config() | {"recipe": name})
+    return as_dict(grid.recipe_of(grid.methods[method]))
 
 
 def _check_known(kind: str, name: str, known: Collection[str]) -> None:

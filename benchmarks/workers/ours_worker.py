@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from batch_statistics import keep_last_batch
 from flops import parameter_count, training_flops
-from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
+from job import CLOCKS, main, seconds_since_launch, share_of_range, timed_prediction, versions
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.layout import PreparedData
@@ -19,13 +20,14 @@ from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
-from denoiseg_flow.models.model import TrainedModel, new_network
+from denoiseg_flow.models.model import AnyModel, TrainedModel, new_network
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.predict_run import predict_file, predict_folder
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.tiled_prediction import check_tile, predict_tiles
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.fitting import RunData, fit
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train
 from denoiseg_flow.training.training_images import TrainingImages
@@ -50,15 +52,16 @@ def timed_training(
     method: Method,
     recipe: Recipe,
     job: dict[str, Any],
-    files: TrainingImages,
     device: torch.device,
-) -> tuple[TrainedModel, float]:
+    make: Callable[[TrainingJob], tuple[AnyModel, Any]],
+) -> tuple[AnyModel, float]:
     """Return a model and the seconds that its whole training took, checkpoints included."""
+    clock = CLOCKS[job.get("clock", "wall")]
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder, "checkpoint.pt"), CHECKPOINT_SECONDS)
-        started = time.perf_counter()
-        model, _ = train(TrainingJob(run_of(job), method, recipe, checkpoints, device), files)
-        return model, time.perf_counter() - started
+        started = clock()
+        model, _ = make(TrainingJob(run_of(job), method, recipe, checkpoints, device))
+        return model, clock() - started
 
 
 def throughput(job: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def throughput(job: dict[str, Any]) -> dict[str, Any]:
 
     def seconds(steps: int) -> float:
         once = replace(recipe, epochs=1, steps_per_epoch=steps, validation_patches=1)
-        return timed_training(method, once, job, files, device)[1]
+        return timed_training(method, once, job, device, lambda plan: train(plan, files))[1]
 
     seconds(job["warm_up"])
     start_up = seconds_since_launch(job)
@@ -117,14 +120,8 @@ def train_once(job: dict[str, Any]) -> dict[str, Any]:
     device = select_device(job["device"], job["threads"])
     method, recipe = plan(job)
     split = manifest.read(Path(job["split"]))
-    files = TrainingImages.of_split(
-        split=split,
-        images=Path(job["noisy"]),
-        prepared=PreparedData(Path(job["masks"]).parent),
-        n_annotated=job["n_annotated"],
-        segments=method.segments,
-    )
-    model, seconds = timed_training(method, recipe, job, files, device)
+    data = RunData(split, PreparedData(Path(job["masks"]).parent), Path(job["noisy"]))
+    model, seconds = timed_training(method, recipe, job, device, lambda plan: fit(plan, data))
     if job["predictions"]:
         test = split.loc[split["subset"] == "test", "image"]
         predict_folder(model, Path(job["noisy"]), test, Path(job["predictions"]), False)

@@ -15,17 +15,11 @@ from denoiseg.utils.denoiseg_data_preprocessing import extract_patches
 from denoiseg.utils.misc_utils import augment_data
 from denoiseg.utils.seg_utils import convert_to_oneHot
 from job import main, seconds_since_launch, share_of_range, timed_prediction, versions
-from snapshots import Snapshots
+from keras_training import Keeper, limit_threads
 
 PATCH = 128  # what images are cut into; the package trains on 64x64 crops of these
 EPOCH_STEPS = 400  # in an epoch by default; ReduceLROnPlateau counts its patience in epochs
 PATIENCE = 10
-
-
-def limit_threads(job: dict[str, Any]) -> None:
-    """Let TensorFlow use the cores that the job may use."""
-    tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
-    tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
 
 
 def cut(image: np.ndarray) -> np.ndarray:
@@ -124,35 +118,6 @@ def throughput(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Keeper(tf.keras.callbacks.Callback):
-    """Keeps the weights of every time point. Keeping is not training: the clock stops for it."""
-
-    def __init__(self, points: list[float]) -> None:
-        super().__init__()
-        self.snapshots = Snapshots(points)
-        self.started = self.paused = 0.0
-        self.steps = 0
-
-    def minutes(self) -> float:
-        """Training time so far, validation included."""
-        return (time.perf_counter() - self.started - self.paused) / 60
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.started = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.steps += 1
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        stopped = time.perf_counter()
-        minutes = self.minutes()
-        weights = self.model.get_weights()
-        self.snapshots.after_epoch(minutes, self.steps, logs["val_loss"], weights)
-        self.model.stop_training |= self.snapshots.complete
-        print(f"minute {minutes:.2f}, step {self.steps}, validation {logs['val_loss']:.4f}")
-        self.paused += time.perf_counter() - stopped
-
-
 def train(job: dict[str, Any]) -> dict[str, Any]:
     """One long training, and predictions with the weights of every time point.
 
@@ -170,7 +135,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     print(f"{len(x)} training patches, {annotated} of them annotated, {len(chosen)} for validation")
     x, y = augment_data(x, "SYXC"), augment_data(y, "SYXC")
 
-    keeper = Keeper(job["points"])
+    keeper = Keeper(job["points"], job["clock"])
     with tempfile.TemporaryDirectory() as folder:
         # Epochs are shorter than the package's, so that there are weights at the time points; the
         # patience of the schedule is kept in steps.

@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -101,21 +103,191 @@ def test_pace_fills_the_budget_and_never_exceeds_it(load):
     assert pace.steps_per_epoch(0.05, epochs=8) == 0
 
 
+def quality_options(quality, monkeypatch, folder, *arguments):
+    folders = ["--images", "images", "--masks", "masks", "--out", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["quality.py", *folders, *arguments])
+    return quality.read_options()
+
+
 @pytest.mark.parametrize("kind, change", [("recipe", "learning_rate"), ("method", "alpha")])
 def test_results_of_another_recipe_or_method_are_not_mixed(
     load, tmp_path, monkeypatch, kind, change
 ):
     """Their names may be the same."""
     quality = load("quality")
-    folders = ["--images", "images", "--masks", "masks", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["quality.py", *folders])
-    options = quality.read_options()
+    options = quality_options(quality, monkeypatch, tmp_path)
     quality.keep_settings(options)
     quality.keep_settings(options)
-    read = getattr(quality, f"read_{kind}")
-    monkeypatch.setattr(quality, f"read_{kind}", lambda name: read(name) | {change: 1})
+    reader = {"recipe": "read_recipe_of", "method": "read_method"}[kind]
+    read = getattr(quality, reader)
+    monkeypatch.setattr(quality, reader, lambda *names: read(*names) | {change: 1})
     with pytest.raises(SystemExit, match=f"results with another {kind}; name another folder"):
         quality.keep_settings(options)
+
+
+def test_processor_time_counts_work_and_not_waiting(load):
+    clock = load("job").CLOCKS["processor"]
+    started = clock()
+    time.sleep(0.3)
+    waited = clock()
+    assert waited - started < 0.2
+    while clock() == waited:
+        pass
+    assert clock() > waited
+
+
+def test_a_pretrained_network_keeps_its_recipe_and_size(load, monkeypatch, tmp_path):
+    quality = load("quality")
+    options = quality_options(quality, monkeypatch, tmp_path, "--depth", "1")
+    data = quality.Data(options)
+    sizes = {
+        method: quality.our_job(options, data, 1, 2, method, 7)["recipe"]
+        for method in ("baseline", "pretrained")
+    }
+    assert [recipe["depth"] for recipe in sizes.values()] == [1, 4]
+    assert [recipe["rehearsal"] for recipe in sizes.values()] == [0, 0.5]
+    assert [recipe["steps_per_epoch"] for recipe in sizes.values()] == [7, 7]
+
+
+@pytest.mark.parametrize("name", ["otsu", "bm3d", "sequential", "denoiseg_warm", "n2s_single"])
+def test_methods_that_are_not_one_training_are_refused(load, name):
+    check = load("quality").check_methods
+    check(["denoiseg", "pretrained"])
+    with pytest.raises(SystemExit, match=f"--methods cannot be '{name}'"):
+        check(["denoiseg", name])
+
+
+def test_a_pretrained_model_of_a_peer_must_be_on_this_machine(load, monkeypatch, tmp_path):
+    quality = load("quality")
+
+    def check(peer, path, *arguments):
+        given = [f"--{peer}-model", str(path), *arguments]
+        quality.check_models(quality_options(quality, monkeypatch, tmp_path, *given))
+
+    folder, file = tmp_path / "2D_mine", tmp_path / "mine"
+    with pytest.raises(SystemExit, match="--cellpose-model needs --cellpose-python as well"):
+        check("cellpose", file)
+    python = ["--stardist-python", "python", "--cellpose-python", "python"]
+    for peer, path in (("cellpose", "cyto3"), ("cellpose", tmp_path), ("stardist", folder)):
+        with pytest.raises(SystemExit, match=f"--{peer}-model .*{path}.* nothing is downloaded"):
+            check(peer, path, *python)
+    file.touch()
+    check("cellpose", file, *python)
+    folder.mkdir()
+    (folder / "config.json").touch()
+    with pytest.raises(SystemExit, match="is not the folder of a model"):
+        check("stardist", folder, *python)
+    (folder / "weights_best.h5").touch()
+    check("stardist", folder, *python)
+
+
+@pytest.fixture
+def segmenters(load, monkeypatch, tmp_path):
+    """Let fake workers of StarDist and Cellpose take part; return (quality, measure, jobs).
+
+    Cellpose takes 10 s and 2 s per step, four of which are an epoch; both copy the masks to
+    their predictions.
+    """
+    quality, jobs = load("quality"), []
+    folder = tmp_path / "study" / "results" / "data" / "dsb2018"
+    labels = np.zeros((32, 32), np.int32)
+    labels[4:12, 4:12] = 1
+    names = [f"image{number}" for number in range(8)]
+    for name in names:
+        for kind in ("masks", "images"):
+            (folder / "prepared" / kind).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / "prepared" / kind / f"{name}.tif", labels)
+    split = pd.DataFrame(
+        {
+            "image": names,
+            "subset": ["train"] * 3 + ["val"] * 3 + ["test"] * 2,
+            "annotated": 1,
+            "clean": 0,
+            "source": names,
+        }
+    )
+    (folder / "split").mkdir()
+    split.to_csv(folder / "split" / "seed1.tsv", sep="\t", index=False)
+    monkeypatch.setattr(quality.manifest, "read", lambda _: split)
+    monkeypatch.setattr(quality.splitting, "annotated_images", lambda _, count: names[:count])
+
+    def run(system, task, job, options):
+        assert task == "train"
+        jobs.append((system.name, job))
+        report = {"versions": {system.kind: "1"}}
+        if system.kind == "stardist":
+            report["points"] = [[point, point, 0] for point in job["points"]]
+        else:
+            report |= {"steps": 4 * job["epochs"], "seconds": 10 + 8 * job["epochs"]}
+            assert (job["images_per_epoch"], job["batch_size"]) == (8, 2)
+        for point in [f"{point:g}" for point in job.get("points", [])] or ["."]:
+            if job["predictions"]:
+                (Path(job["predictions"]) / point / "labels").mkdir(parents=True)
+                for name in job["test"]:
+                    path = Path(job["predictions"]) / point / "labels" / f"{name}.tif"
+                    tifffile.imwrite(path, labels)
+        return report
+
+    monkeypatch.setattr(quality, "run", run)
+
+    def measure(*arguments):
+        options = quality_options(
+            quality, monkeypatch, tmp_path, "--draws", "1", "--n-annotated", "2",
+            "--minutes", "5", "15", "--cellpose-batch", "2", *arguments,
+        )  # fmt: skip
+        options.methods = []
+        peers = {"stardist": Path("python"), "cellpose": Path("python")}
+        return quality.parts(options, quality.Data(options), peers)
+
+    return quality, measure, jobs
+
+
+def test_stardist_trains_once_and_cellpose_for_each_budget(segmenters):
+    quality, measure, jobs = segmenters
+    table = measure("--clock", "processor", "--peer-validation-images", "2")
+    assert [name for name, _ in jobs] == ["stardist"] + ["cellpose"] * 4
+    assert jobs[0][1]["points"] == [5, 15]
+    # Two short trainings, then as many epochs as fit into 97% of the minutes.
+    assert [job["epochs"] for _, job in jobs[1:]] == [1, 3, 35, 107]
+    for _, job in jobs:
+        assert job["clock"] == "processor"
+        assert job["revealed"] == ["image0", "image1"]
+        assert len(job["val"]) == 2
+        assert job["model"] is None
+    assert list(table["system"]) == ["stardist", "stardist", "cellpose", "cellpose"]
+    assert list(table["budget"]) == [5, 15, 5, 15]
+    assert (table[["ap", "seg"]] == 1).all(axis=None)
+    assert table["psnr"].isna().all()
+    assert "| cellpose | 5 | 4.83 | 140 | 1.000 | 1.000 | - | 1 |" in quality.summary(table)
+    measure("--clock", "processor", "--peer-validation-images", "2")
+    assert len(jobs) == 5  # what is finished is not repeated
+
+
+def test_a_given_model_is_measured_before_it_is_trained_further(segmenters, tmp_path):
+    _, measure, jobs = segmenters
+    models = ["--stardist-model", str(tmp_path), "--cellpose-model", str(tmp_path / "mine")]
+    table = measure(*models)
+    given = table[table["system"].str.endswith(" pretrained")]
+    assert list(given["budget"]) == [0, 5, 15] * 2
+    pretrained = [job for name, job in jobs if name == "cellpose pretrained"]
+    assert [job["epochs"] for job in pretrained] == [0, 1, 3, 35, 107]
+    assert {job["model"] for job in pretrained} == {str(tmp_path / "mine")}
+    assert [job["points"] for name, job in jobs if name == "stardist pretrained"] == [[0, 5, 15]]
+    assert all(job["model"] is None for name, job in jobs if "pretrained" not in name)
+
+
+def test_what_needs_no_training_is_a_dashed_line(load, monkeypatch, tmp_path):
+    figures = load("quality_figure")
+    rows = [("given", 0.0, 0.7), ("given", 5.0, 0.8), ("other", 5.0, 0.6)]
+    table = pd.DataFrame(rows, columns=["system", "budget", "ap"])
+    table = table.assign(minutes=table["budget"], seg=table["ap"], psnr=np.nan, n_annotated=2)
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, _: drawn.append(figure))
+    figures.draw(table, tmp_path / "quality")
+    axes = drawn[0].axes
+    assert [axis.get_ylabel() for axis in axes] == ["AP (IoU > 0.5)", "SEG"]
+    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in axes[0].lines]
+    assert lines == [("--", [0.7, 0.7]), ("-", [0.8]), ("-", [0.6])]
 
 
 def test_what_the_config_lacks_is_named(load):
