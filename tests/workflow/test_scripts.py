@@ -441,7 +441,7 @@ def test_trust(chain):
     assert table["confidence"].between(0, 1).all()
     assert (table.loc[table["objects"] == 0, "confidence"] == 0).all()
     topics = [each.topic for each in findings.read(chain.trust / "nuclei_n10.json")]
-    assert {"scores", "calibration"} <= set(topics)
+    assert {"scores", "confidence"} <= set(topics)
 
 
 def test_the_best_results_are_examined_and_shown(chain):
