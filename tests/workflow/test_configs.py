@@ -36,8 +36,10 @@ def folders(tmp_path_factory):
 
 def shrink(config, folders):
     """Take a config as it is but for its size, its data from elsewhere, and all but one seed."""
-    for recipe in config["recipes"].values():
-        recipe |= SMALL
+    for name, recipe in config["recipes"].items():
+        # Pretrained networks have their own size.
+        kept = ("depth", "filters") if name.startswith("finetune") else ()
+        recipe |= SMALL | {key: recipe[key] for key in kept}
     for spec in config["datasets"].values():
         if spec["source"] == "simulate":
             spec |= {"n_images": N_IMAGES, "size": 64, "n_nuclei": [3, 6]}

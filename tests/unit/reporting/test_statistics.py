@@ -122,6 +122,17 @@ def test_methods_without_labels_pair_with_every_label_count():
     assert turned[["n_annotated", "difference"]].to_numpy().tolist() == [[2, -1], [5, 2]]
 
 
+def test_methods_with_and_without_labels_pair_with_equal_label_counts():
+    """A pretrained network without annotated images is not compared with others that have some."""
+    rows = [("r", n, 1, "a", "AP", 0.1 * n) for n in (0, 2)]
+    rows += [("m", 0, 1, "a", "AP", 0.5), ("m", 2, 1, "a", "AP", 0.6), ("q", 2, 1, "a", "AP", 1.0)]
+    for reference, expected in (("r", [["m", 0, 0.5], ["m", 2, 0.4], ["q", 2, 0.8]]),
+                                ("q", [["m", 2, -0.4], ["r", 2, -0.8]])):  # fmt: skip
+        found = paired_differences(tidy(*rows), reference, ("AP",))
+        found = found[["method", "n_annotated", "difference"]].astype({"method": str})
+        assert found.round(9).to_numpy().tolist() == expected
+
+
 def paired(table, name="{:02}"):
     """The paired difference of a method whose values are the table (seed, image), and of 0."""
     rows = []

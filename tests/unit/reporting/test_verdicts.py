@@ -37,6 +37,20 @@ def sentences(metrics, untrained=()):
     return {each.purpose: each.sentence for each in recommend(metrics, untrained)}
 
 
+def test_networks_without_annotated_images_are_judged_by_those_with_the_most():
+    """And methods that use none by their only scores."""
+    metrics = pd.concat(
+        [
+            scores({"pretrained": (0.1, 0.01)}),
+            scores({"pretrained": (-0.1, 0.01), "otsu": (0.3, 0.01)}, n_annotated=0),
+        ]
+    )
+    without_best = metrics[(metrics["method"] != "best") | (metrics["n_annotated"] > 0)]
+    (label, *_) = recommend(without_best)
+    assert label.sentence.startswith("Use best: AP 0.800")
+    assert "better than pretrained, the second best, by 0.100" in label.sentence
+
+
 # --- a setting ----------------------------------------------------------------------------------
 
 

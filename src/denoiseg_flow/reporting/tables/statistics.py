@@ -9,7 +9,7 @@ differ. For the uncertainty of differences see :mod:`intervals`.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def paired_differences(
     """Return the difference of each method from the reference, with its 95% confidence interval.
 
     Values are paired by dataset, noise, n_annotated, seed and image. A method without annotated
-    images (n_annotated 0) is paired with every n_annotated of the reference, and vice versa.
+    images (only n_annotated 0) is paired with every n_annotated of the reference, and vice versa.
     :func:`intervals.estimate_mean` gives means and intervals from the mean differences of each
     source.
 
@@ -229,17 +229,23 @@ def paired_differences(
     return found.assign(p_adjusted=setting["p"].transform(holm))
 
 
+def most_annotated(metrics: pd.DataFrame, groups: Sequence[str]) -> pd.Series:
+    """Return for each row the largest n_annotated of its group: 0 for methods that use none."""
+    return metrics.groupby(list(groups), observed=True)["n_annotated"].transform("max")
+
+
 def _pair(methods: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Join both sides on equal n_annotated, and runs with n_annotated 0 with all others."""
+    """Join both sides on equal n_annotated, and methods that use none with all others."""
     keys = ["dataset", "noise", "seed", "source", "image", "metric"]
-    free, reference_free = methods["n_annotated"] == 0, reference["n_annotated"] == 0
+    free = most_annotated(methods, ["dataset", "noise", "method"]) == 0
+    reference_free = most_annotated(reference, ["dataset", "noise"]) == 0
     suffixes = ("", "_reference")
     joined = [
         methods.merge(reference, on=[*keys, "n_annotated"], suffixes=suffixes),
         methods[free]
         .drop(columns="n_annotated")
-        .merge(reference[~reference_free], on=keys, suffixes=suffixes),
-        methods[~free].merge(
+        .merge(reference[reference["n_annotated"] > 0], on=keys, suffixes=suffixes),
+        methods[methods["n_annotated"] > 0].merge(
             reference[reference_free].drop(columns="n_annotated"), on=keys, suffixes=suffixes
         ),
     ]

@@ -28,7 +28,11 @@ from denoiseg_flow.reporting.tables.intervals import (
     selection_bias,
 )
 from denoiseg_flow.reporting.tables.layout import format_mean, format_number
-from denoiseg_flow.reporting.tables.statistics import paired_differences, summarise
+from denoiseg_flow.reporting.tables.statistics import (
+    most_annotated,
+    paired_differences,
+    summarise,
+)
 from denoiseg_flow.study.grid import DENOISED, LABELS, PURPOSES, Run
 
 _PURPOSES = {LABELS: "Labels", DENOISED: "Denoised images"}
@@ -294,7 +298,10 @@ def best_run(metrics: pd.DataFrame, runs: Sequence[Run], purpose: str) -> Run | 
 
 
 def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
-    """Return the scores that decide for a purpose, at the largest number of annotated images."""
+    """Return the scores that decide for a purpose, at the largest number of annotated images.
+
+    Methods that use none are judged by their only scores, at 0.
+    """
     if purpose == DENOISED:
         metrics = metrics[metrics["metric"] != "AP"]
         metric = ranking_metric(metrics)
@@ -302,7 +309,9 @@ def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
         metric = "AP"
     scores = metrics[metrics["metric"] == metric].dropna(subset=["value"])
     most = scores["n_annotated"].max()
-    return scores[scores["n_annotated"].isin([0, most])].assign(n_annotated=most)
+    own = most_annotated(scores, ["method"])
+    deciding = (scores["n_annotated"] == own) & own.isin([0, most])
+    return scores[deciding].assign(n_annotated=most)
 
 
 def ranking_metric(metrics: pd.DataFrame) -> str:
