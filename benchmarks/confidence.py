@@ -65,9 +65,7 @@ def read_options() -> argparse.Namespace:
 
 def similarity(labels: np.ndarray, others: np.ndarray) -> float:
     """Return the mean over objects of the IoU with the most similar other object; 0 if none."""
-    overlap = object_overlap(labels, others)
-    best = np.zeros(len(overlap.truth_sizes))
-    np.maximum.at(best, overlap.truth_index, overlap.iou())
+    best = object_overlap(labels, others).best_iou()
     return float(best.mean()) if len(best) else 0.0
 
 

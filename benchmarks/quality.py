@@ -304,6 +304,32 @@ def train_once(
     return [{"budget": budget, **times, **scores, "software": record.versions(report["versions"])}]
 
 
+def train_along(
+    options: argparse.Namespace,
+    system: System,
+    job: Mapping[str, Any],
+    score: Callable[[Path], dict[str, float]],
+) -> list[dict[str, Any]]:
+    """One long training, and the row of scores of each of its time points.
+
+    Parameters
+    ----------
+    score
+        Returns the scores of the predictions in a folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchmark_", dir=options.out) as folder:
+        report = run(system, "train", {**job, "predictions": folder}, options)
+        software = record.versions(report["versions"])
+        return [
+            {
+                **{"budget": point, "minutes": minutes, "step": step},
+                **score(Path(folder, f"{point:g}")),
+                "software": software,
+            }
+            for point, minutes, step in report["points"]
+        ]
+
+
 def peer_job(
     options: argparse.Namespace, data: Data, draw: int, n_annotated: int
 ) -> dict[str, Any]:
@@ -338,19 +364,8 @@ def measure_stardist(
 ) -> list[dict[str, Any]]:
     """One long training; a given model is also judged before it, at minute 0."""
     points = [0.0, *options.minutes] if model else options.minutes
-    with tempfile.TemporaryDirectory(prefix="benchmark_", dir=options.out) as folder:
-        job = segmenter_job(options, data, draw, n_annotated, model)
-        report = run(system, "train", job | {"points": points, "predictions": folder}, options)
-        return [
-            {
-                "budget": point,
-                "minutes": minutes,
-                "step": step,
-                **data.score(draw, Path(folder, f"{point:g}")),
-                "software": record.versions(report["versions"]),
-            }
-            for point, minutes, step in report["points"]
-        ]
+    job = segmenter_job(options, data, draw, n_annotated, model) | {"points": points}
+    return train_along(options, system, job, partial(data.score, draw))
 
 
 def measure_cellpose(
@@ -383,25 +398,16 @@ def measure_reference(
 ) -> list[dict[str, Any]]:
     """One long training, whose best weights so far are judged at every time point."""
     names = data.names(draw, n_annotated)
-    with tempfile.TemporaryDirectory(prefix="benchmark_", dir=options.out) as folder:
-        job = {
-            **peer_job(options, data, draw, n_annotated),
-            "points": options.reference_minutes,
-            "depth": options.depth,
-            "filters": options.filters,
-            "batch_size": options.reference_batch,
-            "epoch_steps": options.reference_epoch_steps,
-            "validation_patches": options.reference_validation_patches,
-            "predictions": folder,
-        }
-        report = run(system, "train", job, options)
-        software = record.versions(report["versions"])
-        rows = []
-        for point, minutes, step in report["points"]:
-            scores = judge(data, draw, names, Path(folder, f"{point:g}"))
-            times = {"budget": point, "minutes": minutes, "step": step}
-            rows.append({**times, **scores, "software": software})
-        return rows
+    job = {
+        **peer_job(options, data, draw, n_annotated),
+        "points": options.reference_minutes,
+        "depth": options.depth,
+        "filters": options.filters,
+        "batch_size": options.reference_batch,
+        "epoch_steps": options.reference_epoch_steps,
+        "validation_patches": options.reference_validation_patches,
+    }
+    return train_along(options, system, job, partial(judge, data, draw, names))
 
 
 def judge(data: Data, draw: int, names: dict[str, list[str]], outputs: Path) -> dict[str, float]:

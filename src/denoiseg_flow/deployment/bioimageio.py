@@ -24,7 +24,6 @@ from denoiseg_flow.deployment import model_card
 from denoiseg_flow.deployment.torchscript import Axis, axes_of, outputs_of, record_network
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.classes import CLASSES
-from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models.model import (
     AnyModel,
@@ -34,6 +33,7 @@ from denoiseg_flow.models.model import (
     chain,
 )
 from denoiseg_flow.models.model_file import existing_model, load_model
+from denoiseg_flow.models.prediction import label_maps
 
 FORMAT = "0.5.14"  # format version; newer versions of bioimageio.spec raise it themselves
 
@@ -232,12 +232,10 @@ def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndar
     after = middle_plane(outputs.get("denoised", noisy)[0])
     labels = nothing = np.zeros(before.shape, np.uint8)
     if "probabilities" in outputs and model.threshold is not None:
-        chosen = model.threshold
         maps = np.concatenate(
             [outputs[key] for key in ("probabilities", "distance") if key in outputs]
         )
-        (found,) = label_instances(maps, [chosen.value], model.recipe.instances, chosen.prominence)
-        labels = middle_plane(found)
+        labels = middle_plane(label_maps(model, maps))
     picture = overlay(before, nothing)
     right = np.s_[:, before.shape[1] // 2 :]
     picture[right] = overlay(after, labels)[right]

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from denoiseg_flow.data.files.tiles import Place, Readable
 from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.methods.classes import FOREGROUND
-from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.model import TrainedModel
-from denoiseg_flow.models.prediction import predict_maps
+from denoiseg_flow.models.prediction import label_maps, predict_maps
 
 # A lower confidence of an image is low: the cut of benchmarks/confidence.py, which divides images
 # of nuclei from photographs of other things.
@@ -41,13 +40,7 @@ def centre(shape: tuple[int, ...]) -> Place:
 
 def segment(model: TrainedModel, image: np.ndarray, tile: int | None = None) -> np.ndarray:
     """Return the labels ([z,] y, x) of an image (channel, [z,] y, x) that fits into memory."""
-    return _segment(model, next(predict_maps(model, [image], tile)))
-
-
-def _segment(model: TrainedModel, maps: np.ndarray) -> np.ndarray:
-    chosen = model.threshold
-    assert chosen is not None
-    return next(label_instances(maps, [chosen.value], model.recipe.instances, chosen.prominence))
+    return label_maps(model, next(predict_maps(model, [image], tile)))
 
 
 def object_confidences(
@@ -69,15 +62,13 @@ def object_confidences(
     objects = np.unique(found[found > 0])
     if not len(objects):
         return np.zeros(0)
-    # Averaged over its orientations, the prediction would be the same for the mirrored image.
-    once = replace(model, recipe=replace(model.recipe, test_time_augmentation=False))
+    if model.recipe.test_time_augmentation:
+        # Averaged over its orientations, the prediction would be the same for the mirrored image.
+        model = replace(model, recipe=replace(model.recipe, test_time_augmentation=False))
     mirrored = np.ascontiguousarray(image[:, *place][..., ::-1])
-    maps = next(predict_maps(once, [mirrored], tile))
-    again, foreground = _segment(model, maps)[..., ::-1], maps[FOREGROUND][..., ::-1]
-    overlap = object_overlap(found, again)
-    similar = np.zeros(len(objects))
-    np.maximum.at(similar, overlap.truth_index, overlap.iou())
-    return similar * scipy.ndimage.mean(foreground, found, objects)
+    maps = next(predict_maps(model, [mirrored], tile))
+    again, foreground = label_maps(model, maps)[..., ::-1], maps[FOREGROUND][..., ::-1]
+    return object_overlap(found, again).best_iou() * scipy.ndimage.mean(foreground, found, objects)
 
 
 def confidence(objects: np.ndarray, n_objects: int) -> float:

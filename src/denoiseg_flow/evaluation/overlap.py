@@ -51,6 +51,12 @@ class Overlap:
         sizes = self.truth_sizes[self.truth_index] + self.prediction_sizes[self.prediction_index]
         return self.pixels / (sizes - self.pixels)
 
+    def best_iou(self) -> NDArray[np.float64]:
+        """IoU of every truth object with the most similar prediction; shape (n_truth,)."""
+        best = np.zeros(len(self.truth_sizes))
+        np.maximum.at(best, self.truth_index, self.iou())
+        return best
+
     def counts(self, iou: float = 0.5) -> Counts:
         """Count the matches with an IoU strictly greater than ``iou`` (0.5 <= iou < 1).
 

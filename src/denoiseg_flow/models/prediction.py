@@ -11,6 +11,7 @@ import numpy as np
 
 from denoiseg_flow.data.store import open_image
 from denoiseg_flow.methods.classes import DISTANCE
+from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.model import AnyModel, TrainedModel
 from denoiseg_flow.models.tiled_prediction import check_tile, predict_images
 
@@ -18,6 +19,13 @@ from denoiseg_flow.models.tiled_prediction import check_tile, predict_images
 def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
     """Return the class probabilities (3, [z,] y, x), float32, of an image (channel, [z,] y, x)."""
     return next(predict_maps(model, [image]))[:DISTANCE]
+
+
+def label_maps(model: TrainedModel, maps: np.ndarray) -> np.ndarray:
+    """Return the labels ([z,] y, x) of an image by its :attr:`PredictedTile.maps`."""
+    chosen = model.threshold
+    assert chosen is not None
+    return next(label_instances(maps, [chosen.value], model.recipe.instances, chosen.prominence))
 
 
 def predict_maps_of_files(model: AnyModel, files: Iterable[Path]) -> Iterator[np.ndarray]:

@@ -135,22 +135,24 @@ class Grid:
 
         A pixel classifier predicts no distance, and takes the watershed of its probabilities.
         """
-        key = "recipe"
-        if method.recipe:
-            key = f"methods.{method.name}.recipe"
-        elif method.init in PRETRAINED:
-            key = f"recipes.{self.config['recipe']}.finetune"
-        recipe: Recipe = look_up(self.recipes, self.recipe_name(method), "recipe", key)
+        name, key = self._recipe_name_and_key(method)
+        recipe: Recipe = look_up(self.recipes, name, "recipe", key)
         if recipe.predicts_distance and not method.has_network:
             return replace(recipe, instances="watershed")
         return recipe
 
     def recipe_name(self, method: Method) -> str:
         """Return the name of that recipe: the method's own, or the default of the study."""
+        return self._recipe_name_and_key(method)[0]
+
+    def _recipe_name_and_key(self, method: Method) -> tuple[str, str]:
+        """Return the name of that recipe, and the config key that names it."""
         default: str = self.config["recipe"]
+        if method.recipe:
+            return method.recipe, f"methods.{method.name}.recipe"
         if method.init in PRETRAINED:
-            default = self.config["recipes"][default]["finetune"]
-        return method.recipe or default
+            return self.config["recipes"][default]["finetune"], f"recipes.{default}.finetune"
+        return default, "recipe"
 
     def noise_level(self, method: str, noise: str) -> dict[str, Any] | None:
         """Return a noise level for a method that uses it, and None for other methods.

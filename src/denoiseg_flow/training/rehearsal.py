@@ -51,7 +51,7 @@ class Simulated(NamedTuple):
 
 
 def simulate_rehearsal(pretrained: Pretrained, patch_shape: Sequence[int]) -> Simulated:
-    """Simulate images of the kind that a network was pretrained on; takes about 25 s.
+    """Simulate images of the kind that a network was pretrained on; takes about 15 s.
 
     Parameters
     ----------

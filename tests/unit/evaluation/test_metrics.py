@@ -112,6 +112,13 @@ def test_any_integer_dtype(dtype):
     assert metrics.seg_score(truth, np.array([[0, 1, 1], [0, 0, 0]])) == pytest.approx(2 / 3)
 
 
+def test_most_similar_prediction_of_every_object():
+    """Two parts of an object; one in an object and its surroundings; none."""
+    truth = np.array([[1, 1, 1, 1, 0, 2, 2, 0, 3]])
+    prediction = np.array([[7, 7, 7, 4, 0, 5, 5, 5, 0]])
+    assert object_overlap(truth, prediction).best_iou() == pytest.approx([3 / 4, 2 / 3, 0])
+
+
 def test_huge_labels_with_gaps():
     truth = np.array([0, 1, 2**31 - 1, 2**31 - 1], np.int32)
     prediction = np.array([0, 5, 2**63, 2**64 - 1], np.uint64)
