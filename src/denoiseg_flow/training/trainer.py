@@ -19,6 +19,7 @@ from denoiseg_flow.methods.definition import Method, Recipe, as_dict
 from denoiseg_flow.methods.networks import NETWORKS
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
+from denoiseg_flow.models.initial_model import adapted_weights
 from denoiseg_flow.models.model import ImageModels, TrainedModel, new_network
 from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.models.tensor_file import digest
@@ -36,6 +37,7 @@ from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
+    check_initial_model,
     check_layout,
     check_subsets,
     find_layout,
@@ -121,10 +123,13 @@ class Trainer:
         return torch.Generator(device=self.device).manual_seed(seed)
 
     def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Start from the weights of another network of the same kind."""
+        """Start from the weights of another network of the same kind, and freeze its encoder."""
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.keeps_statistics = self.recipe.first_frozen_step == 0
+        if self.recipe.freeze == "encoder":
+            for part in self.network.encoder_parts():
+                part.requires_grad_(False)
 
     def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
         """Train to the end, resuming from the latest checkpoint of this training, if any."""
@@ -150,7 +155,7 @@ class Trainer:
             self.average.load_state_dict(self.best_weights)
 
     def _set_training_mode(self) -> None:
-        self.network.train()
+        batch_norm.set_training_mode(self.network)
         if self.step >= self.recipe.first_frozen_step:
             batch_norm.freeze(self.network)
 
@@ -327,13 +332,17 @@ def train(
         segment, none with an annotated object), the checkpoint belongs to another method or
         network, the loss is not finite, or the device has too little memory.
     """
-    pretrained = job.method.init in PRETRAINED
-    # A pretrained network has its own threshold, chosen on simulated images.
-    known = init.threshold if init and pretrained else None
-    check_subsets(job.method, images, job.run.dataset, known is not None)
-    layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
-    if pretrained:
-        check_layout(job.method, layout, job.run.dataset)
+    method, recipe = job.method, job.network_recipe
+    known = _known_threshold(job, init)
+    check_subsets(method, images, job.run.dataset, known is not None)
+    layout = find_layout(method, recipe, [*images.train, *images.val])
+    if method.init in PRETRAINED:
+        check_layout(method, layout, job.run.dataset)
+    if method.init_file and init:
+        check_initial_model(method, init.layout, layout, job.run.dataset)
+        same = init.layout.channels == layout.channels
+        if known and same and not method.learns_from(job.run.n_annotated):
+            return _unchanged(job, init, layout), pd.DataFrame()
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -348,6 +357,28 @@ def train(
     if job.method.segments:
         set_threshold(model, images, known)
     return model, history
+
+
+def _known_threshold(job: TrainingJob, init: TrainedModel | None) -> Threshold | None:
+    """Return the threshold that a network keeps if no annotated object is there to choose one by.
+
+    Networks that start from a method of the same study have none: it needs the same annotation.
+    """
+    method = job.method
+    if init is None or method.init in PRETRAINED:
+        return init and init.threshold
+    fits = init.recipe.instances == job.network_recipe.instances
+    learns = job.run.n_annotated > 0 or not method.denoises
+    return init.threshold if method.init_file and fits and learns else None
+
+
+def _unchanged(job: TrainingJob, init: TrainedModel, layout: Layout) -> TrainedModel:
+    """Return a model that predicts what an initial model predicts."""
+    logger.info("no annotated image: the model stays '%s', with its threshold", job.method.init)
+    network = new_network(job.method, job.network_recipe, layout).to(job.device)
+    network.load_state_dict(adapted_weights(init, network, layout.channels))
+    how = job.method, job.network_recipe, job.identity, init.normalisation
+    return TrainedModel(*how, network.eval(), layout, init.threshold)
 
 
 def train_folds(
@@ -441,10 +472,10 @@ def _train_on(
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
-        each.normalise(normalisation, init.normalisation if init else None)
+        each.normalise(normalisation, init.normalisation if init and each.n_simulated else None)
     trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
     if init is not None:
-        trainer.start_from(init.network.state_dict())
+        trainer.start_from(adapted_weights(init, trainer.network, layout.channels))
     own = {"classes": bank.classes, "targets": bank.targets}
     contents = {key: values for key, values in own.items() if values is not None}
     contents |= {} if init is None else init.network.state_dict()

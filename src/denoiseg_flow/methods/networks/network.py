@@ -20,5 +20,9 @@ class Network(nn.Module):
     halo: tuple[int, ...]
     bounded: bool = False
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """Return the modules before the first up-sampling; none for networks without encoder."""
+        return []
+
     def start_at(self, grey: float) -> None:
         """Initialise an untrained ``bounded`` network to output about this grey value."""
