@@ -104,7 +104,7 @@ def check_size(
         )
     if method.init in PRETRAINED:
         _check_pretrained(method, PRETRAINED[method.init], key, recipe_of(method), recipe_key)
-    elif method.init in methods:
+    elif method.init is not None and not method.init_file:
         _check_init(method, methods[method.init], key, recipe_of)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from denoiseg_flow.data.noise import describe
 from denoiseg_flow.data.sources import dimensions, has_masks
+from denoiseg_flow.errors import plain
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.consistency import needed_methods
@@ -70,14 +71,11 @@ def _initial_models(grid: Grid) -> Iterator[str]:
     """Yield a note for each method that starts from a model file or package."""
     for name in dict.fromkeys(run.method for run in grid.runs):
         if model := grid.initial_model(name):
-            trained = model.identity and (
-                "method {method}, dataset {dataset}, noise level {noise}, {n_annotated} annotated "
-                "images, seed {seed}; ".format_map(model.identity)
-            )
+            told = [f"{axis} {plain(value)}" for axis, value in model.identity.items()]
+            origin = ", ".join([*told, f"SHA-256 {model.sha256[:12]}"])
             yield (
-                f"{name} started from the model {grid.methods[name].init} ({trained or ''}SHA-256 "
-                f"{model.sha256[:12]}). Its scores are too good on images that this model had been "
-                "trained on."
+                f"{name} started from the model {grid.methods[name].init} ({origin}). Its scores "
+                "are too good on images that this model had been trained on."
             )
 
 

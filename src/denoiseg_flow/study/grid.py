@@ -266,7 +266,8 @@ class Grid:
     def first_method(self, name: str) -> Method:
         """Return the method that a method starts from, through others, or the method itself."""
         method = self.methods[name]
-        return self.first_method(method.init) if method.init in self.methods else method
+        before = None if method.init_file else self.methods.get(method.init or "")
+        return self.first_method(before.name) if before else method
 
     def is_training(self, run: Run) -> bool:
         """Return whether a run trains a network; without annotation, some keep pretrained weights.

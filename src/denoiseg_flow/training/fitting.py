@@ -133,7 +133,8 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
             init = load_model(data.init, job.device)
         assert init is None or isinstance(init, TrainedModel)
         model, history = train(job, files, init, find_rehearsal(job, data.rehearsal))
-    model.origin = find_origin(files, learned_from) | start
+    # A model that stays as it was has the origin that it had.
+    model.origin = (model.origin or find_origin(files, learned_from)) | start
     return model, history
 
 

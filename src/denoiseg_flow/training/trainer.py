@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.store import open_labels
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation.grey_levels import measure, trained_on, warning_of_other_levels
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
@@ -342,7 +343,7 @@ def train(
         check_initial_model(method, init.layout, layout, job.run.dataset)
         same = init.layout.channels == layout.channels
         if known and same and not method.learns_from(job.run.n_annotated):
-            return _unchanged(job, init, layout), pd.DataFrame()
+            return _unchanged(job, init, layout, images.train), pd.DataFrame()
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -364,21 +365,29 @@ def _known_threshold(job: TrainingJob, init: TrainedModel | None) -> Threshold |
 
     Networks that start from a method of the same study have none: it needs the same annotation.
     """
+    if init is None:
+        return None
     method = job.method
-    if init is None or method.init in PRETRAINED:
-        return init and init.threshold
     fits = init.recipe.instances == job.network_recipe.instances
     learns = job.run.n_annotated > 0 or not method.denoises
-    return init.threshold if method.init_file and fits and learns else None
+    keeps = method.init in PRETRAINED or (method.init_file and fits and learns)
+    return init.threshold if keeps else None
 
 
-def _unchanged(job: TrainingJob, init: TrainedModel, layout: Layout) -> TrainedModel:
-    """Return a model that predicts what an initial model predicts."""
+def _unchanged(
+    job: TrainingJob, init: TrainedModel, layout: Layout, images: Sequence[Path]
+) -> TrainedModel:
+    """Return a model that predicts what an initial model predicts; warn if the images differ."""
     logger.info("no annotated image: the model stays '%s', with its threshold", job.method.init)
+    for path in images:
+        levels = measure([open_image(path)])
+        if warning := warning_of_other_levels(path, levels, trained_on(init)):
+            logger.warning(warning)
+            break
     network = new_network(job.method, job.network_recipe, layout).to(job.device)
     network.load_state_dict(adapted_weights(init, network, layout.channels))
     how = job.method, job.network_recipe, job.identity, init.normalisation
-    return TrainedModel(*how, network.eval(), layout, init.threshold)
+    return TrainedModel(*how, network.eval(), layout, init.threshold, origin=dict(init.origin))
 
 
 def train_folds(
