@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from refusals import refusal
 
 from denoiseg_flow.methods.definition import Method
@@ -131,10 +132,9 @@ def state_dict(folder, network, **kwargs):
     folder.mkdir()
     torch.save(network.state_dict(), folder / "weights.pt")
     known = {"name": "unet", "depth": 1, "filters": 2} | kwargs
-    (folder / "rdf.yaml").write_text(
-        "weights: {pytorch_state_dict: {source: weights.pt, architecture: {import_from: "
-        f"{ARCHITECTURE['import_from']}, callable: {ARCHITECTURE['callable']}, kwargs: {known}}}}}}}"
-    )
+    weights = {"source": "weights.pt", "architecture": {**ARCHITECTURE, "kwargs": known}}
+    told = {"type": "model", "weights": {"pytorch_state_dict": weights}}
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(told))
     return folder
 
 

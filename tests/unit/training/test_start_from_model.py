@@ -119,20 +119,15 @@ def test_training_starts_from_the_weights_of_the_file(make, initial, new, monkey
     assert (trained.origin["images"], trained.origin["annotated"]) == (4, 2)
 
 
-def test_a_changed_file_starts_another_training(make, initial, new, folder, make_model):
-    first, _ = make_and_read(make, initial, new)
-    model = make_model(BASELINE)
+def test_another_file_starts_another_training(make, initial, new, folder):
+    model = initial()
+    first, _ = make(new)
     torch.manual_seed(5)
     model.network = build_network("unet", 1, 2).eval()
     save_model(model, folder / "a.pt")
     second, _ = make(new)
     assert first.origin["init"]["sha256"] != second.origin["init"]["sha256"]
     assert not all(same_weights(first.network, second.network))
-
-
-def make_and_read(make, initial, new):
-    initial()
-    return make(new)
 
 
 @pytest.mark.parametrize("annotated", [6, 0])
@@ -192,7 +187,7 @@ def test_a_model_of_one_channel_for_several(make, initial, new, folder, n_annota
     own, other = model.network.state_dict(), trained.network.state_dict()
     first = "encoder.0.0.0.weight"
     assert torch.equal(other[first][:, :1], own[first] / 2) == (n_annotated == 0)
-    image = np.concatenate([open_image(folder / "images/a.tif")] * 1)
+    image = open_image(folder / "images/a.tif")
     assert predictions(trained, image).probabilities.shape == (3, 48, 48)
 
 
@@ -248,7 +243,7 @@ def test_a_network_that_starts_at_random_is_trained_as_a_whole(make):
     assert all(same_weights(frozen.network, free.network))
 
 
-def test_a_resumed_training_keeps_its_frozen_encoder(make, initial, joint, monkeypatch):
+def test_a_resumed_training_keeps_its_frozen_encoder(make, initial, joint, monkeypatch, caplog):
     initial()
     whole, _ = make(joint, freeze="encoder")
     train_step = Trainer._train_step
@@ -262,5 +257,7 @@ def test_a_resumed_training_keeps_its_frozen_encoder(make, initial, joint, monke
     with pytest.raises(KeyboardInterrupt):
         make(joint, freeze="encoder", seconds=0)
     monkeypatch.setattr(Trainer, "_train_step", train_step)
-    resumed, _ = make(joint, freeze="encoder")
+    with caplog.at_level(logging.INFO):
+        resumed, _ = make(joint, freeze="encoder")
+    assert "checkpoint.pt at step 4" in caplog.text
     assert all(same_weights(whole.network, resumed.network))
