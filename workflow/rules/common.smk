@@ -77,7 +77,8 @@ def init_of(wildcards):
     """Return the model that a training starts from; an empty list for random weights."""
     run = Run.of(wildcards)
     file = GRID.methods[run.method].init_file
-    return local(file) if file else model_of(GRID.init_run(run))
+    # Snakemake warns of paths that begin with "./".
+    return local(str(Path(file))) if file else model_of(GRID.init_run(run))
 
 
 def init_checksum(wildcards):

@@ -33,8 +33,8 @@ MODEL = "model.pt"
 ARCHITECTURE = {"import_from": "denoiseg_flow.methods.networks", "callable": "build_network"}
 
 _PACKAGE_DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
-_LARGEST_TEXT = 2**24  # bytes of a description
-_RATIO = 1000  # tensors compress to a half, zip bombs to a thousandth
+_LARGEST_TEXT = 2**20  # bytes of the description of a package
+_RATIO = 100  # texts compress to a tenth, tensors hardly, zip bombs to a thousandth
 _DAMAGES = (
     *(LookupError, OSError, RecursionError, RuntimeError, TypeError, ValueError),
     *(AttributeError, NotImplementedError, yaml.YAMLError, zipfile.BadZipFile),
