@@ -8,7 +8,9 @@ here imports torch.
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,8 +38,8 @@ _PACKAGE_DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 _LARGEST_TEXT = 2**20  # bytes of the description of a package
 _RATIO = 100  # texts compress to a tenth, tensors hardly, zip bombs to a thousandth
 _DAMAGES = (
-    *(LookupError, OSError, RecursionError, RuntimeError, TypeError, ValueError),
-    *(AttributeError, NotImplementedError, yaml.YAMLError, zipfile.BadZipFile),
+    *(AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(struct.error, yaml.YAMLError, zipfile.BadZipFile, zlib.error),
 )
 
 

@@ -159,6 +159,22 @@ def test_damaged_packages_are_refused(package, changes, reason):
     )
 
 
+def test_any_damage_to_the_weights_in_a_zip_file_is_noticed(package):
+    path = package(ending=".zip")
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("state.pt")
+    start = entry.header_offset + 30 + len("state.pt")
+    for place in range(start, start + entry.compress_size, entry.compress_size // 50):
+        damaged = bytearray(content)
+        damaged[place] ^= 255
+        path.write_bytes(damaged)
+        assert "which is damaged or not a model (" in refusal(describe, path)
+    for length in (10, len(content) // 2, len(content) - 9):
+        path.write_bytes(content[:length])
+        assert "which is damaged or not a model (" in refusal(describe, path)
+
+
 def test_too_compressed_packages_are_refused(package):
     path = package(ending=".zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
