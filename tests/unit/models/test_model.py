@@ -335,6 +335,8 @@ def test_summaries(singles, model, make_model):
     assert summary(make_model(Method("baseline"))) == "Segments planes."
     planes = make_model(layout=Layout(3, patch_depth=1, plane_by_plane=True))
     assert summary(planes) == "Denoises and segments volumes plane by plane."
+    small = make_model(Method("baseline"), layout=Layout(downscale=2))
+    assert summary(small) == "Segments planes at 1/2 of their size."
     classical = ClassicalModel(Method("tv", classical="tv"), {}, 1.0, None)
     assert summary(classical) == "Denoises planes and volumes."
 
