@@ -72,9 +72,7 @@ def score(
     sized = at_size(model, images, downscale)
     labels = (label_maps(sized, maps) for maps in predict_maps(sized, images))
     truths = (truth for _, truth in pairs)
-    return float(
-        np.nanmean([average_precision(*each) for each in zip(truths, labels, strict=True)])
-    )
+    return float(np.nanmean(list(map(average_precision, truths, labels))))
 
 
 def main() -> None:
