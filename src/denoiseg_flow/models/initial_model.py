@@ -33,7 +33,8 @@ def load_initial_model(
 
     Returns
     -------
-    The model, and its origin as plain values: file, checksum, run, and what it started from itself.
+    The model, without those of its cross-validation, and its origin as plain values: file,
+    checksum, run, and what it started from itself.
 
     Raises
     ------
@@ -47,6 +48,7 @@ def load_initial_model(
     if source.architecture is None:
         model = load_model(path, device, source.stored)
         assert isinstance(model, TrainedModel)
+        model.held_out = {}  # images of another study may have the same names
     else:
         model = _restore(method, recipe, source, device)
     before = model.origin.get("init", model.method.init)
@@ -85,16 +87,17 @@ def adapted_weights(
       denoised channel starts as the mean of the denoised channels of the model.
     - The distance that the model does not predict keeps the first weights of ``network``; one that
       is not asked for is left out.
-    - A network that processes volumes plane by plane has the weights of the network for planes.
+    - A network that processes volumes plane by plane, or images of reduced size, has the weights of
+      the network within.
 
     Parameters
     ----------
     network
-        A new network of the same kind and size.
+        A new network of the same kind and size, without a change of the size of images.
     channels
         Number of channels of its images.
     """
-    old, new = _of_planes(model.network), _of_planes(network)
+    old, new = _of_planes(model.network.core), _of_planes(network)
     weights, fresh = dict(old.state_dict()), new.state_dict()
     layers = [name for name, each in new.named_modules() if isinstance(each, _CONVOLUTIONS)]
     known, first, last = model.layout.channels, layers[0], layers[-1]

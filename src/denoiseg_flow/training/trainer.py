@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
 from denoiseg_flow.methods.networks import NETWORKS
+from denoiseg_flow.methods.networks.downscaled import Downscaled
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.initial_model import adapted_weights
@@ -31,6 +33,7 @@ from denoiseg_flow.training.adam import Adam
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.cuda_graphs import Replayed, side_stream
 from denoiseg_flow.training.job import TrainingJob
+from denoiseg_flow.training.object_size import find_downscale
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
@@ -43,6 +46,7 @@ from denoiseg_flow.training.training_images import (
     check_subsets,
     find_layout,
     load_bank,
+    read_layout,
 )
 
 logger = logging.getLogger(__name__)
@@ -336,9 +340,11 @@ def train(
     method, recipe = job.method, job.network_recipe
     known = _known_threshold(job, init)
     check_subsets(method, images, job.run.dataset, known is not None)
-    layout = find_layout(method, recipe, [*images.train, *images.val])
+    shown = [*images.train, *images.val]
     if method.init in PRETRAINED:
-        check_layout(method, layout, job.run.dataset)
+        check_layout(method, read_layout(images.train), job.run.dataset)
+    downscale = _find_downscale(job, images, init)
+    layout = find_layout(method, recipe, shown, downscale)
     if method.init_file and init:
         check_initial_model(method, init.layout, layout, job.run.dataset)
         same = init.layout.channels == layout.channels
@@ -384,10 +390,25 @@ def _unchanged(
         if warning := warning_of_other_levels(path, levels, trained_on(init)):
             logger.warning(warning)
             break
+    if layout.dimensions == init.layout.dimensions:
+        layout = init.layout
+    else:  # planes of volumes, or the reverse
+        layout = replace(layout, downscale=init.layout.downscale)
     network = new_network(job.method, job.network_recipe, layout).to(job.device)
-    network.load_state_dict(adapted_weights(init, network, layout.channels))
+    network.core.load_state_dict(adapted_weights(init, network.core, layout.channels))
     how = job.method, job.network_recipe, job.identity, init.normalisation
     return TrainedModel(*how, network.eval(), layout, init.threshold, origin=dict(init.origin))
+
+
+def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> int:
+    """Return how many times smaller the images are that the network reads."""
+    recipe = job.network_recipe
+    if isinstance(recipe.downscale, int):
+        return recipe.downscale
+    assert init is not None  # the config is refused otherwise
+    if job.method.init in PRETRAINED:
+        return find_downscale(init, images.train, recipe.patch_size)
+    return init.layout.downscale
 
 
 def train_folds(
@@ -482,14 +503,16 @@ def _train_on(
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
         each.normalise(normalisation, init.normalisation if init and each.n_simulated else None)
-    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
-    if init is not None:
-        trainer.start_from(adapted_weights(init, trainer.network, layout.channels))
+    reduced = replace(layout, downscale=1)
+    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, reduced)
+    initial = {} if init is None else adapted_weights(init, trainer.network, layout.channels)
+    if initial:
+        trainer.start_from(initial)
     own = {"classes": bank.classes, "targets": bank.targets}
     contents = {key: values for key, values in own.items() if values is not None}
-    contents |= {} if init is None else init.network.state_dict()
+    contents |= initial
     fingerprint = repr(
-        (as_dict(method), as_dict(recipe), job.identity, normalisation, digest(contents))
+        (as_dict(method), as_dict(recipe), job.identity, layout, normalisation, digest(contents))
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
@@ -498,5 +521,8 @@ def _train_on(
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
-    model = TrainedModel(method, recipe, job.identity, normalisation, trainer.average, layout)
+    network = trainer.average
+    if layout.downscale > 1:
+        network = Downscaled(network, layout.reduction)
+    model = TrainedModel(method, recipe, job.identity, normalisation, network, layout)
     return model, pd.DataFrame(trainer.history)

@@ -98,6 +98,12 @@ def test_planes_of_volumes_have_the_network_of_planes(make_model, image):
     assert torch.equal(outputs(adapted(model, Layout()), image), expected)
 
 
+def test_images_of_reduced_size_have_the_network_of_the_others(make_model, image):
+    model = make_model(layout=Layout(downscale=2))
+    expected = outputs(model.network.core, image)
+    assert torch.equal(outputs(adapted(model, Layout()), image), expected)
+
+
 # Files
 
 
@@ -107,11 +113,12 @@ def load(path, recipe, method=NEW):
 
 def test_the_origin_of_a_model_file(tmp_path, make_model):
     model = make_model()
+    model.held_out = {"a": make_model()}
     model.origin = {"init": {"file": "older.pt"}}
     save_model(model, tmp_path / "a.pt")
     found, origin = load(tmp_path / "a.pt", model.recipe)
     assert torch.equal(found.network.head.weight, model.network.head.weight)
-    assert found.threshold == model.threshold
+    assert (found.threshold, found.held_out) == (model.threshold, {})
     assert origin.pop("sha256")
     assert origin == {
         "file": str(tmp_path / "a.pt"), **model.identity, "init": {"file": "older.pt"},

@@ -145,6 +145,29 @@ def test_without_annotated_images_it_is_the_model_itself(make, initial, new, fol
     assert trained_on(load_model(folder / "new.pt"))[0].mean == 120
 
 
+def test_the_model_itself_reads_images_of_its_own_size(make, initial, new, folder):
+    model = initial(layout=Layout(downscale=2))
+    trained, _ = make(new, n_annotated=0)
+    assert trained.layout == model.layout
+    image = open_image(folder / "images/a.tif")
+    before, after = (predictions(each, image) for each in (model, trained))
+    assert np.array_equal(before.probabilities, after.probabilities)
+    fitted, _ = make(new, downscale="auto")
+    assert fitted.layout == model.layout
+    assert make(new)[0].layout.downscale == 1
+
+
+def test_the_model_itself_for_each_plane_of_volumes(make, initial, new, folder):
+    model = initial()
+    image = open_image(folder / "images/a.tif")
+    with_axes(folder, "ZYX", lambda image: np.stack([image, image[::-1]]))
+    trained, _ = make(replace(new, planes=True), n_annotated=0, annotated=0)
+    assert trained.layout.plane_by_plane
+    expected = predictions(model, image).probabilities
+    found = predictions(trained, open_image(folder / "images/a.tif")).probabilities
+    assert np.allclose(found[:, 0], expected, atol=1e-5)
+
+
 def test_it_warns_of_images_with_other_grey_levels(make, initial, new, folder, caplog):
     initial()
     with caplog.at_level(logging.WARNING):

@@ -20,6 +20,11 @@ class Network(nn.Module):
     halo: tuple[int, ...]
     bounded: bool = False
 
+    @property
+    def core(self) -> "Network":
+        """The network itself, without a change of the size of images around it."""
+        return self
+
     def encoder_parts(self) -> list[nn.Module]:
         """Return the modules before the first up-sampling; none for networks without encoder."""
         return []
