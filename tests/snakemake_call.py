@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 from unittest.mock import patch
+from warnings import catch_warnings
 
 from snakemake import cli
 
@@ -62,7 +63,13 @@ def call_here(
     """Run Snakemake in this process, its jobs in their own: starting it takes seconds each time."""
     command = ["--snakefile", str(snakefile), *_arguments(folder, config, options)]
     terminate = signal.getsignal(signal.SIGTERM)  # Snakemake replaces it and leaves it so
-    with TemporaryFile("w+") as screen, patch.dict(os.environ), chdir(folder), _shown_in(screen):
+    with (
+        TemporaryFile("w+") as screen,
+        patch.dict(os.environ),
+        chdir(folder),
+        catch_warnings(action="ignore", category=PendingDeprecationWarning),  # its own
+        _shown_in(screen),
+    ):
         try:
             cli.main(command)
         except SystemExit as ended:

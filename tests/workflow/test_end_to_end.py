@@ -59,12 +59,10 @@ def test_jobs_are_selected_when_one_ends(tmp_path):
     """Not every second as well, as often as jobs have ended; a limit of the user is kept."""
     splits = [f"results/data/nuclei/split/seed{seed}.tsv" for seed in (1, 2, 3)]
     study = ("--config", "grid={seeds: [1, 2, 3]}", "--verbose", "--cores", "1", *splits)
-    call = call_snakemake(tmp_path, *study)
+    call = call_here(tmp_path, *study)
     assert call.status == 0, call.screen
     assert call.screen.count("Resources before job selection") == 5 == sum(call.jobs.values())
-    call = call_snakemake(
-        tmp_path, "--max-jobs-per-timespan", "1/3s", "--forcerun", "split", *study
-    )
+    call = call_here(tmp_path, "--max-jobs-per-timespan", "1/3s", "--forcerun", "split", *study)
     assert call.status == 0 and "Job rate limit reached" in call.screen, call.screen
 
 
