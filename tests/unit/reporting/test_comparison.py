@@ -31,6 +31,7 @@ def study(*tables, **changes):
         "noise_sigmas": {},
         "paper": None,
         "untrained": [],
+        "grouped": [],
         "reference": "denoiseg",
         "published_datasets": {},
         "published_methods": {},

@@ -140,6 +140,7 @@ def test_published_numbers(config):
         "noises": {"n10": "gaussian, sigma 10", "n20": "gaussian, sigma 20"},
         "noise_sigmas": {},
         "untrained": [],
+        "grouped": [],
         "reference": "denoiseg",
         "published_datasets": {"nuclei": "dsb"},
         "published_methods": {"denoiseg": "denoiseg_alpha0.5", "n2v": "n2v"},
