@@ -243,7 +243,7 @@ def levels_of(spec: Spec) -> tuple[str, ...]:
 
 def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, Any] | str:
     """Return the split of a dataset; a combined one has that of its first part."""
-    split: Mapping[str, Any] | str = datasets[parts(datasets, name)[0]]["split"]
+    split: Mapping[str, Any] | str = datasets[parts(datasets, name)[0]].get("split", {})
     return split
 
 

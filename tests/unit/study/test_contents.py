@@ -184,6 +184,17 @@ def test_the_report_says_which_images_were_cross_validated(config):
     assert config["notes"] == ["Mine."]
 
 
+def test_the_report_says_what_is_over_groups(config):
+    config["recipes"]["fast"]["epochs"] = SHORT
+    grouped = config["datasets"]["nuclei"]
+    config["datasets"]["crops"] = grouped | {"split": grouped["split"] | {"group": r"(\d)\.tif"}}
+    grid = select(config, datasets=["nuclei", "crops"])
+    (note,) = contents.notes(grid)
+    assert note.startswith("The images of crops belong to groups, which were divided as a whole")
+    assert note.endswith("intervals and tests are over groups, not over images.")
+    assert contents.comparison(grid)["grouped"] == ["crops"]
+
+
 def test_volumes_are_noted_for_the_reader(config):
     config["datasets"]["deep"] = {"source": "simulate", "depth": 8, "n_images": 48}
     config["recipes"]["fast"]["epochs"] = SHORT
