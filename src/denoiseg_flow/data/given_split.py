@@ -124,14 +124,26 @@ class SplitFile:
         rows = self.rows.iloc[[row_of[place] for place in range(len(images))]]
         rows = rows.set_index(images.index)
         if "rank" in rows:
-            for line, rank in rows.loc[rows["rank"].notna() & (images["annotated"] == 0)][
-                ["line", "rank"]
-            ].itertuples(index=False):
-                raise InputError(
-                    f"{self.path}, line {line}: the image has rank {rank}, but no mask; add the "
-                    "mask, or leave the rank empty"
-                )
+            self.check_ranks(rows, images["annotated"] == 1, "has no mask; add it")
         return rows
+
+    def check_ranks(self, rows: pd.DataFrame, allowed: pd.Series, but: str) -> None:
+        """Raise InputError if an image is ranked, but not allowed to be.
+
+        Parameters
+        ----------
+        rows, allowed
+            Rows of images, see :meth:`of_images`, and which of them may have a rank.
+        but
+            Why the others may not, and the fix.
+        """
+        wrong = rows[rows["rank"].notna() & ~allowed]
+        if len(wrong):
+            line, rank = wrong[["line", "rank"]].iloc[0]
+            raise InputError(
+                f"{self.path}, line {line}: the image has rank {rank}, which is the order in which "
+                f"training images are annotated, but {but}, or leave the rank empty"
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -295,20 +307,16 @@ def what_is_said(images: pd.DataFrame, how: Mapping[str, Any]) -> pd.DataFrame:
     """
     columns = said_columns(how)
     said = pd.DataFrame(index=images.index)
-    if how.get("file"):
-        said = SplitFile.read(how["file"]).of_images(images)
+    file = SplitFile.read(how["file"]) if how.get("file") else None
+    if file:
+        said = file.of_images(images)
     if how.get("subset"):
         said["subset"] = images["given_subset"]
     if how.get("group"):
         said["group"] = [group_of(source, how["group"]) for source in images["source"]]
-    if {"subset", "rank"} <= columns:
-        ranked = said[said["rank"].notna() & (said["subset"] != "train")]
-        for row in ranked.itertuples():
-            raise InputError(
-                f"{how['file']}, line {row.line}: the image has rank {row.rank}, but is for "
-                f"{row.subset}; ranks are the order in which training images are annotated, so "
-                "leave it empty"
-            )
+    if file and {"subset", "rank"} <= columns:
+        training = said["subset"] == "train"
+        file.check_ranks(said, training, "is not for training; move it to the subset train")
     if {"subset", "group"} <= columns:
         _check_groups(images.assign(**said[["subset", "group"]]))
     return said[[name for name in SAID if name in said]]

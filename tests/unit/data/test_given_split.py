@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusals import refusal
 
@@ -180,6 +180,17 @@ def test_mistakes_in_a_table(write, text, sentence):
     table = images("a.tif", "b.tif", "c.tif", "d.tif", annotated=[1, 1, 1, 0])
     message = refusal(splitting.split, table, how, 0)
     assert message.startswith(sentence.format(how["file"]))
+
+
+@given(st.one_of(st.binary(max_size=60), st.text("image,subet\t\n\"'=1é\0rank", max_size=60)))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_in_the_file_it_is_read_or_refused(tmp_path, content):
+    path = tmp_path / "splits.csv"
+    path.write_bytes(content if isinstance(content, bytes) else b"image,rank\n" + content.encode())
+    try:
+        SplitFile.read(path).of_images(images("1.tif"))
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 def test_a_table_that_is_not_there(tmp_path):

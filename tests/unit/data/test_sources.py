@@ -413,8 +413,9 @@ def test_subsets_are_counted_before_any_job(user):
          " a mask, so no segmentation could be scored; add masks of test images, or put annotated"),
         ("image,subset 0,train 1,val 2,test 3,test 4,train", 2, "grid.n_annotated asks for 2 annota"
          "ted images, but dataset mine has only 1 annotated images left for training"),
-        ("image,rank 0,1 1,2 2,3 3,4 4,", 0, "{user}/splits.csv, line 5: the image has rank 4, but"
-         " no mask; add the mask, or leave the rank empty"),
+        ("image,rank 0,1 1,2 2,3 3,4 4,", 0, "{user}/splits.csv, line 5: the image has rank 4, whi"
+         "ch is the order in which training images are annotated, but has no mask; add it, or leave"
+         " the rank empty"),
         ("image,subset 0,train 1,test", 0, "{user}/splits.csv does not name image sim_0002.tif"),
     ],
 )  # fmt: skip
