@@ -99,10 +99,7 @@ def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
 
 
 def _count_drawn(spec: Spec, part: _Part, table: Path) -> tuple[int, int, bool]:
-    """Return the numbers of validation and test images, and whether the latter are annotated ones.
-
-    The annotated images of a cross-validation count as test images.
-    """
+    """Return the numbers of validation and test images, and whether these are cross-validated."""
     how = spec["split"]
     if is_given(how):
         images = images_in_advance(spec)
@@ -112,10 +109,7 @@ def _count_drawn(spec: Spec, part: _Part, table: Path) -> tuple[int, int, bool]:
         with suppress(InputError):
             if images is not None:
                 divided = splitting.divide(images, how)["subset"]
-                per_row = part.n_images / len(images)
-                n_val, n_test = (
-                    round(per_row * divided.isin(subset).sum()) for subset in (["val"], TESTED)
-                )
+                n_val, n_test = (int(divided.isin(names).sum()) for names in (["val"], TESTED))
                 return n_val, n_test, CROSS in set(divided)
     if part is _ARCHIVE or isinstance(how, str):
         return *_SIZES_OF_ARCHIVE, False

@@ -211,7 +211,10 @@ def split_in_advance(spec: Spec, run_seed: int) -> pd.DataFrame:
 
 
 def images_in_advance(spec: Spec) -> pd.DataFrame | None:
-    """Return what the manifest will say of the files of a dataset; None if not yet known."""
+    """Return what the manifest will say of the images of a dataset; None if not yet known.
+
+    If files hold several images, as many as the first file holds are assumed in each.
+    """
     if spec["source"] == "simulate":
         n_images, n_annotated = count_simulated(spec)
         known = [
@@ -219,10 +222,12 @@ def images_in_advance(spec: Spec) -> pd.DataFrame | None:
             for index, name in enumerate(map(simulator.image_name, range(n_images)))
         ]
     elif spec["source"] == "folder":
-        levels = levels_of(spec)
+        levels, found = levels_of(spec), find_sources(spec)
+        count = _count_regions(found[0].image, spec)
         known = [
-            (each.name, int(each.mask is not None), each.file, subset_of(each.file, levels))
-            for each in find_sources(spec)
+            (name, int(each.mask is not None), each.file, subset_of(each.file, levels))
+            for each in found
+            for name in ([each.name] if count == 1 else [f"{each.name}_{n}" for n in range(count)])
         ]
     else:
         return None
@@ -318,7 +323,7 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
         return count_simulated(spec)
     if spec["source"] == "folder":
         sources = find_sources(spec)
-        if _holds_several(sources[0].image, spec):
+        if _count_regions(sources[0].image, spec) > 1:
             return None
         return len(sources), sum(source.mask is not None for source in sources)
     if spec["format"] == "folder" and not spec.get("images"):
@@ -329,7 +334,7 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     return None
 
 
-def _holds_several(path: Path, spec: Spec) -> bool:
-    """Return whether a file holds several images; raise InputError if it cannot be read."""
+def _count_regions(path: Path, spec: Spec) -> int:
+    """Return how many images a file holds; raise InputError if it cannot be read."""
     with open_image_file(path, spec.get("axes")) as file:
-        return len(list(find_regions(file, Reading.of(spec)))) > 1
+        return len(list(find_regions(file, Reading.of(spec))))

@@ -425,6 +425,21 @@ def test_bad_tables_are_found_before_any_job(user, text, n_annotated, sentence):
     assert str(caught.value).startswith(sentence.format(user=user))
 
 
+def test_two_stacks_may_be_ranked_but_groups_of_them_are_too_few(user):
+    """Each file has several images, in as many groups as there are files."""
+    for path in (user / "images").iterdir():
+        path.unlink()
+    for name in ("sim_0000.tif", "sim_0001.tif"):
+        stack = np.random.default_rng(0).integers(0, 9, (5, 40, 40), np.uint8)
+        tifffile.imwrite(user / "images" / name, stack, photometric="minisblack")
+    stacks = {"masks": None, "axes": "ZYX", "dimensions": 2}
+    spec = table_of(user, "image,rank 0, 1,") | stacks
+    check(spec)
+    assert sources.sizes_in_advance(spec) is None
+    with pytest.raises(InputError, match="2 groups"):
+        check(table_of(user, "image,group 0,A 1,B") | stacks)
+
+
 def test_tables_of_images_that_are_not_yet_known(user):
     """Of an archive: what the table itself shows is checked."""
     spec = table_of(user, "image,subset 0,train 1,tst")
