@@ -1,6 +1,7 @@
 """Settings and fixtures for all tests."""
 
 import gc
+import os
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +14,9 @@ from denoiseg_flow.jobs import gpu_slots
 TESTS = Path(__file__).parent
 # Folders of tests that start Snakemake, SLURM, a browser or other programs that take seconds.
 INTEGRATION = {"faults", "slurm", "workflow"}
+
+# Hundreds of processes start here; each would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Python looks for garbage cycles again and again while millions of objects of large packages are
 # loaded, all of which stay: a fourth of the time that it takes to collect the tests.

@@ -1,16 +1,19 @@
-"""Snakemake, as a command of its own and, for plans, in this process."""
+"""Snakemake, as a command of its own and in this process."""
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import defaultdict
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, TextIO
 from unittest.mock import patch
+from warnings import catch_warnings
 
 from snakemake import cli
 
@@ -51,23 +54,53 @@ def call_snakemake(folder: Path, *options: Any, config: str | None = "test") -> 
     return Call(result.returncode, result.stdout)
 
 
-def dry_run(
+def call_here(
     folder: Path,
     *options: Any,
     config: str | None = "test",
     snakefile: Path = REPO / "Snakefile",
 ) -> Call:
-    """Plan in this process: starting Snakemake takes longer than most plans."""
-    command = ["--snakefile", str(snakefile), *_arguments(folder, config, ("--dry-run", *options))]
-    screen = StringIO()
+    """Run Snakemake in this process, its jobs in their own: starting it takes seconds each time."""
+    command = ["--snakefile", str(snakefile), *_arguments(folder, config, options)]
+    terminate = signal.getsignal(signal.SIGTERM)  # Snakemake replaces it and leaves it so
     with (
+        TemporaryFile("w+") as screen,
         patch.dict(os.environ),
         chdir(folder),
-        redirect_stdout(screen),
-        redirect_stderr(screen),
+        catch_warnings(action="ignore", category=PendingDeprecationWarning),  # its own
+        _shown_in(screen),
     ):
         try:
             cli.main(command)
         except SystemExit as ended:
-            return Call(ended.code or 0, screen.getvalue())
+            screen.seek(0)
+            return Call(ended.code or 0, screen.read())
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
     raise AssertionError("Snakemake always exits")
+
+
+def dry_run(folder: Path, *options: Any, **settings: Any) -> Call:
+    """Plan in this process."""
+    return call_here(folder, "--dry-run", *options, **settings)
+
+
+@contextmanager
+def _shown_in(screen: TextIO) -> Iterator[None]:
+    """Write to a file what this process and those that it starts would print."""
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        for number in kept:
+            os.dup2(screen.fileno(), number)
+        with (
+            open(1, "w", buffering=1, closefd=False) as stream,
+            redirect_stdout(stream),
+            redirect_stderr(stream),
+            # What it hands on to jobs is what it found when it was imported.
+            patch("snakemake.shell.STDOUT", None),
+        ):
+            yield
+    finally:
+        for number, original in kept.items():
+            os.dup2(original, number)
+            os.close(original)

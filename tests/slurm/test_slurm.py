@@ -23,7 +23,7 @@ def one_machine(new_study):
 def training(new_study, one_machine):
     """The same on the cluster, with the images at hand; the training has just begun."""
     study = new_study("grid={methods: [n2v]}", *SLOW, targets=[TABLE])
-    for folder in ("raw", "prepared"):
+    for folder in ("raw", "prepared", "noisy"):
         path = f"results/data/nuclei/{folder}"
         shutil.copytree(one_machine.folder / path, study.folder / path)
     study.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from snakemake_call import call_snakemake, dry_run
+from snakemake_call import call_here, call_snakemake, dry_run
 
 from denoiseg_flow.data import manifest
 from denoiseg_flow.deployment.ledger import Entry, Record
@@ -420,7 +420,7 @@ def test_another_definition_in_the_same_results(finished, tmp_path):
     shutil.copytree(finished, folder)
     before = sorted(folder.rglob("*"))
     options = ("--cores", "1", "--config", "methods={denoiseg: {alpha: 0.3}}")
-    call = call_snakemake(folder, *options)
+    call = call_here(folder, *options)
     assert call.status != 0
     assert "method 'denoiseg' has alpha 0.3, but existing runs in results used" in call.screen
     assert "Traceback" not in call.screen
@@ -623,7 +623,7 @@ def test_whole_workflow_shows_the_sentence(user, tmp_path):
     image(holding(np.nan))(user)
     work = tmp_path / "work"
     work.mkdir()
-    call = call_snakemake(
+    call = call_here(
         work,
         *("--cores", "1", "--config", "grid={datasets: [mine], n_annotated: [1]}"),
         f"datasets={{mine: {{source: folder, images: {user}/images, masks: {user}/masks}}}}",
@@ -724,7 +724,7 @@ def test_no_network(tmp_path, monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     far = f'source: remote, url: "http://{address}/a.zip", format: denoiseg_npz'
-    call = call_snakemake(
+    call = call_here(
         tmp_path,
         *("--cores", "1", "--config", "grid={datasets: [far], n_annotated: [1]}"),
         f"datasets={{far: {{{far}}}}}",
@@ -762,7 +762,7 @@ def test_full_disk(small_disk, tmp_path):
         *("--cores", "1", "--until", "prepare"),
         *("--config", f"pathvars={{results: {small_disk}}}"),
     ]
-    call = call_snakemake(tmp_path, *options)
+    call = call_here(tmp_path, *options)
     assert call.status != 0
     assert "the disk is full; free some space and run the same command again" in call.screen
     assert "Traceback" not in call.screen
@@ -770,7 +770,7 @@ def test_full_disk(small_disk, tmp_path):
     assert {path.name for path in data.iterdir()} == {"raw"}
 
     remount(small_disk, "size=4m")
-    call = call_snakemake(tmp_path, *options)
+    call = call_here(tmp_path, *options)
     assert call.status == 0, call.screen
     assert call.jobs == {"prepare": 1}
     assert len(manifest.read(data / "prepared/manifest.tsv")) == 12
@@ -793,7 +793,7 @@ def test_read_only_disk(small_disk, user, refusal, tmp_path):
 def test_read_only_results(small_disk, tmp_path):
     remount(small_disk, "ro")
     options = ("--config", f"pathvars={{results: {small_disk}}}")
-    call = call_snakemake(tmp_path, "--cores", "1", *options)
+    call = call_here(tmp_path, "--cores", "1", *options)
     assert call.status != 0
     assert f"Error: cannot use {small_disk}" in call.screen
     assert "the file system is read-only; choose another folder" in call.screen

@@ -37,10 +37,11 @@ def bioimageio(tmp_path_factory, repo):
     python = folder / "venv/bin/python"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["BIOIMAGEIO_CACHE_PATH"] = str(folder / "cache")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     (packages,) = (folder / "venv/lib").glob("python*/site-packages")
     (packages / "missing.pth").write_text(sysconfig.get_path("purelib"))
-    install = [python, "-m", "pip", "install", "--quiet", "-c", folder / "constraints.txt"]
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    install += ["-c", folder / "constraints.txt"]
     try:
         call = subprocess.run([*install, *PACKAGES], capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:

@@ -14,7 +14,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from snakemake_call import SNAKEMAKE, call_snakemake, dry_run
+from snakemake_call import SNAKEMAKE, call_here, call_snakemake, dry_run
 
 from denoiseg_flow.reporting import captions
 
@@ -59,12 +59,10 @@ def test_jobs_are_selected_when_one_ends(tmp_path):
     """Not every second as well, as often as jobs have ended; a limit of the user is kept."""
     splits = [f"results/data/nuclei/split/seed{seed}.tsv" for seed in (1, 2, 3)]
     study = ("--config", "grid={seeds: [1, 2, 3]}", "--verbose", "--cores", "1", *splits)
-    call = call_snakemake(tmp_path, *study)
+    call = call_here(tmp_path, *study)
     assert call.status == 0, call.screen
     assert call.screen.count("Resources before job selection") == 5 == sum(call.jobs.values())
-    call = call_snakemake(
-        tmp_path, "--max-jobs-per-timespan", "1/3s", "--forcerun", "split", *study
-    )
+    call = call_here(tmp_path, "--max-jobs-per-timespan", "1/3s", "--forcerun", "split", *study)
     assert call.status == 0 and "Job rate limit reached" in call.screen, call.screen
 
 
@@ -122,7 +120,7 @@ def test_tables_are_rebuilt_alone(finished, tmp_path, tables):
     shutil.copytree(finished, folder)
     before = tables(folder / "results")
     shutil.rmtree(folder / "results/tables")
-    call = call_snakemake(folder, "--cores", "2", "--until", "aggregate")
+    call = call_here(folder, "--cores", "2", "--until", "aggregate")
     assert call.status == 0, call.screen
     assert call.jobs == {"aggregate": 1}
     assert tables(folder / "results") == before
@@ -155,11 +153,11 @@ def test_killed_run_goes_on(finished, tmp_path, repo):
     kill(process)
     assert not (tmp_path / "results/tables").exists()
 
-    call = call_snakemake(tmp_path, "--rerun-incomplete", *options)
+    call = call_here(tmp_path, "--rerun-incomplete", *options)
     assert call.status != 0
     assert "--unlock" in call.screen
-    assert call_snakemake(tmp_path, "--unlock", *options).status == 0
-    call = call_snakemake(tmp_path, "--rerun-incomplete", *options)
+    assert call_here(tmp_path, "--unlock", *options).status == 0
+    call = call_here(tmp_path, "--rerun-incomplete", *options)
     assert call.status == 0, call.screen
     assert call.jobs["train"] == 1
     for path in runs.rglob("*.tsv"):
@@ -179,7 +177,7 @@ def test_model_on_new_images(finished, tmp_path):
     (new / "torn.tif").write_bytes(b"torn")
     images = f"predict={{images: {new}, method: sequential, chunk: 2}}"
     options = ("--cores", "2", "predict", "--config", images)
-    call = call_snakemake(folder, *options)
+    call = call_here(folder, *options)
     assert call.status != 0
     assert call.jobs == {"predict_chunk": 2, "predict": 1}
     assert "1 of 4 images could not be predicted" in call.screen
@@ -189,7 +187,7 @@ def test_model_on_new_images(finished, tmp_path):
     assert call.jobs == {"predict_chunk": 1, "predict": 1}, "that of the damaged one"
 
     (new / "torn.tif").unlink()
-    call = call_snakemake(folder, *options)
+    call = call_here(folder, *options)
     assert call.status == 0, call.screen
     for kind in ("denoised", "labels", "overlays", "objects"):
         assert len(list((out / kind).iterdir())) == 3
@@ -235,7 +233,7 @@ def test_five_annotated_images(finished, tmp_path):
         (tmp_path / kind).mkdir()
         for path in sorted((prepared / kind).glob("*.tif"))[:count]:
             shutil.copy(path, tmp_path / kind)
-    call = call_snakemake(
+    call = call_here(
         tmp_path,
         *("--cores", "2", "--config", "predicted_images=all", FEW_STEPS),
         "datasets={mine: {source: folder, images: images, masks: masks, "
@@ -271,7 +269,7 @@ def test_snakemake_report(finished, tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     archive = tmp_path / "report.zip"
-    call = call_snakemake(finished, "--report", archive)
+    call = call_here(finished, "--report", archive)
     assert call.status == 0, call.screen
     with zipfile.ZipFile(archive) as opened:
         names = {path.rpartition("/")[2] for path in opened.namelist()}
@@ -315,10 +313,10 @@ def test_snakemake_report_of_a_paper(tmp_path):
         *(f"results/tables/{name}.html" for name in tables),
         *(f"results/figures/few/{name}.png" for name in figures),
     ]
-    call = call_snakemake(tmp_path, *study, "--cores", "2", "--", *wanted)
+    call = call_here(tmp_path, *study, "--cores", "2", "--", *wanted)
     assert call.status == 0, call.screen
     archive = tmp_path / "report.zip"
-    call = call_snakemake(tmp_path, *study, "--report", archive, "--", *wanted)
+    call = call_here(tmp_path, *study, "--report", archive, "--", *wanted)
     assert call.status == 0, call.screen
     with zipfile.ZipFile(archive) as opened:
         shown = {path.rpartition("/")[2] for path in opened.namelist()}

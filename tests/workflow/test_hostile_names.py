@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
-from snakemake_call import call_snakemake
+from snakemake_call import call_here
 
 TEXT = (
     """$(touch pwned) `touch pwned`; touch pwned & '" | touch pwned # %s {input} <results> \\n é"""
@@ -55,7 +55,7 @@ def study(tmp_path_factory):
         tifffile.imwrite(folder / FOLDER / "m" / f"{name}.tif", labels)
     config = folder / "config 'own' $(touch pwned).yaml"
     config.write_text(yaml.safe_dump(CONFIG, allow_unicode=True), encoding="utf-8")
-    call = call_snakemake(folder, "--cores", "2", "--configfile", config, config=None)
+    call = call_here(folder, "--cores", "2", "--configfile", config, config=None)
     assert call.status == 0, call.screen
     return folder
 

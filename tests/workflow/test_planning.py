@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from PIL import Image
-from snakemake_call import call_snakemake, dry_run
+from snakemake_call import call_here, dry_run
 
 CONFIGS = {
     "config", "test", "prior", "prior_volumes", "dsb2018", "own_images", "volumes",
@@ -199,6 +199,6 @@ def test_every_config_is_planned_here(repo):
 
 
 def test_lint(tmp_path):
-    call = call_snakemake(tmp_path, "--lint", config=None)
+    call = call_here(tmp_path, "--lint", config=None)
     assert call.status == 0, call.screen
     assert "Lints for" not in call.screen

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from snakemake_call import call_snakemake
+from snakemake_call import call_here
 
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, measure
@@ -43,7 +43,7 @@ def dsb2018(tmp_path, source):
 def test_real_images(dsb2018, repo):
     folders = f"images: {dsb2018}/images, masks: {dsb2018}/masks, clean: {dsb2018}/images"
     recipe = "epochs: 3, steps_per_epoch: 100, filters: 8"
-    call = call_snakemake(
+    call = call_here(
         dsb2018,
         *("--configfile", repo / "config/test.yaml", repo / "config/dsb2018.yaml"),
         *("--cores", "2", "--until", "aggregate", "--config"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from snakemake_call import call_snakemake
+from snakemake_call import call_here
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file, read_image
@@ -40,7 +40,7 @@ def study(tmp_path_factory):
         pixels[1] *= 10
         write_array(folder / "images" / name, pixels, STACKS)
         write_array(folder / "masks" / name, each.mask.astype(np.uint16), STACKS.only("ZYX"))
-    call = call_snakemake(folder, "--cores", "2", "--config", *STUDY)
+    call = call_here(folder, "--cores", "2", "--config", *STUDY)
     assert call.status == 0, call.screen
     assert call.jobs["train"] == 10
     return folder
@@ -105,7 +105,7 @@ def test_models_on_new_stacks(study, tmp_path):
     for dataset, planes in (("volumes", "false"), ("planes", "true")):
         model = study / f"results/runs/{dataset}/n10/denoiseg/annotated2/seed1/model.pt"
         asked = f"{{images: new, model: {model}, channel: GFP, planes: {planes}, format: ome.zarr}}"
-        call = call_snakemake(
+        call = call_here(
             study, "--cores", "2", "predict", "--forcerun", "predict_chunk", "--config", *STUDY,
             f"predict={asked}",
         )  # fmt: skip

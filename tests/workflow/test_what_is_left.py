@@ -4,7 +4,7 @@ import re
 import shutil
 
 import pytest
-from snakemake_call import call_snakemake, dry_run
+from snakemake_call import call_here, dry_run
 
 
 def planned(call):
@@ -20,7 +20,7 @@ def planned(call):
 @pytest.mark.parametrize("config", [None, "n2v", "volumes", "paper/mouse"])
 def test_plan_counts_the_jobs_of_the_dry_run(tmp_path, config):
     seed = ("--config", "grid={seeds: [1]}")
-    jobs, total = planned(call_snakemake(tmp_path, "--cores", "1", "plan", *seed, config=config))
+    jobs, total = planned(call_here(tmp_path, "--cores", "1", "plan", *seed, config=config))
     expected = dry_run(tmp_path, *seed, config=config).jobs
     assert jobs == expected
     assert total == sum(expected.values())
@@ -39,7 +39,7 @@ def metrics_of(study, method):
 
 
 def test_finished_runs_are_told(study):
-    call = call_snakemake(study, "--cores", "1", "plan")
+    call = call_here(study, "--cores", "1", "plan")
     assert planned(call) == ({}, 0)
     assert re.search(r"^train +0 +5 ", call.screen, re.M)
 
@@ -50,7 +50,7 @@ def test_tables_of_what_is_finished(study):
     metrics_of(study, "baseline").unlink()
     # Another model than the one whose predictions were scored.
     (metrics_of(study, "denoiseg").parent / "model.pt").write_bytes(b"trained again")
-    call = call_snakemake(study, "--cores", "1", "tables_partial")
+    call = call_here(study, "--cores", "1", "tables_partial")
     assert call.status == 0, call.screen
     assert call.jobs == {"tables_partial": 1}
     assert not (results / "tables").exists()
@@ -64,7 +64,7 @@ def test_tables_of_what_is_finished(study):
 def test_results_of_another_config_are_not_mixed_in(study):
     changed = ("--config", "recipes={tiny: {steps_per_epoch: 21}}")
     shutil.rmtree(study / "results/tables")
-    call = call_snakemake(study, "--cores", "1", "tables_partial", *changed)
+    call = call_here(study, "--cores", "1", "tables_partial", *changed)
     assert call.status == 1
     assert "none of the 5 runs of this study is finished" in call.screen
     assert not (study / "results/tables_partial").exists()

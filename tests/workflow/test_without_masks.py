@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from snakemake_call import call_snakemake
+from snakemake_call import call_here
 
 from denoiseg_flow.data.simulated.simulator import simulate
 from denoiseg_flow.data.store import open_labels, write_array
@@ -16,7 +16,7 @@ def test_images_without_masks_are_segmented(tmp_path):
         write_array(tmp_path / "images" / f"{name}.tif", each.image)
     noise = np.random.default_rng(0).normal(20, 5, (96, 96)).astype(np.float32)
     write_array(tmp_path / "images" / "noise.tif", noise)
-    call = call_snakemake(
+    call = call_here(
         tmp_path,
         "--cores",
         "2",

@@ -160,6 +160,13 @@ def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
     flat = [f"`{model.method.name}`" for model in models if model.layout.plane_by_plane]
     if flat:
         lines += ["", f"Each z-slice of a volume is processed separately by {' and '.join(flat)}."]
+    for model in models:
+        if model.layout.downscale > 1:
+            lines += [
+                "",
+                f"`{model.method.name}` reads images at 1/{model.layout.downscale} of their size, "
+                "and interpolates its output.",
+            ]
     return "\n".join(lines)
 
 

@@ -190,7 +190,10 @@ def examine_results(
         # The axis with the larger difference.
         pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
         nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
-    return Trust(table, x, y, noise, calibration, find_doubts(table, calibration, nearest))
+    findings = find_doubts(table, calibration, nearest)
+    if segmented:
+        findings = in_order([*findings, *about_size(segmented.model)])
+    return Trust(table, x, y, noise, calibration, findings)
 
 
 def _judge(segmented: Segmented, name: str, labels: np.ndarray) -> dict[str, object]:
@@ -335,6 +338,21 @@ def _about_residuals(
             "residual",
             f"In {1 - smoothed - invented:.1%} of all windows, the residual looks like noise; "
             f"{smoothed:.1%} are oversmoothed and {invented:.1%} contain hallucinated structure.",
+        )
+
+
+def about_size(model: AnyModel) -> Iterator[Finding]:
+    """Yield a note if the network of a model reads images of reduced size."""
+    if isinstance(model, TrainedModel) and model.layout.downscale > 1:
+        denoised = (
+            f" Its denoised images lack details finer than {model.layout.downscale} pixels: to "
+            "keep them, denoise by a method without 'init', such as 'n2v'."
+        )
+        yield Finding(
+            "note",
+            "size",
+            f"The network reads images at 1/{model.layout.downscale} of their size, because their "
+            f"objects are large in pixels.{denoised if model.method.denoises else ''}",
         )
 
 

@@ -90,6 +90,8 @@ def check_size(
             f"config key '{key}.struct_mask' has {rows}x{columns} pixels, more than a training "
             f"patch ({size}x{size}); shorten it, or raise '{recipe_key}.patch_size'"
         )
+    if recipe.downscale != 1:
+        _check_downscale(method, recipe.downscale, key, recipe_key)
     if method.init in PRETRAINED:
         _check_pretrained(method, PRETRAINED[method.init], key, recipe_of(method), recipe_key)
     elif method.init is not None:
@@ -214,6 +216,22 @@ def _check_struct_mask(method: Method, mask: Sequence[Sequence[int]], key: str) 
         )
     if mask[rows // 2][columns // 2] != 1:
         raise InputError(f"config key '{key}.struct_mask' has a 0 in its centre; write a 1 there")
+
+
+def _check_downscale(method: Method, downscale: int | str, key: str, recipe_key: str) -> None:
+    """Raise InputError unless a method can read images of reduced size."""
+    if method.masks_grid:
+        raise InputError(
+            f"config key '{recipe_key}.downscale' is {downscale}, but {key} masks a grid of single "
+            "pixels ('masking'); write 'downscale: 1'"
+        )
+    source = PRETRAINED.get(method.init or "")
+    if downscale == "auto" and (method.init is None or (source and source.dimensions == 3)):
+        raise InputError(
+            f"config key '{recipe_key}.downscale' is 'auto', but {key} does not start from a "
+            "network for 2D images that knows how large objects are ('init'); write a number, such "
+            "as 1"
+        )
 
 
 def _check_init(

@@ -175,6 +175,9 @@ class Recipe:
         Fraction of the patches from annotated images that are replaced by simulated ones, if the
         training starts from a network that was pretrained on simulated images. Without an annotated
         image, all of them are simulated.
+    downscale
+        How many times smaller the images are that the network reads, for objects that are large in
+        pixels. ``"auto"``: as fits the network in ``init``, see :mod:`object_size`.
     pseudo_labels
         Weight, relative to annotations, of pseudo-labels for the patches of a joint batch without
         annotation. The averaged weights predict these soft labels ("mean teacher", Tarvainen &
@@ -215,6 +218,7 @@ class Recipe:
     test_time_augmentation: bool
     patch_depth: int = 16
     rehearsal: float = 0.0
+    downscale: int | str = 1
 
     @property
     def steps(self) -> int:

@@ -210,6 +210,7 @@ def summary(model: AnyModel) -> str:
         images = "volumes" if layout.dimensions == 3 else "planes"
         images += " plane by plane" if layout.plane_by_plane else ""
         images += f" with {layout.channels} channels" if layout.channels > 1 else ""
+        images += f" at 1/{layout.downscale} of their size" if layout.downscale > 1 else ""
     elif isinstance(model, ImageModels):
         images = f"the {len(model.models)} images it was trained on"
     return f"{purpose(chain(model))} {images}."

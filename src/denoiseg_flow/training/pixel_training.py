@@ -76,7 +76,7 @@ def _draw_samples(
     """Return features, classes and weights of some pixels of an image."""
     image = open_image(path)
     shape = image.shape[1:]
-    parts = read_classes(mask, torch.device("cpu"))
+    parts = read_classes(mask, torch.device("cpu"), (1,) * len(shape))
     codes = np.concatenate([part.numpy().ravel() for part in parts])
     random = generator(seed, "pixels", path.stem)
     places, classes, weights = [], [], []

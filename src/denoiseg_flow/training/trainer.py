@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
 from denoiseg_flow.methods.networks import NETWORKS
+from denoiseg_flow.methods.networks.downscaled import Downscaled
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.model import ImageModels, TrainedModel, new_network
@@ -29,6 +31,7 @@ from denoiseg_flow.training.adam import Adam
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.cuda_graphs import Replayed, side_stream
 from denoiseg_flow.training.job import TrainingJob
+from denoiseg_flow.training.object_size import find_downscale
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
@@ -40,6 +43,7 @@ from denoiseg_flow.training.training_images import (
     check_subsets,
     find_layout,
     load_bank,
+    read_layout,
 )
 
 logger = logging.getLogger(__name__)
@@ -331,9 +335,11 @@ def train(
     # A pretrained network has its own threshold, chosen on simulated images.
     known = init.threshold if init and pretrained else None
     check_subsets(job.method, images, job.run.dataset, known is not None)
-    layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
     if pretrained:
-        check_layout(job.method, layout, job.run.dataset)
+        check_layout(job.method, read_layout(images.train), job.run.dataset)
+    downscale = _find_downscale(job, images, init)
+    shown = [*images.train, *images.val]
+    layout = find_layout(job.method, job.network_recipe, shown, downscale)
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -348,6 +354,17 @@ def train(
     if job.method.segments:
         set_threshold(model, images, known)
     return model, history
+
+
+def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> int:
+    """Return how many times smaller the images are that the network reads."""
+    recipe = job.network_recipe
+    if isinstance(recipe.downscale, int):
+        return recipe.downscale
+    assert init is not None  # the config is refused otherwise
+    if job.method.init in PRETRAINED:
+        return find_downscale(init, images.train, recipe.patch_size)
+    return init.layout.downscale
 
 
 def train_folds(
@@ -442,14 +459,16 @@ def _train_on(
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
         each.normalise(normalisation, init.normalisation if init else None)
-    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, layout)
-    if init is not None:
-        trainer.start_from(init.network.state_dict())
+    reduced = replace(layout, downscale=1)
+    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, reduced)
+    initial = {} if init is None else init.network.core.state_dict()
+    if initial:
+        trainer.start_from(initial)
     own = {"classes": bank.classes, "targets": bank.targets}
     contents = {key: values for key, values in own.items() if values is not None}
-    contents |= {} if init is None else init.network.state_dict()
+    contents |= initial
     fingerprint = repr(
-        (as_dict(method), as_dict(recipe), job.identity, normalisation, digest(contents))
+        (as_dict(method), as_dict(recipe), job.identity, layout, normalisation, digest(contents))
     )
     patch = math.prod(layout.patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
@@ -458,5 +477,8 @@ def _train_on(
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
-    model = TrainedModel(method, recipe, job.identity, normalisation, trainer.average, layout)
+    network = trainer.average
+    if layout.downscale > 1:
+        network = Downscaled(network, layout.reduction)
+    model = TrainedModel(method, recipe, job.identity, normalisation, network, layout)
     return model, pd.DataFrame(trainer.history)

@@ -22,6 +22,11 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
+from denoiseg_flow.methods.networks.downscaled import (
+    reduce_image,
+    reduce_labels,
+    reduced_shape,
+)
 from denoiseg_flow.methods.networks.layout import Layout, volume_layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.training.patches import ImageBank
@@ -146,22 +151,31 @@ def find_target(
     return {"clean": clean, "second_noisy": second_copy}.get(method.target)
 
 
-def find_layout(method: Method, recipe: Recipe, images: Sequence[Path]) -> Layout:
+def find_layout(
+    method: Method, recipe: Recipe, images: Sequence[Path], downscale: int = 1
+) -> Layout:
     """Return the layout of some images for a network of the method.
+
+    Parameters
+    ----------
+    downscale
+        How many times smaller the images are that the network reads.
 
     Raises
     ------
     InputError
         If their axes or numbers of channels differ.
     """
-    found = read_layout(images)
+    found = replace(read_layout(images), downscale=downscale)
     if found.dimensions == 2:
         return found
     if method.planes:
         return replace(found, patch_depth=1, plane_by_plane=True)
     depth = down_samplings(method.network, recipe.depth)
-    thinnest = found.patch_depth
-    return volume_layout(depth, recipe.patch_depth, thinnest, found.z_step, found.channels)
+    along_z, *_ = found.reduction
+    thinnest, step = found.patch_depth // along_z, found.z_step * along_z / downscale
+    layout = volume_layout(depth, recipe.patch_depth, thinnest, step, found.channels)
+    return replace(layout, z_step=found.z_step, downscale=downscale)
 
 
 def read_layout(images: Sequence[Path]) -> Layout:
@@ -209,19 +223,21 @@ def load_bank(
     InputError
         If an image is smaller than a training patch.
     """
-    shapes = [open_image(path).shape[1:] for path in images]
+    factors = layout.reduction
+    shapes = [reduced_shape(open_image(path).shape[1:], factors) for path in images]
     for path, shape in zip(images, shapes, strict=True):
         if min(shape[-2:]) < recipe.patch_size:
+            smaller = f" at 1/{layout.downscale} of its size" if layout.downscale > 1 else ""
             raise InputError(
-                f"image {path} has shape {'x'.join(map(str, shape))}, smaller than the training "
-                f"patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
+                f"image {path} has shape {'x'.join(map(str, shape))}{smaller}, smaller than the "
+                f"training patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
                 f"{min(shape[-2:])} or less"
             )
-    classes = (None if mask is None else read_classes(mask, device) for mask in masks)
-    targets = target and (target(path.stem) for path in images)
-    distances = chain(map(_read_distance, masks), rehearsal.distances)
+    classes = (None if mask is None else read_classes(mask, device, factors) for mask in masks)
+    targets = target and (reduce_image(target(path.stem), factors) for path in images)
+    distances = chain((_read_distance(mask, layout) for mask in masks), rehearsal.distances)
     return ImageBank.load(
-        chain(map(open_image, images), rehearsal.images),
+        chain((reduce_image(open_image(path), factors) for path in images), rehearsal.images),
         chain(classes, ([each] for each in rehearsal.classes)),
         [*shapes, *(image.shape[1:] for image in rehearsal.images)],
         device,
@@ -232,18 +248,23 @@ def load_bank(
     )
 
 
-def _read_distance(path: Path | None) -> np.ndarray | None:
+def _read_distance(path: Path | None, layout: Layout) -> np.ndarray | None:
     """Return the relative distances of a mask, None without a mask."""
     if path is None:
         return None
-    labels = open_labels(path)
-    step = (read_metadata(path).plane_step(), 1.0, 1.0) if labels.ndim == 3 else None
-    return relative_distance(labels, step)
+    factors = layout.reduction
+    labels = reduce_labels(open_labels(path), factors)
+    if labels.ndim == 2:
+        return relative_distance(labels)
+    step = read_metadata(path).plane_step() * factors[0] / layout.downscale
+    return relative_distance(labels, (step, 1.0, 1.0))
 
 
-def read_classes(path: Path, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield the class codes of a mask, piece by piece."""
-    mask = open_labels(path)
+def read_classes(
+    path: Path, device: torch.device, factors: Sequence[int]
+) -> Iterator[torch.Tensor]:
+    """Yield the class codes of a mask, reduced by :func:`reduce_labels`, piece by piece."""
+    mask = reduce_labels(open_labels(path), factors)
     for kept in pieces(mask.shape, PIECE):
         # The class of a pixel depends on its neighbours.
         seen = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in kept)

@@ -7,11 +7,11 @@ import pytest
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.evaluation import trust
 from denoiseg_flow.evaluation.confidence import LOW
-from denoiseg_flow.evaluation.trust import BINS, Segmented, find_doubts, reliability
+from denoiseg_flow.evaluation.trust import BINS, Segmented, about_size, find_doubts, reliability
 from denoiseg_flow.findings import worst
 from denoiseg_flow.methods.classes import BORDER, FOREGROUND
 from denoiseg_flow.methods.definition import Method
-from denoiseg_flow.methods.networks.layout import PLANES
+from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models.model import ThresholdModel
 from denoiseg_flow.study.grid import Run
 
@@ -112,3 +112,13 @@ def test_a_threshold_has_no_probabilities_to_compare(tmp_path):
     run = Run("data", "n0", "m", 0, 1)
     segmented = Segmented(run, model, tmp_path, Predictions(tmp_path))
     assert trust._calibration(split, PreparedData(tmp_path), segmented) is None
+
+
+def test_a_reduced_size_is_noted_with_what_denoised_images_lose(make_model):
+    (joint,) = about_size(make_model(layout=Layout(downscale=3)))
+    assert joint.severity == "note"
+    assert "at 1/3 of their size" in joint.sentence
+    assert "details finer than 3 pixels" in joint.sentence
+    (baseline,) = about_size(make_model(Method("baseline"), layout=Layout(downscale=3)))
+    assert "denoised" not in baseline.sentence
+    assert not list(about_size(make_model()))

@@ -13,7 +13,7 @@ from torch import nn
 from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
-from denoiseg_flow.methods.networks import NETWORKS, PlaneByPlane
+from denoiseg_flow.methods.networks import NETWORKS, Downscaled, PlaneByPlane
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models import model as model_module
 from denoiseg_flow.models import model_file, tensor_file
@@ -75,7 +75,9 @@ LAYOUTS = {
     "volumes": Layout(3, patch_depth=4, z_factors=(2, 1)),
     "volumes_of_channels": Layout(3, channels=2, patch_depth=5, z_factors=(1,)),
     "plane_by_plane": Layout(3, channels=2, patch_depth=5, plane_by_plane=True),
+    "downscaled": Layout(downscale=3),
 }
+WRAPPERS = {"plane_by_plane": PlaneByPlane, "downscaled": Downscaled}
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def make_model_of(make_model):
         torch.manual_seed(1)
         network = new_network(method, recipe, layout)
         channels = layout.channels * (1 + method.mask_channel)
-        network.train()(torch.randn(4, channels, *layout.patch_shape(8)))
+        network.train()(torch.randn(4, channels, *layout.patch_shape(8 * layout.downscale)))
         values = [(100.0 + n, 25.0 - n) for n in range(layout.channels)]
         scale = Normalisation.of_channels(values)
         return replace(
@@ -121,7 +123,7 @@ def test_round_trip_of_every_layout(make_model_of, tmp_path, network, kind):
     loaded = load_model(tmp_path / "model.pt")
     assert loaded.layout == layout
     assert loaded.normalisation == model.normalisation
-    assert type(loaded.network) is (PlaneByPlane if layout.plane_by_plane else NETWORKS[network])
+    assert type(loaded.network) is WRAPPERS.get(kind, NETWORKS[network])
     image = image_of(layout)
     before, after = predictions(model, image), predictions(loaded, image)
     assert before.denoised.shape == image.shape
@@ -333,6 +335,8 @@ def test_summaries(singles, model, make_model):
     assert summary(make_model(Method("baseline"))) == "Segments planes."
     planes = make_model(layout=Layout(3, patch_depth=1, plane_by_plane=True))
     assert summary(planes) == "Denoises and segments volumes plane by plane."
+    small = make_model(Method("baseline"), layout=Layout(downscale=2))
+    assert summary(small) == "Segments planes at 1/2 of their size."
     classical = ClassicalModel(Method("tv", classical="tv"), {}, 1.0, None)
     assert summary(classical) == "Denoises planes and volumes."
 

@@ -150,6 +150,15 @@ def test_no_seams(make_model, depth, shape, tile):
     assert np.abs(probabilities - whole_probabilities).max() < 1e-4
 
 
+@pytest.mark.parametrize("shape, tile", [((37, 53), 7), ((64, 64), 30), ((5, 40), 512)])
+def test_no_seams_between_tiles_of_reduced_size(make_model, shape, tile):
+    model, image = make_model(layout=Layout(downscale=4)), draw(shape)
+    denoised, probabilities = stitched(model, image, tile=tile)
+    whole_denoised, whole_probabilities = untiled(model, image)
+    assert np.abs(denoised - whole_denoised).max() < 1e-4 * max(np.ptp(whole_denoised), 1.0)
+    assert np.abs(probabilities - whole_probabilities).max() < 1e-4
+
+
 def test_seams_would_be_seen(make_model):
     """Without a halo the very same comparison fails."""
     model, image = make_model(depth=2), draw((64, 64))

@@ -453,6 +453,17 @@ def test_measures_of_confidence_are_compared(load):
     assert module.similarity(0 * labels, labels) == 0
 
 
+def test_objects_are_enlarged_and_segmented_at_reduced_size(load, make_blobs):
+    module = load("object_size")
+    image, labels = make_blobs(96, seed=1)
+    larger, truth = module.enlarged(image, labels, 2)
+    assert larger.shape == truth.shape == (192, 192)
+    assert (truth == labels.repeat(2, axis=0).repeat(2, axis=1)).all()
+    assert larger[truth > 0].mean() - larger[truth == 0].mean() > 70
+    model = module.load_pretrained("simulated_objects")
+    assert module.score(model, [(larger, truth)], 2) > 0.9
+
+
 def test_pictures_of_other_things_come_with_scikit_image(load):
     module = load("confidence")
     names, images = zip(*module.pictures(), strict=True)

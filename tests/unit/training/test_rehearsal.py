@@ -7,22 +7,24 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from denoiseg_flow.data.store import write_array
+from denoiseg_flow.data.store import open_image, write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.checksums import digest
 from denoiseg_flow.methods.classes import IGNORE, encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.losses import denoising_loss
+from denoiseg_flow.methods.networks.downscaled import reduce_image
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 from denoiseg_flow.models import weights
 from denoiseg_flow.models.model import TrainedModel, new_network
-from denoiseg_flow.models.model_file import save_model
+from denoiseg_flow.models.model_file import load_model, save_model
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.prediction import predict_maps
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.study.grid import Run
-from denoiseg_flow.training import fitting, rehearsal
+from denoiseg_flow.training import fitting, rehearsal, trainer
 from denoiseg_flow.training.batch_norm import batch_norms
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
@@ -80,7 +82,7 @@ def images(tmp_path, make_blobs):
 
 @pytest.fixture
 def run(tmp_path, recipe, init):
-    def run(method, images, **changes):
+    def run(method, images, start=init, **changes):
         checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 60)
         job = TrainingJob(
             Run("blobs", "n20", method.name, 2, 1), method, replace(recipe, **changes),
@@ -89,7 +91,7 @@ def run(tmp_path, recipe, init):
         n_annotated = sum(mask is not None for mask in images.train_masks)
         needed = job.recipe.rehearses(method, n_annotated)
         simulated = make_rehearsal(simulate_rehearsal(ASKED, (32, 32))) if needed else NO_REHEARSAL
-        trained, history = train(job, images, init, simulated)
+        trained, history = train(job, images, start, simulated)
         checkpoints.remove()
         return trained, history
 
@@ -237,6 +239,34 @@ def test_a_joint_network_trains_without_annotated_images(run, images, init):
     trained, history = run(JOINT, without_masks(images), pseudo_labels=0.3)
     assert not same_weights(trained, init)
     assert (history[["loss_segment", "loss_denoise", "loss_pseudo"]] > 0).all(axis=None)
+
+
+def test_large_objects_are_learned_from_smaller_images(run, images, init, tmp_path):
+    trained, _ = run(PRETRAINED_BASELINE, images, downscale=2)
+    plain, _ = run(PRETRAINED_BASELINE, images)
+    assert (trained.layout.downscale, plain.layout.downscale) == (2, 1)
+    assert not torch.equal(*(each.network.core.head.weight for each in (trained, init)))
+    blocks = [reduce_image(open_image(path), (2, 2)) for path in images.train]
+    assert trained.normalisation.std[0] == pytest.approx(np.std(blocks), rel=1e-4)
+    assert trained.normalisation.std[0] < plain.normalisation.std[0]  # noise averages out
+    save_model(trained, tmp_path / "model.pt")
+    (maps,) = predict_maps(load_model(tmp_path / "model.pt"), [open_image(images.val[0])])
+    assert maps.shape == (3, 32, 32)
+    # Another training starts from the network inside, and looks at images of the same size.
+    following = replace(PRETRAINED_BASELINE, name="following", init="pretrained")
+    again, _ = run(following, images, start=trained, downscale="auto")
+    assert again.layout.downscale == 2
+    with pytest.raises(InputError, match="shape 10x10 at 1/3 of its size, smaller than the"):
+        run(PRETRAINED_BASELINE, images, downscale=3)
+
+
+def test_how_much_smaller_depends_on_the_objects(run, images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer, "find_downscale", lambda *args: asked.append(args) or 2)
+    trained, _ = run(PRETRAINED_BASELINE, images, downscale="auto")
+    ((model, files, patch_size),) = asked
+    assert (trained.layout.downscale, model.threshold.value) == (2, 0.35)
+    assert (files, patch_size) == (images.train, 16)
 
 
 def test_the_distance_is_learned_like_the_classes(run, images, make_recipe):

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import scipy
 
+from denoiseg_flow.data.simulated import membranes
+from denoiseg_flow.data.simulated.draws import loguniform, texture
 from denoiseg_flow.data.simulated.nuclei import tidy
 from denoiseg_flow.data.simulated.outlines import Array, Window, direction, stretched, wavy, window
 
 # Ranges from which the style of an image is drawn, uniformly unless it says otherwise.
 RADIUS = {"nuclei": (3.5, 28.0), "blobs": (2.5, 14.0), "rods": (4.0, 14.0)}  # pixels, log-uniform
 CELL_RADIUS = (5.0, 30.0)  # of cells between membranes, pixels, log-uniform
+STRETCH = (0.6, 1.0)  # of cells between membranes, along one axis
 SPREAD = (0.03, 0.35)  # standard deviation of the logarithm of the radius within an image
 FLATTENING = {"nuclei": (0.5, 0.95), "blobs": (0.8, 1.0), "rods": (0.12, 0.45)}  # minor/major axis
 WAVES = (0.01, 0.16)  # amplitude of the waves of the rim, relative to the radius, log-uniform
@@ -91,20 +93,9 @@ def draw(
         Distance of neighbouring pixels along every axis, in widths of a pixel.
     """
     if structure == "membranes":
-        return _membranes(shape, np.array(spacing), rng)
+        tissue = _tissue(rng)
+        return Objects(*membranes.draw(shape, spacing, tissue, rng), tissue.radius)
     return _crowd(structure, shape, np.array(spacing), rng)
-
-
-def loguniform(low: float, high: float, rng: np.random.Generator) -> float:
-    """Draw a number whose logarithm is uniform."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def texture(shape: tuple[int, ...], scale: Array | float, rng: np.random.Generator) -> Array:
-    """Return smoothed noise with mean 0 and standard deviation 1; ``scale`` in pixels per axis."""
-    field = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), scale, mode="wrap")
-    centred: Array = field - field.mean()
-    return centred / max(float(centred.std()), 1e-9)
 
 
 def _style(structure: str, rng: np.random.Generator) -> _Style:
@@ -242,40 +233,14 @@ def _brightness(
     return brightness
 
 
-def _membranes(shape: tuple[int, ...], spacing: Array, rng: np.random.Generator) -> Objects:
-    """Draw an epithelium: dark cells that fill the image, separated by bright membranes.
-
-    Cells are the Voronoi regions of centres that repel each other, in a space that is stretched
-    and smoothly distorted. Membranes belong to the background.
-    """
+def _tissue(rng: np.random.Generator) -> membranes.Tissue:
     radius = loguniform(*CELL_RADIUS, rng)
-    extent = spacing * shape
-    margin = 2 * radius
-    n_axes = len(shape)
-    size = np.pi * radius**2 if n_axes == 2 else np.pi * radius**3 * 4 / 3
-    count = max(3, int(np.prod(extent + 2 * margin) / size))
-    centres = rng.uniform(-margin, extent + margin, (count, n_axes))
-    for _ in range(int(rng.integers(1, 12))):  # the more steps, the more regular are the cells
-        distance, others = scipy.spatial.cKDTree(centres).query(centres, k=min(7, count))
-        away = centres[:, None] - centres[others[:, 1:]]
-        push = away * np.clip(2 * radius / np.maximum(distance[:, 1:, None], 1e-6) - 1, 0, 2)
-        centres = centres + 0.15 * push.mean(axis=1)
-    stretch = np.ones(n_axes)
-    stretch[-2:] = np.array([1, 1 / rng.uniform(0.6, 1.0)]) ** rng.choice([-1, 1])
-    grid = np.moveaxis(np.indices(shape, float), 0, -1) * spacing
-    bend = rng.uniform(0, 0.3) * radius
-    for axis in range(n_axes):
-        grid[..., axis] += bend * texture(shape, radius / spacing, rng)
-    nearest, owner = scipy.spatial.cKDTree(centres * stretch).query(
-        grid.reshape(-1, n_axes) * stretch, k=2
+    return membranes.Tissue(
+        radius=radius,
+        order=int(rng.integers(1, 12)),
+        stretch=rng.uniform(*STRETCH) ** rng.choice([-1, 1]),
+        bend=rng.uniform(0, 0.3) * radius,
+        width=rng.uniform(0.7, max(1.0, 0.15 * radius)),
+        unevenness=rng.uniform(0, 0.4),
+        inside=rng.uniform(0, 0.3),
     )
-    gap = ((nearest[:, 1] - nearest[:, 0]) / 2).reshape(shape)  # distance from the membrane
-    owner = owner[:, 0].reshape(shape)
-    width = rng.uniform(0.7, max(1.0, 0.15 * radius))
-    labels = np.where(gap > max(0.5, 0.6 * width), owner + 1, 0).astype(np.int32)
-    light = np.exp(-0.5 * (gap / width) ** 2)
-    light *= np.clip(1 + rng.uniform(0, 0.4) * texture(shape, radius / spacing, rng), 0.1, None)
-    # Cells differ in the brightness of their interior.
-    inside = rng.uniform(0, 0.3) * np.exp(rng.normal(0, 0.5, count))
-    light += inside[owner] * np.clip(1 + 0.3 * texture(shape, 1.5 / spacing, rng), 0, None)
-    return Objects(light, tidy(labels, SMALLEST), radius)

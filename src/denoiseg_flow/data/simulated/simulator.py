@@ -6,7 +6,8 @@ pretraining: see :mod:`objects` and :mod:`scenes`.
 In an experiment, grey values resemble 8-bit images of the Data Science Bowl 2018: background 10 to
 25, most nuclei 40 to 150 above it, some too dim to be visible in Gaussian noise of sigma 20.
 Illumination is uneven, the optics blur the image, and the camera adds photon noise and an offset.
-Filaments have the same optics and camera, but no masks.
+Membranes of an epithelium, whose cells are 12 to 20 pixels wide like those of the Fly Wing data of
+the DenoiSeg paper, and filaments have the same optics and camera; filaments have no masks.
 
 Volumes of nuclei are stacks of such images. The optics blur more along z than in the plane, so
 out-of-focus light from nuclei above and below is as bright as a dim nucleus in focus.
@@ -21,13 +22,13 @@ import numpy as np
 import scipy
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.simulated import filaments, nuclei, objects, scenes
+from denoiseg_flow.data.simulated import filaments, membranes, nuclei, objects, scenes
 from denoiseg_flow.data.store import write_image, write_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.seeds import generator
 
 STRUCTURES = ("nuclei", "filaments", "blobs", "rods", "membranes")
-EXPERIMENTS = STRUCTURES[:2]  # the structures of images that are not varied
+EXPERIMENTS = ("nuclei", "filaments", "membranes")  # structures of images that are not varied
 N_IMAGES, SIZE = 48, 128  # defaults
 CAMERA_OFFSET = 5.0  # grey levels, free of photon noise
 PHOTONS_PER_LEVEL = 4.0
@@ -75,7 +76,8 @@ def simulate(
         Height and width in pixels; a nucleus is about 12 to 25 pixels wide, unless varied.
     n_nuclei
         Minimum and maximum number of nuclei per image or volume; fewer if they do not fit. Ignored
-        if varied, and for filaments, of which there are 10 to 30 per 128 x 128 pixels.
+        unless these are nuclei that are not varied; of filaments there are 10 to 30 per 128 x 128
+        pixels.
     annotated
         Number of annotated images, or their fraction (a float); the first images get masks. None:
         all images, but none of filaments, which have no masks.
@@ -89,7 +91,7 @@ def simulate(
         Distance of the z-slices, in widths of a pixel.
     varied
         Whether images differ as much as real ones in size, shape, crowding, contrast, background
-        and noise. Needed for structures other than nuclei and filaments.
+        and noise. Needed for blobs and rods.
 
     Yields
     ------
@@ -132,6 +134,10 @@ def _draw(
     if structure == "filaments":
         rng = generator(seed, "simulate filaments", index)
         light, mask = filaments.draw(shape[-1], rng), None
+    elif structure == "membranes":
+        rng = generator(seed, "simulate membranes", index)
+        light, mask = membranes.draw(shape, spacing, _epithelium(rng), rng)
+        light *= rng.uniform(45, 110)
     else:
         rng = generator(seed, "simulate" if len(shape) == 2 else "simulate volume", index)
         count = int(rng.integers(n_nuclei[0], n_nuclei[1] + 1))
@@ -140,6 +146,20 @@ def _draw(
     photons = rng.poisson((clean - CAMERA_OFFSET) * PHOTONS_PER_LEVEL)
     image = np.clip(np.rint(photons / PHOTONS_PER_LEVEL + CAMERA_OFFSET), 0, 255)
     return image.astype(np.uint8), mask, clean
+
+
+def _epithelium(rng: np.random.Generator) -> membranes.Tissue:
+    """Draw what the cells of one image have in common, in an experiment."""
+    radius = rng.uniform(6, 10)
+    return membranes.Tissue(
+        radius,
+        order=6,
+        stretch=rng.uniform(0.8, 1.0),
+        bend=0.1 * radius,
+        width=1.0,
+        unevenness=0.3,
+        inside=rng.uniform(0.05, 0.2),
+    )
 
 
 def _draw_varied(

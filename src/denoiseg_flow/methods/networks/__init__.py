@@ -4,6 +4,7 @@ import torch
 
 from denoiseg_flow.methods.networks.autoencoder import Autoencoder
 from denoiseg_flow.methods.networks.dncnn import DnCNN
+from denoiseg_flow.methods.networks.downscaled import Downscaled
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.methods.networks.plane_by_plane import PlaneByPlane
@@ -50,7 +51,8 @@ def build_network(
     network = NETWORKS[name](depth, filters, inputs, seen, maps)
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
-    return PlaneByPlane(network) if layout.plane_by_plane else network
+    network = PlaneByPlane(network) if layout.plane_by_plane else network
+    return Downscaled(network, layout.reduction) if layout.downscale > 1 else network
 
 
 def as_input(

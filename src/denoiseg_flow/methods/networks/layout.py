@@ -29,6 +29,8 @@ class Layout:
         Whether each z-slice of a volume is processed separately.
     z_step
         Distance of z-slices in widths of a pixel.
+    downscale
+        The network reads images that are this many times smaller, see :attr:`reduction`.
     """
 
     dimensions: int = 2
@@ -37,9 +39,10 @@ class Layout:
     z_factors: tuple[int, ...] = ()
     plane_by_plane: bool = False
     z_step: float = 1.0
+    downscale: int = 1
 
     def __post_init__(self) -> None:
-        counts = (self.channels, self.patch_depth)
+        counts = (self.channels, self.patch_depth, self.downscale)
         known = self.dimensions in (2, 3) and set(self.z_factors) <= {1, 2}
         known &= isinstance(self.z_step, int | float) and 0 < self.z_step < math.inf
         if not known or not all(isinstance(count, int) and count > 0 for count in counts):
@@ -49,6 +52,17 @@ class Layout:
     def z_stride(self) -> int:
         """Number of which the z-slices of a patch must be a multiple."""
         return 2 ** sum(factor == 2 for factor in self.z_factors)
+
+    @property
+    def reduction(self) -> tuple[int, ...]:
+        """Factors by which images are smaller for the network, along each spatial axis.
+
+        Z-slices are merged only as far as their distance stays at most that of rows and columns.
+        """
+        if self.dimensions == 2:
+            return (self.downscale,) * 2
+        along_z = 1 if self.plane_by_plane else max(1, int(self.downscale / self.z_step))
+        return (along_z, self.downscale, self.downscale)
 
     def factors(self, depth: int) -> list[tuple[int, ...]]:
         """Return the factors of ``depth`` down-samplings along each spatial axis."""

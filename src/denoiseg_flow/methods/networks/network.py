@@ -20,5 +20,10 @@ class Network(nn.Module):
     halo: tuple[int, ...]
     bounded: bool = False
 
+    @property
+    def core(self) -> "Network":
+        """The network itself, without a change of the size of images around it."""
+        return self
+
     def start_at(self, grey: float) -> None:
         """Initialise an untrained ``bounded`` network to output about this grey value."""

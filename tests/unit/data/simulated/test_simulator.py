@@ -87,14 +87,29 @@ def test_filaments_have_truth_but_no_masks():
         assert item.mask is None and not item.annotated
 
 
-def test_an_image_of_filaments_depends_on_seed_number_and_size_only():
-    options = {"n_images": 3, "size": 128, "structure": "filaments"}
+def test_cells_of_an_epithelium_are_dark_fill_the_image_and_differ_little_in_size():
+    for item in simulator.simulate(n_images=3, size=128, seed=1, structure="membranes"):
+        assert (item.image.dtype, item.mask.dtype) == (np.uint8, np.int32)
+        inside = item.mask > 0
+        assert 0.5 < inside.mean() < 0.9
+        assert item.clean[inside].mean() < 0.7 * item.clean[~inside].mean()
+        whole = item.mask * 1
+        border = np.unique(np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]]))
+        sizes = np.delete(np.bincount(whole.ravel()), border)
+        radius = np.sqrt(np.median(sizes) / np.pi)
+        assert 4 < radius < 10  # of 6 to 10, less half a membrane
+
+
+@pytest.mark.parametrize("structure", ["filaments", "membranes"])
+def test_an_image_of_filaments_or_membranes_depends_on_seed_number_and_size_only(structure):
+    options = {"n_images": 3, "size": 128, "structure": structure}
+    expected = list(simulator.simulate(n_images=6, size=128, seed=1, structure=structure))
     again = list(simulator.simulate(seed=1, n_nuclei=(0, 0), **options))[2]
-    np.testing.assert_array_equal(again.image, FILAMENTS[2].image)
-    np.testing.assert_array_equal(again.clean, FILAMENTS[2].clean)
+    np.testing.assert_array_equal(again.image, expected[2].image)
+    np.testing.assert_array_equal(again.clean, expected[2].clean)
     other = list(simulator.simulate(seed=2, **options))[2]
-    assert not np.array_equal(other.image, FILAMENTS[2].image)
-    assert not np.array_equal(FILAMENTS[0].image, FILAMENTS[1].image)
+    assert not np.array_equal(other.image, expected[2].image)
+    assert not np.array_equal(expected[0].image, expected[1].image)
 
 
 def test_filaments_are_thin_bright_and_of_the_grey_values_of_nuclei():

@@ -89,7 +89,7 @@ def test_filaments_have_no_masks():
     assert item.image.dtype == np.float32
 
 
-@pytest.mark.parametrize("structure", ["blobs", "rods", "membranes"])
+@pytest.mark.parametrize("structure", ["blobs", "rods"])
 def test_refuses_structures_that_are_always_varied(structure):
     with pytest.raises(InputError, match=f"'{structure}'.*write 'varied: true'"):
         next(simulator.simulate(structure=structure))
