@@ -352,7 +352,9 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
         *("no_axes", "wrong_axes", "no_letters", "bm3d_of_volumes", "planes_and_volumes"),
         *("device", "device_of_apple"),
-        *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
+        *("empty_folder", "missing_folder", "duplicate_stems"),
+        *("no_table", "unknown_subset", "unnamed_image", "no_test_image", "no_training_image"),
+        *("two_groups", "wrong_subfolder", "no_group", "orphan_mask"),
     ],
 )
 def test_config(tmp_path, files, config, sentence):

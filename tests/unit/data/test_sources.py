@@ -405,17 +405,18 @@ def test_subsets_are_counted_before_any_job(user):
 @pytest.mark.parametrize(
     ("text", "n_annotated", "sentence"),
     [
-        ("image,subset 0,train 1,val 2,train 3,val 4,train", 0, "dataset mine keeps no image for te"
-         "sting, so nothing would be predicted; put images into the subset test, or write"),
-        ("image,subset 0,train 1,test 2,train 3,val 4,train", 1, "dataset mine has too few annotate"
-         "d images to choose the threshold of the segmentation on validation images; put"),
-        ("image,subset 0,train 1,val 2,train 3,test 4,train", 1, "no test image of dataset mine has"
-         " a mask, so no segmentation could be scored; add masks of test images, or put annotated"),
-        ("image,subset 0,train 1,val 2,test 3,test 4,train", 2, "grid.n_annotated asks for 2 annota"
-         "ted images, but dataset mine has only 1 annotated images left for training"),
-        ("image,rank 0,1 1,2 2,3 3,4 4,", 0, "{user}/splits.csv, line 5: the image has rank 4, whi"
-         "ch is the order in which training images are annotated, but has no mask; add it, or leave"
-         " the rank empty"),
+        ("image,subset 0,train 1,val 2,train 3,val 4,train", 0,
+         "dataset mine keeps no image for testing, so nothing would be predicted; put images into"),
+        ("image,subset 0,train 1,test 2,train 3,val 4,train", 1,
+         "dataset mine has too few annotated images to choose the threshold of the segmentation on"
+         " validation images; put annotated images into the subset val"),
+        ("image,subset 0,train 1,val 2,train 3,test 4,train", 1,
+         "no test image of dataset mine has a mask, so no segmentation could be scored; add masks"),
+        ("image,subset 0,train 1,val 2,test 3,test 4,train", 2,
+         "grid.n_annotated asks for 2 annotated images, but dataset mine has only 1 annotated "),
+        ("image,rank 0,1 1,2 2,3 3,4 4,", 0,
+         "{user}/splits.csv, line 5: the image has rank 4, which is the order in which training "
+         "images are annotated, but has no mask; add it, or leave the rank empty"),
         ("image,subset 0,train 1,test", 0, "{user}/splits.csv does not name image sim_0002.tif"),
     ],
 )  # fmt: skip
