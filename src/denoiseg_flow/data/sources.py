@@ -121,7 +121,7 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     used = {part: datasets[part] for name in grid["datasets"] for part in parts(datasets, name)}
     for spec in used.values():
         if spec["source"] == "folder":
-            for source in folders.find(spec["images"], subfolders=levels_of(spec)):
+            for source in find_sources(spec):
                 with open_image_file(source.image, spec.get("axes")) as file:
                     for region in find_regions(file, Reading.of(spec)):
                         check_photons(region, config["noises"][noise], noise, source.image)
