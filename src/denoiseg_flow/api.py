@@ -206,7 +206,7 @@ def train(
             "each image"
         )
     check_method(method, {method.name: method})
-    needs_method = method.init and method.init not in PRETRAINED
+    needs_method = method.init and method.init not in PRETRAINED and not method.init_file
     if method.input != NOISY or needs_method or method.target in ("second_noisy", "clean"):
         raise InputError(
             f"method '{method.name}' needs another method or clean images; train it with the "

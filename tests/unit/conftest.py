@@ -16,6 +16,7 @@ from snakemake.utils import update_config
 
 from denoiseg_flow import api, cli
 from denoiseg_flow.methods.definition import Method, Recipe
+from denoiseg_flow.methods.initial_model import InitialModel
 from denoiseg_flow.methods.networks import build_network
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models.model import TrainedModel
@@ -129,7 +130,10 @@ def config(checked) -> dict[str, Any]:
 
 @pytest.fixture
 def elsewhere(monkeypatch) -> None:
-    """A machine that has what configs may name: the optional BM3D, and folders with four masks."""
+    """A machine that has what configs may name: BM3D, folders with four masks, and models."""
+    model = InitialModel("", {}, "unet", depth=4, filters=16, instances="distance")
+    monkeypatch.setattr(grid, "find_source", lambda *_: None)
+    monkeypatch.setattr(grid, "describe_initial_model", lambda *_: model)
     monkeypatch.setattr(feasibility, "is_available", lambda name: True)
     monkeypatch.setattr(grid, "annotated_for_training", lambda *_: 4)
     monkeypatch.setattr(grid, "is_cross_validated", lambda *_: False)

@@ -116,3 +116,18 @@ def test_segments_by_a_threshold_without_masks(make_blobs):
     found = denoiseg_flow.predict(model, image)
     assert found.denoised is None
     assert found.labels.max() == len(found.objects) == truth.max()
+
+
+def test_training_starts_from_a_model_file(make_model, make_recipe, make_blobs, tmp_path):
+    """Without masks, it is that model; with masks, it goes on learning."""
+    model, path = make_model(Method("baseline")), tmp_path / "model.pt"
+    denoiseg_flow.save_model(model, path)
+    images, masks = zip(*(make_blobs(48, seed=number) for number in range(4)), strict=True)
+    method = Method("new", init=str(path))
+    same, history = denoiseg_flow.train(images, [None] * 4, method, make_recipe(), device="cpu")
+    assert history.empty
+    labels = [denoiseg_flow.predict(each, images[0]).labels for each in (model, same)]
+    assert np.array_equal(*labels)
+    trained, history = denoiseg_flow.train(images, masks, method, make_recipe(), device="cpu")
+    assert len(history) == 3
+    assert trained.origin["init"]["file"] == str(path)

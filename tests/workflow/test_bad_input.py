@@ -19,7 +19,9 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.deployment.ledger import Entry, Record
 from denoiseg_flow.jobs import gpu_slots
 from denoiseg_flow.methods.classical import is_available
-from denoiseg_flow.methods.definition import as_dict
+from denoiseg_flow.methods.definition import Method, as_dict
+from denoiseg_flow.models.model import ClassicalModel
+from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.study.grid import Grid
 
 SHAPE = (40, 48)
@@ -84,6 +86,17 @@ def negative(folder):
         plane = np.full(SHAPE, 5, np.float32)
         plane[0, 0] = lowest
         tifffile.imwrite(folder / "images" / f"{name}.tif", plane)
+
+
+def classical_model(folder):
+    method = Method("median", classical="median")
+    save_model(ClassicalModel(method, {}, 2.0, None), folder / "a.pt")
+
+
+def damaged_model(folder):
+    classical_model(folder)
+    content = (folder / "a.pt").read_bytes()
+    (folder / "a.pt").write_bytes(content.replace(b"median", b"medium", 1))
 
 
 def stacks(axes, size=None, **metadata):
@@ -180,6 +193,23 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "noises.n30)",
         ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
+        (
+            None,
+            ["methods={denoiseg: {init: models/a.pt}}"],
+            "config key 'methods.denoiseg.init' names 'models/a.pt', which does not exist; correct "
+            "the path",
+        ),
+        (
+            damaged_model,
+            ["methods={denoiseg: {init: a.pt}}"],
+            "config key 'methods.denoiseg.init' names 'a.pt', which is damaged or not a model",
+        ),
+        (
+            classical_model,
+            ["methods={denoiseg: {init: a.pt}}"],
+            "config key 'methods.denoiseg.init' names 'a.pt', a model of method 'median', which "
+            "has no single network to start from; name a model of another method",
+        ),
         (
             images_alone,
             [*OWN, "grid={methods: [n2v, supervised]}"],
@@ -347,6 +377,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
     ids=[
         *("method", "noise", "recipe", "predict_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
+        *("missing_model", "damaged_model", "classical_model"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),

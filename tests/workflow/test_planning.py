@@ -1,11 +1,16 @@
 """What Snakemake plans, without running anything, for every config of the repository."""
 
 import re
+import shutil
 
 import pytest
 import yaml
 from PIL import Image
 from snakemake_call import call_here, dry_run
+
+from denoiseg_flow.methods.pretrained import PRETRAINED
+from denoiseg_flow.models import weights
+from denoiseg_flow.models.model_file import load_model, save_model
 
 CONFIGS = {
     "config", "test", "prior", "prior_volumes", "dsb2018", "own_images", "volumes",
@@ -50,6 +55,26 @@ def test_default_config(tmp_path):
     assert call.jobs["train"] == 2 * 2 * (3 + 3 + 2 * 2)
     assert call.jobs["split"] == call.jobs["add_noise"] == 2
     assert not (tmp_path / "results").exists()
+
+
+def test_a_training_from_a_model_file_reads_it(tmp_path):
+    """A method without annotated images, and two with; the file is an input of the workflow."""
+    model = tmp_path / "a.pt"
+    shutil.copy(weights.FOLDER / PRETRAINED["simulated_objects"].file, model)
+    save_model(load_model(model), model)
+    how = "init: a.pt, recipe: finetune"
+    call = dry_run(
+        tmp_path,
+        "--config",
+        f"methods={{itself: {{{how}}}, joint: {{{how}, target: blind_spot, alpha: 0.5}}}}",
+        "datasets={nuclei: {size: 96}}",
+        "grid={methods: [itself, joint], n_annotated: [0, 2], reference: joint}",
+    )
+    assert call.status == 0, call.screen
+    assert sorted(train_methods(call)) == ["itself", "itself", "joint"]
+    inputs = re.findall(r"^rule train:\n    input: (.*)$", call.screen, re.MULTILINE)
+    assert [each.split(", ")[-1] for each in inputs] == ["a.pt"] * 3
+    assert call.jobs["simulate_rehearsal"] == 0
 
 
 def test_simulated_images_of_trainings_from_the_pretrained_network(tmp_path):

@@ -74,6 +74,20 @@ def model_of(run):
     return run_path(run, "model.pt")
 
 
+def init_of(wildcards):
+    """Return the model that a training starts from; an empty list for random weights."""
+    run = Run.of(wildcards)
+    file = GRID.methods[run.method].init_file
+    # Snakemake warns of paths that begin with "./".
+    return local(str(Path(file))) if file else model_of(GRID.init_run(run))
+
+
+def init_checksum(wildcards):
+    """Return the checksum of a model from elsewhere; a changed one repeats the training."""
+    model = GRID.initial_model(wildcards.method)
+    return model.sha256 if model else None
+
+
 def predictions_of(run):
     """Return the folder of predictions of a run; an empty list for no run."""
     return run_path(run, "predictions")

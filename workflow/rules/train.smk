@@ -28,7 +28,7 @@ rule train:
         images=input_images,
         # Stored in the model file, which is then all that is needed to predict new images.
         input_model=lambda wildcards: model_of(GRID.input_run(Run.of(wildcards))),
-        init=lambda wildcards: model_of(GRID.init_run(Run.of(wildcards))),
+        init=init_of,
         rehearsal=rehearsal_of,
     output:
         model="<run>/model.pt",
@@ -51,6 +51,7 @@ rule train:
         recipe=lambda wildcards: recipe(wildcards.method),
         level=lambda wildcards: GRID.noise_level(wildcards.method, wildcards.noise),
         subsets=lambda wildcards: GRID.own_subsets(wildcards.method),
+        init_checksum=init_checksum,
         device=config["device"],
         revision=REVISION,
     script:

@@ -24,6 +24,7 @@ from denoiseg_flow.deployment import model_card
 from denoiseg_flow.deployment.torchscript import Axis, axes_of, outputs_of, record_network
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.classes import CLASSES
+from denoiseg_flow.methods.initial_model import MODEL
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models.model import (
     AnyModel,
@@ -32,7 +33,7 @@ from denoiseg_flow.models.model import (
     TrainedModel,
     chain,
 )
-from denoiseg_flow.models.model_file import existing_model, load_model
+from denoiseg_flow.models.model_file import existing_model, load_model, save_model
 from denoiseg_flow.models.prediction import label_maps
 
 FORMAT = "0.5.14"  # format version; newer versions of bioimageio.spec raise it themselves
@@ -111,6 +112,7 @@ def export_model(
             path = folder / f"{key}.tif"
             tifffile.imwrite(path, values, photometric="minisblack", metadata=axes)
         Image.fromarray(_cover(models[-1], noisy, outputs)).save(folder / "cover.png")
+        save_model(_without_folds(models[-1]), folder / MODEL)
         text = model_card.readme(name, models, known)
         (folder / "README.md").write_text(text, encoding="utf-8")
         description = describe(models, known, name, authors, licence)
@@ -151,6 +153,14 @@ def _load(file: Path) -> list[TrainedModel]:
         if reason:
             raise InputError(f"cannot export model {file}, because {reason}")
     return [model for model in models if isinstance(model, TrainedModel)]
+
+
+def _without_folds(model: TrainedModel) -> TrainedModel:
+    """Return a chain without the networks that cross-validate it."""
+    before = model.input
+    if isinstance(before, TrainedModel):
+        before = _without_folds(before)
+    return replace(model, input=before, held_out={})
 
 
 def _obstacle(model: AnyModel) -> str | None:
@@ -288,6 +298,7 @@ def describe(
                 "pytorch_version": torch.__version__.partition("+")[0],
             }
         },
+        "attachments": [{"source": MODEL}],
         "config": {"denoiseg_flow": model_card.plain_record(models)},
     }
     return description | ({"license": licence} if licence else {})

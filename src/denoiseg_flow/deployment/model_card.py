@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.data.files.metadata import Metadata
@@ -43,6 +44,9 @@ def description(models: Sequence[TrainedModel]) -> str:
     """Describe in a few sentences what a chain of models does and how it was trained."""
     run, init = models[-1].identity, models[-1].method.init
     start = f" It started from '{init}', trained on simulated images." if init in PRETRAINED else ""
+    if before := models[-1].origin.get("init"):
+        name = before.get("method", Path(before["file"]).name)
+        start = f" It started from the model '{name}' (SHA-256 {before['sha256'][:12]})."
     return (
         f"{purpose(models)} {_images(models[-1].layout)}. Method {run['method']}, trained on "
         f"dataset {run['dataset']} at noise level {run['noise']} with {run['n_annotated']} "
@@ -217,7 +221,7 @@ def _instances(model: TrainedModel) -> str:
         )
     return (
         f"## Instances\n\n{way}\n\nTo write them, run `denoiseg-flow predict` with the `model.pt` "
-        "that this package was exported from."
+        "of this package."
     )
 
 

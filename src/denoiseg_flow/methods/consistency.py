@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from denoiseg_flow.errors import InputError, shown
-from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
+from denoiseg_flow.methods.definition import (
+    NOISY,
+    WITH_ENCODER,
+    Method,
+    Recipe,
+    down_samplings,
+)
 from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 
 # Fields of methods with a network.
@@ -36,7 +42,7 @@ def check_method(method: Method, methods: Mapping[str, Method]) -> None:
         raise InputError(
             f"config key '{key}' has the name of a pretrained network of this package; rename it"
         )
-    if method.init is not None and method.init not in PRETRAINED:
+    if method.init is not None and method.init not in PRETRAINED and not method.init_file:
         source = look_up({**methods, **PRETRAINED}, method.init, "method", f"{key}.init")
         if not source.has_network or source.each_image:
             raise InputError(
@@ -90,11 +96,17 @@ def check_size(
             f"config key '{key}.struct_mask' has {rows}x{columns} pixels, more than a training "
             f"patch ({size}x{size}); shorten it, or raise '{recipe_key}.patch_size'"
         )
+    if recipe.freeze and method.init and method.network not in WITH_ENCODER:
+        raise InputError(
+            f"config key '{recipe_key}.freeze' is '{recipe.freeze}', but network "
+            f"'{method.network}' of {key} has none; leave it out, or name another recipe under "
+            f"'{key}.recipe'"
+        )
     if recipe.downscale != 1:
         _check_downscale(method, recipe.downscale, key, recipe_key)
     if method.init in PRETRAINED:
         _check_pretrained(method, PRETRAINED[method.init], key, recipe_of(method), recipe_key)
-    elif method.init is not None:
+    elif method.init is not None and not method.init_file:
         _check_init(method, methods[method.init], key, recipe_of)
 
 

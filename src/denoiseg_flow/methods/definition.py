@@ -19,6 +19,12 @@ NOISY = "noisy"  # value of `input`: the noisy images themselves
 #: The segmenters that are a threshold, and learn nothing, see :mod:`thresholding`.
 THRESHOLDS = ("otsu", "local_threshold")
 
+#: The networks with an encoder that a recipe may freeze.
+WITH_ENCODER = ("unet", "unet_blurpool")
+
+# Endings of the models that `init` may name. A path with a folder needs none.
+_MODEL_ENDINGS = (".pt", ".zip")
+
 # Networks with a fixed number of down-samplings, whatever the depth in the recipe.
 _DOWN_SAMPLINGS = {"dncnn": 0, "autoencoder": 2}
 
@@ -55,8 +61,8 @@ class Method:
     alpha
         Weight of the denoising loss; the weight of the segmentation loss is 1 - alpha.
     init
-        Name of the method, or of the pretrained network (:data:`pretrained.PRETRAINED`), whose
-        weights initialise the training, or None.
+        Name of the method, or of the pretrained network (:data:`pretrained.PRETRAINED`), or path
+        of the model (:mod:`initial_model`), whose weights initialise the training; or None.
     recipe
         Entry of the config section ``recipes`` for the training; None: that of the study.
     each_image
@@ -126,6 +132,12 @@ class Method:
         return self.denoises or n_annotated > 0
 
     @property
+    def init_file(self) -> str | None:
+        """Path of the model file or package that ``init`` names; None: it names something else."""
+        is_path = self.init is not None and ("/" in self.init or self.init.endswith(_MODEL_ENDINGS))
+        return self.init if is_path else None
+
+    @property
     def calibrated(self) -> bool:
         """Whether the self-supervised loss chooses the parameter of a classical denoiser."""
         single = isinstance(self.parameter, int | float)
@@ -163,6 +175,9 @@ class Recipe:
         Fraction of the steps, at the end, in which batch normalisation uses fixed statistics
         instead of those of each batch, see :mod:`batch_norm`; 0 disables this. With 1, networks
         with ``init`` keep the statistics that they start with.
+    freeze
+        ``"encoder"``: networks with ``init`` keep the weights of their encoder, the layers before
+        the first up-sampling, and its statistics of batch normalisation. None: all are trained.
     ema_decay
         Decay of an exponential moving average of the weights over the steps, which replaces the
         weights of the last step; 0 disables averaging.
@@ -219,6 +234,7 @@ class Recipe:
     patch_depth: int = 16
     rehearsal: float = 0.0
     downscale: int | str = 1
+    freeze: str | None = None
 
     @property
     def steps(self) -> int:

@@ -18,6 +18,7 @@ from denoiseg_flow.methods.definition import (
     recipe_from_dict,
 )
 from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.models import tensor_file
 from denoiseg_flow.models.model import (
     AnyModel,
@@ -49,7 +50,8 @@ def save_model(model: AnyModel, path: Path) -> None:
         "readable_by": f"denoiseg-flow {SINCE} or newer",
         "summary": summary(model),
     }
-    tensor_file.save(header | _whole(model), path)
+    content = header | _whole(model)
+    tensor_file.save(content, path, _without_tensors(content))
 
 
 def existing_model(path: Path) -> Path:
@@ -93,8 +95,15 @@ def _whole(model: AnyModel) -> dict[str, Any]:
     }
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
+def load_model(
+    path: Path, device: torch.device | str = "cpu", stored: bytes | None = None
+) -> AnyModel:
     """Read a model of any kind.
+
+    Parameters
+    ----------
+    stored
+        See :func:`tensor_file.load`.
 
     Raises
     ------
@@ -102,7 +111,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> AnyModel:
         If the file is damaged, was written by a newer version of the package, or is not a model.
     """
     with _refusal(path):
-        return _rebuild(_read(path, device), device)
+        return _rebuild(_read(path, device, stored), device)
 
 
 @contextmanager
@@ -120,9 +129,9 @@ def _refusal(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+def _read(path: Path, device: torch.device | str, stored: bytes | None = None) -> dict[str, Any]:
     try:
-        content = tensor_file.load(path, device)
+        content = tensor_file.load(path, device, stored)
     except ValueError as error:
         raise InputError(f"{error}; delete it and run the workflow again") from error
     if content.get("format") not in READABLE:
@@ -170,12 +179,8 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
 
     def model(part: dict[str, Any]) -> TrainedModel:
         layout = Layout(**part.get("layout", {}))
-        weights = part["weights"]
-        _check_sizes(weights, method, recipe, layout)
-        network = new_network(method, recipe, layout)
-        network.load_state_dict(weights)
         normalisation = Normalisation.from_plain(**part["normalisation"])
-        network = network.to(device).eval()
+        network = restore_network(part["weights"], method, recipe, layout).to(device)
         return TrainedModel(method, recipe, identity, normalisation, network, layout)
 
     if method.each_image:
@@ -190,6 +195,22 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
         other.threshold = trained.threshold
         trained.held_out |= dict.fromkeys(part["images"], other)
     return trained
+
+
+def restore_network(
+    weights: Mapping[str, torch.Tensor], method: Method, recipe: Recipe, layout: Layout
+) -> Network:
+    """Return the network of a method with these weights, for prediction.
+
+    Raises
+    ------
+    LookupError, RuntimeError, ValueError
+        If the weights are those of another network.
+    """
+    _check_sizes(weights, method, recipe, layout)
+    network = new_network(method, recipe, layout)
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 def _is_number(value: Any) -> bool:

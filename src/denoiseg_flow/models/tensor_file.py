@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +11,29 @@ from typing import Any
 import torch
 
 from denoiseg_flow.jobs.atomic import new_file
+from denoiseg_flow.methods.initial_model import DESCRIPTION
 
 _DEEPEST = 100  # levels of nested values
 
 
-def save(content: dict[str, Any], path: Path) -> None:
+def save(content: dict[str, Any], path: Path, description: Mapping[str, Any] | None = None) -> None:
     """Write ``content`` (tensors and plain values), replacing the file only when complete.
 
     Processes that write the same file wait for each other.
+
+    Parameters
+    ----------
+    description
+        Plain values to store as JSON as well, which can be read without PyTorch.
     """
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    if description is not None:
+        with zipfile.ZipFile(buffer, "a") as archive:
+            # The folder of all entries that PyTorch writes; ZipInfo has a fixed date.
+            folder = archive.namelist()[0].split("/")[0]
+            entry = zipfile.ZipInfo(f"{folder}/{DESCRIPTION}")
+            archive.writestr(entry, json.dumps(description))
     with new_file(path) as unfinished:
         # On a full disk, the writer of torch would raise a RuntimeError without a reason.
         unfinished.write_bytes(buffer.getbuffer())
@@ -35,8 +48,15 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return checksum.hexdigest()
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load(
+    path: Path, device: torch.device | str = "cpu", stored: bytes | None = None
+) -> dict[str, Any]:
     """Read a file written by :func:`save`, without trusting its pickle.
+
+    Parameters
+    ----------
+    stored
+        The bytes of the file, if they have been read already, perhaps from a package.
 
     Raises
     ------
@@ -45,13 +65,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         their claimed size.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        size = path.stat().st_size if stored is None else len(stored)
+        with zipfile.ZipFile(path if stored is None else io.BytesIO(stored)) as archive:
             # PyTorch does not compress, so content larger than the file is a zip bomb.
             n_bytes = sum(member.file_size for member in archive.infolist())
-            damaged = n_bytes > path.stat().st_size
+            damaged = n_bytes > size
             # PyTorch does not verify the checksums of the archive.
             damaged = damaged or archive.testzip() is not None
-        content = None if damaged else torch.load(path, map_location=device, weights_only=True)
+        file = path if stored is None else io.BytesIO(stored)
+        content = None if damaged else torch.load(file, map_location=device, weights_only=True)
         _check_values(content, n_bytes)
     except (FileNotFoundError, PermissionError):
         raise

@@ -5,6 +5,7 @@ from typing import Any
 
 from denoiseg_flow.data.noise import describe
 from denoiseg_flow.data.sources import dimensions, has_masks, is_grouped
+from denoiseg_flow.errors import plain
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
 from denoiseg_flow.methods.consistency import needed_methods
@@ -43,7 +44,13 @@ def notes(grid: Grid) -> list[str]:
         for dataset in datasets
         if grid.is_cross_validated(dataset)
     ]
-    found = [*grid.config["notes"], *_pretrained(grid), *_short_trainings(grid), *cross_validated]
+    found = [
+        *grid.config["notes"],
+        *_pretrained(grid),
+        *_initial_models(grid),
+        *_short_trainings(grid),
+        *cross_validated,
+    ]
     if groups:
         found.append(
             f"The images of {', '.join(groups)} belong to groups, which were divided as a whole: "
@@ -74,8 +81,29 @@ def _pretrained(grid: Grid) -> Iterator[str]:
         )
 
 
+def _initial_models(grid: Grid) -> Iterator[str]:
+    """Yield a note for each method that starts from a model file or package."""
+    for name in dict.fromkeys(run.method for run in grid.runs):
+        if model := grid.initial_model(name):
+            told = [f"{axis} {plain(value)}" for axis, value in model.identity.items()]
+            origin = ", ".join([*told, f"SHA-256 {model.sha256[:12]}"])
+            yield (
+                f"{name} started from the model {grid.methods[name].init} ({origin}). Its scores "
+                "are too good on images that this model had been trained on."
+            )
+
+
 def origin_of_labels(grid: Grid, run: Run) -> str:
-    """Return a sentence about labels that depend on simulated images; empty for others."""
+    """Return a sentence about labels that depend on images of another kind; empty for others."""
+    first = grid.first_method(run.method)
+    if first.init_file and not run.n_annotated:
+        return f"The labels of {run.method} are those of {first.init}, as it was before this study."
+    if first.init_file:
+        images = count(run.n_annotated, "annotated image")
+        return (
+            f"The labels of {run.method} come from a network that started from {first.init} before "
+            f"it learned from {images}."
+        )
     if not grid.is_pretrained(run.method):
         return ""
     labels = f"The labels of {run.method} come from a network that learned segmentation from"

@@ -13,6 +13,7 @@ from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods.classical import HOW_TO_INSTALL_BM3D, is_available
 from denoiseg_flow.methods.consistency import check_size
 from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.methods.initial_model import check_dimensions
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.study.grid import Grid, Run
 
@@ -64,6 +65,8 @@ def _check_recipes(grid: Grid) -> None:
         method = grid.methods[name]
         key = f"recipes.{grid.recipe_name(method)}"
         check_size(method, grid.methods, grid.recipe_of, key)
+        if initial := grid.initial_model(name):
+            initial.check_network(method, grid.recipe_of(method))
 
 
 def _check_masks(grid: Grid) -> None:
@@ -115,6 +118,8 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
             f"only, but dataset '{dataset}' is 3D; set 'planes: true' to denoise each z-slice "
             f"separately, or remove {method.name} from grid.methods"
         )
+    if initial := grid.initial_model(method.name):
+        check_dimensions(method, initial.dimensions, dataset, 3 if volumes else 2)
     pretrained = PRETRAINED.get(method.init or "")
     if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
         fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from denoiseg_flow.data.manifest import CROSS, SUBSETS, TESTED
@@ -15,6 +16,12 @@ from denoiseg_flow.data.sources import (
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.consistency import check_method, look_up, needed_methods
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe
+from denoiseg_flow.methods.initial_model import (
+    InitialModel,
+    describe_initial_model,
+    find_source,
+    named,
+)
 from denoiseg_flow.methods.pretrained import PRETRAINED
 
 #: What methods are used for, and recommended for: instance labels, and denoised images.
@@ -98,6 +105,7 @@ class Grid:
         for method in self.methods.values():
             check_method(method, self.methods)
             self.recipe_of(method)
+        self._initial_models: dict[str, InitialModel] = {}
         self.runs = list(dict.fromkeys(self._expand()))
 
     @property
@@ -172,9 +180,24 @@ class Grid:
         return self._run_beside(run, self.methods[run.method].input)
 
     def init_run(self, run: Run) -> Run | None:
-        """Return the run whose weights ``run`` starts from; None: random or pretrained weights."""
-        init = self.methods[run.method].init
-        return None if init in PRETRAINED else self._run_beside(run, init)
+        """Return the run whose weights ``run`` starts from; None: weights from elsewhere."""
+        method = self.methods[run.method]
+        elsewhere = method.init in PRETRAINED or method.init_file
+        return None if elsewhere else self._run_beside(run, method.init)
+
+    def initial_model(self, name: str) -> InitialModel | None:
+        """Return the model file or package that a method starts from; None: it starts otherwise.
+
+        Raises
+        ------
+        InputError
+            If it cannot be used.
+        """
+        method = self.methods[name]
+        if method.init_file and name not in self._initial_models:
+            source = find_source(Path(method.init_file), named(method))
+            self._initial_models[name] = describe_initial_model(source, named(method))
+        return self._initial_models.get(name)
 
     def rehearses(self, run: Run) -> bool:
         """Return whether the training of a run reads simulated images."""
@@ -228,16 +251,23 @@ class Grid:
     def needs_masks(self, name: str) -> bool:
         """Return whether a method cannot be trained without annotated images.
 
-        Methods that start from a network pretrained for segmentation can.
+        Methods that start from a network pretrained for segmentation can, and those that only
+        segment if they start from a model that does so.
         """
-        method = self.methods[name]
-        own = method.learns_segmentation and method.init not in PRETRAINED
+        method, known = self.methods[name], self.initial_model(name)
+        able = known is not None and known.segments_for(method, self.recipe_of(method))
+        own = method.learns_segmentation and method.init not in PRETRAINED and not able
         return own or any(map(self.needs_masks, needed_methods(method, self.methods)))
 
     def is_pretrained(self, name: str) -> bool:
         """Return whether a method starts from a pretrained network, or from one that did."""
-        init = self.methods[name].init
-        return init in PRETRAINED or (init is not None and self.is_pretrained(init))
+        return self.first_method(name).init in PRETRAINED
+
+    def first_method(self, name: str) -> Method:
+        """Return the method that a method starts from, through others, or the method itself."""
+        method = self.methods[name]
+        before = None if method.init_file else self.methods.get(method.init or "")
+        return self.first_method(before.name) if before else method
 
     def is_training(self, run: Run) -> bool:
         """Return whether a run trains a network; without annotation, some keep pretrained weights.

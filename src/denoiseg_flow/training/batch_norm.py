@@ -22,6 +22,13 @@ def batch_norms(network: nn.Module) -> list[nn.BatchNorm2d | nn.BatchNorm3d]:
     return [module for module in network.modules() if isinstance(module, kinds)]
 
 
+def set_training_mode(network: nn.Module) -> None:
+    """Set the training mode, except for layers whose weights are not trained."""
+    network.train()
+    for layer in batch_norms(network):
+        layer.train(layer.weight.requires_grad)
+
+
 def freeze(network: nn.Module) -> None:
     """Use the running statistics from now on, also in training mode."""
     for layer in batch_norms(network):
@@ -30,13 +37,16 @@ def freeze(network: nn.Module) -> None:
 
 @torch.no_grad()
 def measure(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Replace the running statistics by their mean over batches of inputs of the network."""
-    layers = batch_norms(network)
+    """Replace the running statistics by their mean over batches of inputs of the network.
+
+    Layers whose weights are not trained keep theirs.
+    """
+    set_training_mode(network)
+    layers = [layer for layer in batch_norms(network) if layer.training]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean of all batches
-    network.train()
     for batch in batches:
         network(batch)
     for layer, momentum in zip(layers, momenta, strict=True):

@@ -18,6 +18,7 @@ from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, read
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.pretrained import PRETRAINED
+from denoiseg_flow.models.initial_model import load_initial_model
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.models.weights import load_pretrained
@@ -60,7 +61,7 @@ class RunData:
     level
         The noise level's entry in the config, for methods that know it.
     init
-        File of the model whose weights the training starts from.
+        File or package of the model whose weights the training starts from.
     rehearsal
         File of simulated images, see :mod:`~denoiseg_flow.training.rehearsal`. None: they are
         simulated if they are needed.
@@ -93,6 +94,7 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     """
     method = job.method
     model: AnyModel
+    start: dict[str, Any] = {}
     files = TrainingImages.of_split(
         split=data.split,
         images=data.images,
@@ -123,11 +125,16 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
         init: AnyModel | None = None
         if method.init in PRETRAINED:
             init = load_pretrained(method.init, job.device)
+        elif method.init_file:
+            path = data.init or Path(method.init_file)
+            init, known = load_initial_model(method, job.network_recipe, path, job.device)
+            start = {"init": known}
         elif data.init:
             init = load_model(data.init, job.device)
         assert init is None or isinstance(init, TrainedModel)
         model, history = train(job, files, init, find_rehearsal(job, data.rehearsal))
-    model.origin = find_origin(files, learned_from)
+    # A model that stays as it was has the origin that it had.
+    model.origin = (model.origin or find_origin(files, learned_from)) | start
     return model, history
 
 

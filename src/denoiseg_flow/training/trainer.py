@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from denoiseg_flow.data.store import open_labels
+from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.evaluation.grey_levels import measure, trained_on, warning_of_other_levels
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
@@ -21,6 +22,7 @@ from denoiseg_flow.methods.networks import NETWORKS
 from denoiseg_flow.methods.networks.downscaled import Downscaled
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
+from denoiseg_flow.models.initial_model import adapted_weights
 from denoiseg_flow.models.model import ImageModels, TrainedModel, new_network
 from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.models.tensor_file import digest
@@ -39,6 +41,7 @@ from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
+    check_initial_model,
     check_layout,
     check_subsets,
     find_layout,
@@ -125,10 +128,13 @@ class Trainer:
         return torch.Generator(device=self.device).manual_seed(seed)
 
     def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Start from the weights of another network of the same kind."""
+        """Start from the weights of another network of the same kind, and freeze its encoder."""
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
         self.keeps_statistics = self.recipe.first_frozen_step == 0
+        if self.recipe.freeze == "encoder":
+            for part in self.network.encoder_parts():
+                part.requires_grad_(False)
 
     def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
         """Train to the end, resuming from the latest checkpoint of this training, if any."""
@@ -154,7 +160,7 @@ class Trainer:
             self.average.load_state_dict(self.best_weights)
 
     def _set_training_mode(self) -> None:
-        self.network.train()
+        batch_norm.set_training_mode(self.network)
         if self.step >= self.recipe.first_frozen_step:
             batch_norm.freeze(self.network)
 
@@ -331,15 +337,19 @@ def train(
         segment, none with an annotated object), the checkpoint belongs to another method or
         network, the loss is not finite, or the device has too little memory.
     """
-    pretrained = job.method.init in PRETRAINED
-    # A pretrained network has its own threshold, chosen on simulated images.
-    known = init.threshold if init and pretrained else None
-    check_subsets(job.method, images, job.run.dataset, known is not None)
-    if pretrained:
-        check_layout(job.method, read_layout(images.train), job.run.dataset)
-    downscale = _find_downscale(job, images, init)
+    method, recipe = job.method, job.network_recipe
+    known = _known_threshold(job, init)
+    check_subsets(method, images, job.run.dataset, known is not None)
     shown = [*images.train, *images.val]
-    layout = find_layout(job.method, job.network_recipe, shown, downscale)
+    if method.init in PRETRAINED:
+        check_layout(method, read_layout(images.train), job.run.dataset)
+    downscale = _find_downscale(job, images, init)
+    layout = find_layout(method, recipe, shown, downscale)
+    if method.init_file and init:
+        check_initial_model(method, init.layout, layout, job.run.dataset)
+        same = init.layout.channels == layout.channels
+        if known and same and not method.learns_from(job.run.n_annotated):
+            return _unchanged(job, init, layout, images.train), pd.DataFrame()
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -354,6 +364,40 @@ def train(
     if job.method.segments:
         set_threshold(model, images, known)
     return model, history
+
+
+def _known_threshold(job: TrainingJob, init: TrainedModel | None) -> Threshold | None:
+    """Return the threshold that a network keeps if no annotated object is there to choose one by.
+
+    Networks that start from a method of the same study have none: it needs the same annotation.
+    """
+    if init is None:
+        return None
+    method = job.method
+    fits = init.recipe.instances == job.network_recipe.instances
+    learns = job.run.n_annotated > 0 or not method.denoises
+    keeps = method.init in PRETRAINED or (method.init_file and fits and learns)
+    return init.threshold if keeps else None
+
+
+def _unchanged(
+    job: TrainingJob, init: TrainedModel, layout: Layout, images: Sequence[Path]
+) -> TrainedModel:
+    """Return a model that predicts what an initial model predicts; warn if the images differ."""
+    logger.info("no annotated image: the model stays '%s', with its threshold", job.method.init)
+    for path in images:
+        levels = measure([open_image(path)])
+        if warning := warning_of_other_levels(path, levels, trained_on(init)):
+            logger.warning(warning)
+            break
+    if layout.dimensions == init.layout.dimensions:
+        layout = init.layout
+    else:  # planes of volumes, or the reverse
+        layout = replace(layout, downscale=init.layout.downscale)
+    network = new_network(job.method, job.network_recipe, layout).to(job.device)
+    network.core.load_state_dict(adapted_weights(init, network.core, layout.channels))
+    how = job.method, job.network_recipe, job.identity, init.normalisation
+    return TrainedModel(*how, network.eval(), layout, init.threshold, origin=dict(init.origin))
 
 
 def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> int:
@@ -458,10 +502,10 @@ def _train_on(
     bounded = NETWORKS[method.network].bounded
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
-        each.normalise(normalisation, init.normalisation if init else None)
+        each.normalise(normalisation, init.normalisation if init and each.n_simulated else None)
     reduced = replace(layout, downscale=1)
     trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, reduced)
-    initial = {} if init is None else init.network.core.state_dict()
+    initial = {} if init is None else adapted_weights(init, trainer.network, layout.channels)
     if initial:
         trainer.start_from(initial)
     own = {"classes": bank.classes, "targets": bank.targets}

@@ -22,6 +22,7 @@ from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
+from denoiseg_flow.methods.initial_model import check_channels, check_dimensions
 from denoiseg_flow.methods.networks.downscaled import (
     reduce_image,
     reduce_labels,
@@ -309,3 +310,10 @@ def check_layout(method: Method, layout: Layout, dataset: str) -> None:
             f"channel, but dataset '{dataset}' has {layout.dimensions}D images of {channels}; "
             "leave 'init' out, or correct 'dimensions' and 'channel' of the dataset"
         )
+
+
+def check_initial_model(method: Method, own: Layout, layout: Layout, dataset: str) -> None:
+    """Raise InputError if the model that a method starts from cannot be adapted to such images."""
+    dimensions = 2 if own.plane_by_plane else own.dimensions
+    check_dimensions(method, dimensions, dataset, layout.dimensions)
+    check_channels(method, own.channels, dataset, layout.channels)

@@ -17,13 +17,15 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import torchscript
 from denoiseg_flow.deployment.bioimageio import export_model
-from denoiseg_flow.deployment.model_card import citations, readme, tags
+from denoiseg_flow.deployment.model_card import citations, description, readme, tags
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.pixel_classifier import PixelClassifier
+from denoiseg_flow.models.initial_model import load_initial_model
 from denoiseg_flow.models.model import ClassicalModel, ImageModels, ThresholdModel, chain
 from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.tiled_prediction import predict_tiles
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
@@ -106,6 +108,7 @@ def test_package_is_complete(folder):
         "rdf.yaml",
         "README.md",
         "cover.png",
+        "model.pt",
         "weights.pt",
         *(f"{name}.{ending}" for name in FILES for ending in ("npy", "tif")),
     }
@@ -413,3 +416,45 @@ def test_command(folder):
     arguments = [folder / "model.pt", folder / "new/package.zip", "--image", folder / "image.tif"]
     assert cli.main(["export", *map(str, arguments), "--author", "Ada", "--author", "Bo"]) == 0
     assert [path.name for path in (folder / "new").iterdir()] == ["package.zip"]
+
+
+# Packages as the start of a training
+
+
+@pytest.mark.parametrize("ending", ["", ".zip"])
+@pytest.mark.parametrize("layout", [Layout(), Layout(channels=2), VOLUMES])
+def test_an_imported_package_predicts_what_the_exported_model_does(
+    folder, stack, make_model, layout, ending
+):
+    """Bit by bit, also if a denoiser goes before; networks of a cross-validation are left out."""
+    model = make_model(replace(BASELINE, name="sequential", input="n2v"), layout=layout)
+    model.normalisation = Normalisation((100.0, 300.0), (25.0, 50.0))
+    if layout.channels == 1:
+        model.normalisation = Normalisation((100.0,), (25.0,))
+    model.input = make_model(N2V, layout=layout)
+    model.input.normalisation = model.normalisation
+    model.held_out = {"a": make_model(layout=layout)}
+    axes = "C" * (layout.channels > 1) + "ZYX"[-layout.dimensions :]
+    image = stack(axes)
+    export(folder, model)
+    new = Method("new", init="package")
+    found, origin = load_initial_model(new, model.recipe, folder / f"package{ending}")
+    assert (found.method, found.threshold) == (model.method, model.threshold)
+    assert (found.held_out, found.input.method.name) == ({}, "n2v")
+    assert (origin["method"], origin["seed"]) == (model.identity["method"], 1)
+    pixels = image.reshape(layout.channels, *image.shape[-layout.dimensions :]).astype(np.float32)
+    expected, imported = (
+        [(tile.denoised, tile.maps) for tile in predict_tiles(each, pixels)]
+        for each in (model, found)
+    )
+    assert len(expected) == len(imported)
+    for one, other in zip(expected, imported, strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_the_description_names_the_initial_model(make_model):
+    model = make_model()
+    model.origin["init"] = {"file": "models/own.pt", "sha256": "ab" * 32, "method": "denoiseg"}
+    assert "It started from the model 'denoiseg' (SHA-256 abababababab)." in description([model])
+    del model.origin["init"]["method"]
+    assert "It started from the model 'own.pt' (SHA-256" in description([model])

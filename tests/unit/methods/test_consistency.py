@@ -3,9 +3,10 @@
 import pytest
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.methods.definition import down_samplings
+from denoiseg_flow.methods.definition import Method, down_samplings
 from denoiseg_flow.methods.networks import NETWORKS, build_network
 from denoiseg_flow.methods.networks.layout import volume_layout
+from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.study.feasibility import check_feasible
 from denoiseg_flow.study.grid import Grid
 
@@ -394,3 +395,48 @@ def test_no_method_has_the_name_of_a_pretrained_network(config):
         "config key 'methods.simulated_objects' has the name of a pretrained network of this "
         "package; rename it"
     )
+
+
+# Models from elsewhere
+
+
+@pytest.fixture
+def model_of(tmp_path, make_model):
+    """Write a model of this method and size; return its path."""
+
+    def write(method=Method("baseline"), **how):  # noqa: B008
+        save_model(make_model(method, **how), tmp_path / "a.pt")
+        return str(tmp_path / "a.pt")
+
+    return write
+
+
+def test_the_file_of_a_model_must_exist(config):
+    assert message_of(config, init="models/nuclei.pt") == (
+        "config key 'methods.new.init' names 'models/nuclei.pt', which does not exist; correct the "
+        "path"
+    )
+    config["grid"]["methods"] = ["baseline"]
+    check_feasible(Grid(config))
+
+
+def test_the_network_of_a_model_must_fit_the_recipe(config, model_of):
+    assert "a network with depth 1 and 4 filters, but the recipe of new has depth 2" in message_of(
+        config, init=model_of(filters=4)
+    )
+    config["recipes"]["other"]["depth"] = 1
+    config["methods"]["new"]["recipe"] = "other"
+    check_feasible(Grid(config))
+    config["methods"]["new"]["network"] = "dncnn"
+    assert "a network 'unet' without mask channel; write 'network: unet'" in message(config)
+
+
+def test_a_network_without_encoder_freezes_none(config):
+    config["recipes"]["other"]["freeze"] = "encoder"
+    config["methods"]["n2s"] = N2S | {"network": "dncnn"}
+    assert message_of(config, init="n2s", recipe="other", **N2S, network="dncnn") == (
+        "config key 'recipes.other.freeze' is 'encoder', but network 'dncnn' of methods.new has "
+        "none; leave it out, or name another recipe under 'methods.new.recipe'"
+    )
+    config["methods"]["new"]["init"] = None
+    check_feasible(Grid(config))

@@ -2,6 +2,9 @@
 
 import pytest
 
+from denoiseg_flow.jobs.checksums import digest
+from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.study import configuration, contents
 from denoiseg_flow.study.contents import SHORT
 from denoiseg_flow.study.grid import Grid, Run
@@ -253,3 +256,23 @@ def test_methods_that_share_no_score_are_not_paired(config):
     config["datasets"]["own"] = {"source": "folder", "images": "images"}
     grid = select(config, datasets=["own"], methods=["n2v", "denoiseg"], reference="n2v")
     assert "paired" not in contents.tables(grid)
+
+
+def test_the_report_names_the_model_that_a_method_started_from(config, tmp_path, make_model):
+    save_model(make_model(Method("own")), tmp_path / "a.pt")
+    config["recipes"]["fast"]["instances"] = "components"
+    config["methods"] |= {"new": {"init": str(tmp_path / "a.pt")}, "continued": {"init": "new"}}
+    grid = select(config, methods=["continued", "baseline"], n_annotated=[0, 4])
+    (note,) = [note for note in contents.notes(grid) if "started from" in note]
+    sha256 = digest(tmp_path / "a.pt")[:12]
+    assert note == (
+        f"new started from the model {tmp_path / 'a.pt'} (dataset nuclei, noise n10, method own, "
+        f"n_annotated 4, seed 1, SHA-256 {sha256}). Its scores are too good on images that this "
+        "model had been trained on."
+    )
+    runs = [Run("nuclei", "n10", *rest, 1) for rest in (("new", 0), ("continued", 4))]
+    assert [contents.origin_of_labels(grid, run) for run in runs] == [
+        f"The labels of new are those of {tmp_path / 'a.pt'}, as it was before this study.",
+        f"The labels of continued come from a network that started from {tmp_path / 'a.pt'} before "
+        "it learned from 4 annotated images.",
+    ]

@@ -4,6 +4,7 @@ import pytest
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import classical
+from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.study.feasibility import check_feasible, check_subsets
 from denoiseg_flow.study.grid import Grid
 
@@ -150,6 +151,17 @@ def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
     )
     accept(config, methods=["baseline"], n_annotated=[4])
     accept(config, datasets=["nuclei"], methods=["pretrained"])
+
+
+def test_a_model_of_planes_is_not_for_volumes(config, tmp_path, make_model):
+    save_model(make_model(depth=2, filters=4), tmp_path / "a.pt")
+    config["methods"]["new"] = {"init": str(tmp_path / "a.pt")}
+    config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
+    accept(config, datasets=["nuclei"], methods=["new"])
+    config["grid"] |= {"datasets": ["stacks"], "methods": ["new"]}
+    assert "a.pt', a network for 2D images, but dataset 'stacks' is 3D; write" in message(config)
+    config["methods"]["new"]["planes"] = True
+    accept(config)
 
 
 def test_0_annotated_images_are_for_pretrained_networks(config):

@@ -5,6 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.methods.definition import Method
+from denoiseg_flow.models.model_file import save_model
 from denoiseg_flow.study import configuration, contents
 from denoiseg_flow.study.grid import PURPOSES, Grid, Run
 
@@ -425,3 +427,34 @@ def test_only_methods_from_a_pretrained_network_run_without_annotated_images(con
     assert [grid.recipe_name(grid.methods[name]) for name in counts] == ["fast", "other", "fast"]
     config["datasets"]["nuclei"] = {"source": "folder", "images": "images", "split": {}}
     assert {run.method for run in Grid(config).runs} == {"pretrained", "n2v"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "own", "counts"),
+    [
+        ({}, {}, {0, 4}),
+        ({"target": "blind_spot", "alpha": 0.5}, {}, {4}),
+        ({"target": "blind_spot", "alpha": 1}, {}, {0}),
+        ({"recipe": "other"}, {}, {4}),
+        ({}, {"target": "blind_spot", "alpha": 1}, {4}),
+    ],
+    ids=["itself", "joint", "denoises", "other_instances", "from_a_denoiser"],
+)
+def test_a_model_that_segments_runs_without_annotated_images(
+    config, tmp_path, make_model, fields, own, counts
+):
+    save_model(make_model(Method("own", **own)), tmp_path / "a.pt")
+    config["recipes"]["fast"]["instances"] = "components"
+    config["recipes"]["other"]["instances"] = "watershed"
+    config["methods"]["new"] = {"init": str(tmp_path / "a.pt")} | fields
+    config["methods"]["continued"] = {"init": "new"} | fields
+    config["grid"] |= {"methods": ["new", "continued"], "n_annotated": [0, 4]}
+    grid = Grid(config)
+    assert {run.n_annotated for run in grid.runs if run.method == "new"} == counts
+    for run in grid.runs:
+        assert (grid.init_run(run) is None) == (run.method == "new")
+        assert not grid.rehearses(run)
+        assert grid.recipe_name(grid.methods[run.method]) == fields.get("recipe", "fast")
+    assert grid.initial_model("new").identity["method"] == "own"
+    assert grid.initial_model("continued") is None
+    assert grid.first_method("continued").name == "new"

@@ -25,5 +25,9 @@ class Network(nn.Module):
         """The network itself, without a change of the size of images around it."""
         return self
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """Return the modules before the first up-sampling; none for networks without encoder."""
+        return []
+
     def start_at(self, grey: float) -> None:
         """Initialise an untrained ``bounded`` network to output about this grey value."""

@@ -1,6 +1,7 @@
 """Apply a 2D network to volumes, z-slice by z-slice."""
 
 import torch
+from torch import nn
 
 from denoiseg_flow.methods.networks.network import Network
 
@@ -20,6 +21,10 @@ class PlaneByPlane(Network):
         self.stride = (1, *network.stride)
         self.halo = (0, *network.halo)
         self.bounded = network.bounded
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Return those of the network."""
+        return self.network.encoder_parts()
 
     def start_at(self, grey: float) -> None:
         """Initialise the network, if it is ``bounded``."""

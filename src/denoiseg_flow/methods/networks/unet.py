@@ -121,6 +121,10 @@ class UNet(Network):
             for steps, last in zip(zip(*above, strict=True), self.stride, strict=True)
         )
 
+    def encoder_parts(self) -> list[nn.Module]:
+        """Return the levels of the encoder, and the bottom."""
+        return [self.encoder, self.bottom]
+
     @staticmethod
     def make_pool(factors: tuple[int, ...]) -> nn.Module:
         """Return the down-sampling layer."""
