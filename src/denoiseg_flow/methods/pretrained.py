@@ -1,7 +1,7 @@
 """The networks in this package that were pretrained on simulated images.
 
-`config/prior.yaml`, `config/prior_membranes.yaml` and `config/prior_volumes.yaml` train them. Nothing
-here imports torch.
+`config/prior.yaml`, `config/prior_membranes.yaml` and `config/prior_volumes.yaml` train them.
+Nothing here imports torch.
 """
 
 from typing import NamedTuple
