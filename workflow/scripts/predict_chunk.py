@@ -6,6 +6,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.predict_images import predict_images
+from denoiseg_flow.deployment.scaling import Scaling
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
 
@@ -27,6 +28,7 @@ def main(snakemake):
             params.format,
             params.tile,
             chunk=True,
+            scaling=Scaling.of(**params.scaling),
         )
         finished.touch()
 
