@@ -55,9 +55,9 @@ def _predict(options: argparse.Namespace) -> None:
         options.out,
         device,
         reading,
+        scaling,
         options.format,
         options.tile,
-        scaling=scaling,
     )
     refuse_failures(failed, len(images), options.out)
 

@@ -25,10 +25,10 @@ def main(snakemake):
             finished.parents[2],
             device,
             reading,
+            Scaling.of(**params.scaling),
             params.format,
             params.tile,
             chunk=True,
-            scaling=Scaling.of(**params.scaling),
         )
         finished.touch()
 

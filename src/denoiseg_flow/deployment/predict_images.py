@@ -40,10 +40,10 @@ def predict_images(
     folder: Path,
     device: torch.device | str = "cpu",
     reading: Reading = Reading(),  # noqa: B008, it is immutable
+    scaling: Scaling = Scaling(),  # noqa: B008
     form: str = "tif",
     tile: int | None = None,
     chunk: bool = False,
-    scaling: Scaling = Scaling(),  # noqa: B008
 ) -> dict[str, Path]:
     """Predict images with a model and write the results of each image.
 
@@ -65,6 +65,8 @@ def predict_images(
     reading
         How to read the files. ``dimensions`` decides about stacks: with 2, a 2D model predicts each
         z-slice separately; None takes the dimensions of the training images.
+    scaling
+        How to bring the images to the grey levels and the pixel size of the training images.
     form
         File format of denoised images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
     tile
@@ -73,8 +75,6 @@ def predict_images(
     chunk
         Whether other jobs predict other images in the same folder at the same time. The tables are
         then not joined; do so when all jobs are done, see :func:`output_folder.at_work`.
-    scaling
-        How to bring the images to the grey levels and the pixel size of the training images.
 
     Returns
     -------
