@@ -33,7 +33,7 @@ PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
         "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
-        ("nuclei",) * 7 + ("blobs", "rods", "membranes"),
+        ("nuclei",) * 8 + ("blobs", "rods"),
     ),
     "simulated_volumes": Pretrained(
         "volumes.pt",
