@@ -63,7 +63,7 @@ def model(request, make_model, make_finder):
 
 
 @hypothesis.settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
