@@ -25,6 +25,7 @@ SHIPPED = [
     ["autoencoder.yaml"],
     ["volumes.yaml"],
     ["prior.yaml"],
+    ["prior_membranes.yaml"],
     ["prior_volumes.yaml"],
     ["paper/dsb2018.yaml"],
     ["paper/flywing.yaml"],
@@ -132,7 +133,8 @@ def put(config, path, value):
             "datasets.nuclei.split",
             "givn",
             "config key 'datasets.nuclei.split': 'givn' does not match '^given$'; Fractions of the "
-            "annotated images, or 'given' for the fixed split of an archive.",
+            "annotated images, or where their subsets, groups and ranks are given; 'given' for the "
+            "fixed split of an archive.",
         ),
         (
             "methods.my/method",
