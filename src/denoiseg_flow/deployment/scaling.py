@@ -174,8 +174,7 @@ def move_levels(
     path
         File to write: float32, with the metadata of ``source``.
     before, after
-        Grey levels of each channel; those after may be one for all channels. A channel with a
-        standard deviation of 0 becomes the mean.
+        Grey levels of each channel. A channel whose standard deviation was 0 becomes the new mean.
     """
     image = open_image(source)
     result = create_image(path, image.shape, read_metadata(source))
