@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from denoiseg_flow.data.store import write_array
 from denoiseg_flow.data.validation import check_mask, check_pair
 from denoiseg_flow.deployment.ledger import Entry
 from denoiseg_flow.deployment.predict_file import predict_file
+from denoiseg_flow.deployment.scaling import Scaling
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.methods.consistency import check_method
@@ -119,6 +120,8 @@ def predict(
     channel: int | None = None,
     pixel_size: Sequence[float] | None = None,
     tile: int | None = None,
+    normalise: Literal["training", "image"] = "training",
+    rescale: float | Sequence[float] | Literal["pixel-size"] | None = None,
 ) -> Prediction:
     """Denoise and segment one image, whatever its size.
 
@@ -133,15 +136,24 @@ def predict(
     channel
         The channel to predict, from 0; the others are returned unchanged.
     pixel_size
-        Micrometres along ([z,] y, x), for sizes in ``objects``.
+        Micrometres along ([z,] y, x), for sizes in ``objects`` and for ``rescale``.
     tile
         Side in pixels of the tiles predicted one at a time; None: chosen automatically.
+    normalise
+        ``"image"``: match the mean and standard deviation of the image, in each channel, to those
+        of the training images; the denoised image has the grey levels of the image.
+    rescale
+        Factor by which the image is resampled for the network, or one for each of ([z,] y, x);
+        ``"pixel-size"``: from the pixel sizes of the image and of the training images. Results
+        have the size of the image.
 
     Raises
     ------
     InputError
-        If the image does not match the model.
+        If the image does not match the model, or an option cannot be used with it.
     """
+    scaling = Scaling.of(normalise, rescale)
+    scaling.check(model, "the model")
     array, metadata = _canonical(image, axes)
     size = None if pixel_size is None else tuple(pixel_size)
     reading = Reading(metadata.axes, 2 if planes else None, channel, size)
@@ -149,7 +161,8 @@ def predict(
         source, folder = Path(temporary, f"{_NAME}.tif"), Path(temporary, "predicted")
         folder.mkdir()
         write_array(source, array, metadata)
-        predict_file(model, Entry.of(_NAME, source, model=""), folder, reading, "tif", tile)
+        item = Entry.of(_NAME, source, model="")
+        predict_file(model, item, folder, reading, scaling, "tif", tile)
         found = Predictions(folder)
         denoised, labels = (
             read_image(path) if (path := found.file(kind, _NAME)).exists() else None

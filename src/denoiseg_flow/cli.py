@@ -17,6 +17,7 @@ from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
 from denoiseg_flow.deployment.predict_images import predict_images
+from denoiseg_flow.deployment.scaling import NORMALISE, Scaling
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
@@ -47,8 +48,16 @@ def _predict(options: argparse.Namespace) -> None:
     findings.log(left_out(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
+    scaling = Scaling.of(options.normalise, options.rescale)
     failed = predict_images(
-        options.model, images, options.out, device, reading, options.format, options.tile
+        options.model,
+        images,
+        options.out,
+        device,
+        reading,
+        scaling,
+        options.format,
+        options.tile,
     )
     refuse_failures(failed, len(images), options.out)
 
@@ -135,6 +144,7 @@ def _add_predict(commands: _Commands) -> None:
         """\
   denoiseg-flow predict model.pt new_images --out predicted
   denoiseg-flow predict model.pt stack.tif --out predicted --axes ZYX --pixel-size 0.5 0.1 0.1
+  denoiseg-flow predict model.pt 40x 20x --out predicted --normalise image --rescale pixel-size
   denoiseg-flow predict model.pt slide.ome.zarr --out predicted --channel DAPI --format ome.zarr
 """,
     )
@@ -156,6 +166,26 @@ def _add_predict(commands: _Commands) -> None:
     )
     reading.add_argument(
         "--planes", action="store_true", help="predict each z-slice of a stack independently"
+    )
+    scaling = command.add_argument_group("images unlike those of the training")
+    scaling.add_argument(
+        "--normalise",
+        choices=NORMALISE,
+        default="training",
+        help=(
+            "grey levels: like those of the training images, or on another scale, so that the mean "
+            "and standard deviation of each image are matched to them (default: training)"
+        ),
+    )
+    scaling.add_argument(
+        "--rescale",
+        nargs="+",
+        metavar="FACTOR",
+        help=(
+            "resample what the network reads by this factor, by factors along z, y and x, or "
+            "('pixel-size') to the pixel size of the training images; results have the size of the "
+            "image"
+        ),
     )
     computing = command.add_argument_group("computing")
     computing.add_argument(

@@ -64,6 +64,7 @@ class Chain:
                     "tile": None,
                     "format": "tif",
                     "reading": {"axes": None, "planes": False, "channel": None, "pixel_size": None},
+                    "scaling": {"normalise": "training", "rescale": None},
                 },
                 wildcards={"chunks": "2", "chunk": f"{number}"},
             )

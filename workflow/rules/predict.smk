@@ -34,6 +34,7 @@ rule predict_chunk:
             key: config["predict"].get(key)
             for key in ("axes", "planes", "channel", "pixel_size")
         },
+        scaling={key: config["predict"][key] for key in ("normalise", "rescale")},
         format=config["predict"]["format"],
         state=state_of_chunk,
     script:

@@ -6,6 +6,7 @@ from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.predict_images import predict_images
+from denoiseg_flow.deployment.scaling import Scaling
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
 
@@ -24,6 +25,7 @@ def main(snakemake):
             finished.parents[2],
             device,
             reading,
+            Scaling.of(**params.scaling),
             params.format,
             params.tile,
             chunk=True,

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,12 @@ from denoiseg_flow.data.validation import check_image
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
 from denoiseg_flow.deployment.output_folder import UNFINISHED
+from denoiseg_flow.deployment.scaling import (
+    Scaling,
+    levels_of_training,
+    move_levels,
+    warning_of_other_size,
+)
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.confidence import confidence, doubt, object_confidences
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
@@ -37,12 +43,20 @@ from denoiseg_flow.models.model import (
 )
 from denoiseg_flow.models.predict_run import predict_any
 
-OTHER_SIZE = 1.25  # ratio of pixel sizes that causes a warning
+NORMALISE_IT = (
+    "bring the image to the same scale (--normalise image, or 'normalise: image' in the config)"
+)
 OVERLAY_SIDE = 2048  # pixels; larger images are subsampled for the overlay
 
 
 def predict_file(
-    model: AnyModel, item: Entry, folder: Path, reading: Reading, form: str, tile: int | None
+    model: AnyModel,
+    item: Entry,
+    folder: Path,
+    reading: Reading,
+    scaling: Scaling,
+    form: str,
+    tile: int | None,
 ) -> tuple[Entry, list[str]]:
     """Write all results of one file, or none.
 
@@ -58,16 +72,28 @@ def predict_file(
     ):
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
+        factors = scaling.factors(model, regions[0])
         # One for each channel read by the model.
         levels = [GreyLevels() for _ in range(regions[0].channels)]
+        folders = [results / f"{number}" for number in range(len(regions))]
+        copies: Iterable[Path] = (
+            _copy(region, within / "noisy" / f"{item.image}.tif", levels)
+            for region, within in zip(regions, folders, strict=True)
+        )
+        trained = None
+        if scaling.normalise == "image":
+            trained = levels_of_training(model, source, len(levels))
+            # Time points and z-slices of a file have its grey levels, measured before the first
+            # is predicted.
+            copies = list(copies)
         predicted = [
-            _predict(model, f"{item.image}.tif", region, results / f"{number}", tile, levels)
-            for number, region in enumerate(regions)
+            _predict(model, read, within, tile, factors, levels, trained)
+            for read, within in zip(copies, folders, strict=True)
         ]
-        warnings = [
-            _other_size(model, regions[0]),
-            warning_of_other_levels(source, levels, trained_on(chain(model)[0])),
-        ]
+        warnings = [warning_of_other_size(model, regions[0], factors)]
+        if trained is None:
+            known = trained_on(chain(model)[0])
+            warnings.append(warning_of_other_levels(source, levels, known, NORMALISE_IT))
         done = item
         made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
         if denoises(chain(model)):
@@ -130,21 +156,6 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def _other_size(model: AnyModel, region: Region) -> str | None:
-    """Return a warning if the pixel size differs from that of the training images."""
-    known = model.origin.get("pixel_size", {})
-    for axis, length in region.metadata.pixel_size.items():
-        trained = known.get(axis, length)
-        if not 1 / OTHER_SIZE < length / trained < OTHER_SIZE:
-            return (
-                f"{region.file.path} has a pixel size of {length:.3g} micrometres along {axis}, "
-                f"but the training images had {trained:.3g}, so objects appear "
-                f"{'larger' if length < trained else 'smaller'} than in training; rescale the "
-                "image, or train on such images"
-            )
-    return None
-
-
 def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     """Return how to read a file for a model; raise InputError if they do not match."""
     axes, path = file.metadata.axes, file.path
@@ -182,33 +193,57 @@ def _fitting(model: AnyModel, file: ImageFile, reading: Reading) -> Reading:
     return replace(reading, dimensions=trained)
 
 
+def _copy(region: Region, path: Path, levels: Sequence[GreyLevels]) -> Path:
+    """Copy one image of a file, and add its pixels to the grey levels of the file."""
+    dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
+    copy_image(region, path, region.metadata, dtype)
+    for each, channel in zip(levels, open_image(path), strict=True):
+        each.add(channel)
+    return path
+
+
 def _predict(
     model: AnyModel,
-    name: str,
-    region: Region,
+    read: Path,
     folder: Path,
     tile: int | None,
+    factors: Sequence[float] | None,
     levels: Sequence[GreyLevels],
+    trained: Sequence[GreyLevels] | None,
 ) -> _Predicted:
-    """Predict one image of a file and measure its grey levels."""
-    read = folder / "noisy" / name
-    dtype = check_image(region, f"{region.file.path}{region.suffix}", constant=True)
-    copy_image(region, read, region.metadata, dtype)
-    for each, channel in zip(levels, open_image(read), strict=True):
-        each.add(channel)
-    confidences = np.zeros(0)
+    """Predict a copy of one image of a file, and remove it if it is not needed any more.
+
+    With ``trained``, its grey levels are moved from ``levels`` to these, and those of the denoised
+    image back.
+    """
+    name, confidences = read.name, np.zeros(0)
+    if trained is not None:
+        read = _moved(read, folder / "moved", levels, trained)
     for number, step in enumerate(chain(model)):
         assert not isinstance(step, ImageModels)
-        predict_any(step, read, folder / f"{number}", save_probabilities=False, tile=tile)
+        predict_any(
+            step, read, folder / f"{number}", save_probabilities=False, tile=tile, factors=factors
+        )
         labels = folder / f"{number}" / "labels" / name
         if step is model and isinstance(step, TrainedModel) and step.method.segments:
             with open_image_file(labels) as found:
                 whole = Region.whole(found)
-                confidences = object_confidences(step, open_image(read), whole, tile)
+                confidences = object_confidences(step, open_image(read), whole, tile, factors)
         if step.method.denoises:
             read.unlink()  # it may be large
             read = folder / f"{number}" / "denoised" / name
+    if trained is not None and denoises(chain(model)):
+        read = _moved(read, folder / "denoised", trained, levels)
     return _Predicted(read, labels, confidences)
+
+
+def _moved(
+    source: Path, folder: Path, before: Sequence[GreyLevels], after: Sequence[GreyLevels]
+) -> Path:
+    """Replace an image by one with other grey levels, see :func:`scaling.move_levels`."""
+    move_levels(source, folder / source.name, before, after)
+    source.unlink()
+    return folder / source.name
 
 
 def _join_denoised(

@@ -22,6 +22,7 @@ from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.deployment.object_tables import join_results, table_of
 from denoiseg_flow.deployment.output_folder import at_work, check_targets
 from denoiseg_flow.deployment.predict_file import predict_file, remove, results_of
+from denoiseg_flow.deployment.scaling import Scaling
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.devices import is_out_of_memory
@@ -39,6 +40,7 @@ def predict_images(
     folder: Path,
     device: torch.device | str = "cpu",
     reading: Reading = Reading(),  # noqa: B008, it is immutable
+    scaling: Scaling = Scaling(),  # noqa: B008
     form: str = "tif",
     tile: int | None = None,
     chunk: bool = False,
@@ -63,6 +65,8 @@ def predict_images(
     reading
         How to read the files. ``dimensions`` decides about stacks: with 2, a 2D model predicts each
         z-slice separately; None takes the dimensions of the training images.
+    scaling
+        How to bring the images to the grey levels and the pixel size of the training images.
     form
         File format of denoised images and labels: ``"tif"`` (OME-TIFF) or ``"ome.zarr"``.
     tile
@@ -85,12 +89,13 @@ def predict_images(
         :func:`~denoiseg_flow.deployment.output_folder.check_targets`.
     """
     model = _load(file, device)
+    scaling.check(model, f"model {file}")
     for step in chain(model):
         if tile is not None and isinstance(step, TrainedModel):
             check_tile(step, tile)
-    # Reading the same files differently changes the results, like another model.
-    asked = repr(reading).encode() if reading != Reading() else b""
-    checksum = hashlib.sha256(file.read_bytes() + asked).hexdigest()
+    # Reading or scaling the same files differently changes the results, like another model.
+    asked = "".join(repr(each) for each in (reading, scaling) if each != type(each)())
+    checksum = hashlib.sha256(file.read_bytes() + asked.encode()).hexdigest()
     results = results_of(model, form)
     with at_work(folder, shared=chunk):
         known, record = check_targets(images, folder, results), Record(folder)
@@ -106,7 +111,9 @@ def predict_images(
             logger.info("%d of %d images are done already", len(images) - len(todo), len(images))
         # disable=None: show the progress bar only on a terminal.
         for item in tqdm(todo, unit="image", disable=None, file=sys.stderr):
-            record.add(_predict(model, item, folder, torch.device(device), reading, form, tile))
+            record.add(
+                _predict(model, item, folder, torch.device(device), reading, scaling, form, tile)
+            )
         return {} if chunk else join_results(images, folder)
 
 
@@ -123,12 +130,13 @@ def _predict(
     folder: Path,
     device: torch.device,
     reading: Reading,
+    scaling: Scaling,
     form: str,
     tile: int | None,
 ) -> Entry:
     """Predict one image and return its entry for the record."""
     try:
-        done, doubts = predict_file(model, item, folder, reading, form, tile)
+        done, doubts = predict_file(model, item, folder, reading, scaling, form, tile)
         for doubt in doubts:
             logger.warning("%s", doubt)
         table = "" if done.objects == "" else checksums.digest(table_of(item.image, folder))

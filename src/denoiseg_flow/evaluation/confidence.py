@@ -11,6 +11,7 @@ it ranks images, and ``benchmarks/confidence.py`` for the comparison with other 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,7 +45,11 @@ def segment(model: TrainedModel, image: np.ndarray, tile: int | None = None) -> 
 
 
 def object_confidences(
-    model: TrainedModel, image: np.ndarray, labels: Readable, tile: int | None = None
+    model: TrainedModel,
+    image: np.ndarray,
+    labels: Readable,
+    tile: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> NDArray[np.float64]:
     """Return the confidence of each object in the centre of an image, in the order of the labels.
 
@@ -54,7 +59,7 @@ def object_confidences(
         (channel, [z,] y, x), as the model reads it; may be memory-mapped.
     labels
         ([z,] y, x), predicted by the model for this image.
-    tile
+    tile, factors
         See :func:`~denoiseg_flow.models.predict_run.predict_files`.
     """
     place = centre(labels.shape)
@@ -66,7 +71,7 @@ def object_confidences(
         # Averaged over its orientations, the prediction would be the same for the mirrored image.
         model = replace(model, recipe=replace(model.recipe, test_time_augmentation=False))
     mirrored = np.ascontiguousarray(image[:, *place][..., ::-1])
-    maps = next(predict_maps(model, [mirrored], tile))
+    maps = next(predict_maps(model, [mirrored], tile, factors))
     again, foreground = label_maps(model, maps)[..., ::-1], maps[FOREGROUND][..., ::-1]
     return object_overlap(found, again).best_iou() * scipy.ndimage.mean(foreground, found, objects)
 

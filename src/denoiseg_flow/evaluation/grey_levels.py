@@ -78,7 +78,10 @@ def trained_on(model: AnyModel) -> list[GreyLevels]:
 
 
 def warning_of_other_levels(
-    path: Path, levels: Sequence[GreyLevels], trained: Sequence[GreyLevels]
+    path: Path,
+    levels: Sequence[GreyLevels],
+    trained: Sequence[GreyLevels],
+    fix: str = "bring the image to the same scale",
 ) -> str | None:
     """Return a warning if an image's grey levels are far from those of the training images."""
     for number, (found, known) in enumerate(zip(levels, trained, strict=False)):
@@ -88,6 +91,6 @@ def warning_of_other_levels(
                 f"grey levels{channel} of {path} (mean {found.mean:.3g}, standard deviation "
                 f"{found.std:.3g}) are far from those of the training images (mean "
                 f"{known.mean:.3g}, standard deviation {known.std:.3g}): do not trust the results; "
-                "bring the image to the same scale, or train on such images"
+                f"{fix}, or train on such images"
             )
     return None

@@ -1,7 +1,7 @@
 """Predict the images of a run, of any size, and write the results."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -27,11 +27,11 @@ from denoiseg_flow.methods.classical import denoise, denoise_planes, masked_pixe
 from denoiseg_flow.methods.masking import grid_mask, last_subset
 from denoiseg_flow.models.model import AnyModel, ClassicalModel, ThresholdModel, TrainedModel
 from denoiseg_flow.models.prediction import by_model
+from denoiseg_flow.models.rescaled_prediction import predict_rescaled
 from denoiseg_flow.models.tiled_instances import TiledInstances
 from denoiseg_flow.models.tiled_prediction import (
     PredictedTile,
     check_tile,
-    predict_images,
     predict_tiles,
 )
 from denoiseg_flow.models.tiled_threshold import segment_file
@@ -46,9 +46,10 @@ def predict_file(
     folder: Path,
     save_probabilities: bool,
     tile: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> None:
     """Predict one tif file and write the results, see :func:`predict_files`."""
-    predict_files(model, [source], folder, save_probabilities, tile)
+    predict_files(model, [source], folder, save_probabilities, tile, factors)
 
 
 def predict_files(
@@ -57,6 +58,7 @@ def predict_files(
     folder: Path,
     save_probabilities: bool,
     tile: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> None:
     """Predict tif files one after the other and write the results.
 
@@ -65,7 +67,9 @@ def predict_files(
     a grid, and for models that segment ``labels/<name>`` (uint16 or uint32) and, on request,
     ``probabilities/<name>`` (3, [z,] y, x; float32). After an error, no result of the image is
     left. Tiles are ``tile`` pixels a side, by default as returned by
-    :func:`~denoiseg_flow.models.tiled_prediction.tile_shape`.
+    :func:`~denoiseg_flow.models.tiled_prediction.tile_shape`. The network reads images resampled by
+    ``factors``, see :func:`~denoiseg_flow.models.rescaled_prediction.predict_rescaled`; results
+    have the size of the image.
 
     Memory is bounded by the tiles computed at once and the number of objects, not by the image, if
     this is an uncompressed tif. For temporary files, see :class:`tiled_instances.TiledInstances`.
@@ -86,7 +90,7 @@ def predict_files(
             yield image
 
     kept = None if tile is None else check_tile(model, tile)
-    results = predict_images(model, images(), kept)
+    results = predict_rescaled(model, images(), kept, factors)
     for _, of_image in groupby(results, key=itemgetter(0)):
         source, image, metadata = opened.popleft()
         paths = {kind: folder / kind / source.name for kind, wanted in kinds.items() if wanted}
@@ -180,14 +184,18 @@ def predict_any(
     folder: Path,
     save_probabilities: bool,
     tile: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> None:
-    """Predict one tif file with any model for single images, see :func:`predict_file`."""
+    """Predict one tif file with any model for single images, see :func:`predict_file`.
+
+    Classical denoisers and thresholds read the image at its own size, whatever the ``factors``.
+    """
     if isinstance(model, ClassicalModel):
         _denoise_file(model, source, folder)
     elif isinstance(model, ThresholdModel):
         segment_file(model, source, folder, tile)
     else:
-        predict_file(model, source, folder, save_probabilities, tile)
+        predict_file(model, source, folder, save_probabilities, tile, factors)
 
 
 def _denoise_file(model: ClassicalModel, source: Path, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Predict the class probabilities of images in memory."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -13,7 +13,8 @@ from denoiseg_flow.data.store import open_image
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.models.model import AnyModel, TrainedModel
-from denoiseg_flow.models.tiled_prediction import check_tile, predict_images
+from denoiseg_flow.models.rescaled_prediction import predict_rescaled
+from denoiseg_flow.models.tiled_prediction import check_tile
 
 
 def predict_probabilities(model: TrainedModel, image: np.ndarray) -> np.ndarray:
@@ -40,11 +41,14 @@ def by_model(model: AnyModel, files: Iterable[Path]) -> Iterator[tuple[Any, Iter
 
 
 def predict_maps(
-    model: TrainedModel, images: Iterable[np.ndarray], tile: int | None = None
+    model: TrainedModel,
+    images: Iterable[np.ndarray],
+    tile: int | None = None,
+    factors: Sequence[float] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield :attr:`PredictedTile.maps` of images (channel, [z,] y, x).
 
-    For ``tile``, see :func:`~denoiseg_flow.models.predict_run.predict_files`.
+    For ``tile`` and ``factors``, see :func:`~denoiseg_flow.models.predict_run.predict_files`.
     """
     kept = None if tile is None else check_tile(model, tile)
     shapes: deque[tuple[int, ...]] = deque()
@@ -54,7 +58,7 @@ def predict_maps(
             shapes.append(image.shape[1:])
             yield image
 
-    for _, tiles in groupby(predict_images(model, noted(), kept), key=itemgetter(0)):
+    for _, tiles in groupby(predict_rescaled(model, noted(), kept, factors), key=itemgetter(0)):
         shape = shapes.popleft()
         maps = np.empty((model.n_maps, *shape), dtype=np.float32)
         for _, each in tiles:

@@ -30,7 +30,7 @@ def answer(monkeypatch):
     def tell(foreground):
         maps = np.stack([1 - foreground, foreground, 0 * foreground]).astype(np.float32)
 
-        def predict_maps(model, images, tile):
+        def predict_maps(model, images, tile, factors):
             for image in images:
                 asked.append((model, image, tile))
                 yield maps[..., ::-1]

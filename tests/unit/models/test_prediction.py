@@ -576,7 +576,9 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
-from denoiseg_flow.models import predict_run, tiled_components, tiled_instances, tiled_prediction
+from denoiseg_flow.models import (
+    predict_run, rescaled_prediction, tiled_components, tiled_instances, tiled_prediction,
+)
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.methods.definition import Method, Recipe
@@ -604,7 +606,9 @@ model = TrainedModel(
 peaks = []
 for side, released in ((600, True), (given["side"], True), (given["side"], False)):
     if not released:
-        for module in (predict_run, tiled_components, tiled_instances, tiled_prediction):
+        for module in (
+            predict_run, rescaled_prediction, tiled_components, tiled_instances, tiled_prediction,
+        ):
             module.release = lambda array: None
     path = Path(given["folder"], f"{side}.tif")
     image = tifffile.memmap(path, shape=(side, side), dtype=np.float32, photometric="minisblack")
@@ -614,7 +618,7 @@ for side, released in ((600, True), (given["side"], True), (given["side"], False
         if y % 256 == 0:
             release(image)
     del image
-    predict_run.predict_file(model, path, Path(given["folder"]), False)
+    predict_run.predict_file(model, path, Path(given["folder"]), False, None, given["factors"])
     # Not getrusage: that peak begins with the memory of the process that started this one.
     status = Path("/proc/self/status").read_text()
     peaks.append(int(status.split("VmHWM:")[1].split()[0]))
@@ -628,20 +632,22 @@ print(json.dumps({
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured as Linux counts it")
-def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path):
+@pytest.mark.parametrize(("factors", "wrong"), [(None, 1e-4), ([0.8, 0.6], 0.02)])
+def test_memory_does_not_grow_with_the_image(make_recipe, tmp_path, factors, wrong):
     """Input, denoised image, labels and heights take 4 bytes per pixel each: none is in memory.
 
-    The same measurement without giving back the pages that were used shows that it can tell.
+    Nor are the resampled image and its results. The same measurement without giving back the pages
+    that were used shows that it can tell.
     """
     side = 1600
     recipe = as_dict(make_recipe(instances="watershed", preserve_mean=True))
-    given = {"side": side, "folder": str(tmp_path), "recipe": recipe}
+    given = {"side": side, "folder": str(tmp_path), "recipe": recipe, "factors": factors}
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(given)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert found["wrong"] < 1e-4 and found["objects"] > 450
+    assert found["wrong"] < wrong and found["objects"] > 450
     released, kept = found["growth"]
     assert released < 4 * side**2
     assert kept > 12 * side**2
