@@ -121,10 +121,27 @@ def nameless(folder):
         tifffile.imwrite(folder / "images" / name, planes, photometric="minisblack")
 
 
+def table(text):
+    """Images without masks, and the table of their split."""
+
+    def make(folder):
+        images_alone(folder)
+        (folder / "splits.csv").write_text(text)
+
+    return make
+
+
+def wrong_subfolder(folder):
+    for subset in ("train", "validation"):
+        (folder / "images" / subset).mkdir(parents=True)
+        tifffile.imwrite(folder / "images" / subset / "a.tif", np.zeros(SHAPE, np.uint8))
+
+
 OWN = [
     "grid={datasets: [mine], n_annotated: [1]}",
     "datasets={mine: {source: folder, images: images}}",
 ]
+OWN_TABLE = [*OWN, "datasets={mine: {split: {file: splits.csv}}}", "grid={methods: [n2v]}"]
 OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: masks}}"]
 
 
@@ -319,6 +336,42 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (empty, OWN, "folder images (config key 'images') has no images"),
         (None, OWN, "folder images (config key 'images') does not exist"),
         (twins, OWN, "a.png and a.tif differ only in their ending"),
+        (images_alone, OWN_TABLE, "splits.csv (config key 'split.file') does not exist; correct"),
+        (
+            table("image,subset\na,train\nb,val\nc,tset\n"),
+            OWN_TABLE,
+            "splits.csv, line 4: subset 'tset' is unknown; write train, val or test",
+        ),
+        (
+            table("image,subset\na,train\nb,val\n"),
+            OWN_TABLE,
+            "splits.csv does not name image c.tif; write a line for each image, or",
+        ),
+        (
+            table("image,subset\na,train\nb,val\nc,train\n"),
+            OWN_TABLE,
+            "dataset mine keeps no image for testing, so nothing would be predicted; put images",
+        ),
+        (
+            table("image,subset\na,test\nb,val\nc,test\n"),
+            OWN_TABLE,
+            "dataset 'mine' has no training images, but method 'n2v' needs some; put images into",
+        ),
+        (
+            table("image,group\na,A\nb,B\nc,B\n"),
+            OWN_TABLE,
+            "the images that are to be divided into test and val and train are of 2 groups (A, B)",
+        ),
+        (
+            wrong_subfolder,
+            [*OWN, "datasets={mine: {split: {subset: folder}}}", "grid={methods: [n2v]}"],
+            "folder images/validation is named like no subset ('subset: folder' of the split)",
+        ),
+        (
+            images_alone,
+            [*OWN, "datasets={mine: {split: {group: '(x)'}}}", "grid={methods: [n2v]}"],
+            "config key 'split.group' is '(x)', which finds no group in the name of a.tif; write",
+        ),
         (orphan, OWN_MASKS, "masks/d.tif has no image of the same name in images"),
     ],
     ids=[
@@ -330,7 +383,9 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
         *("no_axes", "wrong_axes", "no_letters", "bm3d_of_volumes", "planes_and_volumes"),
         *("device", "device_of_apple"),
-        *("empty_folder", "missing_folder", "duplicate_stems", "orphan_mask"),
+        *("empty_folder", "missing_folder", "duplicate_stems"),
+        *("no_table", "unknown_subset", "unnamed_image", "no_test_image", "no_training_image"),
+        *("two_groups", "wrong_subfolder", "no_group", "orphan_mask"),
     ],
 )
 def test_config(tmp_path, files, config, sentence):

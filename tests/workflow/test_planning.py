@@ -177,9 +177,10 @@ def test_denoisers_on_simulated_images(tmp_path, name, trainings):
 def test_papers_on_denoising(tmp_path, name, folders_of, methods, trainings):
     """On folders of images that users have, here of single pixels; without the optional BM3D."""
     for dataset in folders_of:
-        (tmp_path / dataset).mkdir()
         for number in range(320):
-            Image.new("L", (1, 1)).save(tmp_path / dataset / f"{dataset}_{number:03}.tif")
+            subset = ["train", "test"][number % 2] if name == "n2v" else ""
+            (tmp_path / dataset / subset).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (1, 1)).save(tmp_path / dataset / subset / f"{number:03}.tif")
     paths = ", ".join(f"{d}: {{images: {d}, clean: {d}}}" for d in folders_of)
     call = dry_run(
         tmp_path,

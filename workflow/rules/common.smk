@@ -11,7 +11,7 @@ from denoiseg_flow.jobs.gpu_slots import check_limit
 from denoiseg_flow.methods.definition import REVISION, as_dict
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.study import configuration, contents
-from denoiseg_flow.study.feasibility import check_feasible
+from denoiseg_flow.study.feasibility import check_feasible, check_subsets
 from denoiseg_flow.study.grid import Grid, Run
 from denoiseg_flow.study.provenance import check_results
 from snakemake.exceptions import WorkflowError
@@ -26,6 +26,7 @@ try:
     GRID = Grid(config)
     check_feasible(GRID)
     check_sources(config, GRID.n_annotated)
+    check_subsets(GRID)
     RESULTS = Path(workflow.pathvars.apply("<results>"))
     DEFINITIONS = {run.method: as_dict(GRID.methods[run.method]) for run in GRID.runs}
     if workflow.is_main_process:  # not again in every job: it may read all images

@@ -62,6 +62,7 @@ rule prepare:
 
 rule split:
     input:
+        unpack(split_file),
         prepared="<results>/data/{dataset}/prepared",
     output:
         split="<results>/data/{dataset}/split/seed{seed}.tsv",

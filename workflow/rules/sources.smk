@@ -1,6 +1,10 @@
 """Sources of datasets: folders, archives, and other datasets."""
 
+from itertools import chain
+
 from denoiseg_flow.data.combined import parts
+from denoiseg_flow.data.folders import read_subfolders
+from denoiseg_flow.data.sources import FOLDER_KEYS, levels_of
 
 
 def from_source(source):
@@ -24,5 +28,16 @@ def source_folders(wildcards):
         return {"parts": [f"<results>/data/{name}/prepared" for name in names]}
     if spec["source"] != "folder":
         return {"raw": f"<results>/data/{wildcards.dataset}/raw"}
-    folders = [key for key in ("images", "masks", "clean") if spec.get(key)]
-    return {key: local(spec[key]) for key in folders}
+    found = {key: local(spec[key]) for key in FOLDER_KEYS if spec.get(key)}
+    levels = read_subfolders(
+        [Path(folder) for folder in found.values()], levels_of(spec)
+    )
+    # The time of a folder does not change with what is in its subfolders.
+    return found | ({"subfolders": local(list(chain(*levels)))} if levels else {})
+
+
+def split_file(wildcards):
+    """Return the table of a split, if there is one."""
+    split = split_of(config["datasets"], wildcards.dataset)
+    file = None if isinstance(split, str) else split.get("file")
+    return {"file": local(file)} if file else {}

@@ -11,8 +11,10 @@ from denoiseg_flow.jobs.logs import job_log
 def main(snakemake):
     with job_log(snakemake.log[0]):
         images = PreparedData(Path(snakemake.input.prepared)).read_manifest()
-        params, seed = snakemake.params, int(snakemake.wildcards.seed)
-        table = splitting.split(images, params.split, seed, params.n_train)
+        how, seed = snakemake.params.split, int(snakemake.wildcards.seed)
+        if file := snakemake.input.get("file"):
+            how = how | {"file": file}
+        table = splitting.split(images, how, seed, snakemake.params.n_train)
         manifest.write(table, snakemake.output.split)
         checksums.write(snakemake.output.split)
 

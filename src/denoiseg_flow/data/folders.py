@@ -1,15 +1,17 @@
 """Pair the images, masks and clean images of a user's folders by name.
 
 Reads file names only, and the description of tif files: several files may form one image.
+Subfolders are read if the config says what they stand for: the subset or the group of their images.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
 from denoiseg_flow.data.files.tif import other_files
+from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.findings import Finding, count
@@ -24,15 +26,21 @@ class Source(NamedTuple):
     """The files of one image."""
 
     name: str
-    """File name without its ending, the same for image, mask and clean image."""
+    """File name without its ending, the same for image, mask and clean image; after the names of
+    the subfolders, joined by underscores."""
     image: Path
     mask: Path | None
     """None if the image is not annotated."""
     clean: Path | None
+    file: str
+    """Path of the image in its folder, with slashes."""
 
 
 def find(
-    images: str | Path, masks: str | Path | None = None, clean: str | Path | None = None
+    images: str | Path,
+    masks: str | Path | None = None,
+    clean: str | Path | None = None,
+    subfolders: Sequence[str] = (),
 ) -> list[Source]:
     """Pair the files of up to three folders by name without ending.
 
@@ -45,6 +53,9 @@ def find(
         all zeros has no objects.
     clean
         Folder of noise-free images; may be ``images`` itself if these have no noise.
+    subfolders
+        What each level of subfolders of all three folders stands for, "subset" or "group". All
+        files are on the last level. Empty: subfolders are not read.
 
     Returns
     -------
@@ -54,24 +65,30 @@ def find(
     Raises
     ------
     InputError
-        If a folder is missing or has no image, two files have the same name without ending, or a
-        mask or clean image has no image of the same name.
+        If a folder is missing or has no image, two images would have the same name, a mask or clean
+        image has no image of the same name, or an image or subfolder is where it is not read.
     """
-    image_files = _list(images, "images")
-    mask_files = {} if masks is None else _list(masks, "masks")
-    clean_files = {} if clean is None else _list(clean, "clean")
-    for key, files in (("masks", mask_files), ("clean", clean_files)):
-        orphans = sorted(files.keys() - image_files.keys())
+    kinds = {"images": images, "masks": masks, "clean": clean}
+    roots = {key: Path(folder) for key, folder in kinds.items() if folder is not None}
+    files = {key: _list(key, roots, subfolders) for key in roots}
+    image_files = files.pop("images")
+    for key, others in files.items():
+        orphans = sorted(others.keys() - image_files.keys())
         if orphans:
-            _refuse_orphans([files[name] for name in orphans], Path(images), key)
+            first = others[orphans[0]].parent.relative_to(roots[key])
+            _refuse_orphans([others[name] for name in orphans], Path(images, first), key)
+    mask_files, clean_files = files.get("masks", {}), files.get("clean", {})
     return [
-        Source(name, path, mask_files.get(name), clean_files.get(name))
+        Source(
+            name, path, mask_files.get(name), clean_files.get(name),
+            path.relative_to(images).as_posix(),
+        )
         for name, path in sorted(image_files.items())
-    ]
+    ]  # fmt: skip
 
 
 def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
-    for whole, parts in _wholes(_images_in(images)).items():
+    for whole, parts in _wholes(_images_in(images) if images.is_dir() else []).items():
         if stem(files[0]) in map(stem, parts):
             raise InputError(
                 f"{files[0]} belongs to one part of an image in several files, but the workflow "
@@ -83,6 +100,53 @@ def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
         f"{files[0]}{more} has no image of the same name in {images}; correct config key '{key}', "
         "or rename or remove the file"
     )
+
+
+def read_subfolders(
+    folders: Collection[Path], subfolders: Sequence[str], roots: Collection[Path] = ()
+) -> list[list[Path]]:
+    """Return the subfolders of some folders that :func:`find` reads, level by level.
+
+    Parameters
+    ----------
+    subfolders
+        See :func:`find`; the errors are the same.
+    roots
+        The folders of images, masks and clean images, if ``folders`` are not all of them. One
+        inside another does not count as its subfolder.
+    """
+    apart = {path.resolve() for path in roots or folders}
+    levels: list[list[Path]] = []
+    for kind in subfolders:
+        above = levels[-1] if levels else folders
+        levels.append([inside for folder in above for inside in _inside(folder, kind, apart)])
+    return levels
+
+
+def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
+    """Return the subfolders of a folder, each of which stands for a subset or group of images."""
+    key = f"'{kind}: folder' of the split"
+    wanted = "train, val or test" if kind == "subset" else "a subfolder for its group"
+    if beside := _images_in(folder):
+        raise InputError(f"{beside[0]} is in no subfolder of {folder} ({key}); move it to {wanted}")
+    with os.scandir(folder) as entries:
+        found = sorted(Path(each) for each in entries if each.is_dir() and each.name[0] != ".")
+    found = [path for path in found if path.resolve() not in apart]
+    odd = [path for path in found if set("{}<>") & set(path.name)]
+    if odd:
+        raise InputError(
+            f"the name of folder {odd[0]} has one of {{, }}, < and >, which Snakemake would "
+            "replace; rename it"
+        )
+    unknown = [path for path in found if kind == "subset" and path.name not in SUBSETS]
+    if unknown:
+        raise InputError(
+            f"folder {unknown[0]} is named like no subset ({key}); rename it to train, val or "
+            "test, or move it elsewhere"
+        )
+    if not found:
+        raise InputError(f"folder {folder} has no subfolders ({key}); move its images to {wanted}")
+    return found
 
 
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
@@ -111,15 +175,17 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     return files
 
 
-def left_out(paths: Iterable[str | Path]) -> list[Finding]:
+def left_out(paths: Iterable[str | Path], subfolders: Sequence[str] = ()) -> list[Finding]:
     """Return findings about files that are ignored, or read as parts of one image.
 
     Parameters
     ----------
-    paths
+    paths, subfolders
         Folders and files, as given to :func:`find` or :func:`find_images`.
     """
-    given = {path.resolve(): path for path in map(Path, paths)}
+    roots = list(map(Path, paths))
+    levels = [roots, *read_subfolders(roots, subfolders)]
+    given = {path.resolve(): path for level in levels for path in level}
     findings = []
     for folder in given.values():
         others = [] if _is_there(folder) else _others_in(folder)
@@ -136,7 +202,10 @@ def left_out(paths: Iterable[str | Path]) -> list[Finding]:
                     f"{', '.join(ENDINGS)}.",
                 )
             )
-    for whole, parts in _wholes(_found(given.values())).items():
+    read = list({path.resolve(): path for path in levels[-1]}.values())
+    if subfolders:
+        read = [folder for folder in read if _images_in(folder)]  # of masks, some may be empty
+    for whole, parts in _wholes(_found(read)).items():
         if parts:
             findings.append(
                 Finding(
@@ -223,26 +292,38 @@ def _is_there(path: Path | os.DirEntry[str]) -> bool:
     return named or (not path.name.startswith(".") and is_ome_zarr(Path(path)))
 
 
-def _list(folder: str | Path, key: str) -> dict[str, Path]:
-    """Return the image files of a folder by stem."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"folder {folder} (config key '{key}') {what}; correct its path")
+def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> dict[str, Path]:
+    """Return the image files of one of the folders by name."""
+    root = roots[key]
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise InputError(f"folder {root} (config key '{key}') {what}; correct its path")
     files: dict[str, Path] = {}
-    for path in _wholes(_images_in(folder)):
-        name = stem(path)
-        if name in files:
-            raise InputError(
-                f"{files[name]} and {path.name} differ only in their ending; rename or remove one "
-                "of them"
-            )
-        files[name] = path
+    for folder in [[root], *read_subfolders([root], subfolders, roots.values())][-1]:
+        found = list(_wholes(_images_in(folder)))
+        if not found and key == "images":
+            _refuse_empty(folder, key)
+        for path in found:
+            name = "_".join(map(stem, [*folder.relative_to(root).parts, path.name]))
+            if name in files:
+                if files[name].parent != folder:
+                    raise InputError(
+                        f"{files[name]} and {path} would both be named {name}; rename one of them"
+                    )
+                raise InputError(
+                    f"{files[name]} and {path.name} differ only in their ending; rename or remove "
+                    "one of them"
+                )
+            files[name] = path
     if not files:
-        seen = {p.suffix for p in folder.iterdir() if p.suffix and not p.name.startswith(".")}
-        others = f", only {', '.join(sorted(seen)[:5])} files" if seen else ""
-        raise InputError(
-            f"folder {folder} (config key '{key}') has no images{others}; accepted endings: "
-            f"{', '.join(ENDINGS)}"
-        )
+        _refuse_empty(root, key)
     return files
+
+
+def _refuse_empty(folder: Path, key: str) -> NoReturn:
+    seen = {p.suffix for p in folder.iterdir() if p.suffix and not p.name.startswith(".")}
+    others = f", only {', '.join(sorted(seen)[:5])} files" if seen else ""
+    raise InputError(
+        f"folder {folder} (config key '{key}') has no images{others}; accepted endings: "
+        f"{', '.join(ENDINGS)}"
+    )

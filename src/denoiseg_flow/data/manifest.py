@@ -14,6 +14,8 @@ MANIFEST_COLUMNS = (
 SPLIT_COLUMNS = (
     "image", "subset", "annotated", "rank", "height", "width", "depth", "clean", "source",
 )  # fmt: skip
+#: A further column of splits with groups of images, which are divided and averaged as a whole.
+GROUP = "group"
 SUBSETS = ("train", "val", "test")
 # Subset of annotated images that are cross-validated: each is trained on, and also scored with a
 # network trained without it.
@@ -21,6 +23,11 @@ CROSS = "cross"
 TRAINED, TESTED = ("train", CROSS), ("test", CROSS)
 
 _NUMBERS = ("height", "width", "depth", "annotated", "n_objects", "clean")
+
+
+def units(table: pd.DataFrame) -> pd.Series:
+    """Return what is divided and averaged as a whole: the group of each image, or its file."""
+    return table[GROUP] if GROUP in table else table["source"]
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
@@ -37,6 +44,7 @@ def read(path: str | Path) -> pd.DataFrame:
     pandas.DataFrame
         Names are text ("001" and "NA" stay as they are); height, width, depth, annotated,
         n_objects and clean are integers; rank, in a split, is Int64 with <NA> for unranked images.
+        A split with groups has the column group.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def read(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         columns = SPLIT_COLUMNS if "rank" in table else MANIFEST_COLUMNS
-        table = table[list(columns)]
+        table = table[[*columns, *table.columns.intersection([GROUP])]]
         for column in table.columns.intersection(_NUMBERS):
             table[column] = table[column].astype("int64")
         if "rank" in table:

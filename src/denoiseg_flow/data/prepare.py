@@ -22,8 +22,15 @@ from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
+from denoiseg_flow.data.given_split import subset_of
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.sources import ARCHIVE_FORMATS, FOLDER_KEYS, Spec, spec_dimensions
+from denoiseg_flow.data.sources import (
+    ARCHIVE_FORMATS,
+    FOLDER_KEYS,
+    Spec,
+    levels_of,
+    spec_dimensions,
+)
 from denoiseg_flow.data.store import copy_image, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair
 from denoiseg_flow.errors import InputError
@@ -87,7 +94,7 @@ def prepare(
             table = link_parts(spec["of"], prepared_parts, unfinished)
             unread = [each for part in prepared_parts for each in left_out(Path(part))]
         else:
-            unread = folders.left_out(_kinds(spec, raw).values())
+            unread = folders.left_out(_kinds(spec, raw).values(), levels_of(spec))
             rows = [
                 write_sample(sample, unfinished, _named(sample.image, sample.source))
                 for sample in _samples(spec, raw)
@@ -114,7 +121,7 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=spec_dimensions(spec))
-    return _from_folders(_kinds(spec, raw), values, reading)
+    return _from_folders(_kinds(spec, raw), values, reading, levels_of(spec))
 
 
 def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
@@ -131,10 +138,14 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
 
 
 def _from_folders(
-    kinds: Mapping[str, Any], values: Mapping[str, Any], reading: Reading
+    kinds: Mapping[str, Any],
+    values: Mapping[str, Any],
+    reading: Reading,
+    levels: Sequence[str],
 ) -> Iterator[Sample]:
     """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
-    for name, image_path, mask_path, clean_path in folders.find(**kinds):
+    for found in folders.find(**kinds, subfolders=levels):
+        name, image_path, mask_path, clean_path, source = found
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
             masks = cleans = None
@@ -160,8 +171,9 @@ def _from_folders(
                     clean = cleans[number]
                     check_pair(image, clean, str(image_path), str(clean_path), "clean image")
                 yield Sample(
-                    name + image.suffix, image, mask, clean, image_path.name, image.metadata
-                )
+                    name + image.suffix, image, mask, clean, source, image.metadata,
+                    subset_of(source, levels),
+                )  # fmt: skip
 
 
 def _open_regions(

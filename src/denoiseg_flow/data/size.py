@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from denoiseg_flow.data import folders, manifest, splitting
+from denoiseg_flow.data import manifest, splitting
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
+from denoiseg_flow.data.given_split import is_given
+from denoiseg_flow.data.manifest import CROSS, TESTED
 from denoiseg_flow.data.simulated import simulator
-from denoiseg_flow.data.sources import count_simulated
+from denoiseg_flow.data.sources import count_simulated, find_sources, images_in_advance
+from denoiseg_flow.errors import InputError
 
 Spec = Mapping[str, Any]
 
@@ -57,13 +61,13 @@ class _Part:
     n_images: int
     n_annotated: int
     shape: tuple[int, ...]
-    n_given: tuple[int, int] | None = None  # validation and test images of a given split
     known: bool = True
 
 
 # Assumed for an archive that is not downloaded yet. The DenoiSeg datasets have 1,000 to 4,500
 # patches of 128x128 pixels, and 40 to 70 larger test images.
-_ARCHIVE = _Part(4500, 4500, (128, 128), (675, 225), known=False)
+_ARCHIVE = _Part(4500, 4500, (128, 128), known=False)
+_SIZES_OF_ARCHIVE = 675, 225
 
 
 def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
@@ -79,14 +83,10 @@ def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
         Folder that holds ``{dataset}/prepared/manifest.tsv`` of every prepared dataset.
     """
     of = parts(datasets, name)
-    first, *extra = (_find(datasets[part], data / part / "prepared/manifest.tsv") for part in of)
-    how, cross = datasets[of[0]]["split"], False
-    if first.n_given is not None and (how == splitting.GIVEN or not first.known):
-        n_val, n_test = first.n_given
-    else:
-        sizes = splitting.subset_sizes(first.n_images, first.n_annotated, how)
-        n_val, n_test, cross = sizes.val, sizes.test, sizes.cross
-    n_test = first.n_annotated if cross else n_test
+    tables = [data / part / "prepared/manifest.tsv" for part in of]
+    found = (_find(datasets[part], table) for part, table in zip(of, tables, strict=True))
+    first, *extra = found
+    n_val, n_test, cross = _count_drawn(datasets[of[0]], first, tables[0])
     n_train = first.n_images - n_val - n_test + sum(part.n_images for part in extra)
     return Extent(
         n_train=min(datasets[name].get("n_train") or n_train, n_train),
@@ -96,6 +96,25 @@ def extent(datasets: Mapping[str, Spec], name: str, data: Path) -> Extent:
         cross=cross,
         known=all(part.known for part in (first, *extra)),
     )
+
+
+def _count_drawn(spec: Spec, part: _Part, table: Path) -> tuple[int, int, bool]:
+    """Return the numbers of validation and test images, and whether these are cross-validated."""
+    how = spec["split"]
+    if is_given(how):
+        images = images_in_advance(spec)
+        if images is None and table.exists():
+            images = manifest.read(table)
+        # The manifest may be older than the config.
+        with suppress(InputError):
+            if images is not None:
+                divided = splitting.divide(images, how)["subset"]
+                n_val, n_test = (int(divided.isin(names).sum()) for names in (["val"], TESTED))
+                return n_val, n_test, CROSS in set(divided)
+    if part is _ARCHIVE or isinstance(how, str):
+        return *_SIZES_OF_ARCHIVE, False
+    sizes = splitting.subset_sizes(part.n_images, part.n_annotated, how)
+    return sizes.val, part.n_annotated if sizes.cross else sizes.test, sizes.cross
 
 
 def _find(spec: Spec, table: Path) -> _Part:
@@ -115,14 +134,13 @@ def _of_manifest(table: Path) -> _Part:
     rows = manifest.read(table)
     volume = (rows["depth"] * rows["height"] * rows["width"]).idxmax()
     depth, *plane = rows.loc[volume, ["depth", "height", "width"]]
-    n_val, n_test = (int((rows["given_subset"] == subset).sum()) for subset in ("val", "test"))
     shape = tuple(map(int, plane if depth == 1 else (depth, *plane)))
-    return _Part(len(rows), int(rows["annotated"].sum()), shape, (n_val, n_test))
+    return _Part(len(rows), int(rows["annotated"].sum()), shape)
 
 
 def _of_folders(spec: Spec) -> _Part:
     """Estimate from all file names and the first file; each file may hold several images."""
-    sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
+    sources = find_sources(spec)
     with open_image_file(sources[0].image, spec.get("axes")) as file:
         regions = list(find_regions(file, Reading.of(spec)))
         shape = regions[0].shape

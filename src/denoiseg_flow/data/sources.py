@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from denoiseg_flow.data import folders, splitting
 from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
+from denoiseg_flow.data.given_split import is_given, said_columns, subfolders, subset_of
+from denoiseg_flow.data.manifest import MANIFEST_COLUMNS
 from denoiseg_flow.data.noise import check_level, check_photons, counts_photons
 from denoiseg_flow.data.simulated import simulator
 from denoiseg_flow.errors import InputError
@@ -47,9 +51,9 @@ def check_sources(config: Mapping[str, Any], n_annotated: Mapping[str, int]) -> 
     Raises
     ------
     InputError
-        If a folder cannot be used, a combined dataset is inconsistent, a noise level is incomplete,
-        ``grid.n_annotated`` exceeds the annotated images left for training, or a dataset has no
-        annotated image left for validation.
+        If a folder or the table of a split cannot be used, a combined dataset is inconsistent, a
+        noise level is incomplete, ``grid.n_annotated`` exceeds the annotated images left for
+        training, or a dataset has no annotated image left for validation.
     """
     grid = config["grid"]
     for name in grid["noises"]:
@@ -62,19 +66,32 @@ def check_sources(config: Mapping[str, Any], n_annotated: Mapping[str, int]) -> 
                 f"{name} has only {available} annotated images left for training after validation "
                 "and test images are set aside; ask for fewer, or annotate more"
             )
-        sizes = _sizes_in_advance(config["datasets"][parts(config["datasets"], name)[0]])
+        spec = config["datasets"][parts(config["datasets"], name)[0]]
+        sizes = sizes_in_advance(spec)
         if sizes is None or sizes.cross:
             continue
+        given = "subset" in said_columns(spec["split"])
         if config["predicted_images"] == "test" and not sizes.test:
+            fix = "put images into the subset test" if given else "set 'test' of its split above 0"
             raise InputError(
-                f"dataset {name} keeps no image for testing, so nothing would be predicted; set "
-                "'test' of its split above 0, or write 'predicted_images: all'"
+                f"dataset {name} keeps no image for testing, so nothing would be predicted; {fix}, "
+                "or write 'predicted_images: all'"
             )
-        if n_annotated[name] and not (sizes.annotated_only and sizes.val):
+        if n_annotated[name] and not sizes.annotated_val:
+            fix = (
+                "put annotated images into the subset val"
+                if given
+                else "annotate at least 3 (with 'val' of its split above 0), or 2 and write "
+                "'cross_validate_below: 8' in its split"
+            )
             raise InputError(
                 f"dataset {name} has too few annotated images to choose the threshold of the "
-                "segmentation on validation images; annotate at least 3 (with 'val' of its split "
-                "above 0), or 2 and write 'cross_validate_below: 8' in its split"
+                f"segmentation on validation images; {fix}"
+            )
+        if n_annotated[name] and given and sizes.test and not sizes.annotated_test:
+            raise InputError(
+                f"no test image of dataset {name} has a mask, so no segmentation could be scored; "
+                "add masks of test images, or put annotated images into the subset test"
             )
 
 
@@ -104,7 +121,7 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     used = {part: datasets[part] for name in grid["datasets"] for part in parts(datasets, name)}
     for spec in used.values():
         if spec["source"] == "folder":
-            for source in folders.find(spec["images"]):
+            for source in folders.find(spec["images"], subfolders=levels_of(spec)):
                 with open_image_file(source.image, spec.get("axes")) as file:
                     for region in find_regions(file, Reading.of(spec)):
                         check_photons(region, config["noises"][noise], noise, source.image)
@@ -120,33 +137,45 @@ def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | Non
         it has fewer training images than ``n_train``.
     """
     specs = [datasets[part] for part in parts(datasets, name)]
-    own, *extra = [count_in_advance(spec) for spec in specs]
-    if own is None:
+    _check_split(specs[0])
+    sizes = sizes_in_advance(specs[0])
+    extra = [count_in_advance(spec) for spec in specs[1:]]
+    if sizes is None or None in extra:
         return None
-    if specs[0]["split"] == splitting.GIVEN:
-        raise InputError(
-            f"'split: given' needs a dataset with a fixed split, but the source is "
-            f"{specs[0]['source']}; write 'split: {{val: 0.15, test: 0.25, seed: 0}}'"
-        )
-    sizes = splitting.subset_sizes(*own, specs[0]["split"])
-    if None in extra:
-        return None
-    n_images, n_annotated = (sum(counts) for counts in zip(own, *extra, strict=True))
-    if sizes.cross and datasets[name].get("n_train") is not None:
+    n_train = datasets[name].get("n_train")
+    if sizes.cross and n_train is not None:
         raise InputError(
             f"config key datasets.{name}.n_train cannot be used if annotated images are "
             "cross-validated; leave it out, or set 'cross_validate_below: 0' in the split"
         )
-    taken = sizes.val + sizes.test
-    n_train = datasets[name].get("n_train")
-    if n_train is not None and n_train > n_images - taken:
+    n_images, n_annotated = (
+        own + sum(counts[place] for counts in extra if counts)
+        for place, own in enumerate((sizes.train, sizes.annotated_train))
+    )
+    if n_train is not None and n_train > n_images:
         raise InputError(
-            f"config key datasets.{name}.n_train is {n_train}, but only {n_images - taken} images "
-            "are left for training after validation and test images are set aside; lower it"
+            f"config key datasets.{name}.n_train is {n_train}, but only {n_images} images are left "
+            "for training after validation and test images are set aside; lower it"
         )
-    if sizes.annotated_only or sizes.test == own[0]:
-        n_annotated = max(n_annotated - taken, 0)
     return n_annotated if n_train is None else min(n_annotated, n_train)
+
+
+def _check_split(spec: Spec) -> None:
+    """Raise InputError if a dataset cannot be split as configured, as far as known in advance."""
+    how = spec.get("split", {})
+    said_columns(how)
+    folder = spec["source"] == "folder" or spec.get("format") == "folder"
+    if how == splitting.GIVEN and spec.get("format") not in ARCHIVE_FORMATS:
+        more = ", or 'split: {subset: folder}' for subfolders train, val and test" if folder else ""
+        raise InputError(
+            f"'split: given' needs a dataset with a fixed split, but the source is "
+            f"{spec['source']}; write 'split: {{val: 0.15, test: 0.25, seed: 0}}'{more}"
+        )
+    if levels_of(spec) and not folder:
+        raise InputError(
+            f"config key 'split.{levels_of(spec)[0]}' is 'folder', but the images of this dataset "
+            "are in no folder of yours; leave it out"
+        )
 
 
 def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
@@ -158,21 +187,74 @@ def is_cross_validated(datasets: Mapping[str, Spec], name: str) -> bool:
     how = spec.get("split", {})
     if how == splitting.GIVEN or not how.get("cross_validate_below"):
         return False
-    sizes = _sizes_in_advance(spec)
+    sizes = sizes_in_advance(spec)
     return sizes is not None and sizes.cross
 
 
-def _sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
-    """Return the numbers of validation and test images; None if not yet known."""
+def sizes_in_advance(spec: Spec) -> splitting.SubsetSizes | None:
+    """Return the numbers of images in the subsets; None if not yet known."""
+    table = images_in_advance(spec) if is_given(spec.get("split", {})) else None
+    divided = None if table is None else splitting.divide(table, spec["split"])
     counts = count_in_advance(spec)
     if counts is None or spec["split"] == splitting.GIVEN:
         return None
+    if divided is not None:
+        return splitting.count_subsets(divided)
     return splitting.subset_sizes(*counts, spec["split"])
 
 
-def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, float] | str:
+def split_in_advance(spec: Spec, run_seed: int) -> pd.DataFrame:
+    """Return the split of a dataset whose sizes are known in advance."""
+    table = images_in_advance(spec)
+    assert table is not None
+    return splitting.split(table, spec["split"], run_seed)
+
+
+def images_in_advance(spec: Spec) -> pd.DataFrame | None:
+    """Return what the manifest will say of the images of a dataset; None if not yet known.
+
+    If files hold several images, as many as the first file holds are assumed in each.
+    """
+    if spec["source"] == "simulate":
+        n_images, n_annotated = count_simulated(spec)
+        known = [
+            (name, int(index < n_annotated), f"{name}.tif", "")
+            for index, name in enumerate(map(simulator.image_name, range(n_images)))
+        ]
+    elif spec["source"] == "folder":
+        levels, found = levels_of(spec), find_sources(spec)
+        count = _count_regions(found[0].image, spec)
+        known = [
+            (name, int(each.mask is not None), each.file, subset_of(each.file, levels))
+            for each in found
+            for name in ([each.name] if count == 1 else [f"{each.name}_{n}" for n in range(count)])
+        ]
+    else:
+        return None
+    table = pd.DataFrame(known, columns=["image", "annotated", "source", "given_subset"])
+    return table.reindex(columns=list(MANIFEST_COLUMNS), fill_value=0)
+
+
+def find_sources(spec: Spec) -> list[folders.Source]:
+    """Return the files of a dataset with ``source: folder``; raises like :func:`folders.find`."""
+    kinds = spec["images"], spec.get("masks"), spec.get("clean")
+    return folders.find(*kinds, levels_of(spec))
+
+
+def levels_of(spec: Spec) -> tuple[str, ...]:
+    """Return what the subfolders of a dataset's folders stand for, see :func:`folders.find`."""
+    return subfolders(spec.get("split", {}))
+
+
+def split_of(datasets: Mapping[str, Spec], name: str) -> Mapping[str, Any] | str:
     """Return the split of a dataset; a combined one has that of its first part."""
-    return datasets[parts(datasets, name)[0]]["split"]
+    split: Mapping[str, Any] | str = datasets[parts(datasets, name)[0]].get("split", {})
+    return split
+
+
+def is_grouped(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether the images of a dataset belong to groups."""
+    return "group" in said_columns(split_of(datasets, name))
 
 
 def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
@@ -240,8 +322,8 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     if spec["source"] == "simulate":
         return count_simulated(spec)
     if spec["source"] == "folder":
-        sources = folders.find(spec["images"], spec.get("masks"), spec.get("clean"))
-        if _holds_several(sources[0].image, spec):
+        sources = find_sources(spec)
+        if _count_regions(sources[0].image, spec) > 1:
             return None
         return len(sources), sum(source.mask is not None for source in sources)
     if spec["format"] == "folder" and not spec.get("images"):
@@ -252,7 +334,7 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
     return None
 
 
-def _holds_several(path: Path, spec: Spec) -> bool:
-    """Return whether a file holds several images; raise InputError if it cannot be read."""
+def _count_regions(path: Path, spec: Spec) -> int:
+    """Return how many images a file holds; raise InputError if it cannot be read."""
     with open_image_file(path, spec.get("axes")) as file:
-        return len(list(find_regions(file, Reading.of(spec)))) > 1
+        return len(list(find_regions(file, Reading.of(spec))))

@@ -35,6 +35,11 @@ LARGE = 1024  # pixels; images are tiled if both sides are longer
 _FORMULA = re.compile(r"[=@]|[+-].*(\w\(|[|!])")
 
 
+def is_formula(text: str) -> bool:
+    """Return whether spreadsheets would evaluate a text."""
+    return _FORMULA.match(text) is not None
+
+
 def is_image(path: str | Path) -> bool:
     """Return whether ``path`` has the ending of an image (in any case) and is not hidden."""
     name = Path(path).name
@@ -54,7 +59,7 @@ def stem(path: str | Path) -> str:
     name = Path(path).name
     if not name.isprintable():  # line breaks, control characters, undecodable bytes
         raise InputError(f"the file name {str(path)!a} has unprintable characters; rename it")
-    if _FORMULA.match(name):
+    if is_formula(name):
         raise InputError(
             f"spreadsheets would evaluate the name of {path} as a formula; rename the file"
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
-from denoiseg_flow.data.manifest import TESTED
+from denoiseg_flow.data.manifest import TESTED, units
 from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
@@ -22,7 +22,7 @@ from denoiseg_flow.study.grid import Run
 RUN_COLUMNS = ["dataset", "noise", "method", "n_annotated", "seed"]
 
 
-#: Columns of metrics.tsv. Images of one source, such as the z-slices of a stack, are similar.
+#: Columns of metrics.tsv. Images of one source, a file or a group, are similar.
 METRICS_COLUMNS = [*RUN_COLUMNS, "source", "image", "metric", "value"]
 
 
@@ -85,8 +85,8 @@ def score_run(
     Parameters
     ----------
     split
-        Columns image, subset, annotated (0/1), clean (0/1) and source; only the subsets
-        "test" and "cross" are scored.
+        Columns image, subset, annotated (0/1), clean (0/1) and source, and group if there are
+        groups; only the subsets "test" and "cross" are scored.
     noisy
         Folder with the noisy inputs.
 
@@ -110,7 +110,8 @@ def score_run(
         checksums.verify(predictions.losses_file)
         table = pd.read_csv(predictions.losses_file, sep="\t", dtype={"image": str})
         losses = dict(zip(table["image"], table["loss"], strict=True))
-    for row in split[split["subset"].isin(TESTED)].itertuples():
+    tested = split.assign(unit=units(split))[split["subset"].isin(TESTED)]
+    for row in tested.itertuples():
         scores: dict[str, float] = {}
         if "labels" in kinds and int(row.annotated):
             path = predictions.file("labels", row.image)
@@ -130,7 +131,7 @@ def score_run(
         rows += [
             {
                 **run.as_dict(),
-                "source": row.source,
+                "source": row.unit,
                 "image": row.image,
                 "metric": metric,
                 "value": value,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from denoiseg_flow.data.noise import describe
-from denoiseg_flow.data.sources import dimensions, has_masks
+from denoiseg_flow.data.sources import dimensions, has_masks, is_grouped
 from denoiseg_flow.errors import plain
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
@@ -34,11 +34,13 @@ def summary(grid: Grid) -> dict[str, list[str]]:
 def notes(grid: Grid) -> list[str]:
     """Return notes on the data and trainings, for the top of the report."""
     datasets = grid.config["grid"]["datasets"]
+    groups = grouped(grid)
     cross_validated = [
         f"The few annotated images of {dataset} were cross-validated: each was predicted and "
-        "scored by a network that was trained without it. The threshold was chosen on all of them, "
-        "which makes their scores slightly optimistic. Images without annotation were predicted by "
-        "the network that was trained on all annotated images."
+        f"scored by a network that was trained without {'its group' if dataset in groups else 'it'}"
+        ". The threshold was chosen on all of them, which makes their scores slightly optimistic. "
+        f"Images without annotation{' in other groups' if dataset in groups else ''} were "
+        "predicted by the network that was trained on all annotated images."
         for dataset in datasets
         if grid.is_cross_validated(dataset)
     ]
@@ -49,6 +51,12 @@ def notes(grid: Grid) -> list[str]:
         *_short_trainings(grid),
         *cross_validated,
     ]
+    if groups:
+        found.append(
+            f"The images of {', '.join(groups)} belong to groups, which were divided as a whole: "
+            "no group is on both sides. Means, confidence intervals and tests are over groups, not "
+            "over images."
+        )
     volumes = [name for name in datasets if dimensions(grid.config["datasets"], name) == 3]
     if volumes:
         found.append(
@@ -56,6 +64,12 @@ def notes(grid: Grid) -> list[str]:
             "and noise are examined there. Objects and scores are those of the whole volume."
         )
     return found
+
+
+def grouped(grid: Grid) -> list[str]:
+    """Return the names of the datasets whose images belong to groups."""
+    datasets = grid.config["datasets"]
+    return [name for name in grid.config["grid"]["datasets"] if is_grouped(datasets, name)]
 
 
 def _pretrained(grid: Grid) -> Iterator[str]:
@@ -159,6 +173,7 @@ def comparison(grid: Grid) -> dict[str, Any]:
         },
         "untrained": [name for name in grid.method_names if not _is_trained(grid, name)],
         "reference": grid.config["grid"]["reference"],
+        "grouped": grouped(grid),
         "published_datasets": _published(grid, "datasets"),
         "published_methods": _published(grid, "methods"),
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from denoiseg_flow.data.size import Extent, extent
+from denoiseg_flow.data.sources import is_grouped
 from denoiseg_flow.data.splitting import N_FOLDS
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
 from denoiseg_flow.study.grid import Grid, Run
@@ -308,7 +309,8 @@ class Estimates:
         if not images.cross:
             return 1
         folds = min(N_FOLDS, run.n_annotated or images.n_test)
-        return 1 + folds + (0 < run.n_annotated < images.n_test)
+        grouped = is_grouped(self.grid.config["datasets"], run.dataset)
+        return 1 + folds + (0 < run.n_annotated < images.n_test and not grouped)
 
     @staticmethod
     def _classifier_mb(images: Extent) -> int:

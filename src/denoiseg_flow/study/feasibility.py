@@ -1,14 +1,21 @@
 """Check that recipes, datasets and noise levels have what the methods of a study need."""
 
 from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
-from denoiseg_flow.data.sources import dimensions, has_masks
+from denoiseg_flow.data.sources import (
+    dimensions,
+    has_masks,
+    is_grouped,
+    sizes_in_advance,
+    split_in_advance,
+)
+from denoiseg_flow.data.splitting import folds
 from denoiseg_flow.errors import InputError, shown
 from denoiseg_flow.methods.classical import HOW_TO_INSTALL_BM3D, is_available
 from denoiseg_flow.methods.consistency import check_size
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.initial_model import check_dimensions
 from denoiseg_flow.methods.pretrained import PRETRAINED
-from denoiseg_flow.study.grid import Grid
+from denoiseg_flow.study.grid import Grid, Run
 
 
 def check_feasible(grid: Grid) -> None:
@@ -23,6 +30,34 @@ def check_feasible(grid: Grid) -> None:
         _check_noise(grid, grid.methods[name], noise)
         _check_installed(grid.methods[name])
     _check_new_images(grid)
+
+
+def check_subsets(grid: Grid) -> None:
+    """Raise InputError if a split has no images for a subset or fold that methods need.
+
+    The config passed :func:`~denoiseg_flow.data.sources.check_sources`.
+    """
+    datasets = grid.config["datasets"]
+    for name in grid.config["grid"]["datasets"]:
+        runs = [run for run in grid.runs if run.dataset == name and _needs_others(grid, run)]
+        sizes = sizes_in_advance(datasets[name]) if datasets[name]["source"] != "combine" else None
+        if sizes is None or not runs:
+            continue
+        if sizes.cross and is_grouped(datasets, name):
+            for n_annotated, seed in dict.fromkeys((run.n_annotated, run.seed) for run in runs):
+                folds(split_in_advance(datasets[name], seed), n_annotated)
+        elif not sizes.cross and not (sizes.train and sizes.val):
+            lacking, what = ("val", "validation") if sizes.train else ("train", "training")
+            raise InputError(
+                f"dataset '{name}' has no {what} images, but method '{runs[0].method}' needs some; "
+                f"put images into the subset {lacking} with 'split: val' and 'split: test' or the "
+                "table of its split, or remove the method from grid.methods"
+            )
+
+
+def _needs_others(grid: Grid, run: Run) -> bool:
+    """Return whether a method is trained on other images than those that it predicts."""
+    return grid.methods[run.method].trained and not grid.methods[run.method].each_image
 
 
 def _check_recipes(grid: Grid) -> None:

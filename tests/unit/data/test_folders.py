@@ -238,6 +238,83 @@ def test_other_files_beside_images_are_counted_and_named(make):
     assert folders.left_out([root / "i/a.tif"]) == []
 
 
+# --- subfolders ----------------------------------------------------------------------------------
+
+
+def test_subfolders_are_read_if_they_stand_for_something(make):
+    root = make(
+        "i/train/p1/a.tif", "i/train/p2/a.tif", "i/test/p3/b.png", "i/.cache/x.tif",
+        "i/notes.txt", "m/train/p1/a.png", "m/test/readme.md",
+    )  # fmt: skip
+    found = folders.find(root / "i", subfolders=["subset", "group"])
+    assert [each.name for each in found] == ["test_p3_b", "train_p1_a", "train_p2_a"]
+    assert [each.file for each in found] == ["test/p3/b.png", "train/p1/a.tif", "train/p2/a.tif"]
+    make("m/test/p3/.hidden")
+    found = folders.find(root / "i", root / "m", root / "i", ["subset", "group"])
+    assert [each.mask and each.mask.name for each in found] == [None, "a.png", None]
+    assert all(each.clean == each.image for each in found)
+    found = folders.left_out([root / "i", root / "m"], ["subset", "group"])
+    assert [each.sentence.split(". ")[0] for each in found] == [
+        f"Not read: 1 file in {root}/i (notes.txt)",
+        f"Not read: 1 file in {root}/m/test (readme.md)",
+    ]
+
+
+def test_masks_inside_the_folder_of_images_are_no_group(make):
+    root = make("i/p1/a.tif", "i/p2/a.tif", "i/masks/p1/a.tif")
+    found = folders.find(root / "i", root / "i/masks", subfolders=["group"])
+    assert [(each.name, each.mask is not None) for each in found] == [
+        ("p1_a", True), ("p2_a", False),
+    ]  # fmt: skip
+    assert folders.left_out([root / "i", root / "i/masks"], ["group"]) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "sentence"),
+    [
+        (
+            ["i/a.tif", "i/train/b.tif"],
+            "subset",
+            "{}/i/a.tif is in no subfolder of {}/i ('subset: ",
+        ),
+        (["i/a.tif"], "group", "{}/i/a.tif is in no subfolder of {}/i ('group: folder' of the spl"),
+        (
+            ["i/valid/a.tif"],
+            "subset",
+            "folder {}/i/valid is named like no subset ('subset: folder'",
+        ),
+        (["i/notes.txt"], "group", "folder {}/i has no subfolders ('group: folder' of the split);"),
+        (
+            ["i/p/x/a.tif"],
+            "group",
+            "folder {}/i/p (config key 'images') has no images; accepted en",
+        ),
+        (
+            ["i/p{1}/a.tif"],
+            "group",
+            "the name of folder {}/i/p{{1}} has one of {{, }}, < and >, wh",
+        ),
+        (
+            ["i/a_b/c.tif", "i/a/b_c.tif"],
+            "group",
+            "{}/i/a/b_c.tif and {}/i/a_b/c.tif would both be",
+        ),
+        (["i/a/c.tif", "i/a/c.png"], "group", "{}/i/a/c.png and c.tif differ only in their ending"),
+    ],
+)
+def test_images_and_subfolders_that_do_not_belong(make, files, kind, sentence):
+    root = make(*files)
+    message = refusal(root / "i", None, None, [kind])
+    assert message.startswith(sentence.format(root, root))
+
+
+def test_masks_without_an_image_in_the_same_subfolder(make):
+    root = make("i/p/a.tif", "m/q/a.tif", "n/p/b.tif")
+    for masks, inside in (("m", "q"), ("n", "p")):
+        message = refusal(root / "i", root / masks, None, ["group"])
+        assert f"has no image of the same name in {root}/i/{inside}" in message
+
+
 # --- plates --------------------------------------------------------------------------------------
 
 

@@ -255,7 +255,7 @@ def test_few_annotated_images_are_cross_validated(caplog, n_annotated, n_other, 
     assert sorted(split["rank"].dropna()) == list(range(1, n_annotated + 1))
     assert not caplog.text
     sizes = splitting.subset_sizes(n_annotated + n_other, n_annotated, FEW)
-    assert sizes == (n_val, 0, False, True)
+    assert (sizes.val, sizes.test, sizes.cross) == (n_val, 0, True)
 
 
 @pytest.mark.parametrize("n_annotated", [0, 1, 8, 20])

@@ -349,6 +349,125 @@ def test_split_of(defined):
     assert sources.split_of(defined, "both")["seed"] == 3
 
 
+# --- what the user says about the split ----------------------------------------------------------
+
+
+def in_subfolders(user, subset_of):
+    """Move images and masks into subfolders."""
+    for kind in ("images", "masks"):
+        for path in list((user / kind).iterdir()):
+            target = user / kind / subset_of(path.stem)
+            target.mkdir(parents=True, exist_ok=True)
+            path.rename(target / path.name)
+
+
+SUBSETS = dict(zip((f"sim_{k:04d}" for k in range(5)), ["train", "val", "test"] * 2, strict=False))
+
+
+def test_subfolders_are_the_split(user, tmp_path):
+    in_subfolders(user, SUBSETS.get)
+    spec = folder_spec(user, split=SPLIT | {"subset": "folder"})
+    table = prepared_table(spec, None, tmp_path / "prepared")
+    assert set(zip(table["image"], table["given_subset"], table["source"], strict=True)) == {
+        (f"{subset}_{name}", subset, f"{subset}/{name}.tif") for name, subset in SUBSETS.items()
+    }
+    known = sources.images_in_advance(spec)
+    columns = ["image", "annotated", "source", "given_subset"]
+    pd.testing.assert_frame_equal(known[columns], table[columns], check_dtype=False)
+    split = splitting.split(table, spec["split"], 0)
+    assert split["subset"].tolist() == table["given_subset"].tolist()
+    assert splitting.count_subsets(splitting.divide(table, spec["split"])) == (
+        sources.sizes_in_advance(spec)
+    )
+
+
+def check(spec, n_annotated=0, predicted_images="test"):
+    config = {"datasets": {"mine": spec}, "noises": {}, "predicted_images": predicted_images}
+    sources.check_sources(config | {"grid": {"datasets": ["mine"], "noises": []}},
+                          {"mine": n_annotated})  # fmt: skip
+
+
+def table_of(user, text):
+    """A dataset whose table is written, `0` standing for the first image."""
+    lines = [f"sim_000{line}" if line[0].isdigit() else line for line in text.split()]
+    (user / "splits.csv").write_text("\n".join(lines))
+    return folder_spec(user, split=SPLIT | {"file": str(user / "splits.csv")})
+
+
+def test_subsets_are_counted_before_any_job(user):
+    spec = table_of(user, "image,subset,group 0,train,A 1,val,B 2,test,C 3,test,D 4,train,E")
+    assert sources.sizes_in_advance(spec) == splitting.SubsetSizes(2, 1, 2, 1, 1, 1)
+    assert sources.annotated_for_training({"mine": spec}, "mine") == 1
+    assert sources.is_grouped({"mine": spec}, "mine")
+    check(spec, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_annotated", "sentence"),
+    [
+        ("image,subset 0,train 1,val 2,train 3,val 4,train", 0,
+         "dataset mine keeps no image for testing, so nothing would be predicted; put images into"),
+        ("image,subset 0,train 1,test 2,train 3,val 4,train", 1,
+         "dataset mine has too few annotated images to choose the threshold of the segmentation on"
+         " validation images; put annotated images into the subset val"),
+        ("image,subset 0,train 1,val 2,train 3,test 4,train", 1,
+         "no test image of dataset mine has a mask, so no segmentation could be scored; add masks"),
+        ("image,subset 0,train 1,val 2,test 3,test 4,train", 2,
+         "grid.n_annotated asks for 2 annotated images, but dataset mine has only 1 annotated "),
+        ("image,rank 0,1 1,2 2,3 3,4 4,", 0,
+         "{user}/splits.csv, line 5: the image has rank 4, which is the order in which training "
+         "images are annotated, but has no mask; add it, or leave the rank empty"),
+        ("image,subset 0,train 1,test", 0, "{user}/splits.csv does not name image sim_0002.tif"),
+    ],
+)  # fmt: skip
+def test_bad_tables_are_found_before_any_job(user, text, n_annotated, sentence):
+    with pytest.raises(InputError) as caught:
+        check(table_of(user, text), n_annotated)
+    assert str(caught.value).startswith(sentence.format(user=user))
+
+
+def test_two_stacks_may_be_ranked_but_groups_of_them_are_too_few(user):
+    """Each file has several images, in as many groups as there are files."""
+    for path in (user / "images").iterdir():
+        path.unlink()
+    for name in ("sim_0000.tif", "sim_0001.tif"):
+        stack = np.random.default_rng(0).integers(0, 9, (5, 40, 40), np.uint8)
+        tifffile.imwrite(user / "images" / name, stack, photometric="minisblack")
+    stacks = {"masks": None, "axes": "ZYX", "dimensions": 2}
+    spec = table_of(user, "image,rank 0, 1,") | stacks
+    check(spec)
+    assert sources.sizes_in_advance(spec) is None
+    with pytest.raises(InputError, match="2 groups"):
+        check(table_of(user, "image,group 0,A 1,B") | stacks)
+
+
+def test_tables_of_images_that_are_not_yet_known(user):
+    """Of an archive: what the table itself shows is checked."""
+    spec = table_of(user, "image,subset 0,train 1,tst")
+    remote = {"source": "remote", "format": "folder", "images": "images", "split": spec["split"]}
+    with pytest.raises(InputError, match="line 3: subset 'tst' is unknown"):
+        check(remote)
+    check(remote | {"split": SPLIT | {"subset": "folder", "group": "folder"}})
+    for group in ("(", "x"):
+        with pytest.raises(InputError, match=r"config key 'split\.group' is"):
+            check(remote | {"split": SPLIT | {"group": group}})
+
+
+@pytest.mark.parametrize("source", ["simulate", "remote"])
+@pytest.mark.parametrize("key", ["subset", "group"])
+def test_subfolders_need_folders(source, key):
+    spec = {"source": source, "format": "denoiseg_npz", "split": SPLIT | {key: "folder"}}
+    with pytest.raises(InputError, match=f"config key 'split.{key}' is 'folder', but"):
+        check(spec)
+
+
+def test_simulated_images_have_names_too(tmp_path):
+    spec = {"source": "simulate", **SIMULATION, "split": SPLIT | {"group": r"(\d)$|(?<=_)(x)"}}
+    with pytest.raises(InputError, match="has 2 pairs of parentheses"):
+        check(spec)
+    check(spec | {"split": SPLIT | {"group": r"(\d)\.tif$", "test": 0.4}})
+
+
 def test_has_clean_truth_and_has_masks(defined, user):
     def both(name, **more):
         given = defined | {name: defined[name] | more}

@@ -56,6 +56,13 @@ def score(split, folders):
     return score_run(RUN, split, prepared, folders["noisy"], Predictions(folders["predictions"]))
 
 
+def test_groups_take_the_place_of_files(folders, split):
+    alone = score(split, folders)
+    grouped = score(split.assign(group="slide 1"), folders)
+    assert set(grouped["source"]) == {"slide 1"} != set(alone["source"])
+    pd.testing.assert_frame_equal(grouped.drop(columns="source"), alone.drop(columns="source"))
+
+
 @pytest.fixture
 def split():
     return pd.DataFrame(

@@ -31,6 +31,7 @@ def study(*tables, **changes):
         "noise_sigmas": {},
         "paper": None,
         "untrained": [],
+        "grouped": [],
         "reference": "denoiseg",
         "published_datasets": {},
         "published_methods": {},
@@ -100,3 +101,18 @@ def test_reference_decides_what_is_compared(metrics):
         for name in ("denoiseg", "baseline")
     ]
     assert repr(tables[0].panels) != repr(tables[1].panels)
+
+
+def test_tables_say_what_is_over_groups(metrics):
+    names = "segmentation", "denoising", "paired"
+    plain = comparison_tables(metrics, study(*names), None)
+    grouped = comparison_tables(metrics, study(*names, grouped=["cells", "others"]), None)
+    for name, table in grouped.items():
+        assert table.caption == (
+            f"{plain[name].caption} In cells, groups of images take the place of files: means and "
+            "intervals are over groups."
+        )
+        assert table.panels == plain[name].panels
+    assert comparison_tables(metrics, study(*names, grouped=["others"]), None).keys() == set(names)
+    others = comparison_tables(metrics, study("paired", grouped=["others"]), None)
+    assert others["paired"].caption == plain["paired"].caption

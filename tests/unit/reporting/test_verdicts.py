@@ -173,6 +173,39 @@ def test_too_few_images_name_no_winner(images, planes, few):
     assert "a single seed" in both["labels"] and few in both["labels"]
 
 
+@pytest.mark.parametrize("images, planes, few", [
+    (2, 1, "there are only 2 test images from 2 groups (annotate images from at least 3 groups)"),
+    (1, 20, "there are only 20 test images from 1 group (annotate images from at least 3 groups)"),
+])  # fmt: skip
+def test_groups_are_counted_and_asked_for(images, planes, few):
+    """Even if there is one image in each."""
+    metrics = scores({"other": (0.2, 0.01)}, images=images, planes=planes)
+    (found,) = recommend(metrics, grouped=["d"])
+    assert found.sentence.startswith(f"No recommendation: {few}. best ranks first")
+    (verdict,) = best_methods(metrics, grouped=["e", "d"])
+    assert f"from {images} group" in verdict.extent
+    (verdict,) = best_methods(metrics, grouped=["e"])
+    assert "group" not in verdict.sentence + verdict.recommendation
+
+
+@pytest.mark.parametrize(
+    ("spread_of", "advice"),
+    [
+        (0, "Most of the uncertainty is due to the seeds: add seeds to grid.seeds."),
+        (1, "Most of the uncertainty is due to the test groups: annotate more test images of other"
+         " groups."),
+    ],
+)  # fmt: skip
+def test_what_would_narrow_an_interval_over_groups(spread_of, advice):
+    effect = np.random.default_rng(1).normal(0, 0.3, (4, 10))
+    effect = np.broadcast_to(effect.mean(axis=1 - spread_of, keepdims=True), (4, 10))
+    metrics = scores({"other": (0.001, 0.01)}).sort_values(["method", "seed", "source"])
+    values = metrics["value"].to_numpy().copy()
+    values[40:] += (effect - effect.mean()).ravel()
+    (found,) = recommend(metrics.assign(value=values), grouped=["d"])
+    assert found.sentence.endswith(advice)
+
+
 def test_the_most_annotated_images_decide_and_methods_without_labels_take_part():
     few = scores({"other": (0.2, 0.01)}, n_annotated=2)
     many = scores({"other": (-0.1, 0.01)}, n_annotated=8)

@@ -132,7 +132,8 @@ def put(config, path, value):
             "datasets.nuclei.split",
             "givn",
             "config key 'datasets.nuclei.split': 'givn' does not match '^given$'; Fractions of the "
-            "annotated images, or 'given' for the fixed split of an archive.",
+            "annotated images, or where their subsets, groups and ranks are given; 'given' for the "
+            "fixed split of an archive.",
         ),
         (
             "methods.my/method",

@@ -143,6 +143,7 @@ def test_published_numbers(config):
         "noises": {"n10": "gaussian, sigma 10", "n20": "gaussian, sigma 20"},
         "noise_sigmas": {},
         "untrained": [],
+        "grouped": [],
         "reference": "denoiseg",
         "published_datasets": {"nuclei": "dsb"},
         "published_methods": {"denoiseg": "denoiseg_alpha0.5", "n2v": "n2v"},
@@ -184,6 +185,17 @@ def test_the_report_says_which_images_were_cross_validated(config):
     assert own == "Mine."
     assert note.startswith("The few annotated images of nuclei were cross-validated")
     assert config["notes"] == ["Mine."]
+
+
+def test_the_report_says_what_is_over_groups(config):
+    config["recipes"]["fast"]["epochs"] = SHORT
+    grouped = config["datasets"]["nuclei"]
+    config["datasets"]["crops"] = grouped | {"split": grouped["split"] | {"group": r"(\d)\.tif"}}
+    grid = select(config, datasets=["nuclei", "crops"])
+    (note,) = contents.notes(grid)
+    assert note.startswith("The images of crops belong to groups, which were divided as a whole")
+    assert note.endswith("intervals and tests are over groups, not over images.")
+    assert contents.comparison(grid)["grouped"] == ["crops"]
 
 
 def test_volumes_are_noted_for_the_reader(config):

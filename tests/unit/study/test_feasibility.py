@@ -5,7 +5,7 @@ import pytest
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods import classical
 from denoiseg_flow.models.model_file import save_model
-from denoiseg_flow.study.feasibility import check_feasible
+from denoiseg_flow.study.feasibility import check_feasible, check_subsets
 from denoiseg_flow.study.grid import Grid
 
 
@@ -175,3 +175,39 @@ def test_0_annotated_images_are_for_pretrained_networks(config):
     accept(config)
     config["grid"] |= {"n_annotated": [0], "methods": ["n2v"], "reference": "n2v"}
     accept(config)
+
+
+@pytest.mark.parametrize(
+    ("split", "methods", "what"),
+    [
+        ({"val": 0}, ["n2v"], "has no validation images, but method 'n2v' needs some; put"),
+        ({"val": 0, "test": 1}, ["n2v"], "has no training images, but method 'n2v' needs some; pu"),
+        ({"val": 0, "test": 1}, ["new"], None),
+        ({}, ["n2v"], None),
+    ],
+)
+def test_methods_need_training_and_validation_images(config, split, methods, what):
+    with_method(config, {"classical": "median"}, methods=methods)
+    config["datasets"]["nuclei"]["split"] |= split
+    grid = Grid(config)
+    if what is None:
+        check_subsets(grid)
+        return
+    with pytest.raises(InputError) as caught:
+        check_subsets(grid)
+    assert str(caught.value).startswith(f"dataset 'nuclei' {what}")
+
+
+def test_masks_of_one_group_cannot_be_cross_validated(config, tmp_path):
+    table = tmp_path / "splits.csv"
+    rows = [f"sim_{k:04d},{'ABC'[k // 2]},{k + 1 if k < 6 else ''}" for k in range(6)]
+    rows += [f"sim_{k:04d},D," for k in range(6, 12)]
+    table.write_text("\n".join(["image,group,rank", *rows]))
+    few = config["datasets"]["nuclei"]
+    few |= {"n_images": 12, "annotated": 6}
+    few["split"] |= {"cross_validate_below": 8, "file": str(table)}
+    config["grid"] |= {"methods": ["baseline"], "n_annotated": [2]}
+    with pytest.raises(InputError, match="the first 2 annotated images are all of group 'A'"):
+        check_subsets(Grid(config))
+    config["grid"]["n_annotated"] = [3]
+    check_subsets(Grid(config))

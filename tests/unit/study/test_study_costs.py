@@ -218,6 +218,19 @@ def test_extent_of_folders(tmp_path):
     assert found.shape == (30, 40) and found.known
 
 
+def test_extent_of_a_split_of_the_user(tmp_path):
+    table = tmp_path / "splits.csv"
+    subsets = ["train"] * 4 + ["val"] + ["test"] * 3
+    table.write_text("image,subset\n" + "".join(f"{k},{s}\n" for k, s in enumerate(subsets)))
+    for number in range(8):
+        stack = np.full((3, 30, 40), number, np.uint8)
+        write_array(tmp_path / "images" / f"{number}.tif", stack, Metadata("ZYX"))
+    spec = {"source": "folder", "images": str(tmp_path / "images"), "dimensions": 2}
+    spec["split"] = SPLIT | {"file": str(table)}
+    found = extent({"cells": spec}, "cells", tmp_path)
+    assert (found.n_train, found.n_val, found.n_test) == (12, 3, 9)
+
+
 def test_extent_of_an_archive_is_a_guess_until_it_is_prepared(tmp_path):
     spec = {"source": "remote", "format": "denoiseg_npz", "split": splitting.GIVEN}
     assert not extent({"archive": spec}, "archive", tmp_path).known

@@ -119,7 +119,7 @@ def simulate(
     draw = _draw_varied if varied else partial(_draw, n_nuclei=n_nuclei)
     for index in range(n_images):
         image, mask, clean = draw(structure, shape, spacing, seed, index)
-        yield SimulatedImage(f"sim_{index:04d}", image, mask, clean, index < n_annotated)
+        yield SimulatedImage(image_name(index), image, mask, clean, index < n_annotated)
 
 
 def _draw(
@@ -175,6 +175,11 @@ def _draw_varied(
         light, mask, radius = objects.draw(structure, shape, spacing, rng)
     noisy, clean = scenes.photograph(light, radius, spacing, rng)
     return noisy, mask, clean
+
+
+def image_name(index: int) -> str:
+    """Return the name of a simulated image; the first has index 0."""
+    return f"sim_{index:04d}"
 
 
 def count_annotated(

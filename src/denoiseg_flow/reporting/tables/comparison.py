@@ -1,6 +1,7 @@
 """All comparison tables of a study."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,20 @@ def comparison_tables(
         ),
         "published": lambda: published_table(metrics, pd.read_csv(published), *names, **order),
     }
-    return {name: make[name]() for name in study["tables"]}
+    tables = {name: make[name]() for name in study["tables"]}
+    return {name: _naming_groups(table, study["grouped"]) for name, table in tables.items()}
+
+
+def _naming_groups(table: Table, grouped: Sequence[str]) -> Table:
+    """Return a table that says of which datasets the values are over groups."""
+    shown = [name for name in grouped if name in set(table.data.get("dataset", ()))]
+    if not shown:
+        return table
+    note = (
+        f"In {', '.join(shown)}, groups of images take the place of files: means and intervals are "
+        "over groups."
+    )
+    return replace(table, caption=f"{table.caption} {note}")
 
 
 def write_comparison(

@@ -97,13 +97,15 @@ class Verdict:
     """Standard error of the mean over seeds; NaN for a single seed."""
     n_seeds: int
     n_sources: int
-    """Number of files that the test images come from."""
+    """Number of files, or groups, that the test images come from."""
     n_images: int
     comparisons: list[Comparison] = field(default_factory=list)
     """Comparisons with all other methods, the second best first."""
     selection_bias: float = float("nan")
     """By how much the mean overestimates the method, because it is the best of several."""
     metric: str = "AP"
+    grouped: bool = False
+    """Whether the images belong to groups; if not, those of a file belong together."""
 
     @property
     def name(self) -> str:
@@ -162,7 +164,7 @@ class Verdict:
             return (
                 f"No method is significantly better than all others. {self.method} ranks first "
                 f"with {named}, {_over([*undecided, *equal])}{self._also_better}. "
-                f"{_advice(undecided)}"
+                f"{_advice(undecided, self.grouped)}"
             )
         if equal:
             both = [self.method, *self.names("equal")]
@@ -187,8 +189,9 @@ class Verdict:
             )
         if self.n_sources < MIN_SOURCES:
             verb = "is" if self.n_images == 1 else "are"
-            needed = "" if self.n_sources == self.n_images else "images from "
-            what = "test images" if self.n_sources == self.n_images else "files"
+            alone = self.n_sources == self.n_images and not self.grouped
+            needed = "" if alone else "images from "
+            what = "test images" if alone else f"{self._unit}s"
             reasons.append(
                 f"there {verb} only {self._images} (annotate {needed}at least {MIN_SOURCES} {what})"
             )
@@ -197,8 +200,13 @@ class Verdict:
     @property
     def _images(self) -> str:
         images = count(self.n_images, "test image")
-        files = f" from {count(self.n_sources, 'file')}" if self.n_sources < self.n_images else ""
-        return images + files
+        if self.n_sources == self.n_images and not self.grouped:
+            return images
+        return f"{images} from {count(self.n_sources, self._unit)}"
+
+    @property
+    def _unit(self) -> str:
+        return "group" if self.grouped else "file"
 
     @property
     def _within(self) -> str:
@@ -241,7 +249,9 @@ class Recommendation:
         return _PURPOSES[self.purpose]
 
 
-def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Recommendation]:
+def recommend(
+    metrics: pd.DataFrame, untrained: Collection[str] = (), grouped: Collection[str] = ()
+) -> list[Recommendation]:
     """Recommend a method for labels and one for denoised images, per dataset and noise level.
 
     Methods that learn from annotated images are compared at the largest number of them. Denoised
@@ -249,7 +259,7 @@ def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Re
 
     Parameters
     ----------
-    metrics, untrained
+    metrics, untrained, grouped
         As for :func:`best_methods`.
     """
     found = []
@@ -258,7 +268,7 @@ def recommend(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Re
             scores = _scores(here, purpose)
             if scores.empty:
                 continue
-            (verdict,) = best_methods(scores, untrained)
+            (verdict,) = best_methods(scores, untrained, grouped)
             found.append(
                 Recommendation(
                     str(dataset), str(noise), purpose, verdict.method, verdict.recommendation
@@ -320,7 +330,9 @@ def ranking_metric(metrics: pd.DataFrame) -> str:
     return next((name for name in ("AP", "PSNR") if name in measured), "loss_self_supervised")
 
 
-def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list[Verdict]:
+def best_methods(
+    metrics: pd.DataFrame, untrained: Collection[str] = (), grouped: Collection[str] = ()
+) -> list[Verdict]:
     """Find the best method for every dataset, noise level and number of annotated images.
 
     It is the method with the best mean of :func:`ranking_metric`.
@@ -331,6 +343,8 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
         Tidy metrics as :func:`statistics.read_metrics` returns them.
     untrained
         Methods with the same result for every seed.
+    grouped
+        Datasets whose images belong to groups.
 
     Returns
     -------
@@ -353,6 +367,7 @@ def best_methods(metrics: pd.DataFrame, untrained: Collection[str] = ()) -> list
                 int(best["n_sources"]), int(best["n_images"]),
                 _comparisons(setting, ranked["method"].astype(str).tolist(), metric, untrained),
                 selection_bias(setting.by_source(setting.values), metric in _LOW_IS_GOOD), metric,
+                dataset in grouped,
             )
         )  # fmt: skip
     return verdicts
@@ -499,14 +514,21 @@ def _over(comparisons: list[Comparison]) -> str:
     return "ahead of " + ", ".join(f"{each.method} by {each.text}" for each in comparisons)
 
 
-def _advice(undecided: list[Comparison]) -> str:
+def _advice(undecided: list[Comparison], grouped: bool) -> str:
     """What would make the confidence intervals narrower."""
     share = np.mean([each.from_seeds for each in undecided])
     if share > 0.6:
         return "Most of the uncertainty is due to the seeds: add seeds to grid.seeds."
+    images, of_groups = ("groups", " of other groups") if grouped else ("images", "")
     if share < 0.4:
-        return "Most of the uncertainty is due to the test images: annotate more test images."
-    return "More seeds (grid.seeds) or more annotated test images would reduce the uncertainty."
+        return (
+            f"Most of the uncertainty is due to the test {images}: annotate more test images"
+            f"{of_groups}."
+        )
+    return (
+        f"More seeds (grid.seeds) or more annotated test images{of_groups} would reduce the "
+        "uncertainty."
+    )
 
 
 def _listed(names: list[str]) -> str:
