@@ -41,7 +41,7 @@ def folder_spec(user, **more):
 def prepared_table(spec, raw, folder):
     prepare.prepare(spec, raw, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checksums.sha256", "clean", "images", "manifest.tsv", "masks",
+        "checksums.sha256", "clean", "images", "manifest.tsv", "masks", "second",
     ]  # fmt: skip
     return manifest.read(folder / "manifest.tsv")
 
