@@ -58,8 +58,9 @@ def find_shift(first: np.ndarray, second: np.ndarray) -> int:
     standard = [(each - each.mean()) / (each.std() or 1.0) for each in (first, second)]
     one, other = map(np.fft.rfft2, standard)
     correlation = np.fft.irfft2(one.conj() * other, first.shape) / first.size
-    near = np.arange(-REACH, REACH + 1)
+    reach = min(REACH, (min(first.shape) - 1) // 2)
+    near = np.arange(-reach, reach + 1)
     window = correlation[np.ix_(near, near)]
     place = np.unravel_index(window.argmax(), window.shape)
-    gain = window[place] - window[REACH, REACH]
+    gain = window[place] - window[reach, reach]
     return int(abs(near[list(place)]).max()) if gain > CERTAIN / np.sqrt(first.size) else 0

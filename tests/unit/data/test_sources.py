@@ -295,6 +295,7 @@ def test_combined(tmp_path, monkeypatch, prepared_parts, links):
         "images": sorted(table["image"]),
         "masks": sorted(table.loc[table["annotated"] == 1, "image"]),
         "clean": sorted(table.loc[table["clean"] == 1, "image"]),
+        "second": [],
     }
     original = prepared_parts[1] / "images" / "sim_0001.tif"
     linked = both / "images" / "x.ray_sim_0001.tif"

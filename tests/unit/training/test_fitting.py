@@ -312,9 +312,9 @@ def test_the_target_of_a_name(folder):
         for target in ("none", "blind_spot", "clean", "second_noisy")
     }
     assert found["none"] is None and found["blind_spot"] is None
-    assert np.array_equal(found["clean"]("a"), clean[None])
-    second = found["second_noisy"]("a")
-    assert np.array_equal(second, found["second_noisy"]("a"))
+    assert np.array_equal(found["clean"].read("a"), clean[None])
+    second = found["second_noisy"].read("a")
+    assert np.array_equal(second, found["second_noisy"].read("a"))
     first, other = (noisy - clean).ravel(), (second[0] - clean).ravel()
     assert other.std() == pytest.approx(20, rel=0.05)
     assert abs(np.corrcoef(first, other)[0, 1]) < 4 / 48  # four standard errors
