@@ -191,7 +191,8 @@ def _check_alike(image: Region, other: Region, kind: str) -> None:
             f"image {image.file.path} has {count(image.channels, 'channel')}, but its {kind} "
             f"{other.file.path} has {other.channels}; export both with the same channels"
         )
-    check_pair(image, other, str(image.file.path), str(other.file.path), kind)
+    planes = image.first_channel(), other.first_channel()
+    check_pair(*planes, str(image.file.path), str(other.file.path), kind)
 
 
 def _open_regions(

@@ -63,4 +63,5 @@ def find_shift(first: np.ndarray, second: np.ndarray) -> int:
     window = correlation[np.ix_(near, near)]
     place = np.unravel_index(window.argmax(), window.shape)
     gain = window[place] - window[reach, reach]
-    return int(abs(near[list(place)]).max()) if gain > CERTAIN / np.sqrt(first.size) else 0
+    error = np.sqrt(max(1 - window[place] ** 2, 0) / first.size)
+    return int(abs(near[list(place)]).max()) if gain > CERTAIN * error else 0

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.store import open_image, write_array
@@ -318,6 +319,34 @@ def test_the_target_of_a_name(folder):
     first, other = (noisy - clean).ravel(), (second[0] - clean).ravel()
     assert other.std() == pytest.approx(20, rel=0.05)
     assert abs(np.corrcoef(first, other)[0, 1]) < 4 / 48  # four standard errors
+
+
+def test_the_target_is_the_second_acquisition_if_there_is_one(tmp_path, make_recipe):
+    """With more noise of its own if noise is added; exchanged with images as acquired only."""
+    prepared = PreparedData(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        for kind in ("images", "second"):
+            pixels = rng.integers(0, 200, (2, 48, 48)).astype(np.uint16)
+            write_array(tmp_path / kind / f"{name}.tif", pixels, Metadata("CYX"))
+    second = open_image(prepared.second("a"))
+    target = find_target(N2N, prepared, "n0", {"kind": "none"})
+    assert target.exchangeable and np.array_equal(target.read("a"), second)
+    noisy = find_target(N2N, prepared, "n20", LEVEL)
+    assert noisy.exchangeable
+    noise = noisy.read("a") - second
+    assert noise.std() == pytest.approx(20, rel=0.05)
+    first = noisy_copy(open_image(prepared.image("a")), LEVEL, "n20", "a")
+    added = first - open_image(prepared.image("a"))
+    assert abs(np.corrcoef(added.ravel(), noise.ravel())[0, 1]) < 4 / np.sqrt(noise.size)
+    again = replace(N2N, input="median")
+    assert not find_target(again, prepared, "n0", {"kind": "none"}).exchangeable
+    bank = load_bank(
+        [prepared.image("a")], [None], make_recipe(), replace(PLANES, channels=2), CPU, target
+    )
+    assert bank.exchangeable and np.array_equal(bank.targets.numpy().ravel(), second.ravel())
+    prepared.second("b").unlink()
+    assert not find_target(N2N, prepared, "n20", LEVEL).exchangeable
 
 
 def test_targets_lie_on_their_images(folder, make_recipe):
