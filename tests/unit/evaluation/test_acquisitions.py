@@ -12,11 +12,11 @@ from denoiseg_flow.evaluation.acquisitions import compare_acquisitions, find_shi
 @pytest.fixture(scope="module")
 def clean():
     """An image with room for shifts."""
-    (image,) = simulate(n_images=1, size=96)
+    (image,) = simulate(n_images=1, size=160)
     return image.clean
 
 
-def noisy(plane, seed, sigma=20):
+def noisy(plane, seed, sigma=10):
     return (plane + np.random.default_rng(seed).normal(0, sigma, plane.shape)).astype(np.float32)
 
 
