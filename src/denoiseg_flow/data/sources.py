@@ -121,7 +121,7 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     used = {part: datasets[part] for name in grid["datasets"] for part in parts(datasets, name)}
     for spec in used.values():
         if spec["source"] == "folder":
-            for source in find_sources({**spec, "masks": None, "clean": None}):
+            for source in find_sources(spec):
                 for path in filter(None, (source.image, source.second)):
                     with open_image_file(path, spec.get("axes")) as file:
                         for region in find_regions(file, Reading.of(spec)):

@@ -286,6 +286,8 @@ def test_folds_are_of_whole_groups(n_annotated, seed):
     split = splitting.split(table, how, seed)
     assert set(split.loc[split["annotated"] == 1, "subset"]) == {"cross"}
     group = dict(zip(split["image"], split["group"], strict=True))
+    first = splitting.annotated_images(split, 3)
+    assert {group[name] for name in first} == {"A", "B", "C"}
     folds = splitting.folds(split, n_annotated)
     cross = split.loc[split["subset"] == "cross", "image"]
     predicted = [name for fold in folds for name in fold]
