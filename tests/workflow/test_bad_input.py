@@ -395,7 +395,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
     ids=[
         *("method", "noise", "recipe", "predict_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
-        *("missing_model", "damaged_model", "classical_model"),
+        *("no_second_copy", "no_partner", "missing_model", "damaged_model", "classical_model"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
