@@ -349,6 +349,30 @@ def test_the_target_is_the_second_acquisition_if_there_is_one(tmp_path, make_rec
     assert not find_target(N2N, prepared, "n20", LEVEL).exchangeable
 
 
+def test_pairs_of_volumes_of_two_channels(tmp_path, make_recipe, split):
+    """A network learns the field that both acquisitions show, each channel on its own scale."""
+    rng = np.random.default_rng(0)
+    field = np.zeros((2, 6, 40, 40), np.float32)
+    field[0, 2:5, 10:30, 10:30], field[1, 1:4, 15:25, 5:35] = 100, 1000
+    strength = np.float32([20, 200]).reshape(2, 1, 1, 1)
+    metadata = Metadata("CZYX", {"Z": 1.0, "Y": 1.0, "X": 1.0}, ("DAPI", "GFP"))
+    for name in "abfh":
+        for kind in ("images", "second"):
+            noisy = field + strength * rng.standard_normal(field.shape, np.float32)
+            write_array(tmp_path / kind / f"{name}.tif", noisy, metadata)
+    recipe = make_recipe(**LEARNING, patch_depth=4)
+    job = TrainingJob(
+        Run("cells", "n0", "n2n", 0, seed=1), N2N, recipe, Checkpoints(tmp_path / "c.pt", 60), CPU
+    )
+    known = split[split["image"].isin(list("abfh"))]
+    data = RunData(known, PreparedData(tmp_path), tmp_path / "images", {"kind": "none"})
+    model, _ = fit(job, data)
+    noisy = open_image(tmp_path / "images/h.tif")
+    (tile,) = predict_tiles(model, noisy)
+    for denoised, acquired, truth in zip(tile.denoised, noisy, field, strict=True):
+        assert np.mean((denoised - truth) ** 2) < 0.5 * np.mean((acquired - truth) ** 2)
+
+
 def test_targets_lie_on_their_images(folder, make_recipe):
     paths = [folder / "noisy" / f"{name}.tif" for name in "ba"]
     target = find_target(SUPERVISED, PreparedData(folder / "prepared"), "n20", None)
