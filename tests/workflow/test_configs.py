@@ -75,6 +75,7 @@ def shrink(config, folders):
             "autoencoder",
             "volumes",
             "prior",
+            "prior_membranes",
             "prior_volumes",
             "test",
         ),

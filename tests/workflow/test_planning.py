@@ -13,8 +13,8 @@ from denoiseg_flow.models import weights
 from denoiseg_flow.models.model_file import load_model, save_model
 
 CONFIGS = {
-    "config", "test", "prior", "prior_volumes", "dsb2018", "own_images", "volumes",
-    "n2v", "noise2self", "autoencoder",
+    "config", "test", "prior", "prior_membranes", "prior_volumes", "dsb2018", "own_images",
+    "volumes", "n2v", "noise2self", "autoencoder",
     "paper/dsb2018", "paper/flywing", "paper/mouse",
     "paper/n2v", "paper/noise2self", "paper/autoencoder",
 }  # fmt: skip

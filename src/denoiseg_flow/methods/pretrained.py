@@ -1,6 +1,7 @@
 """The networks in this package that were pretrained on simulated images.
 
-`config/prior.yaml` trains them. Nothing here imports torch.
+`config/prior.yaml`, `config/prior_membranes.yaml` and `config/prior_volumes.yaml` train them.
+Nothing here imports torch.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,12 @@ PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
         "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
-        ("nuclei",) * 7 + ("blobs", "rods", "membranes"),
+        ("nuclei",) * 8 + ("blobs", "rods"),
+    ),
+    "simulated_membranes": Pretrained(
+        "membranes.pt",
+        "081690eb749e42ee01aec870e7ed2e6002fd0b7a9201844db6f4dacc47f10c16",
+        ("membranes",),
     ),
     "simulated_volumes": Pretrained(
         "volumes.pt",

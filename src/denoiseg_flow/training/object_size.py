@@ -1,9 +1,8 @@
 """Bring images to the size at which a pretrained network finds their objects.
 
 A network knows objects of the sizes it was trained on, and its receptive field bounds them: larger
-ones fall apart. How large the objects of some images are is read from the network's own prediction,
-at one, a half, a third ... of the size of the images, until they are small enough. No annotation is
-needed.
+ones fall apart. At the right size of the images, the network is most confident of what it finds
+(:mod:`~denoiseg_flow.evaluation.confidence`), so no annotation is needed to choose it.
 """
 
 import logging
@@ -14,18 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from denoiseg_flow.data.store import centre_crop, open_image
+from denoiseg_flow.evaluation.confidence import LOW, confidence, object_confidences, segment
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.methods.networks.downscaled import reduce_image
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.normalisation import Normalisation
-from denoiseg_flow.models.prediction import label_maps, predict_maps
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 14.0  # radius in pixels up to which objects are of the right size
-MOST = 8  # how many times smaller images can be
-N_IMAGES = 8
-SIDE = 384  # pixels of the reduced images, of which the centre is looked at
+FACTORS = (1, 2, 3, 4, 6, 8)  # by which images can be smaller
+ENOUGH = 0.02  # confidence to gain at least by a larger factor: small images lack detail
+N_IMAGES = 12
+SIDE = 256  # pixels of the reduced images, of which the centre is looked at
 
 
 def find_downscale(model: TrainedModel, images: Sequence[Path], patch_size: int) -> int:
@@ -43,17 +42,23 @@ def find_downscale(model: TrainedModel, images: Sequence[Path], patch_size: int)
     shortest = min(min(open_image(path).shape[-2:]) for path in images)
     places = np.linspace(0, len(images) - 1, min(len(images), N_IMAGES)).round().astype(int)
     shown = [images[place] for place in places]
-    factor = 1
-    while (radius := _typical_radius(model, shown, factor)) > LARGEST:
-        if factor == MOST or shortest // (factor + 1) < patch_size:
+    found: dict[int, float] = {}
+    for factor in FACTORS:
+        # Beyond the best size, the confidence falls.
+        passed = len(found) > 2 and max([*found.values()][-2:]) < max(found.values())
+        if passed or (factor > 1 and shortest // factor < patch_size):
             break
-        factor += 1
-    logger.info("downscale %d: objects then have a radius of %.1f pixels", factor, radius)
-    return factor
+        found[factor] = _mean_confidence(model, shown, factor)
+    best = max(found.values())
+    enough = best - ENOUGH if best >= LOW else 0.0
+    chosen = next(factor for factor, value in found.items() if value >= enough)
+    values = ", ".join(f"{value:.2f} at 1/{factor}" for factor, value in found.items())
+    logger.info("downscale %d (confidence %s)", chosen, values)
+    return chosen
 
 
-def _typical_radius(model: TrainedModel, images: Sequence[Path], factor: int) -> float:
-    """Return the median over images of the radius of their objects in reduced pixels, 0 if none."""
+def _mean_confidence(model: TrainedModel, images: Sequence[Path], factor: int) -> float:
+    """Return the mean confidence of the network in the centres of reduced images."""
     parts = [
         reduce_image(centre_crop(open_image(path), factor * SIDE), (factor, factor))
         for path in images
@@ -61,18 +66,9 @@ def _typical_radius(model: TrainedModel, images: Sequence[Path], factor: int) ->
     (levels,) = measure(parts)
     own = Normalisation.of_channels([(levels.mean, levels.std or 1.0)])
     model = replace(model, normalisation=own)
-    radii = [radius_of(label_maps(model, maps)) for maps in predict_maps(model, parts)]
-    found = [radius for radius in radii if radius > 0]
-    return float(np.median(found)) if found else 0.0
-
-
-def radius_of(labels: np.ndarray) -> float:
-    """Return the radius of a disk as large as the object in which the median pixel lies.
-
-    Weighted by area, because objects that fall apart leave many small pieces; 0 without objects.
-    """
-    areas = np.sort(np.bincount(labels.ravel())[1:])
-    if not areas.sum():
-        return 0.0
-    middle = np.searchsorted(areas.cumsum(), areas.sum() / 2)
-    return float(np.sqrt(areas[middle] / np.pi))
+    values = []
+    for part in parts:
+        labels = segment(model, part)
+        objects = object_confidences(model, part, labels)
+        values.append(confidence(objects, len(objects)))
+    return float(np.mean(values))

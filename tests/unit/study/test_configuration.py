@@ -25,6 +25,7 @@ SHIPPED = [
     ["autoencoder.yaml"],
     ["volumes.yaml"],
     ["prior.yaml"],
+    ["prior_membranes.yaml"],
     ["prior_volumes.yaml"],
     ["paper/dsb2018.yaml"],
     ["paper/flywing.yaml"],

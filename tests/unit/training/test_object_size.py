@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import scipy
 
+from denoiseg_flow.data.simulated.simulator import simulate
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.models.weights import load_pretrained
-from denoiseg_flow.training.object_size import LARGEST, find_downscale, radius_of
+from denoiseg_flow.training import object_size
+from denoiseg_flow.training.object_size import find_downscale
 
 
 @pytest.fixture(scope="module")
@@ -16,34 +18,27 @@ def pretrained():
 
 @pytest.fixture
 def draw(tmp_path):
-    """Write images of soft disks of one radius."""
+    """Write simulated nuclei, several times as large as the simulator draws them."""
 
-    def draw(radius, side=480, count=2):
+    def draw(factor, count=3):
         paths = []
-        y, x = np.mgrid[:side, :side]
-        for number in range(count):
-            rng = np.random.default_rng(number)
-            image = 20 + 3 * rng.standard_normal((side, side))
-            step = 3 * radius
-            for centre in np.mgrid[step / 2 : side : step, step / 2 : side : step].reshape(2, -1).T:
-                away = np.hypot(y - centre[0], x - centre[1])
-                image += 60 * scipy.special.expit((radius - away) / 0.8)
-            paths.append(tmp_path / f"{radius}_{number}.tif")
-            write_array(paths[-1], image.astype(np.float32))
+        for item in simulate(n_images=count, size=96, seed=3):
+            paths.append(tmp_path / f"{item.name}.tif")
+            larger = scipy.ndimage.zoom(item.image.astype(np.float32), factor, order=1)
+            write_array(paths[-1], larger)
         return paths
 
     return draw
 
 
-@pytest.mark.parametrize("radius, expected", [(9, (1, 1)), (24, (2, 2)), (40, (3, 4))])
-def test_larger_objects_are_looked_at_in_smaller_images(pretrained, draw, radius, expected):
-    low, high = expected
-    assert low <= find_downscale(pretrained, draw(radius), patch_size=64) <= high
+@pytest.mark.parametrize("enlarged, expected", [(1, {1}), (5, {3, 4, 6})])
+def test_larger_objects_are_segmented_in_smaller_images(pretrained, draw, enlarged, expected):
+    assert find_downscale(pretrained, draw(enlarged), patch_size=48) in expected
 
 
 def test_reduced_images_are_no_smaller_than_a_patch(pretrained, draw):
-    assert find_downscale(pretrained, draw(40, side=200), patch_size=96) == 2
-    assert find_downscale(pretrained, draw(40, side=180), patch_size=96) == 1
+    assert find_downscale(pretrained, draw(5), patch_size=200) == 2
+    assert find_downscale(pretrained, draw(5), patch_size=300) == 1
 
 
 def test_images_without_objects_stay_as_they_are(pretrained, tmp_path):
@@ -52,11 +47,18 @@ def test_images_without_objects_stay_as_they_are(pretrained, tmp_path):
     assert find_downscale(pretrained, [tmp_path / "x.tif"], patch_size=32) == 1
 
 
-def test_the_radius_is_that_of_the_object_with_the_median_pixel():
-    labels = np.zeros((40, 40), int)
-    labels[:20, :20] = 1  # 400 of 424 pixels
-    for number in range(6):
-        labels[30:32, 6 * number : 6 * number + 2] = 2 + number
-    assert radius_of(labels) == pytest.approx(np.sqrt(400 / np.pi))
-    assert radius_of(np.zeros((4, 4), int)) == 0
-    assert radius_of(labels) < LARGEST
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ((0.80, 0.81, 0.79, 0.70), 1),
+        ((0.70, 0.78, 0.79, 0.80, 0.75, 0.70), 2),
+        ((0.30, 0.40, 0.50, 0.45, 0.40), 1),  # nothing to rely on
+        ((0.50, 0.60, 0.70, 0.75, 0.82, 0.85), 8),
+        ((0.50, 0.65, 0.63, 0.62), 2),  # beyond the best size, smaller ones are not looked at
+    ],
+)
+def test_a_smaller_size_has_to_gain_confidence(pretrained, draw, monkeypatch, values, expected):
+    given = iter(values)
+    monkeypatch.setattr(object_size, "_mean_confidence", lambda *_: next(given))
+    assert find_downscale(pretrained, draw(2), patch_size=16) == expected
+    assert not list(given)

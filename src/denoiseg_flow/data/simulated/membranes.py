@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
+from numpy.typing import NDArray
 
 from denoiseg_flow.data.simulated.draws import texture
 from denoiseg_flow.data.simulated.nuclei import tidy
-from denoiseg_flow.data.simulated.outlines import Array
+from denoiseg_flow.data.simulated.outlines import Array, direction
 
 SMALLEST = 12  # pixels or voxels; smaller fragments at the border are removed
 
@@ -33,6 +34,8 @@ class Tissue(NamedTuple):
     """Relative standard deviation of the brightness of membranes."""
     inside: float
     """Typical brightness of the inside of cells, relative to membranes."""
+    extent: float = 1.0
+    """Fraction of the image that is tissue: 1 everywhere, 0 nowhere."""
 
 
 def draw(
@@ -73,11 +76,28 @@ def draw(
         grid.reshape(-1, n_axes) * stretch, k=2
     )
     gap = ((nearest[:, 1] - nearest[:, 0]) / 2).reshape(shape)  # distance from the membrane
+    tissue_cells = _within(centres, extent, tissue.extent, rng)
+    beside = tissue_cells[owner].any(axis=1).reshape(shape)  # a membrane needs one cell only
     owner = owner[:, 0].reshape(shape)
-    labels = np.where(gap > max(0.5, 0.6 * tissue.width), owner + 1, 0).astype(np.int32)
-    light = np.exp(-0.5 * (gap / tissue.width) ** 2)
+    is_cell = tissue_cells[owner]
+    separate = gap > max(0.5, 0.6 * tissue.width)
+    labels = np.where(is_cell & separate, owner + 1, 0).astype(np.int32)
+    light = beside * np.exp(-0.5 * (gap / tissue.width) ** 2)
     light *= np.clip(1 + tissue.unevenness * texture(shape, radius / step, rng), 0.1, None)
     # Cells differ in the brightness of their interior.
-    inside = tissue.inside * np.exp(rng.normal(0, 0.5, count))
+    inside = tissue_cells * tissue.inside * np.exp(rng.normal(0, 0.5, count))
     light += inside[owner] * np.clip(1 + 0.3 * texture(shape, 1.5 / step, rng), 0, None)
     return light, tidy(labels, SMALLEST)
+
+
+def _within(
+    centres: Array, extent: Array, fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return which cells are tissue: those on one side of a random line (plane)."""
+    if fraction >= 1:
+        return np.ones(len(centres), bool)
+    along = (centres - extent / 2) @ direction(len(extent), rng)
+    inside = ((centres >= 0) & (centres < extent)).all(axis=1)
+    if fraction <= 0 or not inside.any():
+        return np.zeros(len(centres), bool)
+    return along < np.quantile(along[inside], fraction)

@@ -20,6 +20,7 @@ from denoiseg_flow.data.simulated.outlines import Array, Window, direction, stre
 RADIUS = {"nuclei": (3.5, 28.0), "blobs": (2.5, 14.0), "rods": (4.0, 14.0)}  # pixels, log-uniform
 CELL_RADIUS = (5.0, 30.0)  # of cells between membranes, pixels, log-uniform
 STRETCH = (0.6, 1.0)  # of cells between membranes, along one axis
+EXTENT = (0.0, 0.3, 0.6, *[1.0] * 7)  # one of them: fraction of the image with such cells
 SPREAD = (0.03, 0.35)  # standard deviation of the logarithm of the radius within an image
 FLATTENING = {"nuclei": (0.5, 0.95), "blobs": (0.8, 1.0), "rods": (0.12, 0.45)}  # minor/major axis
 WAVES = (0.01, 0.16)  # amplitude of the waves of the rim, relative to the radius, log-uniform
@@ -243,4 +244,5 @@ def _tissue(rng: np.random.Generator) -> membranes.Tissue:
         width=rng.uniform(0.7, max(1.0, 0.15 * radius)),
         unevenness=rng.uniform(0, 0.4),
         inside=rng.uniform(0, 0.3),
+        extent=rng.choice(EXTENT),
     )

@@ -27,7 +27,7 @@ BACKGROUND = (0.01, 1.0)  # log-uniform
 NOISE = (0.005, 1.2)  # standard deviation of the noise, log-uniform
 GREY_LEVELS = (8.0, 90.0)  # standard deviation of the grey levels of an image, log-uniform
 SHOT, CORRELATED = 0.25, 0.1  # probability that noise grows with brightness, or is correlated
-NOISE_WIDTH = (0.3, 5.0)  # of correlated noise: standard deviation of its blur, log-uniform
+NOISE_WIDTH = (0.3, 0.8)  # of correlated noise: standard deviation of its blur in pixels
 FEW_PHOTONS, PHOTONS = 0.1, (3.0, 60.0)  # probability, and photons in a typical object
 IMPULSES = 0.05  # probability that one pixel in a hundred is too bright
 CLIPPED = 0.3  # probability that negative grey levels are cut off
@@ -152,7 +152,7 @@ def _noise(clean: Array, rng: np.random.Generator) -> Array:
     if kind < SHOT:
         noise *= np.sqrt(np.clip(clean / clean.mean(), 0.02, None))
     elif kind < SHOT + CORRELATED:
-        noise = texture(clean.shape, loguniform(*NOISE_WIDTH, rng), rng)
+        noise = texture(clean.shape, rng.uniform(*NOISE_WIDTH), rng)
     noise *= loguniform(*NOISE, rng)
     if rng.random() < IMPULSES:
         noise[rng.random(clean.shape) < 0.01] += rng.uniform(0.5, 1.5)

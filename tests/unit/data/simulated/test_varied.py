@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy
 
-from denoiseg_flow.data.simulated import objects, scenes, simulator
+from denoiseg_flow.data.simulated import membranes, objects, scenes, simulator
 from denoiseg_flow.data.simulated.outlines import stretched, wavy, window
 from denoiseg_flow.errors import InputError
 
@@ -73,6 +73,20 @@ def test_objects_are_bright_and_cells_between_membranes_dark():
                 contrast = item.clean[inside].mean() - item.clean[~inside].mean()
                 differences.append(sign * contrast)
         assert np.mean(np.array(differences) > 0) > 0.8
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (12, 64, 64)])
+def test_tissue_ends_within_the_image(shape):
+    spacing = (2.0, 1.0, 1.0)[-len(shape) :]
+    covered = []
+    for extent in (0.0, 0.5, 1.0):
+        tissue = membranes.Tissue(8.0, 6, 1.0, 0.5, 1.0, 0.2, 0.2, extent)
+        light, labels = membranes.draw(shape, spacing, tissue, np.random.default_rng(1))
+        covered.append((labels > 0).mean())
+        far = scipy.ndimage.distance_transform_edt(labels == 0, spacing) > 12
+        assert light[far].max(initial=0) < 1e-3
+    assert covered[0] == 0
+    assert covered[1] == pytest.approx(covered[2] / 2, rel=0.25)
 
 
 def test_an_image_depends_on_its_number_only():
