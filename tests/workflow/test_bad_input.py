@@ -69,6 +69,12 @@ def images_alone(folder):
         tifffile.imwrite(folder / "images" / name, np.zeros(SHAPE, np.uint8))
 
 
+def alone_once(folder):
+    images_alone(folder)
+    shutil.copytree(folder / "images", folder / "second")
+    (folder / "second/b.tif").unlink()
+
+
 def one_mask(folder):
     images_alone(folder)
     (folder / "masks").mkdir()
@@ -193,6 +199,18 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "noises.n30)",
         ),
         (None, ["methods={n2v: {init: denoiseg_warm}}"], "builds on itself"),
+        (
+            images_alone,
+            [*OWN, "grid={methods: [n2n], noises: [n0]}"],
+            "there is no second noisy copy; name second acquisitions under 'datasets.mine.second', "
+            "remove n2n from grid.methods, or n0 from grid.noises",
+        ),
+        (
+            alone_once,
+            [*OWN, "datasets={mine: {second: second}}", "grid={methods: [n2n], noises: [n0]}"],
+            "images/b.tif has no second acquisition of the same name in second (config key "
+            "'second'); add it, or remove the image",
+        ),
         (
             None,
             ["methods={denoiseg: {init: models/a.pt}}"],
@@ -377,7 +395,7 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
     ids=[
         *("method", "noise", "recipe", "predict_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
-        *("missing_model", "damaged_model", "classical_model"),
+        *("no_second_copy", "no_partner", "missing_model", "damaged_model", "classical_model"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),

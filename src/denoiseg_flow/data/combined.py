@@ -66,7 +66,7 @@ def link_parts(
     prepared
         Their prepared folders, in the same order.
     folder
-        Folder to fill, with subfolders images, masks and clean. Files become hard links, or copies
+        Folder to fill, with the subfolders of prepared data. Files become hard links, or copies
         where the file system does not support them.
 
     Returns
@@ -91,6 +91,7 @@ def link_parts(
                 (True, part.image(old_name), new.image(new_name)),
                 (row.annotated, part.mask(old_name), new.mask(new_name)),
                 (row.clean, part.clean(old_name), new.clean(new_name)),
+                (part.second(old_name).exists(), part.second(old_name), new.second(new_name)),
             ):
                 if not exists:
                     continue

@@ -1,4 +1,4 @@
-"""Pair the images, masks and clean images of a user's folders by name.
+"""Pair the images, masks, clean images and second acquisitions of a user's folders by name.
 
 Reads file names only, and the description of tif files: several files may form one image.
 Subfolders are read if the config says what they stand for: the subset or the group of their images.
@@ -32,6 +32,8 @@ class Source(NamedTuple):
     mask: Path | None
     """None if the image is not annotated."""
     clean: Path | None
+    second: Path | None
+    """Another acquisition of the same field."""
     file: str
     """Path of the image in its folder, with slashes."""
 
@@ -41,8 +43,9 @@ def find(
     masks: str | Path | None = None,
     clean: str | Path | None = None,
     subfolders: Sequence[str] = (),
+    second: str | Path | None = None,
 ) -> list[Source]:
-    """Pair the files of up to three folders by name without ending.
+    """Pair the files of up to four folders by name without ending.
 
     Parameters
     ----------
@@ -54,8 +57,10 @@ def find(
     clean
         Folder of noise-free images; may be ``images`` itself if these have no noise.
     subfolders
-        What each level of subfolders of all three folders stands for, "subset" or "group". All
-        files are on the last level. Empty: subfolders are not read.
+        What each level of subfolders of all folders stands for, "subset" or "group". All files are
+        on the last level. Empty: subfolders are not read.
+    second
+        Folder of second acquisitions, one of every image.
 
     Returns
     -------
@@ -65,10 +70,11 @@ def find(
     Raises
     ------
     InputError
-        If a folder is missing or has no image, two images would have the same name, a mask or clean
-        image has no image of the same name, or an image or subfolder is where it is not read.
+        If a folder is missing or has no image, two images would have the same name, a file of
+        another folder has no image of the same name, an image has no second acquisition, or an
+        image or subfolder is where it is not read.
     """
-    kinds = {"images": images, "masks": masks, "clean": clean}
+    kinds = {"images": images, "masks": masks, "clean": clean, "second": second}
     roots = {key: Path(folder) for key, folder in kinds.items() if folder is not None}
     files = {key: _list(key, roots, subfolders) for key in roots}
     image_files = files.pop("images")
@@ -77,14 +83,34 @@ def find(
         if orphans:
             first = others[orphans[0]].parent.relative_to(roots[key])
             _refuse_orphans([others[name] for name in orphans], Path(images, first), key)
-    mask_files, clean_files = files.get("masks", {}), files.get("clean", {})
+    if "second" in roots:
+        _check_seconds(image_files, files["second"], roots)
+    mask_files, clean_files, second_files = (files.get(key, {}) for key in list(kinds)[1:])
     return [
         Source(
-            name, path, mask_files.get(name), clean_files.get(name),
+            name, path, mask_files.get(name), clean_files.get(name), second_files.get(name),
             path.relative_to(images).as_posix(),
         )
         for name, path in sorted(image_files.items())
     ]  # fmt: skip
+
+
+def _check_seconds(
+    images: Mapping[str, Path], seconds: Mapping[str, Path], roots: Mapping[str, Path]
+) -> None:
+    """Raise InputError unless every image has a second acquisition in another folder."""
+    if roots["second"].resolve() == roots["images"].resolve():
+        raise InputError(
+            f"config key 'second' names the folder of images itself ({roots['images']}); name the "
+            "folder of the second acquisitions, whose noise is another"
+        )
+    alone = sorted(images.keys() - seconds.keys())
+    if alone:
+        more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
+        raise InputError(
+            f"{images[alone[0]]}{more} has no second acquisition of the same name in "
+            f"{roots['second']} (config key 'second'); add it, or remove the image"
+        )
 
 
 def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:

@@ -18,12 +18,15 @@ def image_file(folder: Path, image: str) -> Path:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A prepared dataset: a manifest and images, optionally with masks and clean images."""
+    """A prepared dataset: a manifest and images, and what is known of these.
+
+    That is masks, clean images and second acquisitions.
+    """
 
     folder: Path
 
-    #: The folders of images, masks and clean images in it.
-    KINDS = ("images", "masks", "clean")
+    #: The folders of images, masks, clean images and second acquisitions in it.
+    KINDS = ("images", "masks", "clean", "second")
 
     @property
     def manifest_file(self) -> Path:
@@ -45,6 +48,15 @@ class PreparedData:
     def clean(self, name: str) -> Path:
         """Return the file of the clean image, which exists if it is known."""
         return image_file(self.folder / "clean", name)
+
+    def second(self, name: str) -> Path:
+        """Return the file of the second acquisition of an image, which exists if there is one."""
+        return image_file(self.folder / "second", name)
+
+    def is_paired(self) -> bool:
+        """Return whether every image has a second acquisition."""
+        images = (self.folder / "images").glob("*.tif")
+        return all(self.second(path.stem).exists() for path in images)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A prepared dataset is one folder with ``images/{image}.tif`` (plane or volume, uncompressed),
 ``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 ground
-truth, if known) and ``manifest.tsv``. All images are OME-TIFF.
+truth, if known), ``second/{image}.tif`` (another acquisition, if there is one) and
+``manifest.tsv``. All images are OME-TIFF.
 """
 
 import logging
@@ -32,9 +33,9 @@ from denoiseg_flow.data.sources import (
     spec_dimensions,
 )
 from denoiseg_flow.data.store import copy_image, write_labels
-from denoiseg_flow.data.validation import check_image, check_mask, check_pair
+from denoiseg_flow.data.validation import check_image, check_mask, check_pair, check_second
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.findings import Finding
+from denoiseg_flow.findings import Finding, count
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.atomic import new_folder
 
@@ -55,6 +56,7 @@ class Sample(NamedTuple):
     given_subset: str = ""
     constant: bool = False
     """Whether the image may have a single grey value."""
+    second: Readable | None = None
 
 
 def prepare(
@@ -82,7 +84,7 @@ def prepare(
     Raises
     ------
     InputError
-        For the first image, mask or clean image that cannot be used.
+        For the first file that cannot be used.
     """
     folder = Path(folder)
     with new_folder(folder) as unfinished:
@@ -125,7 +127,7 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
 
 
 def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
-    """Return those folders of images, masks and clean images that a source has."""
+    """Return those folders that a source has, by their keys."""
     if spec["source"] == "folder":
         return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
     if raw is None:
@@ -145,35 +147,52 @@ def _from_folders(
 ) -> Iterator[Sample]:
     """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
     for found in folders.find(**kinds, subfolders=levels):
-        name, image_path, mask_path, clean_path, source = found
+        name, image_path, mask_path, clean_path, second_path, source = found
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
-            masks = cleans = None
+            masks = cleans = seconds = None
             if mask_path is not None:
                 masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
             if clean_path is not None:
                 cleans = _open_regions(clean_path, reading, stack)
+            if second_path is not None:
+                seconds = _open_regions(second_path, reading, stack)
             for others, kind, path in (
                 (masks, "mask", mask_path),
                 (cleans, "clean image", clean_path),
+                (seconds, "second acquisition", second_path),
             ):
                 if others is not None and len(others) != len(images):
                     raise InputError(
                         f"{image_path} has {len(images)} images, but its {kind} {path} has "
-                        f"{len(others)}; export both from the same file"
+                        f"{len(others)}; export both with the same time points and z-slices"
                     )
             for number, image in enumerate(images):
-                mask = clean = None
+                mask = clean = second = None
                 if masks is not None:
                     mask = check_mask(masks[number].read(), str(mask_path), **values)
                     check_pair(image, mask, str(image_path), str(mask_path), "mask")
                 if cleans is not None:
                     clean = cleans[number]
-                    check_pair(image, clean, str(image_path), str(clean_path), "clean image")
+                    _check_alike(image, clean, "clean image")
+                if seconds is not None:
+                    second = seconds[number]
+                    _check_alike(image, second, "second acquisition")
                 yield Sample(
                     name + image.suffix, image, mask, clean, source, image.metadata,
-                    subset_of(source, levels),
+                    subset_of(source, levels), second=second,
                 )  # fmt: skip
+
+
+def _check_alike(image: Region, other: Region, kind: str) -> None:
+    """Raise InputError unless another picture of a field has the channels and size of its image."""
+    if image.channels != other.channels:
+        raise InputError(
+            f"image {image.file.path} has {count(image.channels, 'channel')}, but its {kind} "
+            f"{other.file.path} has {other.channels}; export both with the same channels"
+        )
+    planes = image.first_channel(), other.first_channel()
+    check_pair(*planes, str(image.file.path), str(other.file.path), kind)
 
 
 def _open_regions(
@@ -235,7 +254,8 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the image or its clean image cannot be used; a mask must have been checked.
+        If the image, its clean image or its second acquisition cannot be used; a mask must have
+        been checked.
     """
     prepared, name, metadata = PreparedData(folder), sample.name, sample.metadata
     dtype = check_image(sample.image, label, sample.constant)
@@ -247,6 +267,11 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, label), sample.constant)
         copy_image(sample.clean, prepared.clean(name), metadata, np.float32)
+    if sample.second is not None:
+        shown = _named(sample.second, label)
+        kept = check_image(sample.second, shown, sample.constant)
+        check_second(sample.image, sample.second, label, shown)
+        copy_image(sample.second, prepared.second(name), metadata, kept)
     *above, height, width = sample.image.shape
     return {
         "image": sample.name,

@@ -25,7 +25,7 @@ SIMULATOR_KEYS = (
     "structure", "n_images", "size", "depth", "z_step", "n_nuclei", "annotated", "seed",
     "varied",
 )  # fmt: skip
-FOLDER_KEYS = ("images", "masks", "clean")
+FOLDER_KEYS = ("images", "masks", "clean", "second")
 
 ARCHIVE_FORMATS = {
     "denoiseg_npz": ArchiveFormat(read_denoiseg_npz, annotated=True, clean=True),
@@ -122,9 +122,10 @@ def check_intensities(config: Mapping[str, Any]) -> None:
     for spec in used.values():
         if spec["source"] == "folder":
             for source in find_sources(spec):
-                with open_image_file(source.image, spec.get("axes")) as file:
-                    for region in find_regions(file, Reading.of(spec)):
-                        check_photons(region, config["noises"][noise], noise, source.image)
+                for path in filter(None, (source.image, source.second)):
+                    with open_image_file(path, spec.get("axes")) as file:
+                        for region in find_regions(file, Reading.of(spec)):
+                            check_photons(region, config["noises"][noise], noise, path)
 
 
 def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
@@ -237,8 +238,8 @@ def images_in_advance(spec: Spec) -> pd.DataFrame | None:
 
 def find_sources(spec: Spec) -> list[folders.Source]:
     """Return the files of a dataset with ``source: folder``; raises like :func:`folders.find`."""
-    kinds = spec["images"], spec.get("masks"), spec.get("clean")
-    return folders.find(*kinds, levels_of(spec))
+    others = spec.get("masks"), spec.get("clean")
+    return folders.find(spec["images"], *others, levels_of(spec), spec.get("second"))
 
 
 def levels_of(spec: Spec) -> tuple[str, ...]:
@@ -265,6 +266,11 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
         or (spec.get("format") in ARCHIVE_FORMATS and ARCHIVE_FORMATS[spec["format"]].clean)
         for spec in (datasets[part] for part in parts(datasets, name))
     )
+
+
+def has_second(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether a dataset, or every part of a combined one, has second acquisitions."""
+    return all(datasets[part].get("second") for part in parts(datasets, name))
 
 
 def dimensions(datasets: Mapping[str, Spec], name: str) -> int:

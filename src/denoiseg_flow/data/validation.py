@@ -158,7 +158,7 @@ def check_mask(
 def check_pair(
     image: Readable, other: Readable, image_name: str, other_name: str, other_kind: str
 ) -> None:
-    """Raise InputError unless a mask or clean image has the shape of its image.
+    """Raise InputError unless a mask, clean image or second acquisition has its image's shape.
 
     A mask has no channel axis.
     """
@@ -168,5 +168,19 @@ def check_pair(
         axes = "depth x height x width" if len(shape) == 3 else "height x width"
         raise InputError(
             f"image {image_name} is {one} pixels, but its {other_kind} {other_name} is {another} "
-            f"({axes}); export both from the same image, at the same size"
+            f"({axes}); export both at the same size"
         )
+
+
+def check_second(image: Readable, second: Readable, image_name: str, second_name: str) -> None:
+    """Raise InputError if the second acquisition of an image, of the same shape, is a copy."""
+    for place in pieces(image.shape, PIECE):
+        same = np.array_equal(image[place], second[place])
+        release(image)
+        release(second)
+        if not same:
+            return
+    raise InputError(
+        f"the second acquisition {second_name} has the same pixels as {image_name}, and so the "
+        "same noise; replace it by another acquisition of the field"
+    )

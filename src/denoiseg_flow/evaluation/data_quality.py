@@ -16,6 +16,7 @@ from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.data.neighbours import neighbours
 from denoiseg_flow.data.prepare import left_out
 from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, open_labels
+from denoiseg_flow.evaluation.acquisitions import compare_acquisitions
 from denoiseg_flow.evaluation.noise_structure import CENTRE, NoiseStructure, noise_of_files
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classical import noise_level
@@ -59,7 +60,8 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
     Parameters
     ----------
     prepared
-        The prepared dataset, with its manifest, masks and list of excluded files.
+        The prepared dataset, with its manifest, masks, second acquisitions and list of excluded
+        files.
     noisy
         Folder of the input images of methods, one ``{image}.tif`` each.
     split
@@ -89,6 +91,7 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
         *_about_masks(table),
         *_about_twins(table, contents, thumbnails),
         *_about_noise(table, noise),
+        *compare_acquisitions(prepared, table["image"]),
     ]
     return DataChecks(table, noise, in_order(found))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from denoiseg_flow.data.noise import describe
-from denoiseg_flow.data.sources import dimensions, has_masks, is_grouped
+from denoiseg_flow.data.sources import dimensions, has_masks, has_second, is_grouped
 from denoiseg_flow.errors import plain
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
@@ -49,6 +49,7 @@ def notes(grid: Grid) -> list[str]:
         *_pretrained(grid),
         *_initial_models(grid),
         *_short_trainings(grid),
+        *_acquisitions(grid),
         *cross_validated,
     ]
     if groups:
@@ -70,6 +71,17 @@ def grouped(grid: Grid) -> list[str]:
     """Return the names of the datasets whose images belong to groups."""
     datasets = grid.config["datasets"]
     return [name for name in grid.config["grid"]["datasets"] if is_grouped(datasets, name)]
+
+
+def _acquisitions(grid: Grid) -> Iterator[str]:
+    axes, datasets = grid.config["grid"], grid.config["datasets"]
+    paired = [name for name in axes["datasets"] if has_second(datasets, name)]
+    learning = [each for each in grid.method_names if grid.methods[each].target == "second_noisy"]
+    if paired and learning:
+        yield (
+            f"{', '.join(learning)} learned from two acquisitions of each field of "
+            f"{', '.join(paired)}. All methods denoise the first."
+        )
 
 
 def _pretrained(grid: Grid) -> Iterator[str]:

@@ -4,6 +4,7 @@ from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.data.sources import (
     dimensions,
     has_masks,
+    has_second,
     is_grouped,
     sizes_in_advance,
     split_in_advance,
@@ -27,7 +28,7 @@ def check_feasible(grid: Grid) -> None:
         (run.dataset, run.noise, run.method) for run in grid.runs
     ):
         _check_dataset(grid, grid.methods[name], dataset)
-        _check_noise(grid, grid.methods[name], noise)
+        _check_noise(grid, grid.methods[name], dataset, noise)
         _check_installed(grid.methods[name])
     _check_new_images(grid)
 
@@ -130,13 +131,19 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
         )
 
 
-def _check_noise(grid: Grid, method: Method, noise: str) -> None:
-    level = grid.config["noises"][noise]
-    if method.target == "second_noisy" and not draws_noise(level):
+def _check_noise(grid: Grid, method: Method, dataset: str, noise: str) -> None:
+    level, datasets = grid.config["noises"][noise], grid.config["datasets"]
+    if (
+        method.target == "second_noisy"
+        and not draws_noise(level)
+        and not has_second(datasets, dataset)
+    ):
+        own = datasets[dataset]["source"] == "folder"
+        fix = f"name second acquisitions under 'datasets.{dataset}.second', " if own else ""
         raise InputError(
             f"config key 'methods.{method.name}.target' is 'second_noisy', but noise level "
-            f"'{noise}' adds no noise, so there is no second noisy copy; remove {method.name} from "
-            f"grid.methods, or {noise} from grid.noises"
+            f"'{noise}' adds no noise, so there is no second noisy copy; {fix}remove {method.name} "
+            f"from grid.methods, or {noise} from grid.noises"
         )
     if method.noise_sigma == "known" and standard_deviation(level) is None:
         raise InputError(

@@ -40,6 +40,15 @@ class Batch(NamedTuple):
     distances: torch.Tensor | None = None
     """(batch, [z,] y, x), float32, see :func:`classes.relative_distance`; None: not needed."""
 
+    def exchanged(self, chosen: torch.Tensor) -> "Batch":
+        """Return the batch with patches and targets exchanged where ``chosen``, (batch,), bool."""
+        assert self.targets is not None
+        chosen = chosen.view(-1, *[1] * (self.patches.dim() - 1))
+        return self._replace(
+            patches=torch.where(chosen, self.targets, self.patches),
+            targets=torch.where(chosen, self.patches, self.targets),
+        )
+
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
         return Batch(
@@ -76,6 +85,8 @@ class ImageBank:
     distances
         (pixels of all images,), float16, see :func:`classes.relative_distance`; 0 in images without
         a mask. None: not needed.
+    exchangeable
+        Whether training also learns the image from its target: both are noisy acquisitions.
     """
 
     pixels: torch.Tensor
@@ -86,6 +97,7 @@ class ImageBank:
     annotated: torch.Tensor
     n_simulated: int = 0
     distances: torch.Tensor | None = None
+    exchangeable: bool = False
 
     @classmethod
     def load(
@@ -98,6 +110,7 @@ class ImageBank:
         channels: int = 1,
         n_simulated: int = 0,
         distances: Iterable[np.ndarray | None] | None = None,
+        exchangeable: bool = False,
     ) -> "ImageBank":
         """Copy the images piece by piece to the device.
 
@@ -117,6 +130,8 @@ class ImageBank:
             Number of images, the last ones, that are simulated.
         distances
             Relative distances of each image, or None if it is not annotated; if needed.
+        exchangeable
+            Whether training also learns the image from its target.
         """
         counts = [math.prod(shape) for shape in shapes]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -140,6 +155,7 @@ class ImageBank:
             annotated=annotated.to(device),
             n_simulated=n_simulated,
             distances=None if distances is None else _fill_known(distances, starts, codes),
+            exchangeable=exchangeable,
         )
 
     @property
@@ -330,7 +346,11 @@ class PatchSampler:
                 for count, weights in self._groups
             ]
         )
-        return self.bank.gather(index, self._places(index, generator))
+        batch = self.bank.gather(index, self._places(index, generator))
+        if not self.bank.exchangeable:
+            return batch
+        draw = torch.rand(len(index), generator=generator, device=index.device)
+        return batch.exchanged(draw < 0.5)
 
     def _places(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw random positions, with one of eight orientations in y and x and a flip in z.

@@ -15,13 +15,13 @@ from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.tiles import pieces, within
 from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
-from denoiseg_flow.data.noise import noisy_copy
+from denoiseg_flow.data.noise import draws_noise, noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
 from denoiseg_flow.data.store import open_image, open_labels, read_metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
-from denoiseg_flow.methods.definition import Method, Recipe, down_samplings
+from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
 from denoiseg_flow.methods.initial_model import check_channels, check_dimensions
 from denoiseg_flow.methods.networks.downscaled import (
     reduce_image,
@@ -35,8 +35,21 @@ from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
 
 PIECE = 2**22  # pixels of a mask encoded at once
 
-# Returns the target of denoising for the image with a given name.
-Target = Callable[[str], np.ndarray]
+
+@dataclass(frozen=True)
+class Target:
+    """What denoising is learned from.
+
+    Attributes
+    ----------
+    read
+        Returns the target (channel, [z,] y, x) of the image with a given name.
+    exchangeable
+        Whether training also learns the image from its target: both are noisy acquisitions.
+    """
+
+    read: Callable[[str], np.ndarray]
+    exchangeable: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,7 @@ class TrainingImages:
 def find_target(
     method: Method, prepared: PreparedData, noise: str, level: Mapping[str, Any]
 ) -> Target | None:
-    """Return a function that maps the name of an image to its target of denoising.
+    """Return what a method learns denoising from.
 
     None if the target is the image itself, or if the method does not denoise.
 
@@ -149,7 +162,18 @@ def find_target(
         image = open_image(path if path.exists() else prepared.image(name))
         return noisy_copy(image, level, noise, name, copy=1)
 
-    return {"clean": clean, "second_noisy": second_copy}.get(method.target)
+    def second_acquisition(name: str) -> np.ndarray:
+        image = open_image(prepared.second(name))
+        return noisy_copy(image, level, noise, name, copy=1) if draws_noise(level) else image
+
+    if method.target == "clean":
+        return Target(clean)
+    if method.target != "second_noisy":
+        return None
+    if prepared.is_paired():
+        # An image that another method denoised is no acquisition.
+        return Target(second_acquisition, exchangeable=method.input == NOISY)
+    return Target(second_copy)
 
 
 def find_layout(
@@ -235,7 +259,8 @@ def load_bank(
                 f"{min(shape[-2:])} or less"
             )
     classes = (None if mask is None else read_classes(mask, device, factors) for mask in masks)
-    targets = target and (reduce_image(target(path.stem), factors) for path in images)
+    read = None if target is None else target.read
+    targets = read and (reduce_image(read(path.stem), factors) for path in images)
     distances = chain((_read_distance(mask, layout) for mask in masks), rehearsal.distances)
     return ImageBank.load(
         chain((reduce_image(open_image(path), factors) for path in images), rehearsal.images),
@@ -246,6 +271,7 @@ def load_bank(
         layout.channels,
         len(rehearsal.images),
         distances if recipe.predicts_distance else None,
+        exchangeable=target is not None and target.exchangeable,
     )
 
 

@@ -1,6 +1,7 @@
 """Pairing files by name."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -330,3 +331,23 @@ def test_fields_of_a_plate(make):
     first, second = folders.find(root / "p.zarr/A/1", root / "m")
     assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
     assert folders.left_out([root / "p.zarr/A/1"]) == []
+
+
+def test_every_image_has_a_second_acquisition(make):
+    root = make("i/a.tif", "i/b.ome.tif", "s/a.png", "s/b.tif", "o/a.tif", "m/a.tif", "m/b.tif")
+    find = partial(folders.find, root / "i")
+    assert [each.second for each in find(second=root / "s")] == [root / "s/a.png", root / "s/b.tif"]
+    assert {each.second for each in find(root / "m")} == {None}
+    assert refusal(root / "i", None, None, (), root / "o") == (
+        f"{root}/i/b.ome.tif has no second acquisition of the same name in {root}/o (config key "
+        "'second'); add it, or remove the image"
+    )
+    assert refusal(root / "o", None, None, (), root / "s").startswith(
+        f"{root}/s/b.tif has no image of the same name in {root}/o; correct config key 'second'"
+    )
+    assert refusal(root / "i", None, None, (), root / "s/../i") == (
+        f"config key 'second' names the folder of images itself ({root}/i); name the folder of the "
+        "second acquisitions, whose noise is another"
+    )
+    make("i/c.tif", "i/d.tif")
+    assert "c.tif (and 1 more) has no second" in refusal(root / "i", None, None, (), root / "s")

@@ -23,7 +23,7 @@ from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import train
-from denoiseg_flow.training.training_images import TrainingImages
+from denoiseg_flow.training.training_images import Target, TrainingImages
 
 CPU = torch.device("cpu")
 SCALES = st.integers(-40, 40).map(lambda exponent: 2.0**exponent)  # exact, of 1e-12 to 1e12
@@ -56,7 +56,7 @@ def results(blobs, make_recipe, tmp_path_factory):
         masks = files[1] if method.segments else [None] * 3
         chosen = TrainingImages(files[0][:2], masks[:2], files[0][2:], masks[2:])
         if method.target == "clean":
-            chosen = replace(chosen, target=lambda name: scale * blobs[0][0][None])
+            chosen = replace(chosen, target=Target(lambda name: scale * blobs[0][0][None]))
         checkpoints = Checkpoints(folder / "checkpoint.pt", 60)
         recipe = make_recipe(depth=2)
         job = TrainingJob(Run("d", "n", "m", 2, seed=1), method, recipe, checkpoints, CPU)

@@ -198,6 +198,16 @@ def test_the_report_says_what_is_over_groups(config):
     assert contents.comparison(grid)["grouped"] == ["crops"]
 
 
+def test_the_report_says_what_learned_from_two_acquisitions(config):
+    config["recipes"]["fast"]["epochs"] = SHORT
+    config["methods"]["n2n"] = {"target": "second_noisy", "alpha": 1}
+    config["datasets"]["pairs"] = {"source": "folder", "images": "one", "second": "other"}
+    assert contents.notes(select(config, methods=["n2v", "n2n"])) == []
+    (note,) = contents.notes(select(config, datasets=["nuclei", "pairs"]))
+    assert note.startswith("n2n learned from two acquisitions of each field of pairs.")
+    assert contents.notes(select(config, methods=["n2v"])) == []
+
+
 def test_volumes_are_noted_for_the_reader(config):
     config["datasets"]["deep"] = {"source": "simulate", "depth": 8, "n_images": 48}
     config["recipes"]["fast"]["epochs"] = SHORT

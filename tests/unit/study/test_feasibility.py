@@ -53,6 +53,17 @@ def test_a_second_copy_needs_noise(config):
     accept(config, noises=["n10"])
 
 
+def test_a_second_acquisition_needs_none(config):
+    config["datasets"]["own"] = FOLDER
+    assert message(with_method(config, N2N, datasets=["own"], noises=["n0"])).endswith(
+        "so there is no second noisy copy; name second acquisitions under 'datasets.own.second', "
+        "remove new from grid.methods, or n0 from grid.noises"
+    )
+    config["datasets"]["own"] = FOLDER | {"second": "second"}
+    accept(config)
+    accept(config, noises=["n0", "n10"])
+
+
 @pytest.mark.parametrize(
     "level, words",
     [

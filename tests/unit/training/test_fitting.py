@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.layout import PreparedData
 from denoiseg_flow.data.noise import noisy_copy
 from denoiseg_flow.data.store import open_image, write_array
@@ -312,12 +313,64 @@ def test_the_target_of_a_name(folder):
         for target in ("none", "blind_spot", "clean", "second_noisy")
     }
     assert found["none"] is None and found["blind_spot"] is None
-    assert np.array_equal(found["clean"]("a"), clean[None])
-    second = found["second_noisy"]("a")
-    assert np.array_equal(second, found["second_noisy"]("a"))
+    assert np.array_equal(found["clean"].read("a"), clean[None])
+    second = found["second_noisy"].read("a")
+    assert np.array_equal(second, found["second_noisy"].read("a"))
     first, other = (noisy - clean).ravel(), (second[0] - clean).ravel()
     assert other.std() == pytest.approx(20, rel=0.05)
     assert abs(np.corrcoef(first, other)[0, 1]) < 4 / 48  # four standard errors
+
+
+def test_the_target_is_the_second_acquisition_if_there_is_one(tmp_path, make_recipe):
+    """With more noise of its own if noise is added; exchanged with images as acquired only."""
+    prepared = PreparedData(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        for kind in ("images", "second"):
+            pixels = rng.integers(0, 200, (2, 48, 48)).astype(np.uint16)
+            write_array(tmp_path / kind / f"{name}.tif", pixels, Metadata("CYX"))
+    second = open_image(prepared.second("a"))
+    target = find_target(N2N, prepared, "n0", {"kind": "none"})
+    assert target.exchangeable and np.array_equal(target.read("a"), second)
+    noisy = find_target(N2N, prepared, "n20", LEVEL)
+    assert noisy.exchangeable
+    noise = noisy.read("a") - second
+    assert noise.std() == pytest.approx(20, rel=0.05)
+    first = noisy_copy(open_image(prepared.image("a")), LEVEL, "n20", "a")
+    added = first - open_image(prepared.image("a"))
+    assert abs(np.corrcoef(added.ravel(), noise.ravel())[0, 1]) < 4 / np.sqrt(noise.size)
+    again = replace(N2N, input="median")
+    assert not find_target(again, prepared, "n0", {"kind": "none"}).exchangeable
+    bank = load_bank(
+        [prepared.image("a")], [None], make_recipe(), replace(PLANES, channels=2), CPU, target
+    )
+    assert bank.exchangeable and np.array_equal(bank.targets.numpy().ravel(), second.ravel())
+    prepared.second("b").unlink()
+    assert not find_target(N2N, prepared, "n20", LEVEL).exchangeable
+
+
+def test_pairs_of_volumes_of_two_channels(tmp_path, make_recipe, split):
+    """A network learns the field that both acquisitions show, each channel on its own scale."""
+    rng = np.random.default_rng(0)
+    field = np.zeros((2, 6, 40, 40), np.float32)
+    field[0, 2:5, 10:30, 10:30], field[1, 1:4, 15:25, 5:35] = 100, 1000
+    strength = np.float32([20, 200]).reshape(2, 1, 1, 1)
+    metadata = Metadata("CZYX", {"Z": 1.0, "Y": 1.0, "X": 1.0}, ("DAPI", "GFP"))
+    for name in "abfh":
+        for kind in ("images", "second"):
+            noisy = field + strength * rng.standard_normal(field.shape, np.float32)
+            write_array(tmp_path / kind / f"{name}.tif", noisy, metadata)
+    recipe = make_recipe(**LEARNING, patch_depth=4)
+    job = TrainingJob(
+        Run("cells", "n0", "n2n", 0, seed=1), N2N, recipe, Checkpoints(tmp_path / "c.pt", 60), CPU
+    )
+    known = split[split["image"].isin(list("abfh"))]
+    data = RunData(known, PreparedData(tmp_path), tmp_path / "images", {"kind": "none"})
+    model, _ = fit(job, data)
+    noisy = open_image(tmp_path / "images/h.tif")
+    (tile,) = predict_tiles(model, noisy)
+    for denoised, acquired, truth in zip(tile.denoised, noisy, field, strict=True):
+        assert np.mean((denoised - truth) ** 2) < 0.5 * np.mean((acquired - truth) ** 2)
 
 
 def test_targets_lie_on_their_images(folder, make_recipe):

@@ -412,3 +412,20 @@ def test_validation_is_limited_and_fixed():
     assert {patch.numpy().tobytes() for patch in first} < {
         patch.numpy().tobytes() for patch in everything
     }
+
+
+def test_acquisitions_are_exchanged_as_a_whole_in_half_of_the_patches(shapes, rng):
+    bank = make_bank(shapes, targets=True)
+    bank.exchangeable = True
+    batch, validation = draw(bank, rng, patch_of(shapes))
+    pixels, targets = batch.patches, batch.targets
+    straight, turned = (
+        (other == target_of(one)).flatten(1).all(dim=1)
+        for one, other in ((pixels, targets), (targets, pixels))
+    )
+    assert (straight ^ turned).all()
+    assert 30 < int(turned.sum()) < 70  # four standard errors of 100 draws
+    first = torch.where(turned.view(-1, *[1] * (pixels.dim() - 1)), targets, pixels)[:, 0]
+    known = batch.classes != IGNORE
+    assert known.any() and torch.equal(batch.classes[known], first[known].long() % 3)
+    assert torch.equal(validation.targets, target_of(validation.patches))

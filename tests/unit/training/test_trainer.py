@@ -33,7 +33,7 @@ from denoiseg_flow.training import batch_norm, objective, patches, trainer
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.trainer import Trainer, train
-from denoiseg_flow.training.training_images import TrainingImages, load_bank
+from denoiseg_flow.training.training_images import Target, TrainingImages, load_bank
 
 CPU = torch.device("cpu")
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
@@ -251,6 +251,7 @@ N2S = replace(N2V, masking="grid_interpolate", mask_channel=True)
         (replace(N2V, struct_mask=[[1, 1, 1]], network="unet_blurpool"), "all_pixels"),
         *[(N2S, "all_pixels"), (replace(N2S, masking="grid_zero"), "all_pixels")],
         (Method("supervised", target="clean", alpha=1), "all_pixels"),
+        (Method("n2n", target="second_noisy", alpha=1), "all_pixels"),
     ],
 )
 def test_no_step_waits_for_a_gpu(run, make_recipe, files, monkeypatch, method, normalisation):
@@ -274,8 +275,9 @@ def test_no_step_waits_for_a_gpu(run, make_recipe, files, monkeypatch, method, n
         loss_normalisation=normalisation,
     )
     images = files if method.segments else without_masks(files)
-    if method.target == "clean":
-        images = replace(images, target=lambda name: np.ones((1, 48, 48)))
+    if method.target in ("clean", "second_noisy"):
+        target = Target(lambda name: np.ones((1, 48, 48)), method.target == "second_noisy")
+        images = replace(images, target=target)
     run(method, recipe, images)
     assert found == [[]] * 5
 
