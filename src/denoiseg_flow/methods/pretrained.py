@@ -38,7 +38,7 @@ PRETRAINED = {
     ),
     "simulated_membranes": Pretrained(
         "membranes.pt",
-        "081690eb749e42ee01aec870e7ed2e6002fd0b7a9201844db6f4dacc47f10c16",
+        "24c2d997340eb693dd7fdae68f68885315f6fa69114cac4df4737361c6a03465",
         ("membranes",),
     ),
     "simulated_volumes": Pretrained(

@@ -17,7 +17,7 @@ from denoiseg_flow.evaluation.confidence import (
     object_confidences,
     segment,
 )
-from denoiseg_flow.methods.pretrained import PRETRAINED
+from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.weights import load_pretrained
 
@@ -95,12 +95,9 @@ def test_what_is_said_about_an_image():
 # The networks of the package
 
 
-@pytest.fixture(
-    scope="module", params=[name for name, each in PRETRAINED.items() if each.dimensions == 2]
-)
-def judge(request):
-    """Return labels and confidence of an image that a network of the package has not seen."""
-    model = load_pretrained(request.param)
+def viewer(name):
+    """Return what finds the labels of an image and their confidence with a pretrained network."""
+    model = load_pretrained(name)
 
     def look(image):
         image = np.asarray(image, np.float32)[None]
@@ -111,6 +108,11 @@ def judge(request):
         return labels, confidence(objects, len(objects))
 
     return look
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return viewer("simulated_objects")
 
 
 SIDE = 128
@@ -180,3 +182,16 @@ def test_clear_images_of_objects_are_not(judge):
     for each in simulate(n_images=3, size=SIDE, seed=3):
         labels, value = judge(each.image)
         assert labels.max() > 0 and value > LOW
+
+
+def test_a_network_of_membranes_doubts_all_but_epithelia():
+    """It is trained on images full of cells, and finds a few in noise as well."""
+    look = viewer("simulated_membranes")
+    nuclei = [each.image for each in simulate(n_images=2, size=SIDE, seed=3)]
+    noises = [noise(kind, seed=0) for kind in ("gaussian", "photons", "hot pixels")]
+    for image in (*nuclei, *noises):
+        labels, value = look(image)
+        assert labels.max() < 20 and value < LOW
+    for each in simulate(n_images=2, size=SIDE, seed=3, structure="membranes"):
+        labels, value = look(each.image)
+        assert average_precision(each.mask, labels) > 0.85 and value > LOW
