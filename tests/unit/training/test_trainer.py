@@ -27,7 +27,8 @@ from denoiseg_flow.methods.masking import stratified_places
 from denoiseg_flow.methods.networks.layout import PLANES
 from denoiseg_flow.models import prediction, tensor_file
 from denoiseg_flow.models.prediction import predict_probabilities
-from denoiseg_flow.models.tiled_prediction import predict_images, predict_tiles
+from denoiseg_flow.models.rescaled_prediction import predict_rescaled
+from denoiseg_flow.models.tiled_prediction import predict_tiles
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import batch_norm, objective, patches, trainer
 from denoiseg_flow.training.checkpoints import Checkpoints
@@ -857,12 +858,12 @@ def test_no_network_sees_the_image_that_it_is_judged_by(
     judged = []
 
     def predict(model, images, *others):
-        for number, tile in predict_images(model, images, *others):
+        for number, tile in predict_rescaled(model, images, *others):
             judged.append(model)
             yield number, tile
 
     monkeypatch.setattr(trainer, "load_bank", load)
-    monkeypatch.setattr(prediction, "predict_images", predict)
+    monkeypatch.setattr(prediction, "predict_rescaled", predict)
     model, _ = run(joint, make_recipe(), cross)
     trained = seen[::2]
     annotated = {"0": True, "1": True, "2": True, "3": False, "4": False}
