@@ -23,7 +23,8 @@ from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.store import centre_crop, open_image, open_labels, write_array
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.evaluation.metrics import average_precision
-from denoiseg_flow.methods.networks.downscaled import Downscaled, reduce_image
+from denoiseg_flow.methods.networks import at_reduced_size
+from denoiseg_flow.methods.networks.downscaled import reduce_image
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.prediction import label_maps, predict_maps
@@ -56,11 +57,10 @@ def enlarged(image: np.ndarray, labels: np.ndarray, factor: int) -> tuple[np.nda
 
 def at_size(model: TrainedModel, images: Sequence[np.ndarray], downscale: int) -> TrainedModel:
     """Return the pretrained model for images (1, y, x) that it reads at a reduced size."""
-    factors = (downscale, downscale)
-    (levels,) = measure(reduce_image(image, factors) for image in images)
-    own = Normalisation.of_channels([(levels.mean, levels.std)])
     layout = replace(model.layout, downscale=downscale)
-    network = Downscaled(model.network, factors)
+    (levels,) = measure(reduce_image(image, layout.reduction) for image in images)
+    own = Normalisation.of_channels([(levels.mean, levels.std)])
+    network = at_reduced_size(model.network, layout)
     return replace(model, network=network, layout=layout, normalisation=own)
 
 

@@ -291,13 +291,30 @@ def _digest(stored: bytes) -> str:
     return hashlib.sha256(stored).hexdigest()
 
 
+def verify_archive(archive: zipfile.ZipFile, size: int) -> int:
+    """Return how many bytes an archive of tensors holds.
+
+    Parameters
+    ----------
+    size
+        Bytes of its file.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, by the checksums of its entries, which PyTorch does not verify.
+    """
+    n_bytes = sum(member.file_size for member in archive.infolist())
+    # PyTorch does not compress, so content larger than the file is a zip bomb.
+    if n_bytes > size or archive.testzip() is not None:
+        raise ValueError("wrong checksum")
+    return n_bytes
+
+
 def _check_archive(stored: bytes) -> None:
     """Raise ValueError if a zip archive is damaged, from the checksums of its entries."""
     with zipfile.ZipFile(io.BytesIO(stored)) as archive:
-        # PyTorch does not compress, so content larger than the file is a zip bomb.
-        too_large = sum(each.file_size for each in archive.infolist()) > len(stored)
-        if too_large or archive.testzip() is not None:
-            raise ValueError("wrong checksum")
+        verify_archive(archive, len(stored))
 
 
 def _read_description(stored: bytes) -> Mapping[str, Any]:

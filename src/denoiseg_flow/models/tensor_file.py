@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from denoiseg_flow.jobs.atomic import new_file
-from denoiseg_flow.methods.initial_model import DESCRIPTION
+from denoiseg_flow.methods.initial_model import DESCRIPTION, verify_archive
 
 _DEEPEST = 100  # levels of nested values
 
@@ -67,13 +67,9 @@ def load(
     try:
         size = path.stat().st_size if stored is None else len(stored)
         with zipfile.ZipFile(path if stored is None else io.BytesIO(stored)) as archive:
-            # PyTorch does not compress, so content larger than the file is a zip bomb.
-            n_bytes = sum(member.file_size for member in archive.infolist())
-            damaged = n_bytes > size
-            # PyTorch does not verify the checksums of the archive.
-            damaged = damaged or archive.testzip() is not None
+            n_bytes = verify_archive(archive, size)
         file = path if stored is None else io.BytesIO(stored)
-        content = None if damaged else torch.load(file, map_location=device, weights_only=True)
+        content = torch.load(file, map_location=device, weights_only=True)
         _check_values(content, n_bytes)
     except (FileNotFoundError, PermissionError):
         raise

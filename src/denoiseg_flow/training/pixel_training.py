@@ -25,6 +25,7 @@ from denoiseg_flow.training.training_images import (
     check_subsets,
     find_layout,
     read_classes,
+    read_layout,
 )
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def train_classifier(job: TrainingJob, images: TrainingImages) -> TrainedModel:
     cross-validation is as there.
     """
     check_subsets(job.method, images, job.run.dataset)
-    layout = find_layout(job.method, job.network_recipe, [*images.train, *images.val])
+    layout = find_layout(job.method, job.network_recipe, read_layout([*images.train, *images.val]))
     held_out = train_folds(images, lambda _, fold: _train_on(job, images.without(fold), layout))
     model = _train_on(job, images, layout)
     model.held_out = held_out

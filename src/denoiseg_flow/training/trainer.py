@@ -18,8 +18,7 @@ from denoiseg_flow.evaluation.grey_levels import measure, trained_on, warning_of
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
-from denoiseg_flow.methods.networks import NETWORKS
-from denoiseg_flow.methods.networks.downscaled import Downscaled
+from denoiseg_flow.methods.networks import NETWORKS, at_reduced_size
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.initial_model import adapted_weights
@@ -340,11 +339,10 @@ def train(
     method, recipe = job.method, job.network_recipe
     known = _known_threshold(job, init)
     check_subsets(method, images, job.run.dataset, known is not None)
-    shown = [*images.train, *images.val]
+    found = read_layout([*images.train, *images.val])
     if method.init in PRETRAINED:
-        check_layout(method, read_layout(images.train), job.run.dataset)
-    downscale = _find_downscale(job, images, init)
-    layout = find_layout(method, recipe, shown, downscale)
+        check_layout(method, found, job.run.dataset)
+    layout = find_layout(method, recipe, found, _find_downscale(job, images, init))
     if method.init_file and init:
         check_initial_model(method, init.layout, layout, job.run.dataset)
         same = init.layout.channels == layout.channels
@@ -479,7 +477,7 @@ def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageMod
     """
     models, histories = {}, []
     recipe = job.network_recipe
-    layout = find_layout(job.method, recipe, images)
+    layout = find_layout(job.method, recipe, read_layout(images))
     for image in images:
         with out_of_memory_advice(job.device):
             banks = [load_bank([image], [None], recipe, layout, job.device) for _ in range(2)]
@@ -521,8 +519,6 @@ def _train_on(
             trainer.run(job.checkpoints, fingerprint, job.name)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
-    network = trainer.average
-    if layout.downscale > 1:
-        network = Downscaled(network, layout.reduction)
+    network = at_reduced_size(trainer.average, layout)
     model = TrainedModel(method, recipe, job.identity, normalisation, network, layout)
     return model, pd.DataFrame(trainer.history)

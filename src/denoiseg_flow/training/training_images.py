@@ -176,13 +176,13 @@ def find_target(
     return Target(second_copy)
 
 
-def find_layout(
-    method: Method, recipe: Recipe, images: Sequence[Path], downscale: int = 1
-) -> Layout:
-    """Return the layout of some images for a network of the method.
+def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: int = 1) -> Layout:
+    """Return the layout of images for a network of the method.
 
     Parameters
     ----------
+    found
+        That of :func:`read_layout`.
     downscale
         How many times smaller the images are that the network reads.
 
@@ -191,7 +191,7 @@ def find_layout(
     InputError
         If their axes or numbers of channels differ.
     """
-    found = replace(read_layout(images), downscale=downscale)
+    found = replace(found, downscale=downscale)
     if found.dimensions == 2:
         return found
     if method.planes:

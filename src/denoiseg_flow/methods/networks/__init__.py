@@ -52,6 +52,11 @@ def build_network(
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     network = PlaneByPlane(network) if layout.plane_by_plane else network
+    return at_reduced_size(network, layout)
+
+
+def at_reduced_size(network: Network, layout: Layout) -> Network:
+    """Return a network as it reads images of a layout, of which it may see a reduced size."""
     return Downscaled(network, layout.reduction) if layout.downscale > 1 else network
 
 
