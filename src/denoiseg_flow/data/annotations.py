@@ -9,7 +9,6 @@ import numpy as np
 
 from denoiseg_flow.data.files.coco import CocoImage, read_coco
 from denoiseg_flow.data.files.geojson import read_geojson
-from denoiseg_flow.data.files.imagej_rois import read_imagej_rois
 from denoiseg_flow.data.files.outlines import Outline, Painted, paint
 from denoiseg_flow.data.files.reader import (
     LOSSY,
@@ -34,8 +33,8 @@ _SUFFIX = re.compile(
 _NAMED = 3  # files named in one message
 
 
-def shorter_names(name: str) -> Iterator[str]:
-    """Yield what the image of an annotation may be called, if not like the annotation itself.
+def possible_images(name: str) -> Iterator[str]:
+    """Yield what the image of an annotation may be called, the name of the annotation first.
 
     Parameters
     ----------
@@ -43,8 +42,9 @@ def shorter_names(name: str) -> Iterator[str]:
         Name of the file without its ending; the ending of the image, or a word such as ``_seg`` or
         ``_cp_masks``, may be appended to the name of the image.
     """
-    without = stem(name)  # img01.tif.geojson
-    yield from (without, _SUFFIX.sub("", name), _SUFFIX.sub("", without))
+    for each in (name, _SUFFIX.sub("", name)):
+        yield from (each, stem(each))
+    yield _SUFFIX.sub("", stem(name))  # img01_seg.tif.zip
 
 
 def pair(
@@ -67,7 +67,7 @@ def pair(
     found: dict[str, Path] = {}
     orphans = []
     for name, path in files:
-        image = next((each for each in (name, *shorter_names(name)) if each in images), None)
+        image = next((each for each in possible_images(name) if each in images), None)
         if image is None:
             orphans.append(path)
         elif image in found:
@@ -165,6 +165,9 @@ def read_outlines(path: Path, image: ImageFile, entry: str | None) -> list[Outli
                     f"{image.path} has {_by(shape)}; export it again for images of this size"
                 )
         elif path.suffix.lower() in (".zip", ".roi"):
+            # Here, because few users need it.
+            from denoiseg_flow.data.files.imagej_rois import read_imagej_rois
+
             outlines = read_imagej_rois(path, lengths)
         else:
             outlines = read_geojson(path)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, shorter_names
+from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, possible_images
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
 from denoiseg_flow.data.files.reader import LOSSY
 from denoiseg_flow.data.files.tif import other_files
@@ -90,7 +90,7 @@ def find(
         images_listed = [
             (name, path)
             for name, path in images_listed
-            if not any(each in named - {name} for each in shorter_names(name))
+            if not any(each in named for each in possible_images(name) if each != name)
         ]
     image_files = _by_name(images_listed)
     files = {
@@ -305,7 +305,11 @@ def about_files(
                     "OME-TIFF in several files.",
                 )
             )
-    lossy = [path for path in files if is_image(path, LOSSY) and path.parent.resolve() in of_images]
+    lossy = [
+        path
+        for path in files
+        if is_image(path, LOSSY) and {path.resolve(), path.parent.resolve()} & of_images
+    ]
     if lossy:
         findings.append(
             Finding(

@@ -226,16 +226,16 @@ def test_damaged_files_are_no_sets(make, content):
 def test_other_files_beside_images_are_counted_and_named(make):
     root = make("i/a.tif", "i/b.czi", "i/c.gif", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
     make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
-    given = [root / "i", root / "i/masks", root / "clean"]
-    images, masks, clean = folders.about_files(given)
+    given = [root / "i", root / "clean"]
+    images, clean, masks = folders.about_files(given, masks=root / "i/masks")
     assert images.severity == masks.severity == "warning" and clean.severity == "note"
     assert images.sentence.startswith(
         f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.gif, sub). Accepted endings are .ome"
     )
     assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
-    make(*(f"many/{n}.jpg" for n in range(5)), "many/a.tif")
+    make(*(f"many/{n}.czi" for n in range(5)), "many/a.tif")
     (many,) = folders.about_files([root / "many"])
-    assert "(0.jpg, 1.jpg, 2.jpg and 2 more)" in many.sentence
+    assert "(0.czi, 1.czi, 2.czi and 2 more)" in many.sentence
     assert folders.about_files([root / "i/a.tif"]) == []
 
 
@@ -254,7 +254,7 @@ def test_subfolders_are_read_if_they_stand_for_something(make):
     found = folders.find(root / "i", root / "m", root / "i", ["subset", "group"])
     assert [each.mask and each.mask.name for each in found] == [None, "a.png", None]
     assert all(each.clean == each.image for each in found)
-    found = folders.about_files([root / "i", root / "m"], ["subset", "group"])
+    found = folders.about_files([root / "i"], ["subset", "group"], root / "m")
     assert [each.sentence.split(". ")[0] for each in found] == [
         f"Not read: 1 file in {root}/i (notes.txt)",
         f"Not read: 1 file in {root}/m/test (readme.md)",
@@ -267,7 +267,7 @@ def test_masks_inside_the_folder_of_images_are_no_group(make):
     assert [(each.name, each.mask is not None) for each in found] == [
         ("p1_a", True), ("p2_a", False),
     ]  # fmt: skip
-    assert folders.about_files([root / "i", root / "i/masks"], ["group"]) == []
+    assert folders.about_files([root / "i"], ["group"], root / "i/masks") == []
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-# Operations of pickle that reserve memory, or look up classes elsewhere than in find_class.
-_REFUSED = {"BYTEARRAY8", "EXT1", "EXT2", "EXT4"}
+# Operations of pickle that look up classes elsewhere than in find_class.
+_REFUSED = {"EXT1", "EXT2", "EXT4"}
 
 
 class NpySource:
