@@ -149,7 +149,10 @@ def _add_predict(commands: _Commands) -> None:
 """,
     )
     command.add_argument(
-        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
+        "images",
+        type=Path,
+        nargs="+",
+        help="images (tif, OME-Zarr, png, jpg, bmp, pgm) or folders of them",
     )
     output = command.add_argument_group("output")
     output.add_argument(
@@ -233,7 +236,7 @@ def _add_export(commands: _Commands) -> None:
         required=True,
         metavar="FILE",
         help=(
-            "image like those the model was trained on (tif, png, OME-Zarr); the centre of its "
+            "image like those the model was trained on (tif, OME-Zarr, png, ...); the centre of its "
             "first plane or volume becomes the test image of the package"
         ),
     )

@@ -49,6 +49,8 @@ def _members(content: bytes) -> list[bytes]:
             raise ValueError("it holds no .roi files, as written by the ROI Manager of ImageJ")
         if sum(info.file_size for info in found) > _LARGEST:
             raise ValueError("its ROIs are larger than any drawing")
+        if not {info.compress_type for info in found} <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise ValueError("it is compressed as ImageJ compresses no ROIs")
         return [archive.read(info) for info in found]
 
 

@@ -5,11 +5,13 @@ Whatever the order of axes in a file, pixels are returned in the order of ``meta
 
 import pickle
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +39,8 @@ UNREADABLE = (
     SystemError,  # codecs written in C, for impossible sizes
     struct.error,
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    TokenError,  # NumPy, for a broken header
     zlib.error,
 )
 

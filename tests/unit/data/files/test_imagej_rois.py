@@ -33,7 +33,7 @@ def test_rectangle(tmp_path):
 
 @pytest.mark.parametrize("kind", [ROI_TYPE.RECT, ROI_TYPE.OVAL])
 def test_sides_between_pixels(tmp_path, kind):
-    roi = ImagejRoi(roitype=kind, left=3, top=5, right=9, bottom=9)
+    roi = ImagejRoi(version=228, roitype=kind, left=3, top=5, right=9, bottom=9)
     roi.options = ROI_OPTIONS.SUB_PIXEL_RESOLUTION
     roi.xd, roi.yd, roi.widthd, roi.heightd = 3.6, 5.0, 4.0, 3.0
     found = np.argwhere(labels_of(save(tmp_path / "a.roi", roi)))

@@ -53,7 +53,7 @@ def test_labels_of_cellpose(tmp_path, dtype, order):
     np.testing.assert_array_equal(found, LABELS)
 
 
-@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_labels_of_older_versions(tmp_path, protocol):
     save_cellpose(tmp_path / "a_seg.npy", LABELS.astype(np.uint16))
     content = np.load(tmp_path / "a_seg.npy", allow_pickle=True)
@@ -105,15 +105,15 @@ def test_nothing_in_a_pickle_is_called(tmp_path, place):
 @pytest.mark.parametrize(
     ("pickled", "said"),
     [
-        (b"\x80\x05\x96" + b"\xff" * 5 + b"\0\0\0.", "expected 1099511627775 bytes"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "LONG_BINPUT"),
-        (b"\x80\x02\x82\x01.", "EXT1"),
-        (b"\x80\x02", "pickle exhausted"),
-        (b"\x80\x02}.", "state"),
-        (b"\x80\x02cos\nsystem\n.", "seems damaged"),
+        (b"\x80\x02\x82\x01.", "extension code"),
+        (b"\x80\x02", "damaged"),
+        (b"\x80\x05\x96" + b"\xff" * 4 + b"\0\0\0\0.", "damaged"),
+        (b"\x80\x02}.", "has no array 'masks'"),
+        (b"\x80\x02cos\nsystem\n.", "has no array 'masks'"),
+        (b"\x80\x02cos\nsystem\n(lR.", "has no array 'masks'"),
         (pickle.dumps(np.array({"a": 1}, object), 4), "has no array 'masks'"),
         (pickle.dumps(np.array({"masks": [1]}, object), 4), "has no array 'masks'"),
-        (pickle.dumps(np.array({"masks": np.array(["a"])}, object), 4), "holds no numbers"),
+        (pickle.dumps(np.array({"masks": np.array(["a"])}, object), 4), "pixel type 'U1'"),
     ],
 )
 def test_pickles_that_are_no_files_of_cellpose(tmp_path, pickled, said):
