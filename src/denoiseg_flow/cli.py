@@ -236,8 +236,8 @@ def _add_export(commands: _Commands) -> None:
         required=True,
         metavar="FILE",
         help=(
-            "image like those the model was trained on (tif, OME-Zarr, png, ...); the centre of its "
-            "first plane or volume becomes the test image of the package"
+            "image like those the model was trained on; the centre of its first plane or volume "
+            "becomes the test image of the package"
         ),
     )
     _add_reading(command, "channel that the model predicts, by number (from 0) or name")

@@ -72,7 +72,6 @@ def _shape(image: dict[str, Any]) -> tuple[int, int] | None:
 
 def _outline(annotation: dict[str, Any]) -> Outline:
     found = annotation.get("segmentation") or []
-    is_crowd = bool(annotation.get("iscrowd"))
     if isinstance(found, dict):
         height, width = map(int, found["size"])
         counts = found["counts"]
@@ -81,9 +80,9 @@ def _outline(annotation: dict[str, Any]) -> Outline:
         within = (runs >= 0) & (runs <= height * width)
         if runs.ndim != 1 or not within.all() or int(runs.sum()) != height * width:
             raise ValueError(f"runs of pixels do not fill an image of {width} x {height} pixels")
-        return Outline(runs=(runs, (height, width)), is_crowd=is_crowd)
+        return Outline(runs=(runs, (height, width)))
     corners = [np.asarray(flat, np.float64).reshape(-1, 2) for flat in found]
-    return Outline([[ring(each)] for each in corners if len(each) > 2], is_crowd=is_crowd)
+    return Outline([[ring(each)] for each in corners if len(each) > 2])
 
 
 def _decompress(text: str) -> list[int]:

@@ -34,14 +34,11 @@ class Outline:
         height and width of that image.
     plane
         Number, from 0, of its time point (T) and z-slice (Z), as far as stated.
-    is_crowd
-        Whether it marks a region of objects that are not outlined one by one.
     """
 
     polygons: Sequence[Sequence[Ring]] = ()
     runs: tuple[np.ndarray, tuple[int, int]] | None = None
     plane: Mapping[str, int] = field(default_factory=dict)
-    is_crowd: bool = False
 
     def pieces(self, shape: tuple[int, int]) -> Iterator[tuple[Place, np.ndarray]]:
         """Yield boxes in an image of this shape, and which of their pixels are inside (y, x)."""
@@ -94,7 +91,7 @@ def paint(
     Returns
     -------
     numpy.ndarray, Painted
-        Labels (y, x): the place of each object in the file, from 1, and -1 in crowds.
+        Labels (y, x): the place of each object in the file, from 1.
     """
     labels = np.zeros(shape, np.int32)
     here = [
@@ -103,21 +100,18 @@ def paint(
         if all(outline.plane.get(axis) == place for axis, place in numbers.items())
     ]
     painted = np.zeros(len(outlines) + 1, np.int64)
-    # Crowds first, so that they cover no object.
-    for number, outline in sorted(here, key=lambda each: not each[1].is_crowd):
-        label = -1 if outline.is_crowd else number
+    for number, outline in here:
         for place, inside in outline.pieces(shape):
             box = labels[place]
-            painted[number] += np.count_nonzero(inside & (box != label))
-            box[inside] = label
-    left = np.bincount(labels[labels > 0], minlength=len(painted))
-    objects = [number for number, outline in here if not outline.is_crowd]
-    covered = left[objects] < painted[objects]
-    hidden = covered & (left[objects] == 0)
+            painted[number] += np.count_nonzero(inside & (box != number))
+            box[inside] = number
+    left = np.bincount(labels.ravel(), minlength=len(painted))
+    left[0] = 0
+    hidden = (left == 0) & (painted > 0)
     return labels, Painted(
         len(here),
         sum(not painted[number] for number, _ in here),
-        int((covered & ~hidden).sum()),
+        int(((left < painted) & ~hidden).sum()),
         int(hidden.sum()),
     )
 

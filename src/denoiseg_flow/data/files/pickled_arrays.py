@@ -6,7 +6,7 @@ types that a pickled array consists of, and anything else is rejected or, if ask
 
 import pickle
 import re
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -93,7 +93,7 @@ class ArrayUnpickler(pickle._Unpickler):
     """
 
     # No array consists of a bytearray, for which memory of any stated size would be allocated.
-    dispatch = {
+    dispatch: ClassVar[dict[int, Any]] = {
         code: load
         for code, load in pickle._Unpickler.dispatch.items()
         if code != pickle.BYTEARRAY8[0]

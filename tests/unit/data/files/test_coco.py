@@ -47,10 +47,11 @@ def test_polygons_of_one_object_are_its_parts(tmp_path):
     assert counts == (1, 0, 0, 0)
 
 
-def test_crowds(tmp_path):
+def test_crowds_are_objects(tmp_path):
+    """CVAT calls all that is painted with its brush a crowd."""
     whole = {"size": SHAPE, "counts": [0, 40 * 50]}
     labels, _ = paint(read(tmp_path, whole, iscrowd=1), SHAPE, {})
-    assert (labels == -1).all()
+    assert (labels == 1).all()
 
 
 @pytest.mark.parametrize(

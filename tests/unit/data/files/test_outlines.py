@@ -95,12 +95,6 @@ def test_parts_of_one_object_may_overlap():
     assert (labels == 1).sum() == 28 and counts == (1, 0, 0, 0)
 
 
-def test_crowds_are_ignored_and_cover_nothing():
-    square = ring([(0, 0), (4, 0), (4, 4), (0, 4)])
-    labels, counts = painted([Outline([[square]]), Outline([[square + 2]], is_crowd=True)])
-    assert (labels == 1).sum() == 16 and (labels == -1).sum() == 12 and counts == (2, 0, 0, 0)
-
-
 def test_objects_without_pixels_are_counted():
     outlines = [
         Outline(),
