@@ -19,7 +19,7 @@ from denoiseg_flow.data.files.reader import (
 from denoiseg_flow.data.files.regions import Region
 from denoiseg_flow.data.store import ENDINGS, stem
 from denoiseg_flow.errors import InputError, plain
-from denoiseg_flow.findings import Finding, count
+from denoiseg_flow.findings import Finding, count, listed
 
 OUTLINES = (".zip", ".roi", ".geojson", ".json")
 """Endings of files of outlines."""
@@ -30,7 +30,6 @@ ANNOTATIONS = (*(each for each in ENDINGS if each not in LOSSY), *READERS_OF_LAB
 _SUFFIX = re.compile(
     r"[-_. ](cp_masks?|seg|masks?|labels?|labelled|rois?|roiset|annotations?)$", re.IGNORECASE
 )
-_NAMED = 3  # files named in one message
 
 
 def possible_images(name: str) -> Iterator[str]:
@@ -106,9 +105,9 @@ def pair_coco(path: Path, files: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = entry.file_name
     if not found:
-        listed = f", only of {plain(entries[0][0].file_name)} and others" if entries else ""
+        others = f", but of {listed([entry.file_name for entry, _ in entries])}" if entries else ""
         raise InputError(
-            f"{path} (config key 'masks') has objects of none of the images{listed}; correct the "
+            f"{path} (config key 'masks') has objects of none of the images{others}; correct the "
             "path, or the names of the images"
         )
     return found
@@ -232,7 +231,7 @@ def about_outlines(painted: Mapping[str, Painted]) -> list[Finding]:
             Finding(
                 "warning",
                 "overlapping outlines",
-                f"Outlines overlap in {count(len(overlapping), 'image')} ({_named(overlapping)}). "
+                f"Outlines overlap in {count(len(overlapping), 'image')} ({listed(overlapping)}). "
                 f"The later object of a file is painted over the earlier one: {n_parts} of them "
                 f"lack some pixels, {n_hidden} all of them. Check large outlines around others.",
             )
@@ -244,7 +243,7 @@ def about_outlines(painted: Mapping[str, Painted]) -> list[Finding]:
             Finding(
                 "warning",
                 "outlines without pixels",
-                f"Not read: {number} of {count(len(empty), 'image')} ({_named(empty)}) without the "
+                f"Not read: {number} of {count(len(empty), 'image')} ({listed(empty)}) without the "
                 "centre of a pixel: outside of the image, too thin, or no areas, as lines, points "
                 "and boxes.",
             )
@@ -268,14 +267,9 @@ def about_coco(path: Path, files: Mapping[str, str]) -> list[Finding]:
             "warning",
             "images not found",
             f"{path} has objects of {count(len(lacking), 'image')} that the folder of images lacks "
-            f"({_named(lacking)}).",
+            f"({listed(lacking)}).",
         )
     ]
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(plain(name) for name in names[:_NAMED]) + more
 
 
 def _by(shape: tuple[int, int] | None) -> str:

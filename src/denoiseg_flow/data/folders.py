@@ -16,12 +16,11 @@ from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError, plain
-from denoiseg_flow.findings import Finding, count
+from denoiseg_flow.findings import Finding, count, listed
 
 # Endings that nobody expects to be read as images.
 _TEXTS = {".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".yml", ".xml", ".log", ".pdf", ".html"}
 _UNSEEN = {"thumbs.db", "desktop.ini", "zarr.json"}  # hidden on Windows, or part of a store
-_NAMED = 3  # files named in one message
 
 
 class Source(NamedTuple):
@@ -280,12 +279,12 @@ def about_files(
         if others:
             n_folders = sum(path.is_dir() for path in others)
             counts = ((len(others) - n_folders, "file"), (n_folders, "folder"))
-            listed = " and ".join(count(number, noun) for number, noun in counts if number)
+            numbers = " and ".join(count(number, noun) for number, noun in counts if number)
             findings.append(
                 Finding(
                     "note" if {path.suffix.lower() for path in others} <= _TEXTS else "warning",
                     "files left out",
-                    f"Not read: {listed} in {folder} ({_named(others)}). Accepted endings are "
+                    f"Not read: {numbers} in {folder} ({_names(others)}). Accepted endings are "
                     f"{', '.join(endings)}.",
                 )
             )
@@ -301,7 +300,7 @@ def about_files(
                 Finding(
                     "note",
                     "files of one image",
-                    f"Read together: {whole} and {count(len(parts), 'file')} ({_named(parts)}), an "
+                    f"Read together: {whole} and {count(len(parts), 'file')} ({_names(parts)}), an "
                     "OME-TIFF in several files.",
                 )
             )
@@ -315,7 +314,7 @@ def about_files(
             Finding(
                 "warning",
                 "JPEG images",
-                f"{count(len(lossy), 'image')} in JPEG ({_named(lossy)}), whose compression "
+                f"{count(len(lossy), 'image')} in JPEG ({_names(lossy)}), whose compression "
                 "changes the noise, and so what denoising learns and how it is scored. Use the "
                 "files of the microscope if you have them.",
             )
@@ -323,9 +322,8 @@ def about_files(
     return findings
 
 
-def _named(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(plain(path.name) for path in paths[:_NAMED]) + more
+def _names(paths: Sequence[Path]) -> str:
+    return listed([path.name for path in paths])
 
 
 def _found(paths: Iterable[str | Path]) -> list[Path]:
