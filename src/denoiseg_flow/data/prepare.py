@@ -106,13 +106,15 @@ def prepare(
             table = link_parts(spec["of"], prepared_parts, unfinished)
             found = [each for part in prepared_parts for each in about_files(Path(part))]
         else:
+            kinds, levels = _kinds(spec, raw), levels_of(spec)
+            sources = folders.find(**kinds, subfolders=levels) if kinds else []
             rows, painted = [], {}
-            for sample in _samples(spec, raw):
+            for sample in _samples(spec, raw, sources):
                 rows.append(write_sample(sample, unfinished, _named(sample.image, sample.source)))
                 if sample.painted:
                     painted[sample.name] = sample.painted
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
-            found = [*_about_folders(spec, raw), *about_outlines(painted)]
+            found = [*_about_folders(kinds, levels, sources), *about_outlines(painted)]
             findings.log(found, "prepare")
         manifest.write(table, PreparedData(unfinished).manifest_file)
         if found:
@@ -127,20 +129,21 @@ def about_files(prepared: Path) -> list[Finding]:
     return findings.read(path) if path.exists() else []
 
 
-def _about_folders(spec: Spec, raw: str | Path | None) -> list[Finding]:
-    """Return findings about the folders of a source, which were read before."""
-    kinds, levels = _kinds(spec, raw), levels_of(spec)
-    if not kinds:
-        return []
-    sources = folders.find(**kinds, subfolders=levels)
-    masks = kinds.pop("masks", None)
-    found = folders.about_files(kinds.values(), levels, masks, sources)
+def _about_folders(
+    kinds: Mapping[str, Any], levels: Sequence[str], sources: Sequence[folders.Source]
+) -> list[Finding]:
+    """Return findings about the folders of a source, and about a COCO json in their place."""
+    images = [folder for key, folder in kinds.items() if key != "masks"]
+    masks = kinds.get("masks")
+    found = folders.about_files(images, levels, masks, sources)
     if masks and Path(masks).is_file():
         found += about_coco(Path(masks), {source.name: source.file for source in sources})
     return found
 
 
-def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
+def _samples(
+    spec: Spec, raw: str | Path | None, sources: Sequence[folders.Source]
+) -> Iterator[Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
@@ -148,10 +151,10 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=spec_dimensions(spec))
-    return _from_folders(_kinds(spec, raw), values, reading, levels_of(spec))
+    return _from_folders(sources, values, reading, levels_of(spec))
 
 
-def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
+def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, Any]:
     """Return those folders that a source has, by their keys."""
     if spec["source"] == "folder":
         return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
@@ -165,13 +168,13 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
 
 
 def _from_folders(
-    kinds: Mapping[str, Any],
+    sources: Sequence[folders.Source],
     values: Mapping[str, Any],
     reading: Reading,
     levels: Sequence[str],
 ) -> Iterator[Sample]:
     """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
-    for found in folders.find(**kinds, subfolders=levels):
+    for found in sources:
         name, image_path, mask_path, clean_path, second_path, source, entry = found
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)

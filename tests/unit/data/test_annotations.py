@@ -12,6 +12,7 @@ from refusals import refusal as refusal_of
 
 from denoiseg_flow.data import folders, manifest, prepare
 from denoiseg_flow.data.store import open_labels
+from denoiseg_flow.jobs import checksums
 
 SHAPE = (24, 32)
 LABELS = np.zeros(SHAPE, np.uint8)
@@ -295,6 +296,18 @@ def test_coco_that_does_not_fit(user):
     assert "does not exist" in refusal(user, masks="none.json")
 
 
+def test_coco_in_an_archive(user):
+    save_coco(user / "coco.json", ["img0.tif"])
+    (user / "raw/study").mkdir(parents=True)
+    for name in ("images", "coco.json"):
+        (user / name).rename(user / "raw/study" / name)
+    checksums.write(user / "raw")
+    source = {"source": "remote", "format": "folder", "images": "images", "masks": "coco.json"}
+    prepare.prepare(source, user / "raw", user / "prepared")
+    found = open_labels(user / "prepared/masks/img0.tif")
+    np.testing.assert_array_equal(found, LABELS)
+
+
 # --- stacks --------------------------------------------------------------------------------------
 
 
@@ -325,9 +338,14 @@ def test_outlines_that_do_not_say_their_plane(stacks):
     assert "is on time point 4, but" in refusal(stacks)
 
 
-def test_labels_of_time_points(stacks):
-    """They have the axes of the image, which an npy file cannot say."""
-    np.save(stacks / "masks/img0.npy", np.stack([LABELS, LABELS * 0, LABELS]))
+@pytest.mark.parametrize("ending", ["npy", "tif"])
+def test_labels_of_time_points(stacks, ending):
+    """They have the axes of the image, which an npy file or a plain tif does not say."""
+    labels = np.stack([LABELS, LABELS * 0, LABELS])
+    if ending == "npy":
+        np.save(stacks / "masks/img0.npy", labels)
+    else:
+        tifffile.imwrite(stacks / "masks/img0.tif", labels, photometric="minisblack")
     found = labels_of(stacks)
     np.testing.assert_array_equal(found["img0_t002"], LABELS)
     assert not found["img0_t001"].any()
