@@ -82,46 +82,62 @@ def find(
     """
     kinds = {"images": images, "masks": masks, "clean": clean, "second": second}
     roots = {key: Path(folder) for key, folder in kinds.items() if folder is not None}
-    masks_root = roots.get("masks")
-    images_listed = _list("images", roots, subfolders)
-    if masks_root is not None and masks_root.resolve() == roots["images"].resolve():
-        named = {name for name, _ in images_listed}
-        images_listed = [
-            (name, path)
-            for name, path in images_listed
-            if not any(each in named for each in possible_images(name) if each != name)
-        ]
-    image_files = _by_name(images_listed)
-    files = {
-        key: _by_name(_list(key, roots, subfolders)) for key in ("clean", "second") if key in roots
-    }
-    entries: dict[str, str] = {}
-    if masks_root is not None and masks_root.is_file():
-        entries = pair_coco(masks_root, _inside_folder(image_files, roots["images"]))
-        mask_files = dict.fromkeys(entries, masks_root)
-    elif masks_root is not None:
-        known = set(image_files.values())
-        listed = [each for each in _list("masks", roots, subfolders) if each[1] not in known]
-        mask_files, orphans = pair(listed, image_files)
-        # Other json files are common.
-        orphans = [each for each in orphans if not mask_files or each.suffix.lower() != ".json"]
-        _refuse_orphans(orphans, "masks", roots)
-    else:
-        mask_files = {}
-    for key, others in files.items():
-        orphans = [path for name, path in sorted(others.items()) if name not in image_files]
+    listed = _list("images", roots, subfolders)
+    if "masks" in roots and roots["masks"].resolve() == roots["images"].resolve():
+        roots["masks"] = roots["images"]
+        listed = _without_masks(listed)
+    image_files = _by_name(listed)
+    mask_files, entries = _find_masks(image_files, roots, subfolders)
+    annotations = set(mask_files.values())
+    files: dict[str, dict[str, Path]] = {"clean": {}, "second": {}}
+    for key in files.keys() & roots.keys():
+        others = [each for each in _list(key, roots, subfolders) if each[1] not in annotations]
+        files[key] = _by_name(others)
+        orphans = [path for name, path in others if name not in image_files]
         _refuse_orphans(orphans, key, roots)
     if "second" in roots:
         _check_seconds(image_files, files["second"], roots)
-    clean_files, second_files = files.get("clean", {}), files.get("second", {})
     inside = _inside_folder(image_files, roots["images"])
     return [
         Source(
-            name, path, mask_files.get(name), clean_files.get(name), second_files.get(name),
+            name, path, mask_files.get(name), files["clean"].get(name), files["second"].get(name),
             inside[name], entries.get(name),
         )
         for name, path in sorted(image_files.items())
     ]  # fmt: skip
+
+
+def _without_masks(listed: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return the images of a folder without those that annotate another one by their name."""
+    names = {name for name, _ in listed}
+    return [
+        (name, path)
+        for name, path in listed
+        if not any(each in names for each in possible_images(name) if each != name)
+    ]
+
+
+def _find_masks(
+    images: Mapping[str, Path], roots: Mapping[str, Path], subfolders: Sequence[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the masks of images by name, and what a COCO json calls the images."""
+    if "masks" not in roots:
+        return {}, {}
+    if roots["masks"].is_file():
+        entries = pair_coco(roots["masks"], _inside_folder(images, roots["images"]))
+        return dict.fromkeys(entries, roots["masks"]), entries
+    known = set(images.values())
+    listed = [each for each in _list("masks", roots, subfolders) if each[1] not in known]
+    if not listed:
+        raise InputError(
+            f"config key 'masks' names the folder of images itself ({roots['images']}), but no "
+            "file in it annotates another; name the folder of masks, or append _mask to their names"
+        )
+    masks, orphans = pair(listed, images)
+    if masks:  # other json files are common
+        orphans = [each for each in orphans if each.suffix.lower() != ".json"]
+    _refuse_orphans(orphans, "masks", roots)
+    return masks, {}
 
 
 def _inside_folder(files: Mapping[str, Path], root: Path) -> dict[str, str]:

@@ -151,6 +151,15 @@ def test_annotations_beside_the_images(user, name):
     assert len(manifest.read(user / "prepared/manifest.tsv")) == 4
 
 
+def test_the_folder_of_images_by_another_path(user):
+    """Images that are their own clean truth, too."""
+    WRITERS["img0_cp_masks.png"](user / "images/img0_cp_masks.png")
+    (user / "link").symlink_to(user / "images")
+    assert list(labels_of(user, masks="link", clean=str(user / "images"))) == ["img0"]
+    (user / "images/img0_cp_masks.png").unlink()
+    assert "no file in it annotates another" in refusal(user, masks="link")
+
+
 def test_an_image_whose_name_ends_like_that_of_a_mask(user):
     """Its own mask has all of its name."""
     (user / "images/img1.tif").rename(user / "images/img0_seg.tif")
