@@ -106,7 +106,11 @@ def pair_coco(path: Path, files: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = entry.file_name
     if not found:
-        others = f", but of {listed([entry.file_name for entry, _ in entries])}" if entries else ""
+        others = (
+            f", but of {listed([plain(entry.file_name) for entry, _ in entries])}"
+            if entries
+            else ""
+        )
         raise InputError(
             f"{path} (config key 'masks') has objects of none of the images{others}; correct the "
             "path, or the names of the images"
@@ -270,7 +274,7 @@ def about_coco(path: Path, files: Mapping[str, str]) -> list[Finding]:
     path, files
         As given to :func:`pair_coco`.
     """
-    lacking = [entry.file_name for entry, name in _entries(path, files) if name is None]
+    lacking = [plain(entry.file_name) for entry, name in _entries(path, files) if name is None]
     if not lacking:
         return []
     return [
