@@ -14,7 +14,7 @@ import yaml
 from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
-from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.data.folders import about_files, find_images
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
@@ -59,7 +59,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
-    findings.log(left_out(options.images), "predict")
+    findings.log(about_files(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     scaling = Scaling.of(options.normalise, options.rescale)
@@ -217,7 +217,10 @@ def _add_predict(commands: _Commands) -> None:
     )
     _add_model(command)
     command.add_argument(
-        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
+        "images",
+        type=Path,
+        nargs="+",
+        help="images (tif, OME-Zarr, png, jpg, bmp, pgm) or folders of them",
     )
     output = command.add_argument_group("output")
     output.add_argument(
@@ -303,8 +306,8 @@ def _add_export(commands: _Commands) -> None:
         required=True,
         metavar="FILE",
         help=(
-            "image like those the model was trained on (tif, png, OME-Zarr); the centre of its "
-            "first plane or volume becomes the test image of the package"
+            "image like those the model was trained on; the centre of its first plane or volume "
+            "becomes the test image of the package"
         ),
     )
     _add_reading(command, "channel that the model predicts, by number (from 0) or name")
