@@ -13,6 +13,7 @@ from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
 from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.deployment.annotation_round import AUTO, NEXT, WHOLE, finished_runs, write_round
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
@@ -21,6 +22,10 @@ from denoiseg_flow.deployment.scaling import NORMALISE, Scaling
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.models.model_file import describe_model, existing_model
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.study.grid import LABELS
+from denoiseg_flow.study.provenance import read_config
 from denoiseg_flow.version import __version__
 
 # Quoted, because it takes no parameters at run time.
@@ -79,6 +84,19 @@ def _export(options: argparse.Namespace) -> None:
     )
 
 
+def _annotate_next(options: argparse.Namespace) -> None:
+    study, out = options.study, options.out
+    config = read_config(study)
+    runs = finished_runs(study, config, options.dataset, options.noise, options.method)
+    metrics = study / "tables/metrics.csv"
+    run = best_run(read_metrics_csv(metrics), runs, LABELS) if metrics.exists() else runs[0]
+    assert run is not None
+    device = select_device(options.device, usable_cores())
+    suggested = write_round(study, config, run, out, options.n, options.crop, device)
+    print(f"{findings.count(len(suggested), 'image')} to annotate, as suggested by {run.folder}:\n")
+    print((out / NEXT).read_text(encoding="utf-8"), end="")
+
+
 def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Reading:
     """Return how to read the files of a command, see :func:`_add_reading`."""
     size = options.pixel_size and tuple(options.pixel_size)
@@ -87,6 +105,15 @@ def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Read
 
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
+
+
+def _side(text: str) -> int | str:
+    side = _number_or_name(text)
+    if side == 0 or (isinstance(side, str) and side not in (AUTO, WHOLE)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the side of a crop: give pixels, such as 128, or '{WHOLE}'"
+        )
+    return side
 
 
 def _micrometres(text: str) -> float:
@@ -109,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_describe(commands)
     _add_export(commands)
+    _add_annotate_next(commands)
     return parser
 
 
@@ -119,8 +147,9 @@ def _add_command(
     summary: str,
     description: str,
     examples: str,
+    first: tuple[str, str] = ("model", "trained model of the workflow (model.pt)"),
 ) -> argparse.ArgumentParser:
-    """Add a command that reads a model, and then calls ``run``."""
+    """Add a command that reads the file or folder named first, and then calls ``run``."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -128,7 +157,7 @@ def _add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
+    command.add_argument(first[0], type=Path, help=first[1])
     command.set_defaults(run=run)
     return command
 
@@ -187,13 +216,7 @@ def _add_predict(commands: _Commands) -> None:
             "image"
         ),
     )
-    computing = command.add_argument_group("computing")
-    computing.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="compute device; auto uses a GPU if one is available (default: auto)",
-    )
+    computing = _add_computing(command)
     computing.add_argument(
         "--tile",
         type=int,
@@ -244,6 +267,55 @@ def _add_export(commands: _Commands) -> None:
         "--author", action="append", default=[], help="who trained the model; can be repeated"
     )
     metadata.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
+
+
+def _add_annotate_next(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _annotate_next,
+        "annotate-next",
+        "write what to annotate next, with predicted masks to correct",
+        "Write the images or crops whose annotation is expected to help most, with predicted\n"
+        "masks to correct, and the config of the next study, which starts from the model of this\n"
+        "one.",
+        """\
+  denoiseg-flow annotate-next results --out round1
+  denoiseg-flow annotate-next results --out round2 --n 12 --crop 256 --method denoiseg_pretrained
+""",
+        ("study", "folder of the results of a study, such as results"),
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="new folder for the round"
+    )
+    command.add_argument(
+        "--n", type=int, default=8, metavar="N", help="number of images or crops (default: 8)"
+    )
+    command.add_argument(
+        "--crop",
+        type=_side,
+        default=AUTO,
+        metavar="SIDE",
+        help=(
+            "side of the crops in pixels, or 'image' for whole images (default: crops about 8 "
+            "objects wide, if the images are much larger)"
+        ),
+    )
+    run = command.add_argument_group("run that suggests")
+    run.add_argument("--dataset", help="dataset (default: the first of the study)")
+    run.add_argument("--noise", help="noise level (default: the first of the study)")
+    run.add_argument("--method", help="method (default: the one with the highest AP)")
+    _add_computing(command)
+
+
+def _add_computing(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    computing = command.add_argument_group("computing")
+    computing.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="compute device; auto uses a GPU if one is available (default: auto)",
+    )
+    return computing
 
 
 def _add_reading(command: argparse.ArgumentParser, channel: str) -> argparse._ArgumentGroup:
