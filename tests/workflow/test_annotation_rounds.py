@@ -111,7 +111,7 @@ def test_two_rounds(study, capsys):
     assert new["subset"].eq("train").all() and new["annotated"].eq(1).all() and len(new) == 4
     run = Path("results/runs/with_round1/n0/round1/annotated7/seed1")
     model = load_model(run / "model.pt")
-    assert model.origin["init"]["identity"]["dataset"] == "mine"
+    assert model.origin["init"]["dataset"] == "mine"
     assert model.origin["annotated"] == 7
     scores = pd.read_csv(run / "metrics.tsv", sep="\t")
     assert set(scores["image"]) == set(list(study.truth)[:3]), "the same images as before"

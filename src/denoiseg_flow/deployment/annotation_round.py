@@ -376,7 +376,9 @@ def _next_config(
         n_images = len({each.image for each in chosen})
         if 3 <= n_images < len(chosen):
             spec["split"]["group"] = _GROUP
-    methods = {name: _continued(config, model, folder)} if model.method.has_network else {}
+    methods = {run.method: _as_written(_method_of(config, run.method))}
+    if model.method.has_network:
+        methods[name] = _continued(config, model, folder)
     counted = all(_is_counted(datasets[part]) for part in old)
     return {
         "datasets": {
@@ -385,11 +387,12 @@ def _next_config(
             # The first part is divided into training, validation and test images.
             _combined(name): {"source": "combine", "of": [*old, name] if scored else [name, *old]},
         },
-        **({"methods": methods} if methods else {}),
+        "recipe": config["recipe"],
+        "methods": methods,
         "grid": {
             "datasets": [_combined(name)],
             "noises": [run.noise],
-            "methods": [run.method, *methods],
+            "methods": list(methods),
             "n_annotated": ["all" if counted else n_annotated],
             "reference": run.method,
         },
@@ -417,9 +420,13 @@ def _continued(config: Mapping[str, Any], model: TrainedModel, folder: Path) -> 
             f"the recipe that method '{model.method.name}' was trained by is not in the config any "
             "more; run the study again, or choose another method by --method"
         )
-    default = as_dict(Method(name=model.method.name))
-    own = {key: value for key, value in as_dict(model.method).items() if value != default[key]}
-    return own | {"init": str(folder / "model.pt"), "recipe": recipe}
+    return _as_written(model.method) | {"init": str(folder / "model.pt"), "recipe": recipe}
+
+
+def _as_written(method: Method) -> dict[str, Any]:
+    """Return the definition of a method in a config, without defaults."""
+    default = as_dict(Method(name=method.name))
+    return {key: value for key, value in as_dict(method).items() if value != default[key]}
 
 
 def _instructions(study: Path, folder: Path) -> str:
