@@ -31,6 +31,32 @@ rule plot:
         "../scripts/plot.py"
 
 
+rule plot_precision:
+    input:
+        models=lambda wildcards: [
+            model_of(run) for run in contents.precision_runs(GRID, wildcards.dataset)
+        ],
+    output:
+        figure("<results>/figures/{dataset}/precision"),
+    log:
+        "<logs>/{dataset}/plot_precision.log",
+    benchmark:
+        "<benchmarks>/{dataset}/plot_precision.tsv"
+    conda:
+        "../../envs/denoiseg_flow.yaml"
+    resources:
+        mem_mb=memory_for_scores,
+    params:
+        runs=lambda wildcards: [
+            run.as_dict() for run in contents.precision_runs(GRID, wildcards.dataset)
+        ],
+        methods=GRID.method_names,
+        noises=contents.noise_descriptions(GRID),
+        caption=lambda wildcards: caption("precision"),
+    script:
+        "../scripts/plot_precision.py"
+
+
 rule plot_panel:
     input:
         metrics="<results>/tables/metrics.csv",
