@@ -9,6 +9,11 @@ rule plot:
             for run in GRID.runs
             if run.dataset == wildcards.dataset
         ],
+        models=lambda wildcards: [
+            model_of(run)
+            for run in contents.precision_runs(GRID, wildcards.dataset)
+            if wildcards.figure == "precision"
+        ],
     output:
         figure("<results>/figures/{dataset}/{figure}"),
     log:
@@ -16,7 +21,7 @@ rule plot:
     benchmark:
         "<benchmarks>/{dataset}/plot/{figure}.tsv"
     wildcard_constraints:
-        figure="label_curves|denoising_levels|training_curves|calibration|training_sizes",
+        figure="label_curves|denoising_levels|training_curves|calibration|training_sizes|precision",
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:
@@ -29,32 +34,6 @@ rule plot:
         caption=lambda wildcards: caption(wildcards.figure),
     script:
         "../scripts/plot.py"
-
-
-rule plot_precision:
-    input:
-        models=lambda wildcards: [
-            model_of(run) for run in contents.precision_runs(GRID, wildcards.dataset)
-        ],
-    output:
-        figure("<results>/figures/{dataset}/precision"),
-    log:
-        "<logs>/{dataset}/plot_precision.log",
-    benchmark:
-        "<benchmarks>/{dataset}/plot_precision.tsv"
-    conda:
-        "../../envs/denoiseg_flow.yaml"
-    resources:
-        mem_mb=memory_for_scores,
-    params:
-        runs=lambda wildcards: [
-            run.as_dict() for run in contents.precision_runs(GRID, wildcards.dataset)
-        ],
-        methods=GRID.method_names,
-        noises=contents.noise_descriptions(GRID),
-        caption=lambda wildcards: caption("precision"),
-    script:
-        "../scripts/plot_precision.py"
 
 
 rule plot_panel:

@@ -6,8 +6,10 @@ import pandas as pd
 
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.models.model_file import describe_model
 from denoiseg_flow.reporting.figures import curves
 from denoiseg_flow.reporting.figures.calibration import calibration_curves
+from denoiseg_flow.reporting.figures.precision import precision_curves
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 
 
@@ -31,6 +33,12 @@ def main(snakemake):
             case "calibration":
                 figure = calibration_curves(
                     read_histories(snakemake), params.methods, params.noises, params.denoisers
+                )
+            case "precision":
+                figure = precision_curves(
+                    map(describe_model, map(Path, snakemake.input.models)),
+                    params.methods,
+                    params.noises,
                 )
         curves.save(figure, Path(snakemake.output[0]).with_suffix(""))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +27,7 @@ from denoiseg_flow.study.grid import Run
 
 
 def precision_curves(
-    curves: Mapping[Run, PrecisionCurve], methods: Sequence[str], noises: Mapping[str, str]
+    models: Iterable[Mapping[str, Any]], methods: Sequence[str], noises: Mapping[str, str]
 ) -> Figure:
     """Draw the share of correct objects by confidence, with 95% intervals.
 
@@ -34,13 +35,19 @@ def precision_curves(
 
     Parameters
     ----------
-    curves
-        Of the runs of one dataset; runs with too few annotated objects have none.
+    models
+        Descriptions of models that were trained on one dataset with one seed, see
+        :func:`~denoiseg_flow.models.model_file.describe_model`.
     methods
         All methods of the study, in order.
     noises
         Noise levels, in order, with their parameters in words.
     """
+    curves = {
+        Run(**each["identity"]): PrecisionCurve(**each["precision"])
+        for each in models
+        if each.get("precision")
+    }
     if not curves:
         return notice("There were too few annotated objects to measure their precision.")
     counts = sorted({run.n_annotated for run in curves})
