@@ -203,7 +203,7 @@ def write_round(
     files = [image_file(images, image) for image in others]
     side = _side(crop, model, files) if files else None
     annotated = [*table.loc[table["annotated"] == 1, "image"]]
-    suggested = suggest(model, images, annotated, [*others], side, others)
+    suggested = suggest(model, images, annotated, [*others], side, others, count)
     rows = []
     for image, confidence, y, x in zip(*map(suggested.get, COLUMNS[1:]), strict=True):
         pixels = open_image(prepared.image(image))

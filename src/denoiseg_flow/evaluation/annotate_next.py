@@ -55,6 +55,7 @@ def suggest(
     others: Sequence[str],
     side: int | None = None,
     taken: Mapping[str, Sequence[Place]] | None = None,
+    least: int = FEWEST,
 ) -> pd.DataFrame:
     """Rank images, or crops of them, by the expected benefit of their annotation.
 
@@ -71,6 +72,8 @@ def suggest(
         Height and width of crops in pixels. None: whole images.
     taken
         Crops (y, x) of ``others``, by image, that are annotated already and must not be overlapped.
+    least
+        How many to rank at least, if there are so many.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def suggest(
         confidences = found.fillna(elsewhere).fillna(0.0)
     features = np.array([each for _, each in looked])
     covered, uncovered = np.split(features, [len(known)])
-    count = min(len(new), max(FEWEST, math.ceil(DOUBTFUL * len(new))))
+    count = min(len(new), max(least, math.ceil(DOUBTFUL * len(new))))
     candidates = np.argsort(confidences, kind="stable")[:count]
     order = coverage_order(uncovered, covered, np.asarray(candidates), LISTED)
     rows = [
