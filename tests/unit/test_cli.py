@@ -96,7 +96,7 @@ def test_without_a_command_it_prints_help(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     for command in ("predict", "describe", "export", "annotate-next"):
-        assert f"\n    {command} " in text
+        assert re.search(rf"\n    {command}\s", text)
 
 
 @pytest.mark.parametrize("name", ["predict", "describe", "export", "annotate-next"])

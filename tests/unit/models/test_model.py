@@ -462,6 +462,9 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
     load_model(path)
 
 
+GROUPS = ("confidence", "precision", "lower", "upper")  # of a curve of precision
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -476,10 +479,7 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
         {"threshold": 3},
         {"precision": 3},
         {"precision": {"confidence": [0.1]}},
-        {
-            "precision": dict.fromkeys(["confidence", "precision", "lower", "upper"], [0.1, "x"])
-            | {"n_objects": 20, "n_images": 1}
-        },
+        {"precision": {key: [0.1, "x"] for key in GROUPS} | {"n_objects": 20, "n_images": 1}},
         {"input": "n2v"},
         {"held_out": [{}]},
     ],
