@@ -6,7 +6,7 @@ import pandas as pd
 
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.logs import job_log
-from denoiseg_flow.models.model_file import describe_model
+from denoiseg_flow.methods.initial_model import read_description
 from denoiseg_flow.reporting.figures import curves
 from denoiseg_flow.reporting.figures.calibration import calibration_curves
 from denoiseg_flow.reporting.figures.precision import precision_curves
@@ -35,10 +35,9 @@ def main(snakemake):
                     read_histories(snakemake), params.methods, params.noises, params.denoisers
                 )
             case "precision":
+                stored = (Path(path).read_bytes() for path in snakemake.input.models)
                 figure = precision_curves(
-                    map(describe_model, map(Path, snakemake.input.models)),
-                    params.methods,
-                    params.noises,
+                    map(read_description, stored), params.methods, params.noises
                 )
         curves.save(figure, Path(snakemake.output[0]).with_suffix(""))
 

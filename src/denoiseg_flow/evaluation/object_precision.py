@@ -26,7 +26,6 @@ from denoiseg_flow.models.precision_curve import PrecisionCurve
 FEWEST = 20  # objects in a group
 GROUPS = 10  # at most
 IMAGES = 50  # at most
-FEW = 100  # objects; curves of fewer are rough
 _Z = NormalDist().inv_cdf(0.975)
 
 COLUMNS = ["image", "confidence", "correct"]

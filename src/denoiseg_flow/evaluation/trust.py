@@ -27,11 +27,12 @@ from denoiseg_flow.evaluation.confidence import (
     with_confidence,
 )
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
-from denoiseg_flow.evaluation.object_precision import FEW, are_correct, design_effect, wilson
+from denoiseg_flow.evaluation.object_precision import are_correct, design_effect, wilson
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classes import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models.model import AnyModel, TrainedModel
+from denoiseg_flow.models.precision_curve import FEW
 from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.study.grid import Run
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+FEW = 100  # objects; curves of fewer are rough
+
 
 @dataclass(frozen=True)
 class PrecisionCurve:

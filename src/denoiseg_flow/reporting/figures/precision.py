@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from denoiseg_flow.evaluation.object_precision import FEW
 from denoiseg_flow.findings import count
-from denoiseg_flow.models.precision_curve import PrecisionCurve
+from denoiseg_flow.models.precision_curve import FEW, PrecisionCurve
 from denoiseg_flow.reporting.figures.style import (
     GREY,
     STYLE,
@@ -37,7 +36,7 @@ def precision_curves(
     ----------
     models
         Descriptions of models that were trained on one dataset with one seed, see
-        :func:`~denoiseg_flow.models.model_file.describe_model`.
+        :func:`~denoiseg_flow.methods.initial_model.read_description`.
     methods
         All methods of the study, in order.
     noises
