@@ -15,6 +15,7 @@ from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
 from denoiseg_flow.data.folders import about_files, find_images
+from denoiseg_flow.deployment.annotation_round import AUTO, NEXT, WHOLE, finished_runs, write_round
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
@@ -24,6 +25,10 @@ from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
 from denoiseg_flow.launch import init, run
 from denoiseg_flow.models.model_file import describe_model, existing_model
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.study.grid import LABELS
+from denoiseg_flow.study.provenance import read_config
 from denoiseg_flow.version import __version__
 
 _RUN = "run"  # the command whose arguments are those of Snakemake
@@ -105,6 +110,19 @@ def _export(options: argparse.Namespace) -> None:
     )
 
 
+def _annotate_next(options: argparse.Namespace) -> None:
+    study, out = options.study, options.out
+    config = read_config(study)
+    runs = finished_runs(study, config, options.dataset, options.noise, options.method)
+    metrics = study / "tables/metrics.csv"
+    run = best_run(read_metrics_csv(metrics), runs, LABELS) if metrics.exists() else runs[0]
+    assert run is not None
+    device = select_device(options.device, usable_cores())
+    suggested = write_round(study, config, run, out, options.n, options.crop, device)
+    print(f"{findings.count(len(suggested), 'image')} to annotate, as suggested by {run.folder}:\n")
+    print((out / NEXT).read_text(encoding="utf-8"), end="")
+
+
 def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Reading:
     """Return how to read the files of a command, see :func:`_add_reading`."""
     size = options.pixel_size and tuple(options.pixel_size)
@@ -113,6 +131,15 @@ def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Read
 
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
+
+
+def _side(text: str) -> int | str:
+    side = _number_or_name(text)
+    if side == 0 or (isinstance(side, str) and side not in (AUTO, WHOLE)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the side of a crop: give pixels, such as 128, or '{WHOLE}'"
+        )
+    return side
 
 
 def _micrometres(text: str) -> float:
@@ -137,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_describe(commands)
     _add_export(commands)
+    _add_annotate_next(commands)
     return parser
 
 
@@ -147,8 +175,9 @@ def _add_command(
     summary: str,
     description: str,
     examples: str,
+    first: tuple[str, str] | None = ("model", "trained model of the workflow (model.pt)"),
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run``."""
+    """Add a command that calls ``run``, with name and help of its first argument."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -156,12 +185,10 @@ def _add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if first:
+        command.add_argument(first[0], type=Path, help=first[1])
     command.set_defaults(run=run)
     return command
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
 
 
 def _add_init(commands: _Commands) -> None:
@@ -176,8 +203,8 @@ def _add_init(commands: _Commands) -> None:
   denoiseg-flow init my_study
   denoiseg-flow init try_it --example
 """,
+        ("folder", "folder of the study; new, or without a config"),
     )
-    command.add_argument("folder", type=Path, help="folder of the study; new, or without a config")
     command.add_argument(
         "--example", action="store_true", help="with eight real images of nuclei and their masks"
     )
@@ -197,6 +224,7 @@ def _add_run(commands: _Commands) -> None:
   denoiseg-flow run --cores 8 --config 'grid={seeds: [1, 2, 3]}'
   denoiseg-flow run predict --config 'predict={images: new_images}'
 """,
+        None,
     )
 
 
@@ -215,7 +243,6 @@ def _add_predict(commands: _Commands) -> None:
   denoiseg-flow predict model.pt slide.ome.zarr --out predicted --channel DAPI --format ome.zarr
 """,
     )
-    _add_model(command)
     command.add_argument(
         "images",
         type=Path,
@@ -258,13 +285,7 @@ def _add_predict(commands: _Commands) -> None:
             "image"
         ),
     )
-    computing = command.add_argument_group("computing")
-    computing.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="compute device; auto uses a GPU if one is available (default: auto)",
-    )
+    computing = _add_computing(command)
     computing.add_argument(
         "--tile",
         type=int,
@@ -274,7 +295,7 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_describe(commands: _Commands) -> None:
-    command = _add_command(
+    _add_command(
         commands,
         _describe,
         "describe",
@@ -284,7 +305,6 @@ def _add_describe(commands: _Commands) -> None:
   denoiseg-flow describe results/runs/nuclei/n20/denoiseg/annotated10/seed0/model.pt
 """,
     )
-    _add_model(command)
 
 
 def _add_export(commands: _Commands) -> None:
@@ -298,7 +318,6 @@ def _add_export(commands: _Commands) -> None:
   denoiseg-flow export model.pt nuclei.zip --image data/images/1.tif --license CC-BY-4.0
 """,
     )
-    _add_model(command)
     command.add_argument("package", type=Path, help="zip file to write")
     command.add_argument(
         "--image",
@@ -317,6 +336,55 @@ def _add_export(commands: _Commands) -> None:
         "--author", action="append", default=[], help="who trained the model; can be repeated"
     )
     metadata.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
+
+
+def _add_annotate_next(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _annotate_next,
+        "annotate-next",
+        "write what to annotate next, with predicted masks to correct",
+        "Write the images or crops whose annotation is expected to help most, with predicted\n"
+        "masks to correct, and the config of the next study, which starts from the model of this\n"
+        "one.",
+        """\
+  denoiseg-flow annotate-next results --out round1
+  denoiseg-flow annotate-next results --out round2 --n 12 --crop 256 --method denoiseg_pretrained
+""",
+        ("study", "folder of the results of a study, such as results"),
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="new folder for the round"
+    )
+    command.add_argument(
+        "--n", type=int, default=8, metavar="N", help="number of images or crops (default: 8)"
+    )
+    command.add_argument(
+        "--crop",
+        type=_side,
+        default=AUTO,
+        metavar="SIDE",
+        help=(
+            "side of the crops in pixels, or 'image' for whole images (default: crops about 8 "
+            "objects wide, if the images are much larger)"
+        ),
+    )
+    run = command.add_argument_group("run that suggests")
+    run.add_argument("--dataset", help="dataset (default: the first of the study)")
+    run.add_argument("--noise", help="noise level (default: the first of the study)")
+    run.add_argument("--method", help="method (default: the one with the highest AP)")
+    _add_computing(command)
+
+
+def _add_computing(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    computing = command.add_argument_group("computing")
+    computing.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="compute device; auto uses a GPU if one is available (default: auto)",
+    )
+    return computing
 
 
 def _add_reading(command: argparse.ArgumentParser, channel: str) -> argparse._ArgumentGroup:
