@@ -59,6 +59,10 @@ class Source(Protocol):
     """Micrometres by axis letter, as far as known."""
     channels: tuple[str, ...]
     """Names of the channels, empty unless the file has some."""
+    channel_colours: tuple[str, ...]
+    """See `Metadata`; empty unless the file has some."""
+    time_step: float | None
+    """Seconds from one time point to the next, None if unknown."""
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         """Return a copy of a piece, for which there is a slice for each dimension."""
@@ -77,8 +81,8 @@ class ImageFile:
     path
         The file, or the folder of an OME-Zarr image.
     metadata
-        Axes in the order of TCZYX, without T, C or Z of length 1, and pixel size and channel names
-        as far as known.
+        Axes in the order of TCZYX, without T, C or Z of length 1, and pixel size, time step and
+        channels as far as known.
     shape
         Length of each of these axes.
     dtype
@@ -108,8 +112,12 @@ class ImageFile:
         # Boolean images become 0 and 1, which can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
-        channels = source.channels if len(source.channels) == n_channels else ()
-        self.metadata = Metadata(names, source.pixel_size, channels).only(names)
+        channels, colours = (
+            known if len(known) == n_channels else ()
+            for known in (source.channels, source.channel_colours)
+        )
+        known = Metadata(names, source.pixel_size, channels, colours, source.time_step)
+        self.metadata = known.only(names)
 
     def read(self, place: Sequence[int | slice]) -> np.ndarray:
         """Read a region of the image.
@@ -210,6 +218,8 @@ class _PngSource:
         self.axes = "YXS"[: self._pixels.ndim]
         self.pixel_size: dict[str, float] = {}
         self.channels: tuple[str, ...] = ()
+        self.channel_colours: tuple[str, ...] = ()
+        self.time_step: float | None = None
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         return self._pixels[tuple(slices)].copy()
