@@ -4,13 +4,14 @@ from functools import cache
 
 from denoiseg_flow.deployment.output_folder import check_source, check_targets
 from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
+from denoiseg_flow.data.files.plates import is_plate
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
 # The folder in <results>/predicted for the results on new images.
-PREDICTED = (
-    config["predict"]["name"]
-    or Path(config["predict"]["images"] or "images").resolve().name
+NEW_IMAGES = Path(config["predict"]["images"] or "images").resolve()
+PREDICTED = config["predict"]["name"] or (
+    NEW_IMAGES.stem if is_plate(NEW_IMAGES) else NEW_IMAGES.name
 )
 
 # The file that marks a chunk as finished.

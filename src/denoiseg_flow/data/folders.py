@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
+from denoiseg_flow.data.files.plates import fields_of, is_plate
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import ENDINGS, is_image, stem
@@ -35,7 +36,7 @@ class Source(NamedTuple):
     second: Path | None
     """Another acquisition of the same field."""
     file: str
-    """Path of the image in its folder, with slashes."""
+    """Path of the image in its folder, with slashes; for a plate, that of the plate."""
 
 
 def find(
@@ -50,7 +51,8 @@ def find(
     Parameters
     ----------
     images
-        Folder of images. An OME-TIFF in several files is listed under its first file.
+        Folder of images. An OME-TIFF in several files is listed under its first file, a plate under
+        its fields. Any of the folders may be a plate itself.
     masks
         Folder of instance masks. An image without a mask is not annotated; an image whose mask is
         all zeros has no objects.
@@ -81,15 +83,16 @@ def find(
     for key, others in files.items():
         orphans = sorted(others.keys() - image_files.keys())
         if orphans:
-            first = others[orphans[0]].parent.relative_to(roots[key])
-            _refuse_orphans([others[name] for name in orphans], Path(images, first), key)
+            inside = others[orphans[0]].relative_to(roots[key]).parts[: len(subfolders)]
+            _refuse_orphans([others[name] for name in orphans], Path(images, *inside), key)
     if "second" in roots:
         _check_seconds(image_files, files["second"], roots)
+    start = Path(images).parent if is_plate(Path(images)) else images
     mask_files, clean_files, second_files = (files.get(key, {}) for key in list(kinds)[1:])
     return [
         Source(
             name, path, mask_files.get(name), clean_files.get(name), second_files.get(name),
-            path.relative_to(images).as_posix(),
+            path.relative_to(start).as_posix(),
         )
         for name, path in sorted(image_files.items())
     ]  # fmt: skip
@@ -153,6 +156,11 @@ def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
     """Return the subfolders of a folder, each of which stands for a subset or group of images."""
     key = f"'{kind}: folder' of the split"
     wanted = "train, val or test" if kind == "subset" else "a subfolder for its group"
+    if is_plate(folder):
+        raise InputError(
+            f"{folder} is a plate, which has no subfolders ({key}); write 'group: well' for the "
+            "groups, and put plates into the subfolders of another folder for the subsets"
+        )
     if beside := _images_in(folder):
         raise InputError(f"{beside[0]} is in no subfolder of {folder} ({key}); move it to {wanted}")
     with os.scandir(folder) as entries:
@@ -178,8 +186,9 @@ def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     """Return image files by name without ending, in the order given; folders are expanded.
 
-    An OME-TIFF in several files is listed under its first file. An image inside an OME-Zarr store,
-    such as a field of a plate, is named by its path in the store: ``plate_A_1_0``.
+    An OME-TIFF in several files is listed under its first file. Of a plate, all fields are listed,
+    as ``A1_f0``, or ``plate_A1_f0`` if the plate is not the only path. A single image inside an
+    OME-Zarr store, such as a field, is named by its path in the store: ``plate_A_1_0``.
 
     Raises
     ------
@@ -188,17 +197,28 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
         same name.
     """
     files: dict[str, Path] = {}
+    paths = list(map(Path, paths))
+    if len(paths) == 1 and is_plate(paths[0]):
+        return fields_of(paths[0])
     found = _found(paths)
     wholes = _wholes(found)
-    for path in (path for path in found if path in wholes):
-        name = stem(_name_in_store(path))
-        if name in files:
-            raise InputError(
-                f"{files[name]} and {path} differ only in folder or ending, and their results "
-                "would overwrite each other; rename or leave out one of them"
-            )
-        files[name] = path
+    for whole in (path for path in found if path in wholes):
+        for name, path in _images_of(whole, _name_in_store(whole)).items():
+            if name in files:
+                raise InputError(
+                    f"{files[name]} and {path} differ only in folder or ending, and their results "
+                    "would overwrite each other; rename or leave out one of them"
+                )
+            files[name] = path
     return files
+
+
+def _images_of(path: Path, named: Path) -> dict[str, Path]:
+    """Return an image by its name, or the fields of a plate by theirs."""
+    name = stem(named)
+    if not is_plate(path):
+        return {name: path}
+    return {f"{name}_{field}": inside for field, inside in fields_of(path).items()}
 
 
 def left_out(paths: Iterable[str | Path], subfolders: Sequence[str] = ()) -> list[Finding]:
@@ -324,13 +344,17 @@ def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> dic
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"folder {root} (config key '{key}') {what}; correct its path")
+    if is_plate(root) and not subfolders:
+        return fields_of(root)
     files: dict[str, Path] = {}
     for folder in [[root], *read_subfolders([root], subfolders, roots.values())][-1]:
         found = list(_wholes(_images_in(folder)))
         if not found and key == "images":
             _refuse_empty(folder, key)
-        for path in found:
-            name = "_".join(map(stem, [*folder.relative_to(root).parts, path.name]))
+        parents = list(map(stem, folder.relative_to(root).parts))
+        images = [each for path in found for each in _images_of(path, path).items()]
+        for last, path in images:
+            name = "_".join([*parents, last])
             if name in files:
                 if files[name].parent != folder:
                     raise InputError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from denoiseg_flow.data.files.plates import place_of
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.lock import sole_process
@@ -100,10 +101,14 @@ def check_targets(
 
 def check_source(images: Path, folder: Path) -> None:
     """Raise InputError if a folder has results of images from another folder than ``images``."""
+    given = Path(os.path.abspath(images))
     for entry in Record(folder).read().values():
-        source = os.path.dirname(os.path.abspath(entry.source))
-        if entry.results and source != os.path.abspath(images):
+        source = Path(os.path.abspath(entry.source))
+        place = place_of(source)
+        # The field of a plate may come from its well, its plate or the folder of that.
+        sources = [source.parent, *((place.plate, place.plate.parent) if place else ())]
+        if entry.results and given not in sources:
             raise InputError(
-                f"{folder} has results of images from {source} (such as {entry.image}), not from "
-                f"{images}; {_ELSEWHERE}"
+                f"{folder} has results of images from {source.parent} (such as {entry.image}), not "
+                f"from {images}; {_ELSEWHERE}"
             )

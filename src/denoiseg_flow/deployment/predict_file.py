@@ -14,11 +14,19 @@ from PIL import Image
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.metadata import SPATIAL
 from denoiseg_flow.data.files.ome_zarr import add_labels, create_ome_zarr, is_ome_zarr
+from denoiseg_flow.data.files.plates import is_plate, place_of
 from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import PIECE, Readable, boxes, pieces
 from denoiseg_flow.data.painting import overlay
-from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_array, open_image, write_bands
+from denoiseg_flow.data.store import (
+    BAND_ROWS,
+    copy_image,
+    create_array,
+    open_image,
+    stem,
+    write_bands,
+)
 from denoiseg_flow.data.validation import check_image
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
@@ -106,7 +114,7 @@ def predict_file(
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
             labels = [each.labels for each in predicted]
-            n_objects = _write_objects(item.image, regions, labels, made)
+            n_objects = _write_objects(item.image, _place(source), regions, labels, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
             done = replace(item, objects=n_objects)
             if isinstance(model, TrainedModel):
@@ -318,10 +326,25 @@ def results_of(model: AnyModel, form: str) -> list[str]:
     return results_in(form, denoises(chain(model)), model.method.segments)
 
 
+def _place(source: Path) -> dict[str, str]:
+    """Return the columns of the object table that say where in a plate an image is."""
+    place = place_of(source.absolute())
+    if place is None or not is_plate(Path(place.plate)):
+        return {}
+    return {"plate": stem(place.plate), "well": place.well, "field": place.field}
+
+
 def _write_objects(
-    name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
+    name: str,
+    constant: Mapping[str, str],
+    regions: Sequence[Region],
+    labels: Sequence[Path],
+    files: Mapping[str, Path],
 ) -> int:
-    """Write the object table and the overlay of one file; return the number of objects."""
+    """Write the object table and the overlay of one file; return the number of objects.
+
+    The ``constant`` columns have one value for all objects.
+    """
     count = 0
     with files["objects"].open("w", encoding="utf-8", newline="") as table:
         for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
@@ -334,6 +357,8 @@ def _write_objects(
                     rows["label"] += count
                     for place, (axis, index) in enumerate(region.numbers.items(), start=2):
                         rows.insert(place, axis.lower(), index)
+                    for place, (column, value) in enumerate(constant.items(), start=1):
+                        rows.insert(place, column, value)
                     header = number == part == 0
                     rows.to_csv(table, index=False, lineterminator="\n", header=header)
                 if number == len(regions) // 2:

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tifffile
+from plates import write_plate
 
 from denoiseg_flow.data import folders
 from denoiseg_flow.deployment.ledger import state
@@ -331,6 +332,58 @@ def test_fields_of_a_plate(make):
     first, second = folders.find(root / "p.zarr/A/1", root / "m")
     assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
     assert folders.left_out([root / "p.zarr/A/1"]) == []
+
+
+@pytest.fixture
+def plates(tmp_path):
+    """Two plates, each with two fields of one well and one of another."""
+    for name in ("p.zarr", "q.ome.zarr"):
+        fields = {place: np.eye(8, dtype="u1") for place in ("A/1/0", "A/1/1", "B/2/0")}
+        write_plate(tmp_path / "i" / name, fields)
+    return tmp_path / "i"
+
+
+def test_fields_of_all_wells(make, plates):
+    root = make("m/B2_f0.tif", "m/A1_f1.png")
+    found = folders.find(plates / "p.zarr", root / "m")
+    assert [each.name for each in found] == ["A1_f0", "A1_f1", "B2_f0"]
+    assert [each.image for each in found][2] == plates / "p.zarr/B/2/0"
+    assert [each.file for each in found][2] == "p.zarr/B/2/0"
+    assert [each.mask for each in found] == [None, root / "m/A1_f1.png", root / "m/B2_f0.tif"]
+    assert folders.find_images([plates / "p.zarr"]) == {each.name: each.image for each in found}
+    assert folders.left_out([plates / "p.zarr", root / "m"]) == []
+
+
+def test_several_plates(make, plates):
+    names = [f"{plate}_{field}" for plate in "pq" for field in ("A1_f0", "A1_f1", "B2_f0")]
+    found = folders.find(plates, plates)
+    assert [each.name for each in found] == names
+    assert found[-1].file == "q.ome.zarr/B/2/0" and found[-1].mask == found[-1].image
+    assert list(folders.find_images([plates])) == names
+    assert list(folders.find_images(sorted(plates.iterdir()))) == names
+    assert folders.left_out([plates]) == []
+
+
+def test_plates_in_subfolders(make, plates):
+    for subset, plate in (("train", "p.zarr"), ("test", "q.ome.zarr")):
+        (plates / subset).mkdir()
+        (plates / plate).rename(plates / subset / plate)
+    found = folders.find(plates, None, None, ["subset"])
+    assert found[0].name == "test_q_A1_f0" and found[0].file == "test/q.ome.zarr/A/1/0"
+    assert "p.zarr is a plate, which has no subfolders ('group: folder' of the split)" in refusal(
+        plates / "train/p.zarr", None, None, ["group"]
+    )
+
+
+def test_masks_of_other_fields(make, plates):
+    root = make("m/A1_f7.tif")
+    assert refusal(plates / "p.zarr", root / "m") == (
+        f"{root}/m/A1_f7.tif has no image of the same name in {plates}/p.zarr; correct config key "
+        "'masks', or rename or remove the file"
+    )
+    other = write_plate(root / "o.zarr", {"C/3/0": np.eye(8, dtype="u1")})
+    message = refusal(plates / "p.zarr", other)
+    assert message.startswith(f"{other}/C/3/0 has no image of the same name in {plates}/p.zarr;")
 
 
 def test_every_image_has_a_second_acquisition(make):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from plates import write_plate
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
@@ -248,6 +249,24 @@ def image_of(labels):
     """The image that an OME-Zarr image of labels says it belongs to."""
     label = json.loads((labels / ".zattrs").read_text())["image-label"]
     return Path(os.path.normpath(labels / label["source"]["image"]))
+
+
+def test_objects_of_a_plate(model_of, draw, tmp_path):
+    """The table says where each object is, whether the whole plate is given or a field."""
+    _, file = model_of()
+    plate = write_plate(tmp_path / "p.zarr", {"A/1/0": draw(), "B/02/1": draw()})
+    out = predict_all(file, plate)
+    table = pd.read_csv(out / "objects.csv", dtype=str)
+    assert list(table)[:5] == ["image", "plate", "well", "field", "label"]
+    places = table.groupby("image")[["plate", "well", "field"]].agg(lambda column: set(column))
+    assert places.loc["A1_f0"].tolist() == [{"p"}, {"A1"}, {"0"}]
+    assert places.loc["B02_f1"].tolist() == [{"p"}, {"B02"}, {"1"}]
+    table = pd.read_csv(predict_all(file, plate / "B/02/1") / "objects.csv", dtype=str)
+    assert set(table["well"]) == {"B02"}
+    series = write_plate(tmp_path / "q.zarr", {"A/1/0": draw()})
+    out = predict_all(file, series / "A/1")
+    table = pd.read_csv(out / "objects/q_A_1_0.csv")
+    assert set(table["plate"]) == {"q"} and set(table["well"]) == {"A1"}
 
 
 def test_labels_alone_belong_to_the_input(draw, tmp_path):

@@ -3,6 +3,7 @@
 The functions that need zarr import it, because the import is slow.
 """
 
+import json
 import math
 import os
 import re
@@ -118,12 +119,24 @@ class ZarrSource:
 
 def is_ome_zarr(folder: Path) -> bool:
     """Return whether a folder contains an OME-Zarr image, whatever its name."""
+    return b'"multiscales"' in metadata_in(folder)
+
+
+def metadata_in(folder: Path) -> bytes:
+    """Return the attributes of a folder of a zarr store as stored; empty if there are none."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            return b'"multiscales"' in (folder / name).read_bytes()
+            return (folder / name).read_bytes()
         except OSError:
             continue
-    return False
+    return b""
+
+
+def attributes_in(text: bytes) -> dict[str, Any]:
+    """Return the OME metadata in the attributes of a folder; raise ValueError if damaged."""
+    content: dict[str, Any] = json.loads(text)
+    attributes = content.get("attributes", content)
+    return attributes.get("ome", attributes)
 
 
 def _open_array(folder: Path) -> "zarr.Array[Any]":
