@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from denoiseg_flow.data.files.microscopes import ENDINGS as MICROSCOPES
+from denoiseg_flow.data.files.microscopes import file_of, scenes_of
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
 from denoiseg_flow.data.files.plates import fields_of, is_plate
 from denoiseg_flow.data.files.tif import other_files
@@ -36,7 +38,7 @@ class Source(NamedTuple):
     second: Path | None
     """Another acquisition of the same field."""
     file: str
-    """Path of the image in its folder, with slashes; for a plate, that of the plate."""
+    """Path of the image in its folder, with slashes; that of a plate is the one it is in."""
 
 
 def find(
@@ -52,7 +54,8 @@ def find(
     ----------
     images
         Folder of images. An OME-TIFF in several files is listed under its first file, a plate under
-        its fields. Any of the folders may be a plate itself.
+        its fields, a file of a microscope with several scenes under these. Any of the folders may
+        be a plate or such a file itself.
     masks
         Folder of instance masks. An image without a mask is not annotated; an image whose mask is
         all zeros has no objects.
@@ -87,7 +90,8 @@ def find(
             _refuse_orphans([others[name] for name in orphans], Path(images, *inside), key)
     if "second" in roots:
         _check_seconds(image_files, files["second"], roots)
-    start = Path(images).parent if is_plate(Path(images)) else images
+    start = Path(images)
+    start = start if start.is_dir() and not is_plate(start) else start.parent
     mask_files, clean_files, second_files = (files.get(key, {}) for key in list(kinds)[1:])
     return [
         Source(
@@ -188,7 +192,8 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
 
     An OME-TIFF in several files is listed under its first file. Of a plate, all fields are listed,
     as ``A1_f0``, or ``plate_A1_f0`` if the plate is not the only path. A single image inside an
-    OME-Zarr store, such as a field, is named by its path in the store: ``plate_A_1_0``.
+    OME-Zarr store, such as a field, is named by its path in the store: ``plate_A_1_0``. A file of a
+    microscope with several scenes is listed under these: ``file_scene``.
 
     Raises
     ------
@@ -197,10 +202,10 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
         same name.
     """
     files: dict[str, Path] = {}
-    paths = list(map(Path, paths))
-    if len(paths) == 1 and is_plate(paths[0]):
-        return fields_of(paths[0])
-    found = _found(paths)
+    given = list(map(Path, paths))
+    if len(given) == 1 and is_plate(given[0]):
+        return fields_of(given[0])
+    found = _found(given)
     wholes = _wholes(found)
     for whole in (path for path in found if path in wholes):
         for name, path in _images_of(whole, _name_in_store(whole)).items():
@@ -214,11 +219,10 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def _images_of(path: Path, named: Path) -> dict[str, Path]:
-    """Return an image by its name, or the fields of a plate by theirs."""
+    """Return an image by its name, or the fields of a plate or scenes of a file by theirs."""
     name = stem(named)
-    if not is_plate(path):
-        return {name: path}
-    return {f"{name}_{field}": inside for field, inside in fields_of(path).items()}
+    found = fields_of(path) if is_plate(path) else scenes_of(path)
+    return {f"{name}_{part}": inside for part, inside in found.items()} or {name: path}
 
 
 def left_out(paths: Iterable[str | Path], subfolders: Sequence[str] = ()) -> list[Finding]:
@@ -273,9 +277,9 @@ def _found(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files among the paths and in the folders among them."""
     found = []
     for given in map(Path, paths):
-        if not given.exists():
+        if not given.exists() and not file_of(given):
             raise InputError(f"{given} does not exist; correct its path")
-        if _is_there(given):
+        if _is_there(given) or file_of(given):
             found.append(given)
             continue
         if not given.is_dir():
@@ -302,7 +306,9 @@ def _wholes(paths: Sequence[Path]) -> dict[Path, list[Path]]:
 
 
 def _name_in_store(path: Path) -> Path:
-    """Return a path named after the place of an image in its OME-Zarr store; others unchanged."""
+    """Return a path named after the place of an image in a store or file; others unchanged."""
+    if file := file_of(path):
+        return Path(f"{stem(file)}_{path.name}")
     if is_image(path):
         return path
     path = path.absolute()
@@ -341,6 +347,8 @@ def _is_there(path: Path | os.DirEntry[str]) -> bool:
 def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> dict[str, Path]:
     """Return the image files of one of the folders by name."""
     root = roots[key]
+    if root.is_file() and root.name.lower().endswith(MICROSCOPES):
+        return _images_of(root, root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"folder {root} (config key '{key}') {what}; correct its path")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from denoiseg_flow.data.files.microscopes import is_scene
 from denoiseg_flow.data.files.plates import place_of
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import is_formula, stem
@@ -349,10 +350,11 @@ def group_of(source: str, how: str) -> str:
     how
         :data:`FOLDER`, :data:`WELL`, :data:`PLATE`, or a regular expression with one group.
     """
-    place = place_of(PurePosixPath(source))
+    path = PurePosixPath(source)
+    place = place_of(path)
     if how == FOLDER:
-        file = place.plate if place else PurePosixPath(source)
-        return _checked_group(file.parent.name, f"folder of {source}")
+        whole = place.plate if place else path.parent if is_scene(path) else path
+        return _checked_group(whole.parent.name, f"folder of {source}")
     if how in (WELL, PLATE):
         if not place:
             raise InputError(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from denoiseg_flow.data.files.microscopes import is_scene
 from denoiseg_flow.data.files.plates import place_of
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.errors import InputError
@@ -105,8 +106,10 @@ def check_source(images: Path, folder: Path) -> None:
     for entry in Record(folder).read().values():
         source = Path(os.path.abspath(entry.source))
         place = place_of(source)
-        # The field of a plate may come from its well, its plate or the folder of that.
+        # The field of a plate may come from its well, its plate or the folder of that, and a scene
+        # from its file or the folder of that.
         sources = [source.parent, *((place.plate, place.plate.parent) if place else ())]
+        sources += [source.parent.parent] if is_scene(source) else []
         if entry.results and given not in sources:
             raise InputError(
                 f"{folder} has results of images from {source.parent} (such as {entry.image}), not "

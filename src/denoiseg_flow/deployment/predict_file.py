@@ -331,7 +331,7 @@ def _place(source: Path) -> dict[str, str]:
     place = place_of(source.absolute())
     if place is None or not is_plate(Path(place.plate)):
         return {}
-    return {"plate": stem(place.plate), "well": place.well, "field": place.field}
+    return {"plate": stem(place.plate.name), "well": place.well, "field": place.field}
 
 
 def _write_objects(

@@ -225,13 +225,13 @@ def test_damaged_files_are_no_sets(make, content):
 
 
 def test_other_files_beside_images_are_counted_and_named(make):
-    root = make("i/a.tif", "i/b.czi", "i/c.JPG", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
+    root = make("i/a.tif", "i/b.oib", "i/c.JPG", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
     make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
     given = [root / "i", root / "i/masks", root / "clean"]
     images, masks, clean = folders.left_out(given)
     assert images.severity == masks.severity == "warning" and clean.severity == "note"
     assert images.sentence.startswith(
-        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.JPG, sub). Accepted endings are .ome"
+        f"Not read: 2 files and 1 folder in {root}/i (b.oib, c.JPG, sub). Accepted endings are .ome"
     )
     assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
     make(*(f"many/{n}.jpg" for n in range(5)), "many/a.tif")

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
+from denoiseg_flow.data.files import microscopes
 from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.microscopes import MicroscopeSource
 from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.files.pillow import open_with_pillow
 from denoiseg_flow.data.files.tif import TifSource
@@ -169,12 +171,12 @@ class ImageFile:
 
 
 def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = False) -> ImageFile:
-    """Open a tif, png or OME-Zarr image.
+    """Open a tif, png or OME-Zarr image, or one of a microscope (nd2, lif or czi).
 
     Parameters
     ----------
     path
-        A png file, the folder of an OME-Zarr image, or a tif file.
+        A file, the folder of an OME-Zarr image, or a scene of a microscope's file.
     axes
         Axes of the file, such as ``ZYX``, in place of its own metadata: one letter of TCZYX for
         each axis; those of length 1 may be omitted.
@@ -234,6 +236,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     ".tif": TifSource,
     ".tiff": TifSource,
     ".png": _PngSource,
+    **dict.fromkeys(microscopes.ENDINGS, MicroscopeSource),
     ".ome.zarr": ZarrSource,
     ".zarr": ZarrSource,
 }
@@ -246,9 +249,12 @@ def _open(path: Path, indexed: bool) -> Source:
     reader = next((READERS[ending] for ending in READERS if name.endswith(ending)), TifSource)
     if is_ome_zarr(path):
         reader = ZarrSource
+    file = microscopes.file_of(path)
+    if file:
+        reader = MicroscopeSource
     if reader is ZarrSource and not path.is_dir():
         raise InputError(f"{path} does not exist or is not a folder; correct its path")
-    if reader is not ZarrSource and not path.is_file():
+    if reader is not ZarrSource and not (file or path).is_file():
         raise InputError(f"{path} does not exist or is not a file; correct its path")
     with _refusal(path):
         source = reader(path)
