@@ -2,17 +2,34 @@
 
 from functools import cache
 
-from denoiseg_flow.deployment.output_folder import check_source, check_targets
+from denoiseg_flow.deployment.output_folder import (
+    check_source,
+    check_targets,
+    own_folder,
+)
 from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.files.plates import is_plate
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
-# The folder in <results>/predicted for the results on new images.
-NEW_IMAGES = Path(config["predict"]["images"] or "images").resolve()
-PREDICTED = config["predict"]["name"] or (
-    NEW_IMAGES.stem if is_plate(NEW_IMAGES) else NEW_IMAGES.name
-)
+
+def name_of_results():
+    """Return the name of the folder in <results>/predicted for the results on new images."""
+    if config["predict"]["name"] or config["predict"]["images"] is None:
+        return config["predict"]["name"] or "images"
+    images = Path(config["predict"]["images"])
+    name = images.resolve().stem if is_plate(images) else images.resolve().name
+    folder = RESULTS / "predicted" / name
+    own = own_folder(images, folder)
+    if own != folder and workflow.is_main_process:
+        logger.info(
+            f"{folder} has results of another folder; those of {images} go to {own} "
+            "('predict: {name: ...}' chooses another name)"
+        )
+    return own.name
+
+
+PREDICTED = name_of_results()
 
 # The file that marks a chunk as finished.
 CHUNK = f"<results>/predicted/{PREDICTED}/.chunks/{{chunks}}/{{chunk}}.finished"

@@ -261,6 +261,10 @@ def test_objects_of_a_plate(model_of, draw, tmp_path):
     places = table.groupby("image")[["plate", "well", "field"]].agg(lambda column: set(column))
     assert places.loc["A1_f0"].tolist() == [{"p"}, {"A1"}, {"0"}]
     assert places.loc["B02_f1"].tolist() == [{"p"}, {"B02"}, {"1"}]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "objects.parquet")[["image", "plate", "well", "field"]],
+        table[["image", "plate", "well", "field"]],
+    )
     table = pd.read_csv(predict_all(file, plate / "B/02/1") / "objects.csv", dtype=str)
     assert set(table["well"]) == {"B02"}
     series = write_plate(tmp_path / "q.zarr", {"A/1/0": draw()})
