@@ -29,7 +29,8 @@ from denoiseg_flow.version import __version__
 ENDINGS = tuple(READERS)
 
 BAND_ROWS = 256  # rows written at once
-LARGE = 1024  # pixels; images are tiled if both sides are longer
+# Pixels; images are tiled if both sides are longer, but plain ImageJ does not read tiles.
+LARGE = 4096
 
 # "-20 degrees" and "+drug (2)" are not formulas, though they begin like one.
 _FORMULA = re.compile(r"[=@]|[+-].*(\w\(|[|!])")
