@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from denoiseg_flow.data.files.memory_maps import release
@@ -38,7 +39,13 @@ from denoiseg_flow.deployment.scaling import (
     warning_of_other_size,
 )
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.evaluation.confidence import confidence, doubt, object_confidences
+from denoiseg_flow.evaluation.confidence import (
+    confidence,
+    doubt,
+    object_confidences,
+    of_labels,
+    with_confidence,
+)
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.methods.instances import label_type
 from denoiseg_flow.models.model import (
@@ -114,7 +121,7 @@ def predict_file(
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
             labels = [each.labels for each in predicted]
-            n_objects = _write_objects(item.image, _place(source), regions, labels, made)
+            n_objects = _write_objects(model, item.image, _place(source), regions, predicted, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
             done = replace(item, objects=n_objects)
             if isinstance(model, TrainedModel):
@@ -139,8 +146,8 @@ class _Predicted(NamedTuple):
 
     denoised: Path
     labels: Path
-    confidences: np.ndarray
-    """See :func:`confidence.object_confidences`."""
+    confidences: pd.Series
+    """See :func:`confidence.of_labels`."""
 
 
 def _as_zarr(
@@ -242,7 +249,7 @@ def _predict(
     With ``trained``, its grey levels are moved from ``levels`` to these, and those of the denoised
     image back.
     """
-    name, confidences = read.name, np.zeros(0)
+    name, confidences = read.name, pd.Series(dtype=float)
     if trained is not None:
         read = _moved(read, folder / "moved", levels, trained)
     for number, step in enumerate(chain(model)):
@@ -254,7 +261,8 @@ def _predict(
         if step is model and isinstance(step, TrainedModel) and step.method.segments:
             with open_image_file(labels) as found:
                 whole = Region.whole(found)
-                confidences = object_confidences(step, open_image(read), whole, tile, factors)
+                objects = object_confidences(step, open_image(read), whole, tile, factors)
+                confidences = of_labels(whole, objects)
         if step.method.denoises:
             read.unlink()  # it may be large
             read = folder / f"{number}" / "denoised" / name
@@ -335,10 +343,11 @@ def _place(source: Path) -> dict[str, str]:
 
 
 def _write_objects(
+    model: AnyModel,
     name: str,
     constant: Mapping[str, str],
     regions: Sequence[Region],
-    labels: Sequence[Path],
+    predicted: Sequence[_Predicted],
     files: Mapping[str, Path],
 ) -> int:
     """Write the object table and the overlay of one file; return the number of objects.
@@ -347,13 +356,15 @@ def _write_objects(
     """
     count = 0
     with files["objects"].open("w", encoding="utf-8", newline="") as table:
-        for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
-            with open_image_file(source) as found:
+        for number, (region, results) in enumerate(zip(regions, predicted, strict=True)):
+            with open_image_file(results.labels) as found:
                 whole = Region.whole(found)
                 grey = region.first_channel()
                 highest = 0
                 for part, rows in enumerate(measure_objects(name, whole, grey, region.metadata)):
                     highest = max(highest, rows["label"].max() if len(rows) else 0)
+                    if isinstance(model, TrainedModel):
+                        rows = with_confidence(rows, results.confidences, model.precision)
                     rows["label"] += count
                     for place, (axis, index) in enumerate(region.numbers.items(), start=2):
                         rows.insert(place, axis.lower(), index)

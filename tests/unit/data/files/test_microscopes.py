@@ -125,7 +125,7 @@ def test_scenes_are_images(file, package):
     for given in ([file.parent], [file], [each.image for each in found]):
         assert list(folders.find_images(given)) == names
     assert [each.name for each in folders.find(file)] == names
-    assert folders.left_out([file.parent]) == folders.left_out([file]) == []
+    assert folders.about_files([file.parent]) == folders.about_files([file]) == []
     message = refusal(open_image_file, file)
     assert message == f"{file} holds 3 scenes; give one of them, such as {file}/Pos-1"
     message = refusal(open_image_file, file / "Pos-7")
