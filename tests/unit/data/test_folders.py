@@ -69,7 +69,7 @@ def test_refuses_missing_empty_and_unusable_folders(make):
     assert "is not a folder" in refusal(root / "i" / "a.tif")
     message = refusal(root / "empty")
     assert "has no images" in message and ".ome.tif" in message and "'images'" in message
-    assert ".czi" in refusal(root / "oib")
+    assert ".oib" in refusal(root / "oib")
     message = refusal(root / "i", root / "oib")
     assert "'masks'" in message and str(root / "oib") in message
 
