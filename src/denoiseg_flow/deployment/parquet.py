@@ -26,7 +26,7 @@ BLOCK = 2**24  # bytes of csv that are parsed at once
 
 # All other columns hold floating-point numbers. A column has one type in all parts, even where it
 # is empty.
-_TEXT = {"image"}
+_TEXT = {"image", "plate", "well", "field"}
 _INTEGERS = {"label", "area", "volume", "t"}
 
 _SOURCE = b"denoiseg_flow"  # metadata of a part: a checksum of what it was made from
