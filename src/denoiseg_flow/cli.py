@@ -1,7 +1,8 @@
-"""The command ``denoiseg-flow``: use trained models without the workflow."""
+"""The command ``denoiseg-flow``: start studies anywhere, and use trained models."""
 
 import argparse
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.deployment.scaling import NORMALISE, Scaling
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
+from denoiseg_flow.launch import init, run
 from denoiseg_flow.models.model_file import describe_model, existing_model
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 from denoiseg_flow.reporting.tables.verdicts import best_run
@@ -29,16 +31,17 @@ from denoiseg_flow.study.grid import LABELS
 from denoiseg_flow.study.provenance import read_config
 from denoiseg_flow.version import __version__
 
+_RUN = "run"  # the command whose arguments are those of Snakemake
+
 # Quoted, because it takes no parameters at run time.
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = read_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
-        parser.print_help()
+        _parser().print_help()
         return 0
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
@@ -50,6 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(sentence(error), file=sys.stderr)
         return 1
     return 0
+
+
+def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; those of ``run`` are kept for Snakemake, as ``arguments``."""
+    if _RUN in arguments[:1] and not {"-h", "--help"} & set(arguments):
+        return argparse.Namespace(command=_RUN, run=_run, arguments=arguments[1:])
+    return _parser().parse_args(arguments)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -69,6 +79,18 @@ def _predict(options: argparse.Namespace) -> None:
         options.tile,
     )
     refuse_failures(failed, len(images), options.out)
+
+
+def _init(options: argparse.Namespace) -> None:
+    written = init(options.folder, options.example)
+    print(f"written: {', '.join(map(str, written))}")
+    if not options.example:
+        print("Put your images into images/, and the masks that you have into masks/. Then")
+    print(f"  cd {shlex.quote(str(options.folder))} && denoiseg-flow run")
+
+
+def _run(options: argparse.Namespace) -> None:
+    run(options.arguments)
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -132,11 +154,13 @@ def _micrometres(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denoiseg-flow",
-        description="Use trained models of DenoiSeg-Flow without the workflow.",
+        description="Denoise and segment microscopy images of which few are annotated.",
         epilog="denoiseg-flow COMMAND --help lists the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"denoiseg-flow {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    _add_init(commands)
+    _add_run(commands)
     _add_predict(commands)
     _add_describe(commands)
     _add_export(commands)
@@ -151,9 +175,8 @@ def _add_command(
     summary: str,
     description: str,
     examples: str,
-    first: tuple[str, str] = ("model", "trained model of the workflow (model.pt)"),
 ) -> argparse.ArgumentParser:
-    """Add a command that reads the file or folder named first, and then calls ``run``."""
+    """Add a command that calls ``run``."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -161,9 +184,48 @@ def _add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(first[0], type=Path, help=first[1])
     command.set_defaults(run=run)
     return command
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
+
+
+def _add_init(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _init,
+        "init",
+        "write a config for your own images",
+        "Write config.yaml, with explanations, and folders for your images and masks. Nothing is\n"
+        "written over.",
+        """\
+  denoiseg-flow init my_study
+  denoiseg-flow init try_it --example
+""",
+    )
+    command.add_argument("folder", type=Path, help="folder of the study; new, or without a config")
+    command.add_argument(
+        "--example", action="store_true", help="with eight real images of nuclei and their masks"
+    )
+
+
+def _add_run(commands: _Commands) -> None:
+    _add_command(
+        commands,
+        _run,
+        _RUN,
+        "run the study in this folder, with Snakemake",
+        "Run Snakemake on the study in this folder. All arguments are those of Snakemake. The\n"
+        "workflow is added, and config.yaml and all cores unless you name others.",
+        """\
+  denoiseg-flow run
+  denoiseg-flow run --dry-run
+  denoiseg-flow run --cores 8 --config 'grid={seeds: [1, 2, 3]}'
+  denoiseg-flow run predict --config 'predict={images: new_images}'
+""",
+    )
 
 
 def _add_predict(commands: _Commands) -> None:
@@ -181,6 +243,7 @@ def _add_predict(commands: _Commands) -> None:
   denoiseg-flow predict model.pt slide.ome.zarr --out predicted --channel DAPI --format ome.zarr
 """,
     )
+    _add_model(command)
     command.add_argument(
         "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
     )
@@ -230,7 +293,7 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_describe(commands: _Commands) -> None:
-    _add_command(
+    command = _add_command(
         commands,
         _describe,
         "describe",
@@ -240,6 +303,7 @@ def _add_describe(commands: _Commands) -> None:
   denoiseg-flow describe results/runs/nuclei/n20/denoiseg/annotated10/seed0/model.pt
 """,
     )
+    _add_model(command)
 
 
 def _add_export(commands: _Commands) -> None:
@@ -253,6 +317,7 @@ def _add_export(commands: _Commands) -> None:
   denoiseg-flow export model.pt nuclei.zip --image data/images/1.tif --license CC-BY-4.0
 """,
     )
+    _add_model(command)
     command.add_argument("package", type=Path, help="zip file to write")
     command.add_argument(
         "--image",
@@ -286,7 +351,9 @@ def _add_annotate_next(commands: _Commands) -> None:
   denoiseg-flow annotate-next results --out round1
   denoiseg-flow annotate-next results --out round2 --n 12 --crop 256 --method denoiseg_pretrained
 """,
-        ("study", "folder of the results of a study, such as results"),
+    )
+    command.add_argument(
+        "study", type=Path, help="folder of the results of a study, such as results"
     )
     command.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="new folder for the round"

@@ -76,8 +76,11 @@ def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
 
 
 def test_an_interrupted_command_says_how_to_continue(folder, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "predict_images", lambda *_: _raise(KeyboardInterrupt()))
+        patch.setattr(cli, "predict_images", interrupt)
         assert run(folder, folder / "images") == 130
     assert capsys.readouterr().err == ("interrupted; the same command continues where it stopped\n")
     assert run(folder, folder / "images") == 0
@@ -100,23 +103,26 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"denoiseg-flow {__version__}\n"
 
 
+COMMANDS = ["init", "run", "predict", "describe", "export", "annotate-next"]
+
+
 def test_without_a_command_it_prints_help(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    for command in ("predict", "describe", "export", "annotate-next"):
+    for command in COMMANDS:
         assert re.search(rf"\n    {command}\s", text)
 
 
-@pytest.mark.parametrize("name", ["predict", "describe", "export", "annotate-next"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_examples_of_the_help_are_accepted(capsys, name):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     examples = re.findall(r"^  denoiseg-flow (.+)$", capsys.readouterr().out, re.MULTILINE)
     assert examples
     for example in examples:
-        options = cli._parser().parse_args(shlex.split(example))
+        options = cli.read_arguments(shlex.split(example))
         assert options.command == name
-        assert (options.study if name == "annotate-next" else options.model).name in example
+        assert getattr(options, "model", Path("model.pt")).name == "model.pt"
 
 
 def annotate_next(folder, *options):

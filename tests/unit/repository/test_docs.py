@@ -243,7 +243,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", DENOISEG_FLOW)
 def test_documented_arguments_are_accepted(command):
-    cli._parser().parse_args(shlex.split(command)[1:])
+    cli.read_arguments(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize("command", SNAKEMAKE)

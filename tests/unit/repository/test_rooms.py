@@ -17,7 +17,8 @@ FLOORS = [
     {"evaluation"},
     {"training", "reporting"},
     {"deployment"},
-    {"cli", "api"},
+    {"api", "launch"},
+    {"cli"},
     {"__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
