@@ -439,7 +439,7 @@ def _instructions(study: Path, folder: Path) -> str:
         "   every object has its own number) and save it as tif under the same name. Delete image",
         "   and mask if you do not correct them: every mask that is left counts as annotation.",
         "2. Train again, in the folder in which you ran the last study, with its config if you",
-        "   have one:",
+        "   have one (or by denoiseg-flow run, as you did before):",
         "",
         f"     snakemake --cores all --configfile YOUR_CONFIG.yaml {folder / NEXT}",
         "",
