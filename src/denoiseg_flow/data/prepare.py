@@ -20,7 +20,6 @@ from denoiseg_flow.data import folders, manifest
 from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import link_parts
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.given_split import subset_of
@@ -33,7 +32,13 @@ from denoiseg_flow.data.sources import (
     spec_dimensions,
 )
 from denoiseg_flow.data.store import copy_image, write_labels
-from denoiseg_flow.data.validation import check_image, check_mask, check_pair, check_second
+from denoiseg_flow.data.validation import (
+    check_image,
+    check_mask,
+    check_opaque,
+    check_pair,
+    check_second,
+)
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding, count
 from denoiseg_flow.jobs import checksums
@@ -97,10 +102,12 @@ def prepare(
             unread = [each for part in prepared_parts for each in left_out(Path(part))]
         else:
             unread = folders.left_out(_kinds(spec, raw).values(), levels_of(spec))
+            opaque: list[str] = []
             rows = [
                 write_sample(sample, unfinished, _named(sample.image, sample.source))
-                for sample in _samples(spec, raw)
+                for sample in _samples(spec, raw, opaque)
             ]
+            unread += _about_alpha(opaque)
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
         manifest.write(table, PreparedData(unfinished).manifest_file)
         if unread:
@@ -115,15 +122,27 @@ def left_out(prepared: Path) -> list[Finding]:
     return findings.read(path) if path.exists() else []
 
 
-def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
-    """Yield the images of a source."""
+def _about_alpha(opaque: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding about colour images whose alpha channel was left out."""
+    if opaque:
+        yield Finding(
+            "note",
+            "opaque alpha channels",
+            f"Not read: the alpha channel of {count(len(opaque), 'colour image')}. It is opaque "
+            "everywhere, so nothing is lost.",
+            tuple(opaque),
+        )
+
+
+def _samples(spec: Spec, raw: str | Path | None, opaque: list[str]) -> Iterator[Sample]:
+    """Yield the images of a source; add those with an alpha channel to ``opaque``."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
         return _from_archive(ARCHIVE_FORMATS[spec["format"]], raw, values)
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=spec_dimensions(spec))
-    return _from_folders(_kinds(spec, raw), values, reading, levels_of(spec))
+    return _from_folders(_kinds(spec, raw), values, reading, levels_of(spec), opaque)
 
 
 def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
@@ -144,12 +163,18 @@ def _from_folders(
     values: Mapping[str, Any],
     reading: Reading,
     levels: Sequence[str],
+    opaque: list[str],
 ) -> Iterator[Sample]:
-    """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
+    """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`.
+
+    The names of images with an alpha channel are added to ``opaque``.
+    """
     for found in folders.find(**kinds, subfolders=levels):
         name, image_path, mask_path, clean_path, second_path, source = found
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
+            if images[0].file.has_alpha:
+                opaque.append(name)
             masks = cleans = seconds = None
             if mask_path is not None:
                 masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
@@ -199,7 +224,8 @@ def _open_regions(
     path: Path, reading: Reading, stack: ExitStack, indexed: bool = False
 ) -> list[Region]:
     """Return the images of a file, which ``stack`` keeps open."""
-    file = stack.enter_context(open_image_file(path, reading.axes, indexed))
+    file = stack.enter_context(reading.open(path, indexed))
+    check_opaque(file)
     return list(find_regions(file, reading))
 
 

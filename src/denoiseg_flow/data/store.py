@@ -113,26 +113,36 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
             if series.dataoffset is not None:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
                 mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                if series.axes.endswith("S"):
+                    return np.moveaxis(mapped, -1, 0), f"C{series.axes[:-1]}"
                 return mapped, series.axes
     except UNREADABLE:
         pass  # the reader below raises a helpful error
-    with open_image_file(path) as file:
+    with open_image_file(path, colour=None) as file:
         return file.read([slice(None)] * len(file.shape)), file.metadata.axes
 
 
 def read_metadata(path: str | Path) -> Metadata:
     """Return the metadata of an image written by this module; raises like :func:`open_image`."""
     checksums.verify(path)
-    with open_image_file(path) as file:
+    with open_image_file(path, colour=None) as file:
         return file.metadata
 
 
 def open_plane(path: str | Path) -> np.ndarray:
-    """Open the plane (y, x) that figures and noise checks show of an image.
+    """Open the plane (y, x) of an image that is examined for its noise.
 
     This is the middle z-slice of a volume, and the first of several channels.
     """
     return middle_plane(open_image(path)[0])
+
+
+def open_picture(path: str | Path) -> np.ndarray:
+    """Read what figures show of an image: its :func:`open_plane`, or its colours (y, x, 3)."""
+    image = open_image(path)
+    shown = image if read_metadata(path).colour else image[:1]
+    planes = np.stack([middle_plane(channel) for channel in shown], axis=-1)
+    return planes if len(shown) > 1 else planes[..., 0]
 
 
 def middle_plane(image: np.ndarray) -> np.ndarray:
@@ -185,6 +195,8 @@ def write_array(
 ) -> None:
     """Write an array with the axes in its metadata, by default ([z,] y, x), as OME-TIFF."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if metadata is not None and metadata.colour:
+        array = np.moveaxis(array, metadata.axes.index("C"), -1)
     try:
         tifffile.imwrite(
             path,
@@ -220,11 +232,15 @@ def create_array(
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
+    colours = metadata.axes.index("C") if metadata is not None and metadata.colour else None
+    in_file = shape
+    if colours is not None:
+        in_file = (*shape[:colours], *shape[colours + 1 :], shape[colours])
     array = tifffile.memmap(
-        path, shape=shape, dtype=dtype, **_ome(Path(path), shape, dtype, metadata)
+        path, shape=in_file, dtype=dtype, **_ome(Path(path), in_file, dtype, metadata)
     )
     reserve(path, Path(path).stat().st_size)
-    return array
+    return array if colours is None else np.moveaxis(array, -1, colours)
 
 
 def write_bands(
@@ -279,24 +295,25 @@ def _ome(
 ) -> dict[str, Any]:
     """Return the arguments by which tifffile writes an OME-TIFF with the given metadata.
 
-    The pixel size is also stored as the tif resolution, for programs that do not read OME.
+    The shape is that in the file, where the colours of a pixel are together. The pixel size is also
+    stored as the tif resolution, for programs that do not read OME.
     """
     metadata = metadata or Metadata.of_shape(shape)
     # The standard requires one. A random one would give identical images different files.
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
     ome: dict[str, Any] = {
-        "axes": metadata.axes,
+        "axes": metadata.axes.replace("C", "") + "S" if metadata.colour else metadata.axes,
         "UUID": str(identity),
         "Creator": f"denoiseg-flow {__version__}",
     }
     for axis, length in metadata.pixel_size.items():
         ome |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "µm"}
-    if metadata.channels:
+    if metadata.channels and not metadata.colour:
         ome["Channel"] = {"Name": list(metadata.channels)}
     arguments: dict[str, Any] = {
         "ome": True,
         "metadata": ome,
-        "photometric": "minisblack",
+        "photometric": "rgb" if metadata.colour else "minisblack",
         "software": False,
     }
     if {"X", "Y"} <= metadata.pixel_size.keys():

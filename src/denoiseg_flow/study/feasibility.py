@@ -5,6 +5,7 @@ from denoiseg_flow.data.sources import (
     dimensions,
     has_masks,
     has_second,
+    in_colour,
     is_grouped,
     sizes_in_advance,
     split_in_advance,
@@ -122,6 +123,12 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
     if initial := grid.initial_model(method.name):
         check_dimensions(method, initial.dimensions, dataset, 3 if volumes else 2)
     pretrained = PRETRAINED.get(method.init or "")
+    if pretrained and in_colour(grid.config["datasets"], dataset):
+        raise InputError(
+            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"grey images, but dataset '{dataset}' is in colour; remove {method.name} from "
+            "grid.methods, or leave out its 'init'"
+        )
     if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
         fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)
         raise InputError(

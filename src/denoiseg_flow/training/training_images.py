@@ -200,7 +200,7 @@ def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: int = 
     along_z, *_ = found.reduction
     thinnest, step = found.patch_depth // along_z, found.z_step * along_z / downscale
     layout = volume_layout(depth, recipe.patch_depth, thinnest, step, found.channels)
-    return replace(layout, z_step=found.z_step, downscale=downscale)
+    return replace(layout, z_step=found.z_step, downscale=downscale, colour=found.colour)
 
 
 def read_layout(images: Sequence[Path]) -> Layout:
@@ -214,20 +214,25 @@ def read_layout(images: Sequence[Path]) -> Layout:
     kinds, depths, steps = [], [], []
     for path in images:
         checksums.verify(path)
-        with open_image_file(path) as file:
-            kinds.append((file.metadata.axes, file.length("C")))
+        with open_image_file(path, colour=None) as file:
+            kinds.append((file.metadata.axes, file.length("C"), file.metadata.colour))
             depths.append(file.length("Z"))
             steps.append(file.metadata.plane_step())
-    axes, channels = kinds[0]
+    axes, channels, colour = kinds[0]
     for path, kind in zip(images, kinds, strict=True):
+        if kind[2] != colour:
+            raise InputError(
+                f"image {path} is {'grey' if colour else 'in colour'}, but {images[0]} is not; "
+                "divide them into two datasets"
+            )
         if kind != kinds[0]:
             raise InputError(
                 f"image {path} has axes {kind[0]} and {kind[1]} channel(s), but {images[0]} has "
                 f"{axes} and {channels}; divide them into two datasets, or correct the files"
             )
     if "Z" not in axes:
-        return Layout(channels=channels)
-    return Layout(3, channels, min(depths), z_step=float(np.median(steps)))
+        return Layout(channels=channels, colour=colour)
+    return Layout(3, channels, min(depths), z_step=float(np.median(steps)), colour=colour)
 
 
 def load_bank(

@@ -188,6 +188,16 @@ def test_0_annotated_images_are_for_pretrained_networks(config):
     accept(config)
 
 
+def test_pretrained_networks_know_no_colours(config):
+    config["datasets"]["own"] = FOLDER | {"colour": "rgb"}
+    fields = {"alpha": 0, "init": "simulated_objects"}
+    assert message(with_method(config, fields, datasets=["own"])) == (
+        "config key 'methods.new.init' is 'simulated_objects', which was trained on grey images, "
+        "but dataset 'own' is in colour; remove new from grid.methods, or leave out its 'init'"
+    )
+    accept(config, methods=["n2v", "baseline"])
+
+
 @pytest.mark.parametrize(
     ("split", "methods", "what"),
     [

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 ORDER = "TCZYX"  # order of the axes of all arrays in this package
 SPATIAL = "ZYX"
+COLOURS = ("red", "green", "blue")
 
 
 def numbered(names: Sequence[str | None]) -> tuple[str, ...]:
@@ -26,11 +27,14 @@ class Metadata:
         Micrometres per pixel along Z, Y and X, as far as known.
     channels
         Names of the channels; empty if unknown.
+    colour
+        Whether the channels are the :data:`COLOURS` of one picture.
     """
 
     axes: str
     pixel_size: Mapping[str, float] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
+    colour: bool = False
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> "Metadata":
@@ -46,13 +50,16 @@ class Metadata:
         """Return the metadata of the image when only these axes are kept."""
         kept = "".join(axis for axis in self.axes if axis in axes)
         size = {axis: length for axis, length in self.pixel_size.items() if axis in kept}
-        return replace(
-            self, axes=kept, pixel_size=size, channels=self.channels if "C" in kept else ()
-        )
+        channels, colour = (self.channels, self.colour) if "C" in kept else ((), False)
+        return replace(self, axes=kept, pixel_size=size, channels=channels, colour=colour)
+
+    def in_colour(self) -> "Metadata":
+        """Return the metadata of the image when its three channels are colours."""
+        return replace(self, channels=COLOURS, colour=True)
 
     def with_channels(self, names: Iterable[str]) -> "Metadata":
         """Return the metadata with a leading channel axis."""
-        return replace(self, axes=f"C{self.axes}", channels=tuple(names))
+        return replace(self, axes=f"C{self.axes}", channels=tuple(names), colour=False)
 
     def spacing(self) -> tuple[float, ...] | None:
         """Return the pixel size along the spatial axes; None unless all are known."""

@@ -51,7 +51,7 @@ class ZarrSource:
         If it is damaged: any error in ``reader.UNREADABLE``.
     """
 
-    palette = False
+    palette = rgb = False
 
     def __init__(self, path: Path) -> None:
         folder = _image_in(path)
@@ -356,6 +356,8 @@ def _ngff(name: str, metadata: Metadata, n_levels: int, method: str) -> dict[str
     attributes: dict[str, Any] = {"multiscales": [image]}
     if metadata.channels:
         colours = itertools.cycle(_COLOURS if len(metadata.channels) > 1 else ("FFFFFF",))
+        if metadata.colour:
+            colours = itertools.cycle(_COLOURS[3:])  # red, green and blue
         attributes["omero"] = {
             "channels": [
                 {"label": label, "color": colour, "active": True}

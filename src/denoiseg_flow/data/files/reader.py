@@ -12,10 +12,11 @@ from typing import Protocol
 
 import numpy as np
 
-from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.metadata import COLOURS, ORDER, Metadata
 from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.files.pillow import open_with_pillow
 from denoiseg_flow.data.files.tif import TifSource
+from denoiseg_flow.data.files.tiles import PIECE, pieces
 from denoiseg_flow.errors import InputError, plain
 
 UNREADABLE = (
@@ -37,6 +38,7 @@ UNREADABLE = (
 )
 
 _SINGLETONS = "TCZ"  # axes that are dropped if they have length 1
+_BIT_DEPTH = 24  # place of the bits per sample in a png file
 _DEFLATE = 1100  # largest compression ratio of deflate, which png uses
 
 
@@ -59,6 +61,9 @@ class Source(Protocol):
     """Micrometres by axis letter, as far as known."""
     channels: tuple[str, ...]
     """Names of the channels, empty unless the file has some."""
+    rgb: bool
+    """Whether the colours along S are red, green and blue, with transparency if there is a
+    fourth."""
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         """Return a copy of a piece, for which there is a slice for each dimension."""
@@ -85,7 +90,14 @@ class ImageFile:
         Pixel type; uint8 for boolean images.
     """
 
-    def __init__(self, path: Path, source: Source, axes: str | None, indexed: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        axes: str | None,
+        indexed: bool = False,
+        colour: bool | None = False,
+    ) -> None:
         self.path = path
         self._source = source
         if source.dtype.kind not in "biuf" or 0 in source.shape:
@@ -93,7 +105,8 @@ class ImageFile:
                 f"{path} is not a grey image, but has {source.dtype} pixels and shape "
                 f"{source.shape}; export it as uint8, uint16 or float32"
             )
-        letters = _letters(path, source, axes, indexed)
+        letters = _letters(path, source, axes, indexed, colour)
+        self._alpha = _find_alpha(path, source, letters, colour)
         # Axes of the file in the order of ORDER.
         self._order = sorted(
             (
@@ -104,12 +117,19 @@ class ImageFile:
             key=lambda number: ORDER.index(letters[number]),
         )
         names = "".join(letters[number] for number in self._order)
-        self.shape = tuple(source.shape[number] for number in self._order)
+        self.shape = tuple(source.shape[number] - (number == self._alpha) for number in self._order)
         # Boolean images become 0 and 1, which can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
         channels = source.channels if len(source.channels) == n_channels else ()
         self.metadata = Metadata(names, source.pixel_size, channels).only(names)
+        if colour or (colour is None and "S" in (source.axes[number] for number in letters)):
+            if n_channels != len(COLOURS):
+                raise InputError(
+                    f"{path} is not a colour image, but has axes {names} of shape {self.shape}; "
+                    "remove it, or leave out 'colour' of the dataset if all its images are grey"
+                )
+            self.metadata = self.metadata.in_colour()
 
     def read(self, place: Sequence[int | slice]) -> np.ndarray:
         """Read a region of the image.
@@ -144,6 +164,27 @@ class ImageFile:
         kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
         return np.asarray(piece[(*kept, *(0 for _ in others), ...)], self.dtype, order="C")
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a colour image has an alpha channel, which :meth:`read` leaves out."""
+        return self._alpha is not None
+
+    def is_transparent(self) -> bool:
+        """Return whether any pixel is transparent; reads the alpha channel piece by piece."""
+        number = self._alpha
+        if number is None:
+            return False
+        opaque = 1 if self.dtype.kind == "f" else np.iinfo(self.dtype).max
+        lengths = list(self._source.shape)
+        lengths[number] = 1
+        with _refusal(self.path):
+            for place in pieces(lengths, PIECE):
+                slices = [slice(part.start, part.stop) for part in place]
+                slices[number] = slice(len(COLOURS), len(COLOURS) + 1)
+                if (self._source.read(slices) != opaque).any():
+                    return True
+        return False
+
     def length(self, axis: str) -> int:
         """Return the length of an axis, 1 if the image does not have it."""
         axes = self.metadata.axes
@@ -160,7 +201,12 @@ class ImageFile:
         self.close()
 
 
-def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = False) -> ImageFile:
+def open_image_file(
+    path: str | Path,
+    axes: str | None = None,
+    indexed: bool = False,
+    colour: bool | None = False,
+) -> ImageFile:
     """Open a tif, png or OME-Zarr image.
 
     Parameters
@@ -173,25 +219,33 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
     indexed
         Whether to read the indices of a palette (indexed colours) as pixel values, as in label
         images.
+    colour
+        Whether the image is in colour, and read as the channels red, green and blue; None: it may
+        be, or not.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, incomplete or in colour, holds several images, or has axes
-        that neither its metadata nor ``axes`` name.
+        If the file is missing, damaged or incomplete, in colour against ``colour`` or the reverse,
+        holds several images, or has axes that neither its metadata nor ``axes`` name.
     """
     path = Path(path)
     source = _open(path, indexed)
     try:
-        return ImageFile(path, source, axes, indexed)
+        return ImageFile(path, source, axes, indexed, colour)
     except BaseException:
         source.close()
         raise
 
 
-def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    axes: str | None = None,
+    indexed: bool = False,
+    colour: bool | None = False,
+) -> np.ndarray:
     """Read a whole image in the pixel type of its file; see :func:`open_image_file`."""
-    with open_image_file(path, axes, indexed) as file:
+    with open_image_file(path, axes, indexed, colour) as file:
         return file.read([slice(None)] * len(file.shape))
 
 
@@ -205,7 +259,13 @@ class _PngSource:
             if n_bytes > _DEFLATE * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
             self.palette = image.mode == "P"
+            if image.mode in ("RGB", "RGBA") and content[_BIT_DEPTH] == 16:
+                raise InputError(
+                    f"{path} has 16 bits for each colour, of which only 8 could be read; export it "
+                    "as tif"
+                )
             self._pixels = np.asarray(image)
+            self.rgb = image.mode in ("RGB", "RGBA")
         self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
         self.axes = "YXS"[: self._pixels.ndim]
         self.pixel_size: dict[str, float] = {}
@@ -271,7 +331,9 @@ def _not_single(source: Source) -> list[int]:
     ]
 
 
-def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[int, str]:
+def _letters(
+    path: Path, source: Source, axes: str | None, mask: bool, colour: bool | None
+) -> dict[int, str]:
     """Return the letter of each axis of a file by its number, without some of length 1.
 
     Raises
@@ -283,6 +345,8 @@ def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[i
     own = "".join(source.axes[number] for number in numbers)
     shape = tuple(source.shape[number] for number in numbers)
     if axes is None:
+        if "S" in own and colour is not False:
+            own = own.replace("S", "C")
         if "S" in own:
             raise _colour(path, shape[0] if own.startswith("S") else 0, mask)
         names = own if len(numbers) != 2 or _are_axes(own) else "YX"
@@ -316,6 +380,27 @@ def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[i
     return letters
 
 
+def _find_alpha(
+    path: Path, source: Source, letters: dict[int, str], colour: bool | None
+) -> int | None:
+    """Return the number of the axis of colours if it has transparency, to be read as colours.
+
+    Raises
+    ------
+    InputError
+        If the colours are not red, green and blue.
+    """
+    numbers = [number for number, letter in letters.items() if letter == "C"]
+    if colour is False or not numbers or source.axes[numbers[0]] != "S":
+        return None
+    if not source.rgb:
+        raise InputError(
+            f"{path} has {source.shape[numbers[0]]} colours that are not red, green and blue (but "
+            "such as those of print, or grey with transparency); convert it to RGB"
+        )
+    return numbers[0] if source.shape[numbers[0]] == len(COLOURS) + 1 else None
+
+
 def _are_axes(names: str) -> bool:
     return {"Y", "X"} <= set(names) <= set(ORDER) and len(set(names)) == len(names)
 
@@ -346,6 +431,7 @@ def _colour(path: Path, planes: int = 0, mask: bool = False) -> InputError:
             "object, as uint8 or uint16"
         )
     return InputError(
-        f"{path} is a colour image (or has transparency); convert it to grey, one channel per "
+        f"{path} is a colour image (or has transparency); write 'colour: rgb' in the dataset's "
+        "config to learn from colours (RGB, not indexed), or convert it to grey, one channel per "
         "file, in ImageJ by Image > Type > 8-bit or 16-bit"
     )

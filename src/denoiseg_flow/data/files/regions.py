@@ -8,12 +8,13 @@ z-slice if 2D images are wanted.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import ImageFile
+from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.tiles import Place
 from denoiseg_flow.errors import InputError
 
@@ -35,6 +36,8 @@ class Reading:
         Number (from 0) or name of the channel to read, or "all"; None if there is only one.
     pixel_size
         Micrometres along ([z,] y, x), if the metadata of the files are missing or wrong.
+    colour
+        Whether the files are colour images, whose three colours are read as channels.
     masks
         Whether the files are masks, which have no channels.
     """
@@ -43,6 +46,7 @@ class Reading:
     dimensions: int | None = None
     channel: int | str | None = None
     pixel_size: tuple[float, ...] | None = None
+    colour: bool = False
     masks: bool = field(default=False, repr=False)
 
     @classmethod
@@ -54,12 +58,17 @@ class Reading:
             spec.get("dimensions"),
             spec.get("channel"),
             None if size is None else tuple(map(float, size)),
+            spec.get("colour") == "rgb",
         )
 
     def of_masks(self) -> "Reading":
         """Return how to read masks: like images, but without channels."""
         axes = self.axes and self.axes.replace("C", "")
-        return replace(self, axes=axes, channel=None, masks=True)
+        return replace(self, axes=axes, channel=None, colour=False, masks=True)
+
+    def open(self, path: str | Path, indexed: bool = False) -> ImageFile:
+        """Open a file, see :func:`~denoiseg_flow.data.files.reader.open_image_file`."""
+        return open_image_file(path, self.axes, indexed, self.colour)
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,16 @@ class Region:
 
     def first_channel(self) -> "Region":
         """Return the first channel of the image, or the image itself if it has only one."""
+        return self.channel(0)
+
+    def channel(self, number: int) -> "Region":
+        """Return one channel of the image; the image itself, without a channel axis, if it has
+        only one.
+        """
         if "C" not in self.metadata.axes:
             return self
         index = list(self.index)
-        index[self.file.metadata.axes.index("C")] = 0
+        index[self.file.metadata.axes.index("C")] = number
         return replace(self, index=tuple(index), metadata=self.metadata.only("TZYX"))
 
     @property
@@ -184,6 +199,13 @@ def _find_channel(file: ImageFile, reading: Reading) -> int | None:
             f"mask {path} has {count} channels, {listed}, but masks must have none, whatever "
             "'channel' is; export the channel with the labels by itself"
         )
+    if metadata.colour:
+        if wanted not in (None, ALL):
+            raise InputError(
+                f"{path} is read in colour, but channel {wanted!r} is asked for; leave out "
+                "'channel' or 'colour' (channels of a colour image are read with 'axes: YXC')"
+            )
+        return None
     if wanted is None:
         raise InputError(
             f"{path} has {count} channels, {listed}; choose one with 'channel' in the dataset's "
