@@ -2,13 +2,14 @@
 
 A prepared dataset is one folder with ``images/{image}.tif`` (plane or volume, uncompressed),
 ``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 ground
-truth, if known), ``second/{image}.tif`` (another acquisition, if there is one) and
+truth, if known), ``repeats/{image}.tif`` (further acquisitions, if there are any) and
 ``manifest.tsv``. All images are OME-TIFF.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +32,13 @@ from denoiseg_flow.data.sources import (
     levels_of,
     spec_dimensions,
 )
-from denoiseg_flow.data.store import copy_image, write_labels
+from denoiseg_flow.data.store import copy_image, copy_repeats, write_labels
 from denoiseg_flow.data.validation import (
     check_image,
     check_mask,
     check_opaque,
     check_pair,
-    check_second,
+    check_repeat,
 )
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding, count
@@ -61,7 +62,8 @@ class Sample(NamedTuple):
     given_subset: str = ""
     constant: bool = False
     """Whether the image may have a single grey value."""
-    second: Readable | None = None
+    repeats: Sequence[Readable] = ()
+    """Further acquisitions of the field, of the same shape."""
 
 
 def prepare(
@@ -179,7 +181,7 @@ def _from_folders(
             if mask_path is not None:
                 masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
             if clean_path is not None:
-                cleans = _open_regions(clean_path, reading, stack)
+                cleans = _open_regions(clean_path, reading.of_clean(), stack)
             if second_path is not None:
                 seconds = _open_regions(second_path, reading, stack)
             for others, kind, path in (
@@ -193,7 +195,8 @@ def _from_folders(
                         f"{len(others)}; export both with the same time points and z-slices"
                     )
             for number, image in enumerate(images):
-                mask = clean = second = None
+                mask = clean = None
+                repeats = image.repeats
                 if masks is not None:
                     mask = check_mask(masks[number].read(), str(mask_path), **values)
                     check_pair(image, mask, str(image_path), str(mask_path), "mask")
@@ -201,11 +204,11 @@ def _from_folders(
                     clean = cleans[number]
                     _check_alike(image, clean, "clean image")
                 if seconds is not None:
-                    second = seconds[number]
-                    _check_alike(image, second, "second acquisition")
+                    repeats = (seconds[number],)
+                    _check_alike(image, seconds[number], "second acquisition")
                 yield Sample(
                     name + image.suffix, image, mask, clean, source, image.metadata,
-                    subset_of(source, levels), second=second,
+                    subset_of(source, levels), repeats=repeats,
                 )  # fmt: skip
 
 
@@ -280,7 +283,7 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the image, its clean image or its second acquisition cannot be used; a mask must have
+        If the image, its clean image or a further acquisition cannot be used; a mask must have
         been checked.
     """
     prepared, name, metadata = PreparedData(folder), sample.name, sample.metadata
@@ -293,11 +296,17 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, label), sample.constant)
         copy_image(sample.clean, prepared.clean(name), metadata, np.float32)
-    if sample.second is not None:
-        shown = _named(sample.second, label)
-        kept = check_image(sample.second, shown, sample.constant)
-        check_second(sample.image, sample.second, label, shown)
-        copy_image(sample.second, prepared.second(name), metadata, kept)
+    if sample.repeats:
+        names = [label, *(_named(each, label) for each in sample.repeats)]
+        acquisitions = [sample.image, *sample.repeats]
+        kept = {
+            check_image(each, shown, sample.constant)
+            for each, shown in zip(sample.repeats, names[1:], strict=True)
+        }
+        for pair, pair_names in zip(pairwise(acquisitions), pairwise(names), strict=True):
+            check_repeat(*pair, *pair_names)
+        stored = kept.pop() if len(kept) == 1 else np.dtype(np.float32)
+        copy_repeats(sample.repeats, prepared.repeats(name), metadata, stored)
     *above, height, width = sample.image.shape
     return {
         "image": sample.name,

@@ -124,7 +124,8 @@ def check_intensities(config: Mapping[str, Any]) -> None:
                 for path in filter(None, (source.image, source.second)):
                     with Reading.of(spec).open(path) as file:
                         for region in find_regions(file, Reading.of(spec)):
-                            check_photons(region, config["noises"][noise], noise, path)
+                            for each in (region, *region.repeats):
+                                check_photons(each, config["noises"][noise], noise, path)
 
 
 def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
@@ -267,9 +268,12 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
     )
 
 
-def has_second(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether a dataset, or every part of a combined one, has second acquisitions."""
-    return all(datasets[part].get("second") for part in parts(datasets, name))
+def has_repeats(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether a dataset, or every part of a combined one, has several acquisitions."""
+    return all(
+        datasets[part].get("second") or datasets[part].get("repeats")
+        for part in parts(datasets, name)
+    )
 
 
 def in_colour(datasets: Mapping[str, Spec], name: str) -> bool:

@@ -10,7 +10,8 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,26 @@ def stem(path: str | Path) -> str:
 
 def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
     """Copy an image with the axes in its metadata, piece by piece."""
-    copy = create_array(path, image.shape, metadata, dtype)
+    _copy(image, create_array(path, image.shape, metadata, dtype))
+
+
+def copy_repeats(
+    images: Sequence[Readable], path: str | Path, metadata: Metadata, dtype: DTypeLike
+) -> None:
+    """Copy acquisitions of one field to one file; the axes in their metadata are those of each.
+
+    Several follow each other along an axis T.
+    """
+    if len(images) == 1:
+        copy_image(images[0], path, metadata, dtype)
+        return
+    shape = (len(images), *images[0].shape)
+    copies = create_array(path, shape, replace(metadata, axes=f"T{metadata.axes}"), dtype)
+    for image, copy in zip(images, copies, strict=True):
+        _copy(image, copy)
+
+
+def _copy(image: Readable, copy: np.ndarray) -> None:
     for place in pieces(image.shape, PIECE):
         copy[place] = image[place]
         release(image)
@@ -99,6 +119,13 @@ def open_image(path: str | Path) -> np.ndarray:
     return image if "C" in axes else image[None]
 
 
+def open_repeats(path: str | Path) -> np.ndarray:
+    """Open acquisitions of one field (acquisition, channel, [z,] y, x), like :func:`open_image`."""
+    images, axes = _open(path)
+    images = images if "T" in axes else images[None]
+    return images if "C" in axes else np.expand_dims(images, 1)
+
+
 def open_labels(path: str | Path) -> np.ndarray:
     """Open a mask or other labels ([z,] y, x), like :func:`open_image`."""
     return _open(path)[0]
@@ -114,7 +141,9 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
                 mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
                 if series.axes.endswith("S"):
-                    return np.moveaxis(mapped, -1, 0), f"C{series.axes[:-1]}"
+                    first = "T" if "T" in series.axes else ""
+                    axes = f"{first}C{series.axes.removeprefix('T')[:-1]}"
+                    return np.moveaxis(mapped, -1, len(first)), axes
                 return mapped, series.axes
     except UNREADABLE:
         pass  # the reader below raises a helpful error

@@ -182,15 +182,15 @@ def check_pair(
         )
 
 
-def check_second(image: Readable, second: Readable, image_name: str, second_name: str) -> None:
-    """Raise InputError if the second acquisition of an image, of the same shape, is a copy."""
+def check_repeat(image: Readable, repeat: Readable, image_name: str, repeat_name: str) -> None:
+    """Raise InputError if another acquisition of a field, of the same shape, is a copy."""
     for place in pieces(image.shape, PIECE):
-        same = np.array_equal(image[place], second[place])
+        same = np.array_equal(image[place], repeat[place])
         release(image)
-        release(second)
+        release(repeat)
         if not same:
             return
     raise InputError(
-        f"the second acquisition {second_name} has the same pixels as {image_name}, and so the "
-        "same noise; replace it by another acquisition of the field"
+        f"the acquisition {repeat_name} has the same pixels as {image_name}, and so the same "
+        "noise; replace it by another acquisition of the field"
     )

@@ -4,7 +4,7 @@ from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.data.sources import (
     dimensions,
     has_masks,
-    has_second,
+    has_repeats,
     in_colour,
     is_grouped,
     sizes_in_advance,
@@ -143,10 +143,15 @@ def _check_noise(grid: Grid, method: Method, dataset: str, noise: str) -> None:
     if (
         method.target == "second_noisy"
         and not draws_noise(level)
-        and not has_second(datasets, dataset)
+        and not has_repeats(datasets, dataset)
     ):
         own = datasets[dataset]["source"] == "folder"
-        fix = f"name second acquisitions under 'datasets.{dataset}.second', " if own else ""
+        fix = (
+            f"name second acquisitions under 'datasets.{dataset}.second' (or their axis under "
+            "'repeats'), "
+            if own
+            else ""
+        )
         raise InputError(
             f"config key 'methods.{method.name}.target' is 'second_noisy', but noise level "
             f"'{noise}' adds no noise, so there is no second noisy copy; {fix}remove {method.name} "

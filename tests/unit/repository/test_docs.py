@@ -104,7 +104,7 @@ def test_no_definition_of_the_schema_is_forgotten(schema):
         "noise",
     }
     simple = {"name", "published_dataset", "binary_masks"}
-    simple |= {"axes", "dimensions", "channel", "colour", "pixel_size"}
+    simple |= {"axes", "dimensions", "channel", "colour", "repeats", "pixel_size"}
     assert set(schema["$defs"]) == tested | simple | {"method", "recipe"}
 
 

@@ -196,7 +196,7 @@ def test_a_dataset_in_colour(tmp_path):
     prepared = prepared_from(tmp_path, **more)
     for name in "ab":
         np.testing.assert_array_equal(open_image(prepared.image(name)), CHANNELS)
-        np.testing.assert_array_equal(open_image(prepared.second(name)), CHANNELS[:, ::-1])
+        np.testing.assert_array_equal(open_image(prepared.repeats(name)), CHANNELS[:, ::-1])
         assert open_image(prepared.image(name)).dtype == np.uint8
     (note,) = prepare.left_out(prepared.folder)
     assert note.severity == "note" and note.images == ("b",)
