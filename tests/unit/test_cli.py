@@ -74,6 +74,16 @@ def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
+def test_an_interrupted_command_says_how_to_continue(folder, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "predict_images", lambda *_: _raise(KeyboardInterrupt()))
+        assert run(folder, folder / "images") == 130
+    assert capsys.readouterr().err == (
+        "interrupted; the same command continues where it stopped\n"
+    )
+    assert run(folder, folder / "images") == 0
+
+
 def test_usable_cores():
     assert 1 <= devices.usable_cores() <= os.cpu_count()
 

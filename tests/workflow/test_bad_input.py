@@ -453,7 +453,7 @@ def test_predict_to_a_missing_folder(tmp_path):
 
 
 def test_predict_to_two_folders_of_one_name(tmp_path):
-    """The second is refused before any job, unless it gets a name of its own."""
+    """Each has results of its own; a name that is taken is refused before any job."""
     for day in ("day1", "day2"):
         (tmp_path / day / "images").mkdir(parents=True)
         (tmp_path / day / f"images/{day}.tif").write_bytes(b"")
@@ -468,7 +468,11 @@ def test_predict_to_two_folders_of_one_name(tmp_path):
         asking = f"predict={{images: {day}/images, model: model.pt, {asked}}}"
         return dry_run(tmp_path, "predict", "--config", asking)
 
-    refused = call("day2")
+    second = call("day2")
+    assert second.jobs == {"predict_chunk": 1, "predict": 1}
+    assert "those of day2/images go to results/predicted/images_2" in second.screen
+    assert "results/predicted/images_2/.finished" in second.screen
+    refused = call("day2", name="images")
     assert refused.status != 0
     assert f"images from {tmp_path}/day1/images (such as day1), not from day2/images" in (
         refused.screen

@@ -2,16 +2,32 @@
 
 from functools import cache
 
-from denoiseg_flow.deployment.output_folder import check_source, check_targets
+from denoiseg_flow.deployment.output_folder import (
+    check_source,
+    check_targets,
+    own_folder,
+)
 from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
-# The folder in <results>/predicted for the results on new images.
-PREDICTED = (
-    config["predict"]["name"]
-    or Path(config["predict"]["images"] or "images").resolve().name
-)
+
+def name_of_results():
+    """Return the name of the folder in <results>/predicted for the results on new images."""
+    images = config["predict"]["images"]
+    if config["predict"]["name"] or images is None:
+        return config["predict"]["name"] or "images"
+    folder = RESULTS / "predicted" / Path(images).resolve().name
+    own = own_folder(Path(images), folder)
+    if own != folder and workflow.is_main_process:
+        logger.info(
+            f"{folder} has results of another folder; those of {images} go to {own} "
+            "('predict: {name: ...}' chooses another name)"
+        )
+    return own.name
+
+
+PREDICTED = name_of_results()
 
 # The file that marks a chunk as finished.
 CHUNK = f"<results>/predicted/{PREDICTED}/.chunks/{{chunks}}/{{chunk}}.finished"

@@ -122,6 +122,10 @@ class Record:
         """
         return {entry.image: entry for entry in self._entries(images)}
 
+    def joined(self) -> Iterator[Entry]:
+        """Yield the entries of the last :meth:`replace`."""
+        return _entries(self.path, self.folder)
+
     def is_one(self) -> bool:
         """Return whether ``images.tsv`` is a record, not another table of that name."""
         with self.path.open("rb") as file:

@@ -1,25 +1,30 @@
-"""Join the tables of all predicted images: ``objects.csv`` and ``images.tsv``."""
+"""Join the tables of all predicted images: ``objects.csv``, ``objects.parquet``, ``images.tsv``.
 
-import csv
-import shutil
+Work and memory grow with the images that were added since the last call, not with all images.
+"""
+
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from denoiseg_flow.deployment import parquet
+from denoiseg_flow.deployment.csv_tables import columns_of, table_of, write_csv
 from denoiseg_flow.deployment.ledger import AGAIN, Entry, Record
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.atomic import new_file
 
+_NOTE = ".joined"  # says for which images.tsv and up to which byte objects.csv is complete
+
 
 def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
     """Join the tables of single images after the last call of `predict_images.predict_images`.
 
-    Writes ``images.tsv`` and, if the model segments, ``objects.csv``. Images of earlier calls with
-    the same model stay in both tables; those of other models stay in ``images.tsv`` only. No other
-    process may write to the folder at the same time, see
-    :func:`~denoiseg_flow.deployment.output_folder.at_work`.
+    Writes ``images.tsv`` and, if the model segments, ``objects.csv`` and ``objects.parquet``, see
+    :mod:`parquet`. Images of earlier calls with the same model stay in all tables; those of other
+    models stay in ``images.tsv`` only. No other process may write to the folder at the same time,
+    see :func:`~denoiseg_flow.deployment.output_folder.at_work`.
 
     Parameters
     ----------
@@ -32,7 +37,7 @@ def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
     -------
     dict of str to Path
         Files of the images that failed, by name, for :func:`refuse_failures`. They include images
-        whose table was damaged or deleted later.
+        whose table was damaged or deleted before it was joined.
     """
     record = Record(folder)
     asked, known = set(images), record.read()
@@ -42,13 +47,22 @@ def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
         for name in sorted(known)
         if name in asked or known[name].results
     ]
-    joined = folder / "objects.csv"
+    tables = [folder / "objects.csv", folder / parquet.NAME]
     has_tables = any(entry.objects != "" for entry in kept)
     as_before = kept == [known[name] for name in sorted(known)]
-    if record.added.exists() or not as_before or joined.exists() != has_tables:
-        kept = [_verified(entry, folder) for entry in kept]
-        _join([table_of(entry.image, folder) for entry in kept if entry.objects != ""], joined)
+    are_there = {path.exists() for path in tables} == {has_tables}
+    if record.added.exists() or not as_before or not are_there:
+        before = _joined_tables(record)
+        verified = [_verified(entry, folder, before) for entry in kept]
+        if not _can_append(before, verified, folder):
+            before = {}
+            verified = [_verified(entry, folder, before) for entry in kept]
+        kept, joined = verified, _checksums(verified)
+        new = [table_of(name, folder) for name in joined if name not in before]
+        write_csv(new, tables[0], append=bool(before))
+        parquet.update(folder, joined, columns_of(tables[:1]))
         record.replace(kept)
+        _note_joined(record)
     return {
         entry.image: Path(entry.source) for entry in kept if entry.failed and entry.image in asked
     }
@@ -67,11 +81,6 @@ def refuse_failures(failed: Mapping[str, Path], n_images: int, folder: Path) -> 
     )
 
 
-def table_of(image: str, folder: Path) -> Path:
-    """Return the path of the object table of an image."""
-    return folder / "objects" / f"{image}.csv"
-
-
 def _of_models(entry: Entry, models: Collection[str]) -> Entry:
     """Return the entry, marked as failed if the image was predicted by another model.
 
@@ -83,43 +92,52 @@ def _of_models(entry: Entry, models: Collection[str]) -> Entry:
     return replace(entry, objects="", confidence="", table="", failed=reason)
 
 
-def _verified(entry: Entry, folder: Path) -> Entry:
-    """Return the entry, marked as failed if its table has changed since it was written."""
+def _verified(entry: Entry, folder: Path, before: Collection[str]) -> Entry:
+    """Return the entry, marked as failed if its table has changed since it was written.
+
+    Tables of the images ``before`` are not read again.
+    """
     table = table_of(entry.image, folder)
-    if entry.objects == "" or (table.is_file() and checksums.digest(table) == entry.table):
+    if entry.objects == "" or entry.image in before:
+        return entry
+    if table.is_file() and checksums.digest(table) == entry.table:
         return entry
     reason = f"{table} was damaged or deleted; {AGAIN}"
     return replace(entry, objects="", confidence="", table="", failed=reason)
 
 
-def _join(tables: Sequence[Path], joined: Path) -> None:
-    """Concatenate object tables into one file; without tables, remove the file."""
-    if not tables:
-        joined.unlink(missing_ok=True)
-        return
-    columns = _columns(tables)
-    with (
-        new_file(joined) as unfinished,
-        unfinished.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for path in tables:
-            with path.open(encoding="utf-8", newline="") as table:
-                header = next(csv.reader(table))
-                if header == columns:  # nearly always, so nothing has to be parsed
-                    shutil.copyfileobj(table, file)
-                else:
-                    writer.writerows(csv.DictReader(table, header))
+def _checksums(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return the checksums of the object tables to join, by image."""
+    return {entry.image: entry.table for entry in entries if entry.objects != ""}
 
 
-def _columns(tables: Iterable[Path]) -> list[str]:
-    """Return the columns of all tables."""
-    headers: dict[str, None] = {}
-    for path in tables:
-        with path.open(encoding="utf-8", newline="") as table:
-            headers[table.readline()] = None
-    rows = list(csv.reader(headers))
-    # Tables of files with time points or z-slices have additional columns.
-    longest = max(rows, key=len)
-    return list(dict.fromkeys([*longest, *(name for row in rows for name in row)]))
+def _joined_tables(record: Record) -> dict[str, str]:
+    """Return the checksums of the tables in ``objects.csv``, by image.
+
+    There are none if the file is not as the last call left it.
+    """
+    note = record.folder / _NOTE
+    if not note.exists() or note.read_text() != _state(record):
+        return {}
+    return _checksums(record.joined())
+
+
+def _note_joined(record: Record) -> None:
+    """Note that ``objects.csv`` holds the tables of the images in the record, and no others."""
+    with new_file(record.folder / _NOTE) as unfinished:
+        unfinished.write_text(_state(record))
+
+
+def _state(record: Record) -> str:
+    joined = record.folder / "objects.csv"
+    size = joined.stat().st_size if joined.exists() else 0
+    return f"{size} {checksums.digest(record.path)}" if record.path.exists() else ""
+
+
+def _can_append(before: Mapping[str, str], entries: Sequence[Entry], folder: Path) -> bool:
+    """Return whether ``objects.csv`` only lacks rows at its end."""
+    after = _checksums(entries)
+    if not before or not before.items() <= after.items():
+        return False
+    new = [table_of(name, folder) for name in after if name not in before]
+    return set(columns_of(new)) <= set(columns_of([folder / "objects.csv"]))

@@ -4,8 +4,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
+from denoiseg_flow.deployment import parquet
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.lock import sole_process
@@ -72,7 +75,8 @@ def check_targets(
         a result of another image file, or an image to predict.
     """
     record = Record(folder)
-    tables = {record.path: record.is_one, folder / "objects.csv": record.has_tables}
+    tables = {record.path: record.is_one}
+    tables |= {folder / name: record.has_tables for name in ("objects.csv", parquet.NAME)}
     for path, is_known in tables.items():
         if os.path.lexists(path) and not is_known():
             raise InputError(
@@ -100,10 +104,26 @@ def check_targets(
 
 def check_source(images: Path, folder: Path) -> None:
     """Raise InputError if a folder has results of images from another folder than ``images``."""
+    if other := _other_result(images, folder):
+        raise InputError(
+            f"{folder} has results of images from {os.path.dirname(other.source)} (such as "
+            f"{other.image}), not from {images}; {_ELSEWHERE}"
+        )
+
+
+def own_folder(images: Path, folder: Path) -> Path:
+    """Return a folder for the results of a folder of images that has no results of another one.
+
+    That is ``folder``, or the first of ``folder_2``, ``folder_3`` and so on.
+    """
+    others = (folder.with_name(f"{folder.name}_{number}") for number in count(2))
+    return next(each for each in chain([folder], others) if not _other_result(images, each))
+
+
+def _other_result(images: Path, folder: Path) -> Entry | None:
+    """Return an image of another folder than ``images`` that has results in a folder."""
+    place = os.path.abspath(images)
     for entry in Record(folder).read().values():
-        source = os.path.dirname(os.path.abspath(entry.source))
-        if entry.results and source != os.path.abspath(images):
-            raise InputError(
-                f"{folder} has results of images from {source} (such as {entry.image}), not from "
-                f"{images}; {_ELSEWHERE}"
-            )
+        if entry.results and os.path.dirname(os.path.abspath(entry.source)) != place:
+            return replace(entry, source=os.path.abspath(entry.source))
+    return None

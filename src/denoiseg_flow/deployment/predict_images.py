@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 from denoiseg_flow.data.files.regions import Reading
+from denoiseg_flow.deployment.csv_tables import table_of
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
-from denoiseg_flow.deployment.object_tables import join_results, table_of
+from denoiseg_flow.deployment.object_tables import join_results
 from denoiseg_flow.deployment.output_folder import at_work, check_targets
 from denoiseg_flow.deployment.predict_file import predict_file, remove, results_of
 from denoiseg_flow.deployment.scaling import Scaling

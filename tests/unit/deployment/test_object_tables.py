@@ -1,13 +1,16 @@
 """The tables of all new images."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
-from denoiseg_flow.deployment import object_tables
+from denoiseg_flow.deployment import object_tables, parquet
+from denoiseg_flow.deployment.csv_tables import table_of
 from denoiseg_flow.deployment.ledger import Entry, Record
-from denoiseg_flow.deployment.object_tables import join_results, refuse_failures, table_of
+from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 
@@ -25,10 +28,10 @@ def out(tmp_path):
     return tmp_path
 
 
-def add(out, name, model="m", **found):
+def add(out, name, rows=None, model="m", **found):
     """What a job leaves of an image."""
     if "failed" not in found:
-        text = TABLES[name]
+        text = f"image,label,t,area\n{rows}" if rows else TABLES[name]
         table_of(name, out).write_text(text)
         found = {"objects": text.count("\n") - 1, "table": checksums.digest(table_of(name, out))}
         found["results"] = "objects.csv"
@@ -55,18 +58,119 @@ def test_tables_of_the_same_columns_are_joined_as_they_are(out):
     assert (out / "objects.csv").read_text() == TABLES["a"]
     images = pd.read_csv(out / "images.tsv", sep="\t")
     assert images["image"].tolist() == ["a", "c"] and images["objects"].tolist() == [2, 0]
-    assert sorted(path.name for path in out.iterdir()) == ["images.tsv", "objects", "objects.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        *(".joined", "images.tsv", "objects", "objects.csv", "objects.parquet")
+    ]
 
 
 def test_nothing_is_joined_again_without_need(out, monkeypatch):
     add(out, "a")
     join_results(["a"], out)
     with monkeypatch.context() as patch:
-        patch.setattr(object_tables, "_join", lambda *_: pytest.fail("joined again"))
+        patch.setattr(object_tables, "write_csv", lambda *_: pytest.fail("joined again"))
         join_results(["a"], out)
     (out / "objects.csv").unlink()
+    shutil.rmtree(out / "objects.parquet")
     join_results(["a"], out)
     assert (out / "objects.csv").read_text() == TABLES["a"]
+    assert (out / "objects.parquet").is_dir()
+
+
+def test_new_images_are_appended_without_reading_the_others(out):
+    for name in "bca":
+        add(out, name)
+        join_results([name], out)
+        table_of(name, out).write_text("not to be read again\n")
+    assert (out / "objects.csv").read_text() == (
+        'image,label,t,area\nb,1,0,30\na,1,,10\n"a ""quoted"", one",2,,20\n'
+    )
+    assert list(Record(out).read()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out: add(out, "d"),  # another column
+        lambda out: add(out, "b", "b,1,0,31\n"),
+        lambda out: Record(out).add(Entry("b", "b.tif", 1, 1, "m", failed="it is gone")),
+        lambda out: (out / "objects.csv").write_text("image,label,t,area\nb,1,"),
+        lambda out: (out / "objects.csv").unlink(),
+    ],
+)
+def test_all_is_joined_anew_unless_images_were_only_added(out, change):
+    for name in "bc":
+        add(out, name)
+    join_results(["b", "c"], out)
+    change(out)
+    add(out, "a")
+    join_results("abcd", out)
+    found = pd.read_csv(out / "objects.csv")
+    entries = [entry for entry in Record(out).read().values() if not entry.failed]
+    for entry in entries:
+        expected = pd.read_csv(table_of(entry.image, out))
+        rows = found[found["image"].str.startswith(entry.image)]
+        assert rows[list(expected)].values.tolist() == expected.values.tolist()
+    assert len(found) == sum(entry.objects for entry in entries)
+
+
+def test_rows_of_a_killed_join_are_not_there_twice(out, monkeypatch):
+    add(out, "b")
+    join_results(["b"], out)
+    add(out, "c")
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "replace", lambda *_: 1 / 0)
+        add(out, "a")
+        with pytest.raises(ZeroDivisionError):
+            join_results(["a", "b", "c"], out)
+    join_results(["a", "b", "c"], out)
+    assert pd.read_csv(out / "objects.csv")["area"].tolist() == [10, 20, 30]
+
+
+def test_the_parquet_dataset_holds_the_rows_of_the_csv_file(out, monkeypatch):
+    monkeypatch.setattr(parquet, "IMAGES", 1)
+    for name in "abcd":
+        add(out, name)
+    join_results("abcd", out)
+    found = pd.read_parquet(out / "objects.parquet").sort_values(["area"], ignore_index=True)
+    expected = pd.read_csv(out / "objects.csv").sort_values(["area"], ignore_index=True)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    schemas = [
+        pyarrow.parquet.read_schema(path).remove_metadata()
+        for path in (out / "objects.parquet").iterdir()
+    ]
+    assert len(schemas) > 1 and all(each.equals(schemas[0]) for each in schemas)
+
+
+def test_only_parts_of_the_dataset_that_change_are_written(out, monkeypatch):
+    monkeypatch.setattr(parquet, "IMAGES", 2)
+    names = [f"image{number}" for number in range(8)]
+    for name in names:
+        add(out, name, f"{name},1,0,5\n")
+    join_results(names, out)
+    before = {path: path.stat().st_mtime_ns for path in (out / "objects.parquet").iterdir()}
+    add(out, "image0", "image0,1,0,6\n")
+    join_results(names, out)
+    after = {path: path.stat().st_mtime_ns for path in (out / "objects.parquet").iterdir()}
+    changed = [path for path in after if after[path] != before[path]]
+    assert before.keys() == after.keys() and len(changed) == 1 < len(before)
+    assert pd.read_parquet(out / "objects.parquet").set_index("image")["area"]["image0"] == 6
+    # Fewer images need fewer parts; none of the others stays.
+    for name in names[1:]:
+        Record(out).add(Entry(name, f"{name}.tif", 1, 1, "m", failed="it is gone"))
+    join_results(names, out)
+    assert [path.name for path in (out / "objects.parquet").iterdir()] == [
+        "part-0000-of-0001.parquet"
+    ]
+
+
+def test_a_damaged_part_is_written_again(out):
+    add(out, "a")
+    join_results(["a"], out)
+    (part,) = (out / "objects.parquet").iterdir()
+    part.write_bytes(b"PAR1")
+    add(out, "c")
+    join_results(["a", "c"], out)
+    assert len(pd.read_parquet(out / "objects.parquet")) == 2
 
 
 def test_a_join_that_was_killed_is_made_again(out, monkeypatch):
@@ -126,7 +230,7 @@ def test_a_model_that_finds_no_objects_any_more(out):
     join_results(["a"], out)
     Record(out).add(Entry("a", "a.tif", 1, 1, "denoiser"))
     join_results(["a"], out)
-    assert not (out / "objects.csv").exists()
+    assert not (out / "objects.csv").exists() and not (out / "objects.parquet").exists()
 
 
 def test_an_entry_that_was_cut_off_does_not_harm_the_next(out):

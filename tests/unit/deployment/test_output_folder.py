@@ -14,7 +14,7 @@ from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import predict_file
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
-from denoiseg_flow.deployment.output_folder import at_work, check_source
+from denoiseg_flow.deployment.output_folder import at_work, check_source, own_folder
 from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
@@ -103,7 +103,7 @@ def test_a_file_of_the_user_is_left_alone(images, model, name, link):
     predict_all(model, "day1/images")
 
 
-@pytest.mark.parametrize("name", ["images.tsv", "objects.csv"])
+@pytest.mark.parametrize("name", ["images.tsv", "objects.csv", "objects.parquet"])
 def test_a_table_of_the_user_is_left_alone(images, model, denoiser, name):
     (images / "out").mkdir()
     (images / "out" / name).write_text("mine")
@@ -267,6 +267,18 @@ def test_results_of_two_folders_are_not_mixed(images):
         f"{images}/out has results of images from {images}/day1/images (such as c), not from "
         f"{images}/day2/images{FIX}"
     )
+
+
+def test_each_folder_of_images_has_results_of_its_own(images):
+    out = images / "predicted/images"
+    found = []
+    for day in ["day1", "day2", "day3"]:
+        folder = own_folder(images / day / "images", out)
+        found.append(folder.name)
+        folder.mkdir(parents=True)
+        Record(folder).add(Entry("c", f"{day}/images/c.tif", 1, 1, "m", results="denoised.tif"))
+        assert own_folder(images / day / "images", out) == folder
+    assert found == ["images", "images_2", "images_3"]
 
 
 @pytest.mark.parametrize("how", ["alone", "shared"])
