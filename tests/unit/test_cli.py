@@ -78,9 +78,7 @@ def test_an_interrupted_command_says_how_to_continue(folder, capsys, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(cli, "predict_images", lambda *_: _raise(KeyboardInterrupt()))
         assert run(folder, folder / "images") == 130
-    assert capsys.readouterr().err == (
-        "interrupted; the same command continues where it stopped\n"
-    )
+    assert capsys.readouterr().err == ("interrupted; the same command continues where it stopped\n")
     assert run(folder, folder / "images") == 0
 
 

@@ -138,9 +138,7 @@ class Region:
         return self.channel(0)
 
     def channel(self, number: int) -> "Region":
-        """Return one channel of the image; the image itself, without a channel axis, if it has
-        only one.
-        """
+        """Return one channel of the image, or the image itself if it has only one."""
         if "C" not in self.metadata.axes:
             return self
         index = list(self.index)
