@@ -8,6 +8,9 @@ from snakemake.utils import min_version
 min_version("9.19")
 
 
+include: "workflow/rules/package.smk"
+
+
 # Found beside this file, whatever the working directory is.
 configfile: workflow.source_path("config/config.yaml")
 

@@ -10,9 +10,9 @@ PAGE = Path(__file__).with_suffix(".md")
 HEAD = """\
 # Command line
 
-`denoiseg-flow` uses trained models without the workflow. `python docs/reference/command_line.py`
-writes this page from its help texts. The commands of the workflow are those of Snakemake; see
-[how to run a study](../how-to/run_a_study.md).
+`denoiseg-flow` starts studies anywhere and uses trained models. `python
+docs/reference/command_line.py` writes this page from its help texts. In a clone, studies are
+started by Snakemake itself; see [how to run a study](../how-to/run_a_study.md).
 """
 
 

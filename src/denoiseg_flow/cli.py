@@ -1,7 +1,8 @@
-"""The command ``denoiseg-flow``: use trained models without the workflow."""
+"""The command ``denoiseg-flow``: start studies anywhere, and use trained models."""
 
 import argparse
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ import yaml
 from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
-from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.data.folders import about_files, find_images
+from denoiseg_flow.deployment.annotation_round import AUTO, NEXT, WHOLE, finished_runs, write_round
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
 from denoiseg_flow.deployment.object_tables import refuse_failures
@@ -21,8 +23,15 @@ from denoiseg_flow.deployment.predict_images import predict_images
 from denoiseg_flow.deployment.scaling import NORMALISE, Scaling
 from denoiseg_flow.jobs.devices import select_device, usable_cores
 from denoiseg_flow.jobs.logs import sentence
+from denoiseg_flow.launch import init, run
 from denoiseg_flow.models.model_file import describe_model, existing_model
+from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
+from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.study.grid import LABELS
+from denoiseg_flow.study.provenance import read_config
 from denoiseg_flow.version import __version__
+
+_RUN = "run"  # the command whose arguments are those of Snakemake
 
 # Quoted, because it takes no parameters at run time.
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -30,10 +39,9 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = read_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
-        parser.print_help()
+        _parser().print_help()
         return 0
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
@@ -47,9 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; those of ``run`` are kept for Snakemake, as ``arguments``."""
+    if _RUN in arguments[:1] and not {"-h", "--help"} & set(arguments):
+        return argparse.Namespace(command=_RUN, run=_run, arguments=arguments[1:])
+    return _parser().parse_args(arguments)
+
+
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
-    findings.log(left_out(options.images), "predict")
+    findings.log(about_files(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     scaling = Scaling.of(options.normalise, options.rescale)
@@ -64,6 +79,18 @@ def _predict(options: argparse.Namespace) -> None:
         options.tile,
     )
     refuse_failures(failed, len(images), options.out)
+
+
+def _init(options: argparse.Namespace) -> None:
+    written = init(options.folder, options.example)
+    print(f"written: {', '.join(map(str, written))}")
+    if not options.example:
+        print("Put your images into images/, and the masks that you have into masks/. Then")
+    print(f"  cd {shlex.quote(str(options.folder))} && denoiseg-flow run")
+
+
+def _run(options: argparse.Namespace) -> None:
+    run(options.arguments)
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -83,6 +110,19 @@ def _export(options: argparse.Namespace) -> None:
     )
 
 
+def _annotate_next(options: argparse.Namespace) -> None:
+    study, out = options.study, options.out
+    config = read_config(study)
+    runs = finished_runs(study, config, options.dataset, options.noise, options.method)
+    metrics = study / "tables/metrics.csv"
+    run = best_run(read_metrics_csv(metrics), runs, LABELS) if metrics.exists() else runs[0]
+    assert run is not None
+    device = select_device(options.device, usable_cores())
+    suggested = write_round(study, config, run, out, options.n, options.crop, device)
+    print(f"{findings.count(len(suggested), 'image')} to annotate, as suggested by {run.folder}:\n")
+    print((out / NEXT).read_text(encoding="utf-8"), end="")
+
+
 def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Reading:
     """Return how to read the files of a command, see :func:`_add_reading`."""
     size = options.pixel_size and tuple(options.pixel_size)
@@ -91,6 +131,15 @@ def _reading(options: argparse.Namespace, dimensions: int | None = None) -> Read
 
 def _number_or_name(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
+
+
+def _side(text: str) -> int | str:
+    side = _number_or_name(text)
+    if side == 0 or (isinstance(side, str) and side not in (AUTO, WHOLE)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the side of a crop: give pixels, such as 128, or '{WHOLE}'"
+        )
+    return side
 
 
 def _micrometres(text: str) -> float:
@@ -105,14 +154,17 @@ def _micrometres(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="denoiseg-flow",
-        description="Use trained models of DenoiSeg-Flow without the workflow.",
+        description="Denoise and segment microscopy images of which few are annotated.",
         epilog="denoiseg-flow COMMAND --help lists the options of a command, with examples.",
     )
     parser.add_argument("--version", action="version", version=f"denoiseg-flow {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    _add_init(commands)
+    _add_run(commands)
     _add_predict(commands)
     _add_describe(commands)
     _add_export(commands)
+    _add_annotate_next(commands)
     return parser
 
 
@@ -123,8 +175,9 @@ def _add_command(
     summary: str,
     description: str,
     examples: str,
+    first: tuple[str, str] | None = ("model", "trained model of the workflow (model.pt)"),
 ) -> argparse.ArgumentParser:
-    """Add a command that reads a model, and then calls ``run``."""
+    """Add a command that calls ``run``, with name and help of its first argument."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -132,9 +185,47 @@ def _add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
+    if first:
+        command.add_argument(first[0], type=Path, help=first[1])
     command.set_defaults(run=run)
     return command
+
+
+def _add_init(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _init,
+        "init",
+        "write a config for your own images",
+        "Write config.yaml, with explanations, and folders for your images and masks. Nothing is\n"
+        "written over.",
+        """\
+  denoiseg-flow init my_study
+  denoiseg-flow init try_it --example
+""",
+        ("folder", "folder of the study; new, or without a config"),
+    )
+    command.add_argument(
+        "--example", action="store_true", help="with eight real images of nuclei and their masks"
+    )
+
+
+def _add_run(commands: _Commands) -> None:
+    _add_command(
+        commands,
+        _run,
+        _RUN,
+        "run the study in this folder, with Snakemake",
+        "Run Snakemake on the study in this folder. All arguments are those of Snakemake. The\n"
+        "workflow is added, and config.yaml and all cores unless you name others.",
+        """\
+  denoiseg-flow run
+  denoiseg-flow run --dry-run
+  denoiseg-flow run --cores 8 --config 'grid={seeds: [1, 2, 3]}'
+  denoiseg-flow run predict --config 'predict={images: new_images}'
+""",
+        None,
+    )
 
 
 def _add_predict(commands: _Commands) -> None:
@@ -153,7 +244,10 @@ def _add_predict(commands: _Commands) -> None:
 """,
     )
     command.add_argument(
-        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
+        "images",
+        type=Path,
+        nargs="+",
+        help="images (tif, OME-Zarr, png, jpg, bmp, pgm) or folders of them",
     )
     output = command.add_argument_group("output")
     output.add_argument(
@@ -191,13 +285,7 @@ def _add_predict(commands: _Commands) -> None:
             "image"
         ),
     )
-    computing = command.add_argument_group("computing")
-    computing.add_argument(
-        "--device",
-        choices=["auto", "cpu", "cuda"],
-        default="auto",
-        help="compute device; auto uses a GPU if one is available (default: auto)",
-    )
+    computing = _add_computing(command)
     computing.add_argument(
         "--tile",
         type=int,
@@ -237,8 +325,8 @@ def _add_export(commands: _Commands) -> None:
         required=True,
         metavar="FILE",
         help=(
-            "image like those the model was trained on (tif, png, OME-Zarr); the centre of its "
-            "first plane or volume becomes the test image of the package"
+            "image like those the model was trained on; the centre of its first plane or volume "
+            "becomes the test image of the package"
         ),
     )
     _add_reading(command, "channel that the model predicts, by number (from 0) or name")
@@ -248,6 +336,55 @@ def _add_export(commands: _Commands) -> None:
         "--author", action="append", default=[], help="who trained the model; can be repeated"
     )
     metadata.add_argument("--license", help="SPDX identifier, such as CC-BY-4.0 (default: none)")
+
+
+def _add_annotate_next(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _annotate_next,
+        "annotate-next",
+        "write what to annotate next, with predicted masks to correct",
+        "Write the images or crops whose annotation is expected to help most, with predicted\n"
+        "masks to correct, and the config of the next study, which starts from the model of this\n"
+        "one.",
+        """\
+  denoiseg-flow annotate-next results --out round1
+  denoiseg-flow annotate-next results --out round2 --n 12 --crop 256 --method denoiseg_pretrained
+""",
+        ("study", "folder of the results of a study, such as results"),
+    )
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="new folder for the round"
+    )
+    command.add_argument(
+        "--n", type=int, default=8, metavar="N", help="number of images or crops (default: 8)"
+    )
+    command.add_argument(
+        "--crop",
+        type=_side,
+        default=AUTO,
+        metavar="SIDE",
+        help=(
+            "side of the crops in pixels, or 'image' for whole images (default: crops about 8 "
+            "objects wide, if the images are much larger)"
+        ),
+    )
+    run = command.add_argument_group("run that suggests")
+    run.add_argument("--dataset", help="dataset (default: the first of the study)")
+    run.add_argument("--noise", help="noise level (default: the first of the study)")
+    run.add_argument("--method", help="method (default: the one with the highest AP)")
+    _add_computing(command)
+
+
+def _add_computing(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    computing = command.add_argument_group("computing")
+    computing.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="compute device; auto uses a GPU if one is available (default: auto)",
+    )
+    return computing
 
 
 def _add_reading(command: argparse.ArgumentParser, channel: str) -> argparse._ArgumentGroup:

@@ -14,6 +14,7 @@ from denoiseg_flow import __version__, cli
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.jobs import devices
 from denoiseg_flow.models.model_file import save_model
+from denoiseg_flow.study.provenance import record_study
 
 
 @pytest.fixture
@@ -75,8 +76,11 @@ def test_bugs_are_not_hidden(folder, capsys, monkeypatch):
 
 
 def test_an_interrupted_command_says_how_to_continue(folder, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "predict_images", lambda *_: _raise(KeyboardInterrupt()))
+        patch.setattr(cli, "predict_images", interrupt)
         assert run(folder, folder / "images") == 130
     assert capsys.readouterr().err == ("interrupted; the same command continues where it stopped\n")
     assert run(folder, folder / "images") == 0
@@ -102,16 +106,39 @@ def test_version(capsys):
 def test_without_a_command_it_prints_help(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    for command in ("predict", "describe", "export"):
-        assert f"\n    {command} " in text
+    for command in ("init", "run", "predict", "describe", "export", "annotate-next"):
+        assert re.search(rf"\n    {command}\s", text)
 
 
-@pytest.mark.parametrize("name", ["predict", "describe", "export"])
+@pytest.mark.parametrize("name", ["init", "run", "predict", "describe", "export", "annotate-next"])
 def test_examples_of_the_help_are_accepted(capsys, name):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     examples = re.findall(r"^  denoiseg-flow (.+)$", capsys.readouterr().out, re.MULTILINE)
     assert examples
     for example in examples:
-        options = cli._parser().parse_args(shlex.split(example))
-        assert options.command == name and options.model.name == "model.pt"
+        options = cli.read_arguments(shlex.split(example))
+        assert options.command == name
+        assert getattr(options, "model", Path("model.pt")).name == "model.pt"
+
+
+def annotate_next(folder, *options):
+    out = str(folder / "round1")
+    return cli.main(["annotate-next", str(folder / "results"), "--out", out, *options])
+
+
+def test_what_is_no_study_has_nothing_to_annotate(folder, capsys):
+    (folder / "results").mkdir()
+    assert annotate_next(folder) == 1
+    assert "is no folder of results (it has no study.json)" in capsys.readouterr().err
+    record_study(folder / "results", {}, {"methods": {}})
+    assert annotate_next(folder) == 1
+    assert "results has no finished run; let the study run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", ["0", "small", "-3"])
+def test_a_side_that_no_crop_has(folder, capsys, side):
+    with pytest.raises(SystemExit):
+        annotate_next(folder, f"--crop={side}")
+    message = f"'{side}' is not the side of a crop: give pixels, such as 128, or 'image'"
+    assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ METHODS = {"n2v": 0, "baseline": 2, "sequential": 2, "denoiseg": 2, "denoiseg_wa
 TABLES = ("segmentation", "denoising", "paired")
 FEW_STEPS = "recipes={tiny: {steps_per_epoch: 3}}"
 FIGURES = (
-    *("label_curves", "denoising_levels", "training_curves"),
+    *("label_curves", "denoising_levels", "training_curves", "precision"),
     *("panel_n10", "residuals_n10", "diagnostics_n10", "suggestions_n10"),
 )
 
@@ -38,6 +38,7 @@ def expected_files():
     yield from (f"tables/{name}" for name in ("metrics.csv", "checksums.sha256"))
     yield from (f"checks/nuclei_n10.{end}" for end in ("html", "csv", "json"))
     yield from (f"trust/nuclei_n10.{end}" for end in ("csv", "json"))
+    yield "trust/objects/nuclei_n10.csv"
     yield "suggestions/nuclei_n10.csv"
     for end in ("csv", "html", "md", "tex"):
         yield from (f"tables/{name}.{end}" for name in TABLES)

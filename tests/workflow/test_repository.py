@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import denoiseg_flow
+
 INSTALL = "python3 -m venv .venv && .venv/bin/python -m pip install -q -c constraints.txt -e "
 RUN = f"{INSTALL}. && .venv/bin/snakemake --cores all"
 TEST = f"{INSTALL}'.[test]' && .venv/bin/python -m pytest"
@@ -34,7 +36,7 @@ def test_ci_runs_the_test_command(repo):
     [
         "ruff check .",
         "ruff format --check .",
-        "snakefmt --check Snakefile workflow/rules",
+        "snakefmt --check Snakefile workflow/Snakefile workflow/rules",
         "codespell_lib",
         "mypy",
     ],
@@ -108,6 +110,7 @@ def test_conda_environment_has_the_dependencies_of_the_package(repo):
         if part.name != "snakemake"
     }
     lines = yaml.safe_load((repo / "envs/denoiseg_flow.yaml").read_text())["dependencies"]
+    assert lines.pop() == {"pip": [f"denoiseg-flow=={denoiseg_flow.__version__}"]}
     python = Requirement(f"python{project(repo)['requires-python']}")
     assert set(map(Requirement, lines)) == wanted | {python, Requirement("pip")}
 
@@ -131,6 +134,7 @@ def test_container_gets_all_that_the_workflow_reads(repo):
         pytest.skip("not a git clone")
     assert there - let_through == {
         *(".ci", ".github", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"),
+        ".snakemake-workflow-catalog.yml",
         *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile"),
         *("benchmarks", "constraints-oldest.txt", "docs", "results", "tests"),
     }

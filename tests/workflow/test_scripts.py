@@ -196,6 +196,7 @@ class Chain:
             "trust",
             input=read | predictions,
             output={end: self.trust / f"nuclei_n10.{end}" for end in ("csv", "json")}
+            | {"objects": self.trust / "objects/nuclei_n10.csv"}
             | {name: self.drawing(f"{name}_n10") for name in ("residuals", "diagnostics")},
             params={"about": "nuclei, noise n10", "device": "cpu"} | axes,
         )
@@ -215,11 +216,13 @@ class Chain:
     def make_report(self):
         metrics = {"metrics": self.tables / "metrics.csv"}
         histories = [self.of(run, "history.tsv") for run in self.grid.runs]
+        judged = contents.precision_runs(self.grid, "nuclei")
+        models = [self.of(run, "model.pt") for run in judged]
         curves = contents.figures(self.grid, "nuclei")
         for name in curves:
             self.call(
                 "plot",
-                input=metrics | {"histories": histories},
+                input=metrics | {"histories": histories, "models": models},
                 output={"figure": self.drawing(name)},
                 params={
                     "methods": self.grid.method_names,
@@ -441,6 +444,12 @@ def test_trust(chain):
     assert table[["smoothed", "invented"]].stack().between(0, 1).all()
     assert table["confidence"].between(0, 1).all()
     assert (table.loc[table["objects"] == 0, "confidence"] == 0).all()
+    objects = pd.read_csv(chain.trust / "objects/nuclei_n10.csv")
+    assert objects.groupby("image").size().to_dict() == {
+        row.image: row.objects for row in table.itertuples() if row.objects
+    }
+    assert objects["confidence"].is_monotonic_increasing
+    assert objects["correct"].isin([0, 1]).all()
     topics = [each.topic for each in findings.read(chain.trust / "nuclei_n10.json")]
     assert {"scores", "confidence"} <= set(topics)
 

@@ -9,6 +9,11 @@ rule plot:
             for run in GRID.runs
             if run.dataset == wildcards.dataset
         ],
+        models=lambda wildcards: [
+            model_of(run)
+            for run in contents.precision_runs(GRID, wildcards.dataset)
+            if wildcards.figure == "precision"
+        ],
     output:
         figure("<results>/figures/{dataset}/{figure}"),
     log:
@@ -16,7 +21,7 @@ rule plot:
     benchmark:
         "<benchmarks>/{dataset}/plot/{figure}.tsv"
     wildcard_constraints:
-        figure="label_curves|denoising_levels|training_curves|calibration|training_sizes",
+        figure="label_curves|denoising_levels|training_curves|calibration|training_sizes|precision",
     conda:
         "../../envs/denoiseg_flow.yaml"
     resources:

@@ -42,6 +42,6 @@ def check_cluster():
 def record_start():
     """Record the study in its results; raise WorkflowError if they cannot be written."""
     try:
-        record_study(RESULTS, DEFINITIONS)
+        record_study(RESULTS, DEFINITIONS, config)
     except OSError as error:
         raise WorkflowError(sentence(error)) from None

@@ -14,6 +14,7 @@ rule trust:
     output:
         csv="<results>/trust/{dataset}_{noise}.csv",
         json="<results>/trust/{dataset}_{noise}.json",
+        objects="<results>/trust/objects/{dataset}_{noise}.csv",
         residuals=figure("<results>/figures/{dataset}/residuals_{noise}", "residuals"),
         diagnostics=figure(
             "<results>/figures/{dataset}/diagnostics_{noise}", "diagnostics"

@@ -6,8 +6,10 @@ import pandas as pd
 
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.logs import job_log
+from denoiseg_flow.methods.initial_model import read_description
 from denoiseg_flow.reporting.figures import curves
 from denoiseg_flow.reporting.figures.calibration import calibration_curves
+from denoiseg_flow.reporting.figures.precision import precision_curves
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 
 
@@ -31,6 +33,11 @@ def main(snakemake):
             case "calibration":
                 figure = calibration_curves(
                     read_histories(snakemake), params.methods, params.noises, params.denoisers
+                )
+            case "precision":
+                stored = (Path(path).read_bytes() for path in snakemake.input.models)
+                figure = precision_curves(
+                    map(read_description, stored), params.methods, params.noises
                 )
         curves.save(figure, Path(snakemake.output[0]).with_suffix(""))
 

@@ -33,7 +33,7 @@ def main(snakemake):
         table = suggest(
             model, images, list(split.loc[annotated, "image"]), list(split.loc[~annotated, "image"])
         )
-        table = table.merge(split[["image", "source"]], how="left")
+        table = table[["rank", "image", "confidence"]].merge(split[["image", "source"]], how="left")
         table.to_csv(output.csv, index=False, lineterminator="\n")
         shown = [
             (

@@ -45,6 +45,7 @@ def main(snakemake):
         findings.log(trust.findings, params.about)
         findings.write(trust.findings, Path(output.json))
         trust.images.to_csv(output.csv, index=False, lineterminator="\n")
+        trust.objects.to_csv(output.objects, index=False, lineterminator="\n")
         save(diagnostics(trust), Path(output.diagnostics[0]).with_suffix(""))
         rows = suspicious_examples(trust, noisy, denoised.predictions) if denoised else []
         save(residual_panel(rows), Path(output.residuals[0]).with_suffix(""))

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from denoiseg_flow.data.files.memory_maps import release
@@ -31,7 +32,13 @@ from denoiseg_flow.deployment.scaling import (
     warning_of_other_size,
 )
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.evaluation.confidence import confidence, doubt, object_confidences
+from denoiseg_flow.evaluation.confidence import (
+    confidence,
+    doubt,
+    object_confidences,
+    of_labels,
+    with_confidence,
+)
 from denoiseg_flow.evaluation.grey_levels import GreyLevels, trained_on, warning_of_other_levels
 from denoiseg_flow.methods.instances import label_type
 from denoiseg_flow.models.model import (
@@ -110,7 +117,7 @@ def predict_file(
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
             labels = [each.labels for each in predicted]
-            n_objects = _write_objects(item.image, regions, labels, made)
+            n_objects = _write_objects(model, item.image, regions, predicted, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
             done = replace(item, objects=n_objects)
             if isinstance(model, TrainedModel):
@@ -139,8 +146,8 @@ class _Predicted(NamedTuple):
 
     denoised: Path
     labels: Path
-    confidences: np.ndarray
-    """See :func:`confidence.object_confidences`."""
+    confidences: pd.Series
+    """See :func:`confidence.of_labels`."""
 
 
 def _as_zarr(source: Path, labels: bool) -> Path:
@@ -223,7 +230,7 @@ def _predict(
     With ``trained``, its grey levels are moved from ``levels`` to these, and those of the denoised
     image back.
     """
-    name, confidences = read.name, np.zeros(0)
+    name, confidences = read.name, pd.Series(dtype=float)
     if trained is not None:
         read = _moved(read, folder / "moved", levels, trained)
     for number, step in enumerate(chain(model)):
@@ -235,7 +242,8 @@ def _predict(
         if step is model and isinstance(step, TrainedModel) and step.method.segments:
             with open_image_file(labels) as found:
                 whole = Region.whole(found)
-                confidences = object_confidences(step, open_image(read), whole, tile, factors)
+                objects = object_confidences(step, open_image(read), whole, tile, factors)
+                confidences = of_labels(whole, objects)
         if step.method.denoises:
             read.unlink()  # it may be large
             read = folder / f"{number}" / "denoised" / name
@@ -318,18 +326,24 @@ def results_of(model: AnyModel, form: str) -> list[str]:
 
 
 def _write_objects(
-    name: str, regions: Sequence[Region], labels: Sequence[Path], files: Mapping[str, Path]
+    model: AnyModel,
+    name: str,
+    regions: Sequence[Region],
+    predicted: Sequence[_Predicted],
+    files: Mapping[str, Path],
 ) -> int:
     """Write the object table and the overlay of one file; return the number of objects."""
     count = 0
     with files["objects"].open("w", encoding="utf-8", newline="") as table:
-        for number, (region, source) in enumerate(zip(regions, labels, strict=True)):
-            with open_image_file(source) as found:
+        for number, (region, results) in enumerate(zip(regions, predicted, strict=True)):
+            with open_image_file(results.labels) as found:
                 whole = Region.whole(found)
                 grey = region.first_channel()
                 highest = 0
                 for part, rows in enumerate(measure_objects(name, whole, grey, region.metadata)):
                     highest = max(highest, rows["label"].max() if len(rows) else 0)
+                    if isinstance(model, TrainedModel):
+                        rows = with_confidence(rows, results.confidences, model.precision)
                     rows["label"] += count
                     for place, (axis, index) in enumerate(region.numbers.items(), start=2):
                         rows.insert(place, axis.lower(), index)

@@ -95,6 +95,10 @@ def predict_images(
     for step in chain(model):
         if tile is not None and isinstance(step, TrainedModel):
             check_tile(step, tile)
+    if isinstance(model, TrainedModel) and model.method.segments and not model.precision:
+        logger.info(
+            "no expected precision of objects: too few annotated objects were there to measure it"
+        )
     # Reading or scaling the same files differently changes the results, like another model.
     asked = "".join(repr(each) for each in (reading, scaling) if each != type(each)())
     checksum = hashlib.sha256(file.read_bytes() + asked.encode()).hexdigest()

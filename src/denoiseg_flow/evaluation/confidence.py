@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import scipy
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ from denoiseg_flow.data.files.tiles import Place, Readable
 from denoiseg_flow.evaluation.overlap import object_overlap
 from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.models.model import TrainedModel
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.prediction import label_maps, predict_maps
 
 # A lower confidence of an image is low: the cut of benchmarks/confidence.py, which divides images
@@ -74,6 +76,33 @@ def object_confidences(
     maps = next(predict_maps(model, [mirrored], tile, factors))
     again, foreground = label_maps(model, maps)[..., ::-1], maps[FOREGROUND][..., ::-1]
     return object_overlap(found, again).best_iou() * scipy.ndimage.mean(foreground, found, objects)
+
+
+def of_labels(labels: Readable, objects: np.ndarray) -> pd.Series:
+    """Return what :func:`object_confidences` found for the labels of an image, by label."""
+    found = labels[centre(labels.shape)]
+    return pd.Series(objects, np.unique(found[found > 0]), dtype=float)
+
+
+def with_confidence(
+    table: pd.DataFrame, confidences: pd.Series, precision: PrecisionCurve | None
+) -> pd.DataFrame:
+    """Return a table of objects with their confidence and, if known, their expected precision.
+
+    Parameters
+    ----------
+    table
+        One row per object of an image, with its number in the column label.
+    confidences
+        See :func:`of_labels`; objects outside of the examined centre have none.
+    precision
+        Precision by confidence, see :mod:`~denoiseg_flow.evaluation.object_precision`.
+    """
+    values = table["label"].map(confidences).astype(float)
+    table = table.assign(confidence=values.round(4))
+    if precision:
+        table["expected_precision"] = precision.at(values.to_numpy()).round(4)
+    return table
 
 
 def confidence(objects: np.ndarray, n_objects: int) -> float:

@@ -3,7 +3,7 @@
 Denoised images are assessed by their residuals, see :mod:`residuals`, and labels by the confidence
 of the network, see :mod:`confidence`. The probabilities of a segmentation are compared with
 annotated images that were not used for training: of all pixels with a foreground probability of
-80%, 80% should be foreground.
+80%, 80% should be foreground. So is the expected precision of objects, see :mod:`object_precision`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,18 +12,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from numpy.typing import NDArray
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import TESTED
 from denoiseg_flow.data.store import open_image, open_labels
-from denoiseg_flow.evaluation.confidence import LOW, confidence, object_confidences
+from denoiseg_flow.evaluation.confidence import (
+    LOW,
+    confidence,
+    object_confidences,
+    of_labels,
+    with_confidence,
+)
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure, noise_of_files
+from denoiseg_flow.evaluation.object_precision import are_correct, design_effect, wilson
 from denoiseg_flow.evaluation.residuals import load_residual
 from denoiseg_flow.findings import Finding, count, in_order
 from denoiseg_flow.methods.classes import FOREGROUND, IGNORE, encode_classes
 from denoiseg_flow.models.model import AnyModel, TrainedModel
+from denoiseg_flow.models.precision_curve import FEW
 from denoiseg_flow.models.prediction import predict_maps_of_files
 from denoiseg_flow.study.grid import Run
 
@@ -95,6 +104,11 @@ class Trust:
     calibration
         Calibration of the segmentation; None without annotated test images, or without class
         probabilities.
+    objects
+        One row per predicted object, the least confident first: image, label (its number), place of
+        its centre ([z,] y, x) and size (area or volume) in pixels; confidence and expected
+        precision as far as they are known; and, in annotated images that are scored, whether it is
+        correct (0 or 1).
     findings
         Problems first, then warnings, then notes.
     """
@@ -104,6 +118,7 @@ class Trust:
     along_y: NDArray[np.float64] | None
     noise: NoiseStructure
     calibration: Reliability | None
+    objects: pd.DataFrame
     findings: list[Finding]
 
 
@@ -160,11 +175,19 @@ def examine_results(
     predicted = {name for each in examined for name in each.predictions.images()}
     names = [name for name in split["image"] if name in predicted]
     noise = noise_of_files([image_file(noisy, name) for name in names])
-    rows, along = [], []
+    rows, along, parts = [], [], []
+    scored = split["subset"].isin(TESTED) & (split["annotated"] == 1)
+    with_truth = set(split.loc[scored, "image"])
     for name in names:
         row: dict[str, object] = {"image": name}
         if segmented and (file := segmented.predictions.file("labels", name)).exists():
-            row |= _judge(segmented, name, open_labels(file))
+            truth = open_labels(prepared.mask(name)) if name in with_truth else None
+            objects = _judge(segmented, name, open_labels(file), truth)
+            row["objects"] = len(objects)
+            if "confidence" in objects:
+                known = objects["confidence"].dropna().to_numpy()
+                row["confidence"] = confidence(known, len(objects))
+            parts.append(objects)
         if denoised and (file := denoised.predictions.file("denoised", name)).exists():
             residual = load_residual(image_file(noisy, name), file, noise)
             along.append((residual.along_x, residual.along_y))
@@ -191,21 +214,39 @@ def examine_results(
         pairs = (float(x[0]), float(noise.along_x[0])), (float(y[0]), float(noise.along_y[0]))
         nearest = max(pairs, key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=-1.0))
     findings = find_doubts(table, calibration, nearest)
+    filled = [each for each in parts if len(each)] or parts[:1] or [pd.DataFrame({"image": []})]
+    objects = pd.concat(filled, ignore_index=True)
+    if "confidence" in objects:
+        objects = objects.sort_values(["confidence", "image", "label"], kind="stable")
     if segmented:
-        findings = in_order([*findings, *about_size(segmented.model)])
-    return Trust(table, x, y, noise, calibration, findings)
+        tested = objects["image"].isin(split.loc[split["subset"] == "test", "image"])
+        more = (*about_precision(objects[tested]), *about_size(segmented.model))
+        findings = in_order([*findings, *more])
+    return Trust(table, x, y, noise, calibration, objects, findings)
 
 
-def _judge(segmented: Segmented, name: str, labels: np.ndarray) -> dict[str, object]:
-    """Return the number of objects of an image, and the confidence of a network in them."""
-    n_objects = int(labels.max())
-    if not segmented.model.method.learns_segmentation:
-        return {"objects": n_objects}  # a threshold has no probabilities
-    model = segmented.model.for_image(name)
-    assert isinstance(model, TrainedModel)
-    image = open_image(image_file(input_folder(segmented.images), name))
-    objects = object_confidences(model, image, labels)
-    return {"objects": n_objects, "confidence": confidence(objects, n_objects)}
+def _judge(
+    segmented: Segmented, name: str, labels: np.ndarray, truth: np.ndarray | None
+) -> pd.DataFrame:
+    """Return the objects of an image, see :attr:`Trust.objects`."""
+    numbers, counts = np.unique(labels[labels > 0], return_counts=True)
+    centres = np.reshape(
+        scipy.ndimage.center_of_mass(labels > 0, labels, numbers), (-1, labels.ndim)
+    )
+    axes = ("z", "y", "x")[-labels.ndim :]
+    table = pd.DataFrame({"image": name, "label": numbers})
+    for axis, values in zip(axes, centres.T, strict=True):
+        table[axis] = values.round(1)
+    table["area" if labels.ndim == 2 else "volume"] = counts
+    if segmented.model.method.learns_segmentation:  # a threshold has no probabilities
+        model = segmented.model.for_image(name)
+        assert isinstance(model, TrainedModel)
+        image = open_image(image_file(input_folder(segmented.images), name))
+        found = of_labels(labels, object_confidences(model, image, labels))
+        table = with_confidence(table, found, model.precision)
+    if truth is not None:
+        table["correct"] = table["label"].map(are_correct(truth, labels)).astype("Int64")
+    return table
 
 
 def _scores(metrics: pd.DataFrame, run: Run, metric: str) -> dict[str, float]:
@@ -339,6 +380,35 @@ def _about_residuals(
             f"In {1 - smoothed - invented:.1%} of all windows, the residual looks like noise; "
             f"{smoothed:.1%} are oversmoothed and {invented:.1%} contain hallucinated structure.",
         )
+
+
+def about_precision(objects: pd.DataFrame) -> Iterator[Finding]:
+    """Yield a finding on the expected precision of objects, if it can be compared with masks.
+
+    Parameters
+    ----------
+    objects
+        See :attr:`Trust.objects`; those of images on which the precision was not measured.
+    """
+    if not {"expected_precision", "correct"} <= set(objects):
+        return
+    objects = objects.dropna(subset=["expected_precision", "correct"])
+    if objects.empty:
+        return
+    expected, correct = objects["expected_precision"].mean(), objects["correct"].mean()
+    residuals = objects["correct"].astype(float) - objects["expected_precision"]
+    effect = design_effect(residuals, objects["expected_precision"].to_numpy(), objects["image"])
+    low, high = wilson(correct, len(objects) / effect)
+    off = abs(expected - correct) > OFF and not low <= expected <= high
+    images = count(objects["image"].nunique(), "test image")
+    few = "; too few objects for a reliable estimate" if len(objects) < FEW else ""
+    yield Finding(
+        "warning" if off else "note",
+        "expected precision",
+        f"Of {count(len(objects), 'object')} in {images}, {correct:.0%} are correct (IoU > 0.5; "
+        f"95% interval {low:.0%} to {high:.0%}); {expected:.0%} were expected by their confidence"
+        f"{few}.{' Do not rely on the expected precision of single objects.' if off else ''}",
+    )
 
 
 def about_size(model: AnyModel) -> Iterator[Finding]:

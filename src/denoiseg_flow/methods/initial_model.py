@@ -204,7 +204,7 @@ def describe_initial_model(source: Source, start: str) -> InitialModel:
 
 
 def _of_description(source: Source, start: str) -> InitialModel:
-    told = _read_description(source.stored)
+    told = read_description(source.stored)
     own = method_from_dict(told["method"])
     if not own.has_network or own.each_image:
         raise InputError(
@@ -317,8 +317,8 @@ def _check_archive(stored: bytes) -> None:
         verify_archive(archive, len(stored))
 
 
-def _read_description(stored: bytes) -> Mapping[str, Any]:
-    """Return the description in a model file; raise KeyError if it has none."""
+def read_description(stored: bytes) -> Mapping[str, Any]:
+    """Return the plain values in a model file, without PyTorch; raise KeyError without any."""
     with zipfile.ZipFile(io.BytesIO(stored)) as archive:
         folder = archive.namelist()[0].split("/")[0]
         return json.loads(archive.read(f"{folder}/{DESCRIPTION}"))

@@ -18,6 +18,7 @@ from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.methods.pixel_classifier import PixelClassifier
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.threshold import Threshold
 
 
@@ -33,6 +34,8 @@ class TrainedModel:
         Layout of the images that the network reads.
     threshold
         None until it is chosen, and for methods that do not segment.
+    precision
+        Share of correct objects by their confidence; None if too few annotated objects tell.
     input
         The model whose denoised images this model reads; None: it reads the noisy images.
     held_out
@@ -48,6 +51,7 @@ class TrainedModel:
     network: Network
     layout: Layout = PLANES
     threshold: Threshold | None = None
+    precision: PrecisionCurve | None = None
     input: "AnyModel | None" = None
     held_out: "dict[str, TrainedModel]" = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +93,8 @@ class TrainedModel:
             | {"images": [name for name, each in self.held_out.items() if each is model]}
             for model in {id(model): model for model in self.held_out.values()}.values()
         ]
-        plain = {"recipe": as_dict(self.recipe), "threshold": threshold}
+        precision = asdict(self.precision) if self.precision else None
+        plain = {"recipe": as_dict(self.recipe), "threshold": threshold, "precision": precision}
         return self.part() | plain | {"held_out": held_out}
 
     def part(self) -> dict[str, Any]:

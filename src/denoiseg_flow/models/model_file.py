@@ -30,6 +30,7 @@ from denoiseg_flow.models.model import (
     summary,
 )
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.version import __version__
 
@@ -190,9 +191,11 @@ def _rebuild_kind(content: dict[str, Any], device: torch.device | str) -> AnyMod
     trained.input = before
     if content["threshold"]:
         trained.threshold = Threshold(**content["threshold"])
+    if content.get("precision"):
+        trained.precision = PrecisionCurve(**content["precision"])
     for part in content.get("held_out", []):
         other = model(part)
-        other.threshold = trained.threshold
+        other.threshold, other.precision = trained.threshold, trained.precision
         trained.held_out |= dict.fromkeys(part["images"], other)
     return trained
 

@@ -228,10 +228,27 @@ def figures(grid: Grid, dataset: str) -> list[str]:
         and any(method.denoises for method in methods),
         "training_curves": any(map(grid.is_training, runs)),
         "calibration": any(method.calibrated for method in methods),
+        "precision": bool(precision_runs(grid, dataset)),
         "training_sizes": next(iter(training_sizes(grid, dataset)), None) == dataset
         and grid.has_clean_truth(dataset),
     }
     return [name for name, wanted in possible.items() if wanted]
+
+
+def precision_runs(grid: Grid, dataset: str) -> list[Run]:
+    """Return the runs whose precision of objects by confidence is shown: those of the first seed.
+
+    A dataset without masks has none.
+    """
+    if not has_masks(grid.config["datasets"], dataset):
+        return []
+    return [
+        run
+        for run in grid.scored_runs
+        if run.dataset == dataset
+        and run.seed == grid.config["grid"]["seeds"][0]
+        and grid.methods[run.method].learns_segmentation
+    ]
 
 
 def training_sizes(grid: Grid, dataset: str) -> dict[str, int]:

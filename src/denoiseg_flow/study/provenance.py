@@ -1,4 +1,4 @@
-"""Record the methods behind a folder of results, so that incompatible studies do not mix."""
+"""Record the study behind a folder of results, so that incompatible studies do not mix."""
 
 import json
 from collections.abc import Mapping
@@ -46,8 +46,10 @@ def check_results(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> Non
             )
 
 
-def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write ``study.json`` for :func:`check_results`, with the same arguments.
+def record_study(
+    folder: Path, methods: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]
+) -> None:
+    """Write ``study.json`` for :func:`check_results`, with the same arguments, and the config.
 
     Methods of earlier studies in the folder stay in the record.
     """
@@ -56,8 +58,31 @@ def record_study(folder: Path, methods: Mapping[str, Mapping[str, Any]]) -> None
             "format": FORMAT,
             "version": __version__,
             "methods": _read(folder)["methods"] | _plain(methods),
+            "config": dict(config),
         }
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the config, with its defaults, of the last study in a folder of results.
+
+    Raises
+    ------
+    InputError
+        If no study has run in it, or one of an earlier version.
+    """
+    if not (folder / _RECORD).is_file():
+        raise InputError(
+            f"{folder} is no folder of results (it has no {_RECORD}); give the folder that "
+            "Snakemake wrote, such as results"
+        )
+    config = _read(folder)["config"]
+    if not config:
+        raise InputError(
+            f"{folder / _RECORD} was written by an earlier version, without the config; run the "
+            "study again with this version"
+        )
+    return config
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -65,9 +90,13 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / _RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {"format": int(record["format"]), "methods": dict(record["methods"])}
+        return {
+            "format": int(record["format"]),
+            "methods": dict(record["methods"]),
+            "config": dict(record.get("config", {})),
+        }
     except FileNotFoundError:
-        return {"format": FORMAT, "methods": {}}
+        return {"format": FORMAT, "methods": {}, "config": {}}
     except (ValueError, TypeError, KeyError):
         raise InputError(
             f"{path} is damaged; delete {folder} to start over, or {_ELSEWHERE}"

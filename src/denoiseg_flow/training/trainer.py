@@ -15,6 +15,7 @@ import torch
 from denoiseg_flow.data.store import open_image, open_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.grey_levels import measure, trained_on, warning_of_other_levels
+from denoiseg_flow.evaluation.object_precision import IMAGES, fit_precision, judge_objects
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
@@ -395,7 +396,8 @@ def _unchanged(
     network = new_network(job.method, job.network_recipe, layout).to(job.device)
     network.core.load_state_dict(adapted_weights(init, network.core, layout.channels))
     how = job.method, job.network_recipe, job.identity, init.normalisation
-    return TrainedModel(*how, network.eval(), layout, init.threshold, origin=dict(init.origin))
+    known = init.threshold, init.precision
+    return TrainedModel(*how, network.eval(), layout, *known, origin=dict(init.origin))
 
 
 def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> int:
@@ -443,8 +445,9 @@ def set_threshold(
 ) -> None:
     """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
-    Without annotated objects, the model gets the ``known`` threshold. The held-out models of a
-    cross-validation get that of the model.
+    Without annotated objects, the model gets the ``known`` threshold. The same images tell the
+    precision of its objects by their confidence. The held-out models of a cross-validation get both
+    from the model.
     """
     pairs = zip(images.val, images.val_masks, strict=True)
     annotated = [(image, mask) for image, mask in pairs if mask is not None]
@@ -463,6 +466,17 @@ def set_threshold(
         threshold.n_images,
         "cross-validated" if model.held_out else "validation",
     )
+    # Spread over the images, because similar ones are often side by side.
+    judged = annotated[:: -(-len(annotated) // IMAGES) or 1]
+    objects = judge_objects(
+        model, ((path.stem, open_image(path), open_labels(mask)) for path, mask in judged)
+    )
+    precision = fit_precision(objects)
+    for each in (model, *model.held_out.values()):
+        each.precision = precision
+    n_correct = int(objects["correct"].sum())
+    unknown = "" if precision else ", too few to tell the precision by confidence"
+    logger.info("%d of %d objects in them are correct%s", n_correct, len(objects), unknown)
 
 
 def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageModels, pd.DataFrame]:

@@ -24,6 +24,7 @@ from denoiseg_flow.evaluation.confidence import LOW, object_confidences
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.models.model import ClassicalModel, ImageModels
 from denoiseg_flow.models.model_file import load_model, save_model
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.predict_run import predict_any
 
 N2V = Method("n2v", target="blind_spot", alpha=1)
@@ -316,6 +317,28 @@ def test_the_confidence_of_each_image_is_told(file, images, tmp_path, caplog):
     assert len(doubtful), "a network that has learned nothing"
     for name, line in zip(doubtful, lines, strict=True):
         assert str(images / name) in line and line in warned[name]
+
+
+def test_objects_have_a_confidence_and_an_expected_precision(file, images, tmp_path, caplog):
+    caplog.set_level("INFO")
+    out = tmp_path / "out"
+    predict_all(file, images, out)
+    table = pd.read_csv(out / "objects.csv")
+    told = record(out)["confidence"].astype(float)
+    for name, of_image in table.groupby("image"):
+        assert of_image["confidence"].mean() == pytest.approx(told[name], abs=1e-3)
+    assert "expected_precision" not in table
+    assert "no expected precision of objects" in caplog.text
+    model = load_model(file)
+    model.precision = PrecisionCurve([0.0, 1.0], [0.2, 0.6], [0.1, 0.5], [0.3, 0.7], 40, 3)
+    save_model(model, file)
+    caplog.clear()
+    predict_all(file, images, out)
+    table = pd.read_csv(out / "objects.csv")
+    assert table["expected_precision"].to_numpy() == pytest.approx(
+        0.2 + 0.4 * table["confidence"].to_numpy(), abs=2e-4
+    )
+    assert "no expected precision" not in caplog.text
 
 
 def test_a_denoiser_has_no_confidence(images, tmp_path, make_model):

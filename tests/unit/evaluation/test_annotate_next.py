@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import annotate_next
@@ -12,7 +14,9 @@ from denoiseg_flow.evaluation.annotate_next import (
     LISTED,
     confidence_and_features,
     coverage_order,
+    crops,
     entropy,
+    overlap,
     suggest,
 )
 from denoiseg_flow.evaluation.confidence import object_confidences, segment
@@ -119,3 +123,77 @@ def test_what_a_pixel_classifier_thinks(make_model, make_blobs):
     assert features.shape == (2 * n_features,)
     image = (image - model.normalisation.mean[0]) / model.normalisation.std[0]
     assert features[[0, n_features]] == pytest.approx([image.mean(), image.std()], rel=1e-4)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70))
+def test_crops_lie_in_the_image_and_do_not_overlap(height, width, side):
+    places = crops((height, width), side)
+    sizes = min(side, height), min(side, width)
+    assert len(places) == (height // sizes[0]) * (width // sizes[1])
+    covered = np.zeros((height, width), int)
+    for place in places:
+        assert covered[place].shape == sizes
+        covered[place] += 1
+    assert covered.max() == 1
+    assert sum(overlap(places[0], place) for place in places) == 1
+    assert covered[::-1, ::-1].sum() == covered.sum()
+
+
+def test_a_single_crop_is_the_centre():
+    assert crops((10, 9), 6) == [(slice(2, 8), slice(1, 7))]
+    assert crops((10, 9), None) == [(slice(0, 10), slice(0, 9))]
+    assert crops((6, 6), 3)[-1] == (slice(3, 6), slice(3, 6))
+
+
+@pytest.fixture
+def quarters(monkeypatch, tmp_path):
+    """Images of four quarters; the value of each is its feature, and its confidence is told."""
+
+    def make(images, confidence):
+        for name, values in images.items():
+            write_array(
+                tmp_path / f"{name}.tif", np.kron(values, np.ones((4, 4))).astype(np.float32)
+            )
+
+        def look(_, part):
+            value = float(part[0, 0, 0])
+            return confidence(value), np.array([value])
+
+        monkeypatch.setattr(annotate_next, "confidence_and_features", look)
+        return tmp_path
+
+    return make
+
+
+def test_crops_are_suggested_like_images(quarters):
+    values = {"known": [[0, 0], [0, 0]], "a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8]]}
+    folder = quarters(values, lambda value: value / 10)
+    table = suggest(None, folder, ["known"], ["a", "b"], side=4)
+    assert len(table) == 8
+    assert {(row.image, row.y, row.x): row.confidence for row in table.itertuples()} == {
+        (name, 4 * y, 4 * x): values[name][y][x] / 10
+        for name in "ab" for y in range(2) for x in range(2)
+    }  # fmt: skip
+    taken = {"a": [(slice(3, 5), slice(0, 2))]}
+    left = suggest(None, folder, ["known"], ["a", "b"], 4, taken)
+    assert set(zip(left["image"], left["y"], left["x"], strict=True)) == {
+        ("a", 0, 4), ("a", 4, 4), *(("b", y, x) for y in (0, 4) for x in (0, 4))
+    }  # fmt: skip
+
+
+def test_empty_background_of_an_image_is_as_sure_as_its_objects(quarters):
+    """An image in which nothing is found at all stays in doubt."""
+    values = {"sure": [[8, 0], [0, 6]], "lost": [[0, 0], [0, 0]]}
+    folder = quarters(values, lambda value: value / 10)
+    table = suggest(None, folder, [], ["sure", "lost"], side=4)
+    told = table.groupby("image")["confidence"].agg(["min", "max"])
+    assert told.loc["lost"].tolist() == [0, 0]
+    assert told.loc["sure"].tolist() == [0.6, 0.8]
+    assert sorted(table.loc[table["image"] == "sure", "confidence"])[1:3] == [0.7, 0.7]
+
+
+def test_as_many_are_ranked_as_are_asked_for(looks):
+    values = {f"i{number}": float(number) for number in range(20)}
+    folder = looks(values, {})
+    assert len(suggest(None, folder, [], list(values))) == FEWEST
+    assert len(suggest(None, folder, [], list(values), least=15)) == 15

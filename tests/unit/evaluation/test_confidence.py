@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import skimage as ski
 from scipy import ndimage
@@ -15,10 +16,13 @@ from denoiseg_flow.evaluation.confidence import (
     confidence,
     doubt,
     object_confidences,
+    of_labels,
     segment,
+    with_confidence,
 )
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.weights import load_pretrained
 
 
@@ -81,6 +85,21 @@ def test_the_centre_of_large_images_is_examined(make_model, answer, monkeypatch)
     asked = answer(foreground)
     assert object_confidences(make_model(), image, labels) == pytest.approx([0.9])
     assert np.array_equal(asked[0][1], image[:, 3:7, 2:6][..., ::-1])
+
+
+def test_objects_get_their_confidence_and_expected_precision(monkeypatch):
+    monkeypatch.setattr(module, "SIDE", 4)
+    labels = np.zeros((10, 8), np.uint16)
+    labels[:, 0], labels[3, 2:4], labels[5, 4] = 1, 5, 7  # the first is not in the centre
+    found = of_labels(labels, np.array([0.4, 0.9]))
+    assert found.to_dict() == {5: 0.4, 7: 0.9}
+    table = pd.DataFrame({"label": [1, 7, 5]})
+    curve = PrecisionCurve([0.4, 0.8], [0.5, 0.9], [0.4, 0.8], [0.6, 1.0], 40, 2)
+    known = with_confidence(table, found, curve)
+    assert known["confidence"].tolist()[1:] == [0.9, 0.4] and np.isnan(known["confidence"][0])
+    assert known["expected_precision"].tolist()[1:] == [0.9, 0.5]
+    assert np.isnan(known["expected_precision"][0])
+    assert list(with_confidence(table, found, None)) == ["label", "confidence"]
 
 
 def test_what_is_said_about_an_image():

@@ -5,9 +5,17 @@ import pandas as pd
 import pytest
 
 from denoiseg_flow.data.layout import Predictions, PreparedData
+from denoiseg_flow.data.store import write_array
 from denoiseg_flow.evaluation import trust
 from denoiseg_flow.evaluation.confidence import LOW
-from denoiseg_flow.evaluation.trust import BINS, Segmented, about_size, find_doubts, reliability
+from denoiseg_flow.evaluation.trust import (
+    BINS,
+    Segmented,
+    about_precision,
+    about_size,
+    find_doubts,
+    reliability,
+)
 from denoiseg_flow.findings import worst
 from denoiseg_flow.methods.classes import BORDER, FOREGROUND
 from denoiseg_flow.methods.definition import Method
@@ -122,3 +130,51 @@ def test_a_reduced_size_is_noted_with_what_denoised_images_lose(make_model):
     (baseline,) = about_size(make_model(Method("baseline"), layout=Layout(downscale=3)))
     assert "denoised" not in baseline.sentence
     assert not list(about_size(make_model()))
+
+
+def judged(expected, n_correct, n_wrong=0):
+    """Objects of one expected precision, in turn in one of ten images."""
+    correct = [1] * n_correct + [0] * n_wrong
+    names = [f"i{number % 10}" for number in range(len(correct))]
+    table = pd.DataFrame({"image": names, "expected_precision": expected, "correct": correct})
+    return table.astype({"correct": "Int64"})
+
+
+@pytest.mark.parametrize(
+    ("objects", "severity", "words"),
+    [
+        (judged(0.8, 160, 40), "note", "Of 200 objects in 10 test images, 80% are correct"),
+        (judged(0.95, 120, 80), "warning", "95% were expected by their confidence. Do not rely"),
+        (judged(0.9, 17, 3), "note", "; too few objects for a reliable estimate"),
+    ],
+)
+def test_expected_precision_in_words(objects, severity, words):
+    (found,) = about_precision(objects)
+    assert (found.severity, found.topic) == (severity, "expected precision")
+    assert words in found.sentence
+
+
+def test_expected_precision_that_cannot_be_checked():
+    unknown = judged(0.8, 30)
+    assert not list(about_precision(unknown.drop(columns="expected_precision")))
+    assert not list(about_precision(unknown.assign(correct=pd.NA)))
+    assert not list(about_precision(pd.DataFrame({"image": []})))
+
+
+def test_objects_of_an_image_with_what_is_known_of_them(tmp_path, make_model, monkeypatch):
+    model, run = make_model(), Run("nuclei", "n10", "denoiseg", 4, 1)
+    write_array(tmp_path / "a.tif", np.zeros((8, 8), np.float32))
+    labels, truth = np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.int32)
+    labels[0:2, 0:4], labels[6, 6] = 2, 5
+    truth[0:2, 0:3] = 1
+    monkeypatch.setattr(trust, "object_confidences", lambda *_: np.array([0.9, 0.2]))
+    seen = Segmented(run, model, tmp_path, Predictions(tmp_path))
+    table = trust._judge(seen, "a", labels, truth)
+    assert table.to_dict("records") == [
+        {"image": "a", "label": 2, "y": 0.5, "x": 1.5, "area": 8, "confidence": 0.9, "correct": 1},
+        {"image": "a", "label": 5, "y": 6.0, "x": 6.0, "area": 1, "confidence": 0.2, "correct": 0},
+    ]
+    assert "correct" not in trust._judge(seen, "a", labels, None)
+    monkeypatch.setattr(trust, "object_confidences", lambda *_: np.zeros(0))
+    nothing = trust._judge(seen, "a", 0 * labels, truth)
+    assert nothing.empty and set(nothing) == set(table)

@@ -26,6 +26,7 @@ from denoiseg_flow.models.model import (
 )
 from denoiseg_flow.models.model_file import FORMAT, SINCE, describe_model, load_model, save_model
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 
 
@@ -275,8 +276,10 @@ def test_round_trip_with_models_that_were_trained_without_some_images(make_model
         with torch.no_grad():
             other.network.head.weight.mul_(number)
     model.held_out = {"a": first, "b": second, "c": first}
+    model.precision = PrecisionCurve([0.2, 0.8], [0.3, 0.9], [0.1, 0.7], [0.5, 1.0], 40, 3)
     save_model(model, tmp_path / "model.pt")
     loaded = load_model(tmp_path / "model.pt")
+    assert describe_model(tmp_path / "model.pt")["precision"]["n_objects"] == 40
     assert sorted(loaded.held_out) == ["a", "b", "c"]
     assert loaded.for_image("a") is loaded.for_image("c") is loaded.held_out["a"]
     assert loaded.for_image("d") is loaded
@@ -285,6 +288,7 @@ def test_round_trip_with_models_that_were_trained_without_some_images(make_model
         before, after = (predictions(each.for_image(name), image) for each in (model, loaded))
         assert np.array_equal(before.probabilities, after.probabilities)
         assert loaded.for_image(name).threshold == model.threshold
+        assert loaded.for_image(name).precision == model.precision
 
 
 def rewrite(path, **changes):
@@ -458,6 +462,9 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
     load_model(path)
 
 
+GROUPS = ("confidence", "precision", "lower", "upper")  # of a curve of precision
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -470,6 +477,9 @@ def test_absurd_sizes_take_no_memory(model, tmp_path, monkeypatch):
         {"normalisation": {"mean": "much", "std": 1}},
         {"normalisation": {"mean": float("nan"), "std": 1}},
         {"threshold": 3},
+        {"precision": 3},
+        {"precision": {"confidence": [0.1]}},
+        {"precision": {key: [0.1, "x"] for key in GROUPS} | {"n_objects": 20, "n_images": 1}},
         {"input": "n2v"},
         {"held_out": [{}]},
     ],

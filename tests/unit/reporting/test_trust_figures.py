@@ -1,4 +1,4 @@
-"""Figures of residuals, of diagnostics, and of the images to annotate next."""
+"""Figures of residuals, diagnostics, precision, and of the images to annotate next."""
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from denoiseg_flow.evaluation.noise_structure import REACH, NoiseStructure
 from denoiseg_flow.evaluation.residuals import WINDOW, Residual
 from denoiseg_flow.evaluation.trust import BINS, Reliability, Trust
 from denoiseg_flow.reporting.figures.panels import FALSE, MAX_SIDE, MISSED
+from denoiseg_flow.reporting.figures.precision import precision_curves
 from denoiseg_flow.reporting.figures.style import save
 from denoiseg_flow.reporting.figures.suggestions import thumbnails
 from denoiseg_flow.reporting.figures.trust import ResidualExample, diagnostics, residual_panel
@@ -60,7 +61,7 @@ def test_frames_follow_the_cut_out_of_a_large_image():
 
 
 def trust(calibration=None, along=ALONG):
-    return Trust(pd.DataFrame(), along, along, WHITE, calibration, [])
+    return Trust(pd.DataFrame(), along, along, WHITE, calibration, pd.DataFrame(), [])
 
 
 def calibration(*bins):
@@ -115,3 +116,46 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path):
             [path.read_bytes() for path in save(make(), tmp_path / str(n))] for n in range(2)
         ]
         assert written[0] == written[1]
+
+
+def described(method, n_annotated, n_objects=200, noise="n10"):
+    """The description of a model whose objects of confidence 0.8 are mostly correct."""
+    curve = {
+        "confidence": [0.2, 0.8],
+        "precision": [0.3, 0.9],
+        "lower": [0.2, 0.7],
+        "upper": [0.5, 0.95],
+        "n_objects": n_objects,
+        "n_images": 4,
+    }
+    identity = {"dataset": "nuclei", "noise": noise, "method": method, "seed": 1}
+    return {"identity": identity | {"n_annotated": n_annotated}, "precision": curve}
+
+
+def test_precision_is_drawn_by_method_and_number_of_annotated_images(tmp_path):
+    models = [
+        described("baseline", 4), described("denoiseg", 4), described("denoiseg", 10, n_objects=60),
+        {"identity": {}, "precision": None}, {"identity": {}},
+    ]  # fmt: skip
+    noises = {"n0": "none", "n10": "Gaussian, sigma 10"}
+    figure = precision_curves(models, ["n2v", "baseline", "denoiseg"], noises)
+    few, many = figure.axes
+    assert few.get_title() == "4 annotated images, Gaussian, sigma 10"
+    assert many.get_title() == "10 annotated images, Gaussian, sigma 10"
+    assert len(few.containers) == 2 and len(many.containers) == 1
+    line, _, (bars,) = few.containers[0].lines
+    assert line.get_xydata() == pytest.approx(np.array([[0.2, 0.3], [0.8, 0.9]]))
+    ends = np.array([path[:, 1] for path in bars.get_segments()])
+    assert ends == pytest.approx(np.array([[0.2, 0.5], [0.7, 0.95]]))
+    assert many.containers[0].lines[0].get_linestyle() != line.get_linestyle()
+    assert few.texts[0].get_text() == (
+        "baseline: 200 objects, 4 images\ndenoiseg: 200 objects, 4 images"
+    )
+    told = [text.get_text() for text in figure.legends[0].texts]
+    assert told == ["baseline", "denoiseg", "fewer than 100 objects"]
+    save(figure, tmp_path / "precision")
+
+
+def test_precision_that_was_not_measured():
+    (text,) = precision_curves([{"identity": {}}], ["n2v"], {"n0": "none"}).texts
+    assert "too few annotated objects" in text.get_text()

@@ -427,14 +427,69 @@ def test_scribbles_are_compared_with_full_masks(load):
 
 
 def test_suggested_images_are_compared_with_random_ones(load):
-    rows = [(1, "start", 0.5), (1, "random", 0.6), (1, "suggested", 0.7),
-            (2, "start", 0.4), (2, "random", 0.6), (2, "suggested", 0.55)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["draw", "choice", "AP"])
-    assert load("suggestions").compare(table) == [
-        ("1", "0.500", "0.600", "0.700", "+0.100"),
-        ("2", "0.400", "0.600", "0.550", "-0.050"),
-        ("mean", "0.450 ± 0.050", "0.600 ± 0.000", "0.625 ± 0.075", "+0.025 ± 0.075"),
+    rows = [(1, 2, "start", 0, 0.5), (1, 4, "random", 0, 0.55), (1, 4, "random", 1, 0.65),
+            (1, 4, "suggested", 0, 0.7), (2, 2, "start", 0, 0.4), (2, 4, "random", 0, 0.6),
+            (2, 4, "suggested", 0, 0.55)]  # fmt: skip
+    module = load("suggestions")
+    assert module.compare(pd.DataFrame(rows, columns=module.COLUMNS)) == [
+        ("2, draw 1", "0.500", "0.500", "+0.000"),
+        ("2, draw 2", "0.400", "0.400", "+0.000"),
+        ("2, mean", "0.450 ± 0.050", "0.450 ± 0.050", "+0.000 ± 0.000"),
+        ("4, draw 1", "0.600", "0.700", "+0.100"),
+        ("4, draw 2", "0.600", "0.550", "-0.050"),
+        ("4, mean", "0.600 ± 0.000", "0.625 ± 0.075", "+0.025 ± 0.075"),
     ]
+
+
+class NoTraining:
+    """A study whose networks suggest the first images, and score by how many they learned from."""
+
+    def __init__(self, options):
+        self.pools, self.trained = {}, options.trained
+
+    def add_pool(self, draw):
+        self.pools[draw] = [f"i{number:02}" for number in range(12)]
+
+    def train(self, draw, choice, annotated):
+        assert len(set(annotated)) == len(annotated)
+        self.trained.append((draw, choice, annotated))
+        return annotated
+
+    def suggest(self, draw, choice, annotated, count):
+        return [name for name in self.pools[draw] if name not in annotated][:count]
+
+    def average_precision(self, draw, model):
+        return len(model) / 10
+
+
+def test_rounds_build_on_each_other_and_go_on_where_they_ended(load, monkeypatch, tmp_path):
+    module = load("suggestions")
+    monkeypatch.setattr(module, "Study", NoTraining)
+    (tmp_path / "study").mkdir()
+    options = SimpleNamespace(out=tmp_path, draws=[1, 2], rounds=[2, 4, 8], random=2, trained=[])
+    done = pd.DataFrame(columns=module.COLUMNS)
+    rows = list(module.measure(options, done))
+    assert len(rows) == 2 * (1 + 2 * 3)
+    assert all(ap == count / 10 for _, count, _, _, ap in rows)
+    of = {choice: annotated for draw, choice, annotated in options.trained if draw == 1}
+    assert of["start2"] == of["suggested4"][:2] == of["random8_1"][:2]
+    for choice in ("suggested", "random"):
+        number = "_0" if choice == "random" else ""
+        assert of[f"{choice}4{number}"] == of[f"{choice}8{number}"][:4]
+    assert of["random8_0"] != of["random8_1"]
+    trained = len(options.trained)
+    finished = pd.DataFrame(rows[:-2], columns=module.COLUMNS)
+    assert list(module.measure(options, finished)) == rows[-2:]
+    assert len(options.trained) == trained + 2
+
+
+def test_rows_of_other_options_are_not_mixed(load, tmp_path):
+    module, file = load("suggestions"), tmp_path / "new/rows.csv"
+    assert module.read_done(file, {"images": tmp_path}).empty
+    pd.DataFrame([(1, 2, "start", 0, 0.5)], columns=module.COLUMNS).to_csv(file, index=False)
+    assert len(module.read_done(file, {"images": tmp_path})) == 1
+    with pytest.raises(SystemExit, match="written with other options; choose another --out"):
+        module.read_done(file, {"images": tmp_path / "others"})
 
 
 def test_measures_of_confidence_are_compared(load):
@@ -471,25 +526,36 @@ def test_pictures_of_other_things_come_with_scikit_image(load):
     assert all(image.ndim == 3 and image.std() > 0 for image in images)
 
 
-def test_every_choice_of_images_is_a_dataset_of_its_own(load, tmp_path):
+@pytest.mark.parametrize("given", [False, True])
+def test_every_choice_of_images_is_a_dataset_of_its_own(load, tmp_path, given):
     options = SimpleNamespace(
-        out=tmp_path, pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg", noise="n20"
-    )
-    study = load("suggestions").Study(options)
+        out=tmp_path / "out", pool=6, test=3, rare=0.5, start=2, add=3, method="denoiseg",
+        noise="n20", images=tmp_path / "images" if given else None, masks=tmp_path / "masks",
+    )  # fmt: skip
+    module = load("suggestions")
+    for name, image, mask in module.simulate(10, 1, 0.5) if given else ():
+        module.write_array(options.images / f"{name}.tif", image)
+        module.write_labels(options.masks / f"{name}.tif", mask.astype(np.uint16))
+    study = module.Study(options)
     study.add_pool(1)
-    names = sorted(study.masks[1])
-    study.add_choice(1, "start", names[:2])
-    study.add_choice(1, "suggested", names[:5])
-    assert sorted(study.datasets) == ["start1", "suggested1", "test1"]
-    assert [name.split("_")[0] for name in names] == ["common"] * 3 + ["rare"] * 3
+    names = study.pools[1]
+    assert len(names) == 6
+    study.add_choice(1, "start2", names[:2])
+    study.add_choice(1, "suggested5", names[:5])
+    assert sorted(study.datasets) == ["start2_1", "suggested5_1", "test1"]
+    assert {name.split("_")[0] for name in names} == {"common", "rare"}
     others = {path.read_bytes() for path in (study.folder / "test1").iterdir()}
     assert len(others) == 3
     assert not others & {path.read_bytes() for path in (study.folder / "pool1").iterdir()}
-    for choice, count in (("start", 2), ("suggested", 5)):
-        spec = study.datasets[f"{choice}1"]
+    for choice, count in (("start2", 2), ("suggested5", 5)):
+        spec = study.datasets[f"{choice}_1"]
         assert len(list((study.folder / spec["images"]).iterdir())) == 6
         assert len(list((study.folder / spec["masks"]).iterdir())) == count
-        assert f"/annotated{count}/" in study.model(1, choice)
+        assert f"/annotated{count}/" in study.model_file(1, choice, count)
+    times = [path.stat().st_mtime_ns for path in sorted(study.folder.rglob("*.tif"))]
+    study.add_pool(1)
+    study.add_choice(1, "start2", names[:2])
+    assert times == [path.stat().st_mtime_ns for path in sorted(study.folder.rglob("*.tif"))]
 
 
 def test_overhead_is_summed_up_by_rule(load):

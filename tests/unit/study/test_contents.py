@@ -63,14 +63,15 @@ def test_no_denoising_table_without_truth(config):
     config["datasets"]["own"] = {"source": "folder", "images": "images", "masks": "masks"}
     grid = select(config, datasets=["own"])
     assert contents.tables(grid) == ["segmentation", "self_supervision", "paired"]
-    assert contents.figures(grid, "own") == ["label_curves", "training_curves"]
+    assert contents.figures(grid, "own") == ["label_curves", "training_curves", "precision"]
     grid = select(config, datasets=["own", "nuclei"])
     assert "denoising" in contents.tables(grid)
-    assert contents.figures(grid, "own") == ["label_curves", "training_curves"]
+    assert contents.figures(grid, "own") == ["label_curves", "training_curves", "precision"]
     assert contents.figures(grid, "nuclei") == [
         "label_curves",
         "denoising_levels",
         "training_curves",
+        "precision",
     ]
 
 
@@ -85,7 +86,9 @@ def test_methods_that_are_not_trained(config):
     grid = select(config, methods=["otsu", "otsu_n2v", "forest", "gaussian"])
     assert contents.comparison(grid)["untrained"] == ["otsu", "gaussian"]
     assert "segmentation" in contents.tables(grid)
-    assert contents.figures(grid, "nuclei") == ["label_curves", "denoising_levels", "calibration"]
+    figures = ["label_curves", "denoising_levels", "calibration", "precision"]
+    assert contents.figures(grid, "nuclei") == figures
+    assert {run.method for run in contents.precision_runs(grid, "nuclei")} == {"forest"}
 
 
 def test_tables_and_figures_of_denoisers(config):
@@ -261,7 +264,7 @@ def test_nothing_about_scores_and_training_where_there_are_none(config):
     assert contents.tables(grid) == ["self_supervision"]
     assert contents.figures(grid, "own") == ["training_curves"]
     grid = select(config, datasets=["nuclei"], methods=["pretrained"], n_annotated=[0])
-    assert contents.figures(grid, "nuclei") == ["label_curves"]
+    assert contents.figures(grid, "nuclei") == ["label_curves", "precision"]
 
 
 def test_methods_that_share_no_score_are_not_paired(config):

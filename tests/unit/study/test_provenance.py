@@ -7,9 +7,10 @@ import pytest
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.study import provenance
-from denoiseg_flow.study.provenance import check_results, record_study
+from denoiseg_flow.study.provenance import check_results, read_config, record_study
 
 JOINT = {"denoiseg": as_dict(Method(name="denoiseg", target="blind_spot", alpha=0.5))}
+CONFIG = {"grid": {"seeds": [1]}}
 OTHER = {"denoiseg": JOINT["denoiseg"] | {"alpha": 0.3}}
 
 
@@ -17,7 +18,7 @@ OTHER = {"denoiseg": JOINT["denoiseg"] | {"alpha": 0.3}}
 def results(tmp_path):
     """A folder with a run of the method."""
     folder = tmp_path / "results"
-    record_study(folder, JOINT)
+    record_study(folder, JOINT, CONFIG)
     (folder / "runs/nuclei/n10/denoiseg/annotated4/seed1").mkdir(parents=True)
     return folder
 
@@ -39,7 +40,7 @@ def test_a_new_folder_is_nobodys(tmp_path):
 
 def test_tuples_are_the_lists_that_they_become(results):
     method = {"structn2v": as_dict(Method(name="structn2v", struct_mask=((1, 1, 1),)))}
-    record_study(results, method)
+    record_study(results, method, CONFIG)
     (results / "runs/nuclei/n10/structn2v").mkdir()
     check_results(results, method)
 
@@ -66,7 +67,8 @@ def test_the_advice_helps(results):
 
 
 def test_methods_of_other_studies_stay_in_the_record(results):
-    record_study(results, {"n2v": as_dict(Method(name="n2v", target="blind_spot", alpha=1))})
+    n2v = {"n2v": as_dict(Method(name="n2v", target="blind_spot", alpha=1))}
+    record_study(results, n2v, CONFIG)
     refusal(results, OTHER)
     assert [path.name for path in results.iterdir() if path.is_file()] == ["study.json"]
 
@@ -93,3 +95,15 @@ def test_record_is_readable(results):
     assert record["methods"] == {
         name: json.loads(json.dumps(method)) for name, method in JOINT.items()
     }
+
+
+def test_config_of_the_last_study(results, tmp_path):
+    assert read_config(results) == CONFIG
+    record_study(results, JOINT, {"grid": {"seeds": [2]}})
+    assert read_config(results)["grid"] == {"seeds": [2]}
+    with pytest.raises(InputError, match="is no folder of results"):
+        read_config(tmp_path)
+    record = results / "study.json"
+    record.write_text(json.dumps({"format": 1, "methods": {}}))
+    with pytest.raises(InputError, match="written by an earlier version, without the config"):
+        read_config(results)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import open_labels, write_array
+from denoiseg_flow.data.simulated.simulator import simulate
+from denoiseg_flow.data.store import open_image, open_labels, write_array, write_labels
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation.metrics import average_precision
 from denoiseg_flow.methods import masking
@@ -26,14 +28,16 @@ from denoiseg_flow.methods.instances import label_foreground
 from denoiseg_flow.methods.masking import stratified_places
 from denoiseg_flow.methods.networks.layout import PLANES
 from denoiseg_flow.models import prediction, tensor_file
+from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.prediction import predict_probabilities
 from denoiseg_flow.models.rescaled_prediction import predict_rescaled
 from denoiseg_flow.models.tiled_prediction import predict_tiles
+from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import batch_norm, objective, patches, trainer
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
-from denoiseg_flow.training.trainer import Trainer, train
+from denoiseg_flow.training.trainer import Trainer, set_threshold, train
 from denoiseg_flow.training.training_images import Target, TrainingImages, load_bank
 
 CPU = torch.device("cpu")
@@ -874,7 +878,8 @@ def test_no_network_sees_the_image_that_it_is_judged_by(
     assert all(out not in validated for out, validated in zip("012", seen[1::2], strict=False))
     assert list(model.held_out) == ["0", "1", "2"]
     assert len({id(each) for each in model.held_out.values()}) == 3
-    assert judged == list(model.held_out.values())
+    # For the threshold first, then for the precision of objects.
+    assert judged == [*model.held_out.values()] * 2
     assert model.threshold.n_images == 3
     assert all(each.threshold == model.threshold for each in model.held_out.values())
 
@@ -1048,3 +1053,24 @@ def test_denoised_images_of_a_run_are_the_input(split, tmp_path):
         split, tmp_path / "run", PreparedData(tmp_path), 1, segments=True
     )
     assert {path.parent for path in (*found.train, *found.val)} == {tmp_path / "run" / "denoised"}
+
+
+def test_the_precision_of_objects_is_measured_where_the_threshold_is_chosen(tmp_path, caplog):
+    caplog.set_level("INFO")
+    model = load_pretrained("simulated_objects")
+    names = []
+    for each in simulate(n_images=3, size=96, seed=2):
+        write_array(tmp_path / f"{each.name}.tif", each.image.astype(np.float32))
+        write_labels(tmp_path / f"masks/{each.name}.tif", each.mask)
+        names.append(each.name)
+    images = [tmp_path / f"{name}.tif" for name in names]
+    masks = [tmp_path / f"masks/{name}.tif" for name in names]
+    levels = [open_image(path) for path in images]
+    own = Normalisation((float(np.mean(levels)),), (float(np.std(levels)),))
+    model = replace(model, normalisation=own)
+    set_threshold(model, SimpleNamespace(val=images, val_masks=masks))
+    assert model.precision.n_images == 3 and model.precision.n_objects > 20
+    assert min(model.precision.precision) > 0.7
+    assert f"of {model.precision.n_objects} objects in them are correct" in caplog.text
+    set_threshold(model, SimpleNamespace(val=images[:1], val_masks=masks[:1]))
+    assert model.precision is None, "fewer than 20 objects"

@@ -43,6 +43,8 @@ class Reading:
         is none.
     masks
         Whether the files are masks, which have no channels.
+    default_axes
+        Axes of masks that do not state any and have as many.
     """
 
     axes: str | None = None
@@ -52,6 +54,7 @@ class Reading:
     colour: bool = False
     repeats: str | None = None
     masks: bool = field(default=False, repr=False)
+    default_axes: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Reading":
@@ -78,20 +81,23 @@ class Reading:
             spec.get("repeats"),
         )
 
-    def of_masks(self) -> "Reading":
-        """Return how to read masks: like images, but without channels and repeats."""
+    def of_masks(self, default_axes: str) -> "Reading":
+        """Return how to read masks: like images of these axes, but without channels and repeats."""
         clean = self.of_clean()
         axes = clean.axes and clean.axes.replace("C", "")
-        return replace(clean, axes=axes, channel=None, colour=False, masks=True)
+        default_axes = default_axes.replace("C", "").replace(self.repeats or "", "")
+        return replace(
+            clean, axes=axes, channel=None, colour=False, masks=True, default_axes=default_axes
+        )
 
     def of_clean(self) -> "Reading":
         """Return how to read clean images: like images, but without repeats."""
         axes = self.axes and self.axes.replace(self.repeats or "", "")
         return replace(self, axes=axes, repeats=None)
 
-    def open(self, path: str | Path, indexed: bool = False) -> ImageFile:
+    def open(self, path: str | Path) -> ImageFile:
         """Open a file, see :func:`~denoiseg_flow.data.files.reader.open_image_file`."""
-        return open_image_file(path, self.axes, indexed, self.colour)
+        return open_image_file(path, self.axes, self.masks, self.colour, self.default_axes)
 
 
 @dataclass(frozen=True)

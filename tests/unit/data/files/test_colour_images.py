@@ -198,7 +198,7 @@ def test_a_dataset_in_colour(tmp_path):
         np.testing.assert_array_equal(open_image(prepared.image(name)), CHANNELS)
         np.testing.assert_array_equal(open_image(prepared.repeats(name)), CHANNELS[:, ::-1])
         assert open_image(prepared.image(name)).dtype == np.uint8
-    (note,) = prepare.left_out(prepared.folder)
+    (note,) = prepare.about_files(prepared.folder)
     assert note.severity == "note" and note.images == ("b",)
     assert "the alpha channel of 1 colour image" in note.sentence
 
