@@ -154,9 +154,9 @@ def write_round(
     """Write what to annotate next, as suggested by the model of a run.
 
     The folder gets ``images/`` (with the pixel values of the dataset), ``masks/`` (predicted labels
-    of the same names, uint16 or uint32), ``clean/`` and ``second/`` (of several further
-    acquisitions the first) if these are known,
-    ``suggestions.csv``, ``model.pt`` and the config of the next study, ``next.yaml``.
+    of the same names, uint16 or uint32), ``clean/`` and ``second/`` if these are known (the first
+    of several further acquisitions), ``suggestions.csv``, ``model.pt`` and the config of the next
+    study, ``next.yaml``.
 
     Parameters
     ----------

@@ -50,6 +50,7 @@ WRITERS = {
         path, OPAQUE, photometric="rgb", extrasamples=["unassalpha"]
     ),
     "image.png": lambda path: Image.fromarray(RGB).save(path),
+    "image.bmp": lambda path: Image.fromarray(RGB).save(path),
     "alpha.png": lambda path: Image.fromarray(OPAQUE).save(path),
     "image.zarr": lambda path: write_zarr(path, CHANNELS),
 }
