@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from denoiseg_flow.errors import plain
-
 SEVERITIES = ("problem", "warning", "note")
 _LISTED = 3  # names in one sentence
 
@@ -41,9 +39,9 @@ def count(number: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the first three names, and the number of the others."""
+    """Return the first three names, which must be printable, and the number of the others."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(plain(name) for name in names[:_LISTED]) + more
+    return ", ".join(names[:_LISTED]) + more
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

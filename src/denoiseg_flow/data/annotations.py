@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -105,7 +106,11 @@ def pair_coco(path: Path, files: Mapping[str, str]) -> dict[str, str]:
             )
         found[name] = entry.file_name
     if not found:
-        others = f", but of {listed([entry.file_name for entry, _ in entries])}" if entries else ""
+        others = (
+            f", but of {listed([plain(entry.file_name) for entry, _ in entries])}"
+            if entries
+            else ""
+        )
         raise InputError(
             f"{path} (config key 'masks') has objects of none of the images{others}; correct the "
             "path, or the names of the images"
@@ -134,25 +139,26 @@ def _without_ending(file: str) -> str:
     return (path.parent / stem(path.name)).as_posix()
 
 
-def read_outlines(path: Path, image: ImageFile, entry: str | None) -> list[Outline]:
-    """Read the objects of one image.
+def read_outlines(path: Path, images: Sequence[Region], entry: str | None) -> list[Outline]:
+    """Read the objects of the images of one file.
 
     Parameters
     ----------
     path
         A file that ends in one of :data:`OUTLINES`.
-    image
-        The file of the image.
+    images
+        All images of the file.
     entry
-        What the image is called in a COCO json; None if the file annotates only this image.
+        What the file is called in a COCO json; None if ``path`` annotates only this file.
 
     Raises
     ------
     InputError
         If the file is damaged, or does not fit the image.
     """
-    lengths = {axis: image.length(axis) for axis in "TCZ"}
-    shape = image.length("Y"), image.length("X")
+    file = images[0].file
+    lengths = {axis: file.length(axis) for axis in "TCZ"}
+    shape = file.length("Y"), file.length("X")
     with refuse_damaged(path):
         if entry is not None:
             (found,) = (each for each in read_coco(path) if each.file_name == entry)
@@ -161,7 +167,7 @@ def read_outlines(path: Path, image: ImageFile, entry: str | None) -> list[Outli
             for size in sizes - {None, shape}:
                 raise InputError(
                     f"{path} was made for {plain(entry)} with {_by(size)} pixels, but "
-                    f"{image.path} has {_by(shape)}; export it again for images of this size"
+                    f"{file.path} has {_by(shape)}; export it again for images of this size"
                 )
         elif path.suffix.lower() in (".zip", ".roi"):
             # Here, because few users need it.
@@ -170,23 +176,32 @@ def read_outlines(path: Path, image: ImageFile, entry: str | None) -> list[Outli
             outlines = read_imagej_rois(path, lengths)
         else:
             outlines = read_geojson(path)
-    for number, outline in enumerate(outlines, start=1):
-        for axis, noun in (("T", "time point"), ("Z", "z-slice")):
-            place = outline.plane.get(axis)
-            if lengths[axis] == 1 or not (outline.polygons or outline.runs):
-                continue
-            if place is None:
-                raise InputError(
-                    f"object {number} of {path} does not say to which of the {lengths[axis]} "
-                    f"{noun}s of {image.path} it belongs; associate ROIs with slices when you draw "
-                    "them, or export a label stack"
-                )
-            if place >= lengths[axis]:
-                raise InputError(
-                    f"object {number} of {path} is on {noun} {place + 1}, but {image.path} has "
-                    f"only {lengths[axis]}; export the objects of this image"
-                )
-    return outlines
+    # The others have length 1, or hold what all images of the file have in common.
+    apart = {axis for axis in "TZ" if len({each.numbers.get(axis) for each in images}) > 1}
+    return [
+        _in_plane(outline, apart, file, f"object {number} of {path}")
+        for number, outline in enumerate(outlines, start=1)
+    ]
+
+
+def _in_plane(outline: Outline, axes: Container[str], file: ImageFile, name: str) -> Outline:
+    """Return an object with its plane along some axes; raise InputError unless it states one."""
+    plane = {axis: place for axis, place in outline.plane.items() if axis in axes}
+    for axis, noun in (("T", "time point"), ("Z", "z-slice")):
+        if axis not in axes or not (outline.polygons or outline.runs):
+            continue
+        length = file.length(axis)
+        if axis not in plane:
+            raise InputError(
+                f"{name} does not say to which of the {length} {noun}s of {file.path} it belongs; "
+                "associate ROIs with slices when you draw them, or export a label stack"
+            )
+        if plane[axis] >= length:
+            raise InputError(
+                f"{name} is on {noun} {plane[axis] + 1}, but {file.path} has only {length}; export "
+                "the objects of this image"
+            )
+    return replace(outline, plane=plane)
 
 
 def paint_labels(
@@ -259,7 +274,7 @@ def about_coco(path: Path, files: Mapping[str, str]) -> list[Finding]:
     path, files
         As given to :func:`pair_coco`.
     """
-    lacking = [entry.file_name for entry, name in _entries(path, files) if name is None]
+    lacking = [plain(entry.file_name) for entry, name in _entries(path, files) if name is None]
     if not lacking:
         return []
     return [

@@ -15,7 +15,7 @@ from denoiseg_flow.data.files.reader import LOSSY
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import ENDINGS, is_image, stem
-from denoiseg_flow.errors import InputError
+from denoiseg_flow.errors import InputError, plain
 from denoiseg_flow.findings import Finding, count, listed
 
 # Endings that nobody expects to be read as images.
@@ -339,7 +339,7 @@ def about_files(
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return listed([path.name for path in paths])
+    return listed([plain(path.name) for path in paths])
 
 
 def _found(paths: Iterable[str | Path]) -> list[Path]:

@@ -204,7 +204,7 @@ def _from_folders(
             images = _open_regions(image_path, reading, stack)
             masks = cleans = seconds = outlines = None
             if mask_path is not None and is_image(mask_path, OUTLINES):
-                outlines = read_outlines(mask_path, images[0].file, entry)
+                outlines = read_outlines(mask_path, images, entry)
             elif mask_path is not None:
                 axes = images[0].file.metadata.axes
                 masks = _open_regions(mask_path, reading.of_masks(axes), stack)

@@ -82,7 +82,7 @@ def paint(
     Parameters
     ----------
     outlines
-        All objects of the file.
+        All objects of the file. Those that state no plane are in all of them.
     shape
         Height and width of the image.
     numbers
@@ -97,7 +97,7 @@ def paint(
     here = [
         (number, outline)
         for number, outline in enumerate(outlines, start=1)
-        if all(outline.plane.get(axis) == place for axis, place in numbers.items())
+        if all(numbers.get(axis) == place for axis, place in outline.plane.items())
     ]
     painted = np.zeros(len(outlines) + 1, np.int64)
     for number, outline in here:

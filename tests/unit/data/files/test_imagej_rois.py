@@ -109,9 +109,9 @@ def test_planes_of_hyperstacks_and_of_stacks(tmp_path):
 def test_each_plane_has_its_own_objects(tmp_path):
     path = save(tmp_path / "a.zip", *squares([{"position": 2}, {"position": 1}, {"position": 2}]))
     lengths = {"T": 4}
-    assert np.unique(labels_of(path, lengths, T=0)).tolist() == [0, 2]
-    assert np.unique(labels_of(path, lengths, T=1)).tolist() == [0, 1, 3]
-    assert not labels_of(path, lengths, T=2).any()
+    assert np.unique(labels_of(path, lengths, T=0, Z=0)).tolist() == [0, 2]
+    assert np.unique(labels_of(path, lengths, T=1, Z=0)).tolist() == [0, 1, 3]
+    assert not labels_of(path, lengths, T=2, Z=0).any()
 
 
 def test_what_macos_adds_to_a_zip_file_is_no_roi(tmp_path):
