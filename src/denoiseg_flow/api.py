@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from denoiseg_flow.data.files.metadata import ORDER, SPATIAL, Metadata
+from denoiseg_flow.data.files.metadata import COLOURS, ORDER, SPATIAL, Metadata
 from denoiseg_flow.data.files.reader import read_image
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.layout import Predictions, PreparedData
@@ -75,8 +75,8 @@ class Prediction:
     Attributes
     ----------
     denoised
-        float32, on the intensity scale of the image, axes in the order TCZYX; None for models that
-        only segment.
+        float32, on the intensity scale of the image, axes in the order TCZYX, where C may be
+        colours; None for models that only segment. Colours with 8 or 16 bits keep their pixel type.
     labels
         uint16 or uint32, 0 for background, axes of the image without channels; None for models
         that only denoise.
@@ -130,7 +130,8 @@ def predict(
     image
         Any real pixel type.
     axes
-        One letter for each dimension of the image: T, C, Z, Y and X; None: (y, x) or (z, y, x).
+        One letter for each dimension of the image: T, C, Z, Y and X, or S for the colours red,
+        green and blue; None: (y, x) or (z, y, x).
     planes
         Whether to predict each z-slice of a stack separately, with a model for 2D images.
     channel
@@ -156,7 +157,8 @@ def predict(
     scaling.check(model, "the model")
     array, metadata = _canonical(image, axes)
     size = None if pixel_size is None else tuple(pixel_size)
-    reading = Reading(metadata.axes, 2 if planes else None, channel, size)
+    named = None if metadata.colour else metadata.axes
+    reading = Reading(named, 2 if planes else None, channel, size)
     with TemporaryDirectory() as temporary:
         source, folder = Path(temporary, f"{_NAME}.tif"), Path(temporary, "predicted")
         folder.mkdir()
@@ -165,7 +167,7 @@ def predict(
         predict_file(model, item, folder, reading, scaling, "tif", tile)
         found = Predictions(folder)
         denoised, labels = (
-            read_image(path) if (path := found.file(kind, _NAME)).exists() else None
+            read_image(path, colour=None) if (path := found.file(kind, _NAME)).exists() else None
             for kind in ("denoised", "labels")
         )
         table = folder / "objects" / f"{_NAME}.csv"
@@ -194,7 +196,8 @@ def train(
         Instance labels ([z,] y, x) of each image, 0 for background and negative for pixels to
         ignore, or None if the image is not annotated.
     axes
-        One letter for each dimension of an image: C, Z, Y and X.
+        One letter for each dimension of an image: C, Z, Y and X, or S for the colours red, green
+        and blue.
     val
         Fraction of the annotated images for validation. Fewer than eight annotated images are
         cross-validated instead, see docs/explanation/methods.md.
@@ -249,14 +252,20 @@ def _canonical(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, Metadat
     """Return an image with its axes in the order of :data:`ORDER`."""
     image = np.asarray(image)
     axes = (axes or SPATIAL[-image.ndim :]).upper()
+    colour = "S" in axes and "C" not in axes and image.shape[axes.index("S")] == len(COLOURS)
+    axes = axes.replace("S", "C") if colour else axes
     known = len(set(axes)) == len(axes) and set("YX") <= set(axes) <= set(ORDER)
     if len(axes) != image.ndim or not known:
         raise InputError(
             f"axes '{axes}' do not match an image of shape {image.shape}; write one letter of T, "
-            "C, Z, Y and X for each dimension"
+            "C, Z, Y and X for each dimension, or S for three colours"
         )
     order = sorted(axes, key=ORDER.index)
-    return image.transpose([axes.index(axis) for axis in order]), Metadata("".join(order))
+    metadata = Metadata("".join(order))
+    return (
+        image.transpose([axes.index(axis) for axis in order]),
+        metadata.in_colour() if colour else metadata,
+    )
 
 
 def _write(

@@ -14,7 +14,7 @@ import yaml
 from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
-from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.data.folders import about_files, find_images
 from denoiseg_flow.deployment.annotation_round import AUTO, NEXT, WHOLE, finished_runs, write_round
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
@@ -64,7 +64,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
-    findings.log(left_out(options.images), "predict")
+    findings.log(about_files(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     scaling = Scaling.of(options.normalise, options.rescale)

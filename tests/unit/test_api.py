@@ -107,6 +107,20 @@ def test_trains_without_masks(make_recipe):
         assert value.equal(other)
 
 
+def test_arrays_in_colour_make_a_model_for_colours(make_recipe):
+    """All three colours are predicted together, whatever the place of their axis."""
+    colours = GREY[..., None] * np.array([1, 2, 3])
+    images = [colours + number for number in range(4)]
+    n2v = Method("n2v", target="blind_spot", alpha=1.0)
+    recipe = replace(make_recipe(), epochs=1)
+    model, _ = denoiseg_flow.train(images, [None] * 4, n2v, recipe, axes="YXS", device="cpu")
+    assert model.layout.colour and model.layout.channels == 3
+    found = denoiseg_flow.predict(model, colours, axes="YXS").denoised
+    assert found.shape == (3, *GREY.shape)
+    again = denoiseg_flow.predict(model, colours.transpose(2, 0, 1), axes="SYX").denoised
+    assert np.array_equal(found, again)
+
+
 def test_segments_by_a_threshold_without_masks(make_blobs):
     images = [make_blobs(48, seed)[0] for seed in range(4)]
     otsu = Method("otsu", segmenter="otsu")

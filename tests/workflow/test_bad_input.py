@@ -69,9 +69,13 @@ def images_alone(folder):
         tifffile.imwrite(folder / "images" / name, np.zeros(SHAPE, np.uint8))
 
 
-def alone_once(folder):
+def recorded_twice(folder):
     images_alone(folder)
     shutil.copytree(folder / "images", folder / "second")
+
+
+def alone_once(folder):
+    recorded_twice(folder)
     (folder / "second/b.tif").unlink()
 
 
@@ -214,8 +218,24 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         (
             images_alone,
             [*OWN, "grid={methods: [n2n], noises: [n0]}"],
-            "there is no second noisy copy; name second acquisitions under 'datasets.mine.second', "
-            "remove n2n from grid.methods, or n0 from grid.noises",
+            "there is no second noisy copy; name second acquisitions under "
+            "'datasets.mine.second' (or their axis under 'repeats'), remove n2n from grid.methods, "
+            "or n0 from grid.noises",
+        ),
+        (
+            images_alone,
+            [*OWN, "datasets={mine: {repeats: T}}", "grid={methods: [n2n], noises: [n0]}"],
+            "but 'repeats: T' needs at least two acquisitions of a field in every file; remove",
+        ),
+        (
+            recorded_twice,
+            [*OWN, "datasets={mine: {second: second, repeats: T}}", "grid={methods: [n2v]}"],
+            "a dataset has both 'second' and 'repeats'; leave out 'second' if every file holds",
+        ),
+        (
+            images_alone,
+            [*OWN, "datasets={mine: {colour: rgb}}", "grid={methods: [n2v]}"],
+            "images/a.tif is not a colour image, but has axes YX",
         ),
         (
             alone_once,
@@ -417,7 +437,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
     ids=[
         *("method", "noise", "recipe", "predict_method", "key", "label_count", "sigma"),
         *("sigma_zero", "sigma_unknown", "circle"),
-        *("no_second_copy", "no_partner", "missing_model", "damaged_model", "classical_model"),
+        *("no_second_copy", "no_repeats", "two_places", "grey", "no_partner"),
+        *("missing_model", "damaged_model", "classical_model"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
         *("one_mask", "one_of_three_masks", "no_masks", "two_annotations", "coco_of_others"),
         "zero_masks",

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from denoiseg_flow.data import manifest
 from denoiseg_flow.data.layout import image_file, input_folder
-from denoiseg_flow.data.store import middle_plane, open_image, open_plane
+from denoiseg_flow.data.store import middle_plane, open_image, open_picture
 from denoiseg_flow.evaluation.annotate_next import entropy, suggest
 from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.logs import job_log
@@ -40,7 +38,7 @@ def main(snakemake):
         shown = [
             (
                 name,
-                np.asarray(open_plane(image_file(noisy, name))),
+                open_picture(image_file(noisy, name)),
                 middle_plane(
                     entropy(predict_probabilities(model, open_image(image_file(images, name))))
                 ),

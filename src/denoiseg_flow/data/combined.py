@@ -91,7 +91,7 @@ def link_parts(
                 (True, part.image(old_name), new.image(new_name)),
                 (row.annotated, part.mask(old_name), new.mask(new_name)),
                 (row.clean, part.clean(old_name), new.clean(new_name)),
-                (part.second(old_name).exists(), part.second(old_name), new.second(new_name)),
+                (part.repeats(old_name).exists(), part.repeats(old_name), new.repeats(new_name)),
             ):
                 if not exists:
                     continue

@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, possible_images
 from denoiseg_flow.data.files.microscopes import ENDINGS as MICROSCOPES
-from denoiseg_flow.data.files.microscopes import file_of, scenes_of
+from denoiseg_flow.data.files.microscopes import file_of, lacks_reader, scenes_of
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
 from denoiseg_flow.data.files.plates import fields_of, is_plate, place_of
 from denoiseg_flow.data.files.reader import LOSSY
@@ -417,18 +417,19 @@ def _name_in_store(path: Path) -> Path:
 def _images_in(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
     with os.scandir(folder) as entries:
         names = sorted(each.name for each in entries if _is_there(each, endings))
-    return [folder / name for name in names]
+    found = [folder / name for name in names]
+    # Beside other images, files of microscopes that nothing installed reads are left out.
+    return [path for path in found if not lacks_reader(path)] or found
 
 
 def _others_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     """Return everything in a folder that is neither read nor hidden."""
+    read = {path.name for path in _images_in(folder, endings)}
     with os.scandir(folder) as entries:
         names = sorted(
             each.name
             for each in entries
-            if not _is_there(each, endings)
-            and each.name[0] != "."
-            and each.name.lower() not in _UNSEEN
+            if each.name not in read and each.name[0] != "." and each.name.lower() not in _UNSEEN
         )
     return [folder / name for name in names]
 

@@ -20,13 +20,13 @@ def image_file(folder: Path, image: str) -> Path:
 class PreparedData:
     """A prepared dataset: a manifest and images, and what is known of these.
 
-    That is masks, clean images and second acquisitions.
+    That is masks, clean images and further acquisitions.
     """
 
     folder: Path
 
-    #: The folders of images, masks, clean images and second acquisitions in it.
-    KINDS = ("images", "masks", "clean", "second")
+    #: The folders of images, masks, clean images and further acquisitions in it.
+    KINDS = ("images", "masks", "clean", "repeats")
 
     @property
     def manifest_file(self) -> Path:
@@ -49,14 +49,14 @@ class PreparedData:
         """Return the file of the clean image, which exists if it is known."""
         return image_file(self.folder / "clean", name)
 
-    def second(self, name: str) -> Path:
-        """Return the file of the second acquisition of an image, which exists if there is one."""
-        return image_file(self.folder / "second", name)
+    def repeats(self, name: str) -> Path:
+        """Return the file of further acquisitions of an image, which exists if there are any."""
+        return image_file(self.folder / "repeats", name)
 
-    def is_paired(self) -> bool:
-        """Return whether every image has a second acquisition."""
+    def is_repeated(self) -> bool:
+        """Return whether there are further acquisitions of every image."""
         images = (self.folder / "images").glob("*.tif")
-        return all(self.second(path.stem).exists() for path in images)
+        return all(self.repeats(path.stem).exists() for path in images)
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,19 @@ def instance_colours(labels: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Paint labels over an image for display: both (y, x), to (y, x, 3) of uint8."""
-    picture = over(grey(image, intensity_window(image)), instance_colours(labels))
+    """Paint labels (y, x) over an image, see :func:`displayed`; return (y, x, 3) of uint8."""
+    picture = over(displayed(image, intensity_window(image)), instance_colours(labels))
     return np.round(255 * picture).astype(np.uint8)
 
 
-def grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Scale an image (y, x) from black to white point; return RGB floats (y, x, 3)."""
+def displayed(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Scale an image (y, x), or in colour (y, x, 3), from black to white point.
+
+    Returns RGB floats (y, x, 3).
+    """
     low, high = window
-    return np.repeat(np.clip((image - low) / (high - low), 0, 1)[..., None], 3, axis=2)
+    scaled = np.clip((image - low) / (high - low), 0, 1)
+    return scaled if image.ndim == 3 else np.repeat(scaled[..., None], 3, axis=2)
 
 
 def over(background: np.ndarray, paint: np.ndarray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 A prepared dataset is one folder with ``images/{image}.tif`` (plane or volume, uncompressed),
 ``masks/{image}.tif`` (int32 labels, annotated images only), ``clean/{image}.tif`` (float32 ground
-truth, if known), ``second/{image}.tif`` (another acquisition, if there is one) and
+truth, if known), ``repeats/{image}.tif`` (further acquisitions, if there are any) and
 ``manifest.tsv``. All images are OME-TIFF.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,6 @@ from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import link_parts
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.outlines import Painted
-from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
 from denoiseg_flow.data.given_split import subset_of
@@ -40,8 +40,14 @@ from denoiseg_flow.data.sources import (
     levels_of,
     spec_dimensions,
 )
-from denoiseg_flow.data.store import copy_image, is_image, write_labels
-from denoiseg_flow.data.validation import check_image, check_mask, check_pair, check_second
+from denoiseg_flow.data.store import copy_image, copy_repeats, is_image, write_labels
+from denoiseg_flow.data.validation import (
+    check_image,
+    check_mask,
+    check_opaque,
+    check_pair,
+    check_repeat,
+)
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding, count
 from denoiseg_flow.jobs import checksums
@@ -64,9 +70,12 @@ class Sample(NamedTuple):
     given_subset: str = ""
     constant: bool = False
     """Whether the image may have a single grey value."""
-    second: Readable | None = None
+    repeats: Sequence[Readable] = ()
+    """Further acquisitions of the field, of the same shape."""
     painted: Painted | None = None
     """Of outlines: how many became labels."""
+    has_alpha: bool = False
+    """Whether an alpha channel is left out."""
 
 
 def prepare(
@@ -108,13 +117,16 @@ def prepare(
         else:
             kinds, levels = _kinds(spec, raw), levels_of(spec)
             sources = folders.find(**kinds, subfolders=levels) if kinds else []
-            rows, painted = [], {}
+            rows, painted, opaque = [], {}, []
             for sample in _samples(spec, raw, sources):
                 rows.append(write_sample(sample, unfinished, _named(sample.image, sample.source)))
                 if sample.painted:
                     painted[sample.name] = sample.painted
+                if sample.has_alpha:
+                    opaque.append(sample.name)
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
             found = [*_about_folders(kinds, levels, sources), *about_outlines(painted)]
+            found += _about_alpha(opaque)
             findings.log(found, "prepare")
         manifest.write(table, PreparedData(unfinished).manifest_file)
         if found:
@@ -127,6 +139,18 @@ def about_files(prepared: Path) -> list[Finding]:
     """Return the findings of :func:`prepare` about files, such as those that it did not read."""
     path = prepared / _ABOUT_FILES
     return findings.read(path) if path.exists() else []
+
+
+def _about_alpha(opaque: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding about colour images whose alpha channel was left out."""
+    if opaque:
+        yield Finding(
+            "note",
+            "opaque alpha channels",
+            f"Not read: the alpha channel of {count(len(opaque), 'colour image')}. It is opaque "
+            "everywhere, so nothing is lost.",
+            tuple(opaque),
+        )
 
 
 def _about_folders(
@@ -185,7 +209,7 @@ def _from_folders(
                 axes = images[0].file.metadata.axes
                 masks = _open_regions(mask_path, reading.of_masks(axes), stack)
             if clean_path is not None:
-                cleans = _open_regions(clean_path, reading, stack)
+                cleans = _open_regions(clean_path, reading.of_clean(), stack)
             if second_path is not None:
                 seconds = _open_regions(second_path, reading, stack)
             for others, kind, path in (
@@ -199,7 +223,8 @@ def _from_folders(
                         f"{len(others)}; export both with the same time points and z-slices"
                     )
             for number, image in enumerate(images):
-                mask = clean = second = painted = None
+                mask = clean = painted = None
+                repeats = image.repeats
                 if outlines is not None and mask_path is not None:
                     mask, painted = paint_labels(outlines, image, mask_path)
                 if masks is not None:
@@ -209,11 +234,12 @@ def _from_folders(
                     clean = cleans[number]
                     _check_alike(image, clean, "clean image")
                 if seconds is not None:
-                    second = seconds[number]
-                    _check_alike(image, second, "second acquisition")
+                    repeats = (seconds[number],)
+                    _check_alike(image, seconds[number], "second acquisition")
                 yield Sample(
                     name + image.suffix, image, mask, clean, source, image.metadata,
-                    subset_of(source, levels), second=second, painted=painted,
+                    subset_of(source, levels), repeats=repeats, painted=painted,
+                    has_alpha=image.file.has_alpha,
                 )  # fmt: skip
 
 
@@ -230,9 +256,8 @@ def _check_alike(image: Region, other: Region, kind: str) -> None:
 
 def _open_regions(path: Path, reading: Reading, stack: ExitStack) -> list[Region]:
     """Return the images of a file, which ``stack`` keeps open."""
-    file = stack.enter_context(
-        open_image_file(path, reading.axes, reading.masks, reading.default_axes)
-    )
+    file = stack.enter_context(reading.open(path))
+    check_opaque(file)
     return list(find_regions(file, reading))
 
 
@@ -288,7 +313,7 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the image, its clean image or its second acquisition cannot be used; a mask must have
+        If the image, its clean image or a further acquisition cannot be used; a mask must have
         been checked.
     """
     prepared, name, metadata = PreparedData(folder), sample.name, sample.metadata
@@ -301,11 +326,17 @@ def write_sample(sample: Sample, folder: Path, label: str) -> dict[str, Any]:
         if sample.clean is not sample.image:
             check_image(sample.clean, _named(sample.clean, label), sample.constant)
         copy_image(sample.clean, prepared.clean(name), metadata, np.float32)
-    if sample.second is not None:
-        shown = _named(sample.second, label)
-        kept = check_image(sample.second, shown, sample.constant)
-        check_second(sample.image, sample.second, label, shown)
-        copy_image(sample.second, prepared.second(name), metadata, kept)
+    if sample.repeats:
+        names = [label, *(_named(each, label) for each in sample.repeats)]
+        acquisitions = [sample.image, *sample.repeats]
+        kept = {
+            check_image(each, shown, sample.constant)
+            for each, shown in zip(sample.repeats, names[1:], strict=True)
+        }
+        for pair, pair_names in zip(pairwise(acquisitions), pairwise(names), strict=True):
+            check_repeat(*pair, *pair_names)
+        stored = kept.pop() if len(kept) == 1 else np.dtype(np.float32)
+        copy_repeats(sample.repeats, prepared.repeats(name), metadata, stored)
     *above, height, width = sample.image.shape
     return {
         "image": sample.name,

@@ -9,7 +9,6 @@ from typing import Any
 
 from denoiseg_flow.data import manifest, splitting
 from denoiseg_flow.data.combined import parts
-from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.given_split import is_given
 from denoiseg_flow.data.manifest import CROSS, TESTED
@@ -141,7 +140,7 @@ def _of_manifest(table: Path) -> _Part:
 def _of_folders(spec: Spec) -> _Part:
     """Estimate from all file names and the first file; each file may hold several images."""
     sources = find_sources(spec)
-    with open_image_file(sources[0].image, spec.get("axes")) as file:
+    with Reading.of(spec).open(sources[0].image) as file:
         regions = list(find_regions(file, Reading.of(spec)))
         shape = regions[0].shape
     axes = 3 if spec.get("dimensions") == 3 else 2

@@ -10,7 +10,6 @@ from denoiseg_flow.data import folders, splitting
 from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.denoiseg_npz import read_denoiseg_npz
-from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, find_regions
 from denoiseg_flow.data.given_split import is_given, said_columns, subfolders, subset_of
 from denoiseg_flow.data.manifest import MANIFEST_COLUMNS
@@ -123,9 +122,10 @@ def check_intensities(config: Mapping[str, Any]) -> None:
         if spec["source"] == "folder":
             for source in find_sources(spec):
                 for path in filter(None, (source.image, source.second)):
-                    with open_image_file(path, spec.get("axes")) as file:
+                    with Reading.of(spec).open(path) as file:
                         for region in find_regions(file, Reading.of(spec)):
-                            check_photons(region, config["noises"][noise], noise, path)
+                            for each in (region, *region.repeats):
+                                check_photons(each, config["noises"][noise], noise, path)
 
 
 def annotated_for_training(datasets: Mapping[str, Spec], name: str) -> int | None:
@@ -268,9 +268,17 @@ def has_clean_truth(datasets: Mapping[str, Spec], name: str) -> bool:
     )
 
 
-def has_second(datasets: Mapping[str, Spec], name: str) -> bool:
-    """Return whether a dataset, or every part of a combined one, has second acquisitions."""
-    return all(datasets[part].get("second") for part in parts(datasets, name))
+def has_repeats(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether a dataset, or every part of a combined one, has several acquisitions."""
+    return all(
+        datasets[part].get("second") or datasets[part].get("repeats")
+        for part in parts(datasets, name)
+    )
+
+
+def in_colour(datasets: Mapping[str, Spec], name: str) -> bool:
+    """Return whether a dataset, or the first part of a combined one, is of colour images."""
+    return datasets[parts(datasets, name)[0]].get("colour") == "rgb"
 
 
 def dimensions(datasets: Mapping[str, Spec], name: str) -> int:
@@ -342,5 +350,5 @@ def count_in_advance(spec: Spec) -> tuple[int, int] | None:
 
 def _count_regions(path: Path, spec: Spec) -> int:
     """Return how many images a file holds; raise InputError if it cannot be read."""
-    with open_image_file(path, spec.get("axes")) as file:
+    with Reading.of(spec).open(path) as file:
         return len(list(find_regions(file, Reading.of(spec))))

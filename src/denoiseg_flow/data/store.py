@@ -10,7 +10,8 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,26 @@ def stem(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> str:
 
 def copy_image(image: Readable, path: str | Path, metadata: Metadata, dtype: DTypeLike) -> None:
     """Copy an image with the axes in its metadata, piece by piece."""
-    copy = create_array(path, image.shape, metadata, dtype)
+    _copy(image, create_array(path, image.shape, metadata, dtype))
+
+
+def copy_repeats(
+    images: Sequence[Readable], path: str | Path, metadata: Metadata, dtype: DTypeLike
+) -> None:
+    """Copy acquisitions of one field to one file; the axes in their metadata are those of each.
+
+    Several follow each other along an axis T.
+    """
+    if len(images) == 1:
+        copy_image(images[0], path, metadata, dtype)
+        return
+    shape = (len(images), *images[0].shape)
+    copies = create_array(path, shape, replace(metadata, axes=f"T{metadata.axes}"), dtype)
+    for image, copy in zip(images, copies, strict=True):
+        _copy(image, copy)
+
+
+def _copy(image: Readable, copy: np.ndarray) -> None:
     for place in pieces(image.shape, PIECE):
         copy[place] = image[place]
         release(image)
@@ -100,6 +120,13 @@ def open_image(path: str | Path) -> np.ndarray:
     return image if "C" in axes else image[None]
 
 
+def open_repeats(path: str | Path) -> np.ndarray:
+    """Open acquisitions of one field (acquisition, channel, [z,] y, x), like :func:`open_image`."""
+    images, axes = _open(path)
+    images = images if "T" in axes else images[None]
+    return images if "C" in axes else np.expand_dims(images, 1)
+
+
 def open_labels(path: str | Path) -> np.ndarray:
     """Open a mask or other labels ([z,] y, x), like :func:`open_image`."""
     return _open(path)[0]
@@ -114,26 +141,38 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
             if series.dataoffset is not None:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
                 mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                if series.axes.endswith("S"):
+                    first = "T" if "T" in series.axes else ""
+                    axes = f"{first}C{series.axes.removeprefix('T')[:-1]}"
+                    return np.moveaxis(mapped, -1, len(first)), axes
                 return mapped, series.axes
     except UNREADABLE:
         pass  # the reader below raises a helpful error
-    with open_image_file(path) as file:
+    with open_image_file(path, colour=None) as file:
         return file.read([slice(None)] * len(file.shape)), file.metadata.axes
 
 
 def read_metadata(path: str | Path) -> Metadata:
     """Return the metadata of an image written by this module; raises like :func:`open_image`."""
     checksums.verify(path)
-    with open_image_file(path) as file:
+    with open_image_file(path, colour=None) as file:
         return file.metadata
 
 
 def open_plane(path: str | Path) -> np.ndarray:
-    """Open the plane (y, x) that figures and noise checks show of an image.
+    """Open the plane (y, x) of an image that is examined for its noise.
 
     This is the middle z-slice of a volume, and the first of several channels.
     """
     return middle_plane(open_image(path)[0])
+
+
+def open_picture(path: str | Path) -> np.ndarray:
+    """Read what figures show of an image: its :func:`open_plane`, or its colours (y, x, 3)."""
+    image = open_image(path)
+    shown = image if read_metadata(path).colour else image[:1]
+    planes = np.stack([middle_plane(channel) for channel in shown], axis=-1)
+    return planes if len(shown) > 1 else planes[..., 0]
 
 
 def middle_plane(image: np.ndarray) -> np.ndarray:
@@ -186,6 +225,8 @@ def write_array(
 ) -> None:
     """Write an array with the axes in its metadata, by default ([z,] y, x), as OME-TIFF."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if metadata is not None and metadata.colour:
+        array = np.moveaxis(array, metadata.axes.index("C"), -1)
     try:
         tifffile.imwrite(
             path,
@@ -221,11 +262,15 @@ def create_array(
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
+    colours = metadata.axes.index("C") if metadata is not None and metadata.colour else None
+    in_file = shape
+    if colours is not None:
+        in_file = (*shape[:colours], *shape[colours + 1 :], shape[colours])
     array = tifffile.memmap(
-        path, shape=shape, dtype=dtype, **_ome(Path(path), shape, dtype, metadata)
+        path, shape=in_file, dtype=dtype, **_ome(Path(path), in_file, dtype, metadata)
     )
     reserve(path, Path(path).stat().st_size)
-    return array
+    return array if colours is None else np.moveaxis(array, -1, colours)
 
 
 def write_bands(
@@ -280,13 +325,14 @@ def _ome(
 ) -> dict[str, Any]:
     """Return the arguments by which tifffile writes an OME-TIFF with the given metadata.
 
-    The pixel size is also stored as the tif resolution, for programs that do not read OME.
+    The shape is that in the file, where the colours of a pixel are together. The pixel size is also
+    stored as the tif resolution, for programs that do not read OME.
     """
     metadata = metadata or Metadata.of_shape(shape)
     # The standard requires one. A random one would give identical images different files.
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
     ome: dict[str, Any] = {
-        "axes": metadata.axes,
+        "axes": metadata.axes.replace("C", "") + "S" if metadata.colour else metadata.axes,
         "Name": stem(path),
         "UUID": str(identity),
         "Creator": f"denoiseg-flow {__version__}",
@@ -295,16 +341,17 @@ def _ome(
         ome |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "µm"}
     if metadata.time_step:
         ome |= {"TimeIncrement": metadata.time_step, "TimeIncrementUnit": "s"}
-    colours = [
-        int.from_bytes(bytes.fromhex(f"{colour}FF"), signed=True)
-        for colour in metadata.channel_colours
-    ]
-    channels = {"Name": list(metadata.channels), "Color": colours}
-    ome["Channel"] = {key: values for key, values in channels.items() if values}
+    if not metadata.colour:
+        colours = [
+            int.from_bytes(bytes.fromhex(f"{colour}FF"), signed=True)
+            for colour in metadata.channel_colours
+        ]
+        channels = {"Name": list(metadata.channels), "Color": colours}
+        ome["Channel"] = {key: values for key, values in channels.items() if values}
     arguments: dict[str, Any] = {
         "ome": True,
         "metadata": ome,
-        "photometric": "minisblack",
+        "photometric": "rgb" if metadata.colour else "minisblack",
         "software": False,
     }
     if {"X", "Y"} <= metadata.pixel_size.keys():

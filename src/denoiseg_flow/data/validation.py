@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 
 from denoiseg_flow.data.files.memory_maps import release
+from denoiseg_flow.data.files.reader import ImageFile
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 
@@ -81,6 +82,15 @@ def _pixel_type(dtype: np.dtype, name: str, low: float, high: float) -> np.dtype
         f"image {name} has {dtype} pixels from {low} to {high}, which float32 cannot represent; "
         "export it as uint8, uint16 or float32"
     )
+
+
+def check_opaque(file: ImageFile) -> None:
+    """Raise InputError if a pixel is transparent: what it shows depends on what lies below."""
+    if file.is_transparent():
+        raise InputError(
+            f"{file.path} has transparent pixels; export it without transparency (alpha channel), "
+            "on a background of one colour"
+        )
 
 
 def check_mask(
@@ -172,15 +182,15 @@ def check_pair(
         )
 
 
-def check_second(image: Readable, second: Readable, image_name: str, second_name: str) -> None:
-    """Raise InputError if the second acquisition of an image, of the same shape, is a copy."""
+def check_repeat(image: Readable, repeat: Readable, image_name: str, repeat_name: str) -> None:
+    """Raise InputError if another acquisition of a field, of the same shape, is a copy."""
     for place in pieces(image.shape, PIECE):
-        same = np.array_equal(image[place], second[place])
+        same = np.array_equal(image[place], repeat[place])
         release(image)
-        release(second)
+        release(repeat)
         if not same:
             return
     raise InputError(
-        f"the second acquisition {second_name} has the same pixels as {image_name}, and so the "
-        "same noise; replace it by another acquisition of the field"
+        f"the acquisition {repeat_name} has the same pixels as {image_name}, and so the same "
+        "noise; replace it by another acquisition of the field"
     )

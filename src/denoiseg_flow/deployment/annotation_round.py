@@ -24,11 +24,12 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.data.combined import parts
 from denoiseg_flow.data.files.tiles import Place
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file, input_folder
-from denoiseg_flow.data.sources import count_in_advance, has_masks
+from denoiseg_flow.data.sources import FOLDER_KEYS, count_in_advance, has_masks
 from denoiseg_flow.data.splitting import EXTRA
 from denoiseg_flow.data.store import (
     open_image,
     open_labels,
+    open_repeats,
     read_metadata,
     write_image,
     write_labels,
@@ -153,8 +154,9 @@ def write_round(
     """Write what to annotate next, as suggested by the model of a run.
 
     The folder gets ``images/`` (with the pixel values of the dataset), ``masks/`` (predicted labels
-    of the same names, uint16 or uint32), ``clean/`` and ``second/`` if these are known,
-    ``suggestions.csv``, ``model.pt`` and the config of the next study, ``next.yaml``.
+    of the same names, uint16 or uint32), ``clean/`` and ``second/`` if these are known (the first
+    of several further acquisitions), ``suggestions.csv``, ``model.pt`` and the config of the next
+    study, ``next.yaml``.
 
     Parameters
     ----------
@@ -326,14 +328,14 @@ def _write_parts(
         predict_folder(model, images, names, predictions.folder, save_probabilities=False)
         for name, image, place, _ in chosen:
             metadata = read_metadata(prepared.image(image))
-            for kind, path in (
-                ("images", prepared.image(image)),
-                ("clean", prepared.clean(image)),
-                ("second", prepared.second(image)),
-            ):
-                if path.exists():
-                    part = np.ascontiguousarray(cut(open_image(path), place))
-                    write_image(image_file(folder / kind, name), part, metadata)
+            known = {"images": open_image(prepared.image(image))}
+            if prepared.clean(image).exists():
+                known["clean"] = open_image(prepared.clean(image))
+            if prepared.repeats(image).exists():
+                known["second"] = open_repeats(prepared.repeats(image))[0]
+            for kind, whole in known.items():
+                part = np.ascontiguousarray(cut(whole, place))
+                write_image(image_file(folder / kind, name), part, metadata)
             labels = cut(open_labels(predictions.file("labels", image)), place)
             # Consecutive from 1, as in a mask that a person paints.
             mask = ski.segmentation.relabel_sequential(labels)[0]
@@ -364,12 +366,15 @@ def _next_config(
     name, datasets = folder.absolute().name, config["datasets"]
     old = parts(datasets, run.dataset)
     spec: dict[str, Any] = {"source": "folder"}
-    for kind in PreparedData.KINDS:
+    for kind in FOLDER_KEYS:
         if all(image_file(unfinished / kind, each.name).exists() for each in chosen):
             spec[kind] = str(folder / kind)
-    axes = read_metadata(image_file(unfinished / "images", chosen[0].name)).axes
-    spec |= {"dimensions": 3} if "Z" in axes else {}
-    spec |= {"channel": "all"} if "C" in axes else {}
+    metadata = read_metadata(image_file(unfinished / "images", chosen[0].name))
+    spec |= {"dimensions": 3} if "Z" in metadata.axes else {}
+    if metadata.colour:
+        spec["colour"] = "rgb"
+    elif "C" in metadata.axes:
+        spec["channel"] = "all"
     scored = has_masks(datasets, run.dataset)
     if not scored:  # nothing else can be scored, nor can the threshold be chosen on anything else
         spec["split"] = {"cross_validate_below": len(chosen) + 1}

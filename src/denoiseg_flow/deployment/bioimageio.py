@@ -19,7 +19,7 @@ from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
 from denoiseg_flow.data.painting import overlay
 from denoiseg_flow.data.store import middle_plane
-from denoiseg_flow.data.validation import check_image
+from denoiseg_flow.data.validation import check_image, check_opaque
 from denoiseg_flow.deployment import model_card
 from denoiseg_flow.deployment.torchscript import Axis, axes_of, outputs_of, record_network
 from denoiseg_flow.errors import InputError
@@ -192,7 +192,8 @@ def _test_image(
     The centre is float32; images that are too small are padded by reflection.
     """
     axes, layout = axes_of(models), models[0].layout
-    with open_image_file(path, reading.axes) as file:
+    with open_image_file(path, reading.axes, colour=layout.colour) as file:
+        check_opaque(file)
         region = _first_region(file, layout, reading)
         shape = region.shape[-len(axes) :]
         starts = [
@@ -236,11 +237,14 @@ def _first_region(file: ImageFile, layout: Layout, reading: Reading) -> Region:
 def _cover(model: TrainedModel, noisy: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Paint the cover (y, x, 3), uint8: the noisy image on the left, the result on the right.
 
-    It shows the first channel, and the middle z-slice of a volume.
+    It shows the first channel, or all colours, and the middle z-slice of a volume.
     """
-    before = middle_plane(noisy[0])
-    after = middle_plane(outputs.get("denoised", noisy)[0])
-    labels = nothing = np.zeros(before.shape, np.uint8)
+    n_shown = len(noisy) if model.layout.colour else 1
+    before, after = (
+        np.stack([middle_plane(channel) for channel in image[:n_shown]], axis=-1).squeeze()
+        for image in (noisy, outputs.get("denoised", noisy))
+    )
+    labels = nothing = np.zeros(before.shape[:2], np.uint8)
     if "probabilities" in outputs and model.threshold is not None:
         maps = np.concatenate(
             [outputs[key] for key in ("probabilities", "distance") if key in outputs]

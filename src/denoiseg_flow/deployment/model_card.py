@@ -37,6 +37,8 @@ def channel_names(layout: Layout, known: Metadata) -> list[str]:
 def _images(layout: Layout) -> str:
     """Describe the images that a model is for."""
     kind = "2D images" if layout.dimensions == 2 else "volumes"
+    if layout.colour:
+        return f"{kind} in colour"
     return f"grey {kind}" if layout.channels == 1 else f"{kind} with {layout.channels} channels"
 
 

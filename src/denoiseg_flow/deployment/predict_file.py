@@ -1,5 +1,6 @@
 """Predict one file of new images: divide it as the model needs, predict, and join the results."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from denoiseg_flow.data.store import (
     stem,
     write_bands,
 )
-from denoiseg_flow.data.validation import check_image
+from denoiseg_flow.data.validation import check_image, check_opaque
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
 from denoiseg_flow.deployment.output_folder import UNFINISHED
@@ -55,8 +56,11 @@ from denoiseg_flow.models.model import (
     TrainedModel,
     chain,
     denoises,
+    reads_colour,
 )
 from denoiseg_flow.models.predict_run import predict_any
+
+logger = logging.getLogger(__name__)
 
 NORMALISE_IT = (
     "bring the image to the same scale (--normalise image, or 'normalise: image' in the config)"
@@ -84,8 +88,11 @@ def predict_file(
     source = Path(item.source)
     with (
         TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary,
-        open_image_file(source, reading.axes) as file,
+        open_image_file(source, reading.axes, colour=reads_colour(model)) as file,
     ):
+        check_opaque(file)
+        if file.has_alpha:
+            logger.info("%s: its alpha channel, opaque everywhere, is left out", source)
         results = Path(temporary)
         regions = list(find_regions(file, _fitting(model, file, reading)))
         factors = scaling.factors(model, regions[0])
@@ -168,7 +175,7 @@ def _as_zarr(
         elif kind == "labels" and is_ome_zarr(source):
             belongs_to = Path(os.path.relpath(source, folder / kind / path.name)).as_posix()
         with (
-            open_image_file(made[kind]) as image,
+            open_image_file(made[kind], colour=None) as image,
             create_ome_zarr(
                 path, image.shape, image.dtype, image.metadata,
                 labels=kind == "labels", source=belongs_to,
@@ -283,11 +290,18 @@ def _moved(
 def _join_denoised(
     file: ImageFile, regions: Sequence[Region], denoised: Sequence[Path], path: Path
 ) -> None:
-    """Join the denoised images of a file with the channels that were not denoised."""
-    if len(regions) == 1 and regions[0].shape == file.shape:
+    """Join the denoised images of a file with the channels that were not denoised.
+
+    Colours of 8 or 16 bits stay such, because few programs show others.
+    """
+    highest = None
+    if file.metadata.colour and file.dtype in (np.uint8, np.uint16):
+        highest = np.iinfo(file.dtype).max
+    elif len(regions) == 1 and regions[0].shape == file.shape:
         os.replace(denoised[0], path)
         return
-    joined = create_array(path, file.shape, file.metadata)
+    dtype = np.float32 if highest is None else file.dtype
+    joined = create_array(path, file.shape, file.metadata, dtype)
     if "C" in file.metadata.axes and "C" not in regions[0].metadata.axes:
         for place in pieces(file.shape, PIECE):
             joined[place] = file.read(place)
@@ -295,7 +309,10 @@ def _join_denoised(
     for region, source in zip(regions, denoised, strict=True):
         image = open_image(source).reshape(region.shape)
         for place in pieces(region.shape, PIECE):
-            joined[region.within_file(place)] = image[place]
+            values = image[place]
+            if highest is not None:
+                values = np.clip(np.rint(values), 0, highest)
+            joined[region.within_file(place)] = values
             release(image)
             release(joined)
 
@@ -373,10 +390,18 @@ def _write_objects(
                     header = number == part == 0
                     rows.to_csv(table, index=False, lineterminator="\n", header=header)
                 if number == len(regions) // 2:
-                    picture = overlay(_thinned(grey), _thinned(whole))
+                    picture = overlay(_picture(region), _thinned(whole))
                     Image.fromarray(picture).save(files["overlays"], optimize=True)
                 count += int(highest)
     return count
+
+
+def _picture(region: Region) -> np.ndarray:
+    """Return what the overlay shows of an image: its first channel (y, x), or colours (y, x, 3)."""
+    if not region.metadata.colour:
+        return _thinned(region.first_channel())
+    colours = [_thinned(region.channel(number)) for number in range(region.channels)]
+    return np.stack(colours, axis=-1)
 
 
 def _thinned(image: Readable) -> np.ndarray:

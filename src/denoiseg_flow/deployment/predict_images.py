@@ -48,7 +48,8 @@ def predict_images(
 ) -> dict[str, Path]:
     """Predict images with a model and write the results of each image.
 
-    Writes ``denoised/{image}.tif`` (float32, on the scale of the image), and for models that
+    Writes ``denoised/{image}.tif`` (float32, on the scale of the image; colour images with 8 or 16
+    bits keep their pixel type), and for models that
     segment ``labels/{image}.tif`` (uint16 or uint32), ``overlays/{image}.png`` and
     ``objects/{image}.csv``; then the tables of all images, see :func:`object_tables.join_results`.
     Images that the folder's record lists with the same model and unchanged files are skipped. For
@@ -60,7 +61,7 @@ def predict_images(
     file
         Model file of any method except those that train a network for each image.
     images
-        Files of grey images by name, see :func:`~denoiseg_flow.data.folders.find_images`.
+        Files of images by name, see :func:`~denoiseg_flow.data.folders.find_images`.
     folder
         Folder of the results; other files in it are left unchanged.
     reading

@@ -1,11 +1,11 @@
-"""Whether two acquisitions of the same fields differ in more than their noise."""
+"""Whether acquisitions of the same fields differ in more than their noise."""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from denoiseg_flow.data.layout import PreparedData
-from denoiseg_flow.data.store import centre_crop, middle_plane, open_image
+from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, open_repeats
 from denoiseg_flow.evaluation.noise_structure import CENTRE
 from denoiseg_flow.findings import Finding, count
 
@@ -15,38 +15,40 @@ CERTAIN = 5  # gain in correlation by a shift, in standard errors of a correlati
 
 
 def compare_acquisitions(prepared: PreparedData, names: Iterable[str]) -> Iterator[Finding]:
-    """Yield findings about the second acquisitions of images; none for images without one.
+    """Yield findings about the further acquisitions of images; none for images without any.
 
     The first channel is compared, in the centre of the middle plane.
     """
     unlike, shifts = [], {}
     for name in names:
-        if not prepared.second(name).exists():
+        if not prepared.repeats(name).exists():
             continue
-        paths = prepared.image(name), prepared.second(name)
-        first, second = (
-            centre_crop(middle_plane(open_image(path)[0]), CENTRE).astype(np.float64)
-            for path in paths
+        first, *others = (
+            centre_crop(middle_plane(image[0]), CENTRE).astype(np.float64)
+            for image in (
+                open_image(prepared.image(name)),
+                *open_repeats(prepared.repeats(name)),
+            )
         )
-        if abs(second.mean() - first.mean()) > BRIGHTER * first.std():
+        if any(abs(each.mean() - first.mean()) > BRIGHTER * first.std() for each in others):
             unlike.append(name)
-        if shift := find_shift(first, second):
+        if shift := max(find_shift(first, each) for each in others):
             shifts[name] = shift
     if unlike:
         yield Finding(
             "warning",
             "brightness of acquisitions",
-            f"In {count(len(unlike), 'image')}, the mean of the second acquisition differs from "
+            f"In {count(len(unlike), 'image')}, the mean of another acquisition differs from "
             f"that of the image by more than {BRIGHTER:.0%} of the image's standard deviation, as "
-            "after bleaching. Networks that learn from it also learn this difference: correct it "
-            "in the files.",
+            "after bleaching. Networks that learn from it also learn this difference, and scores "
+            "against the other acquisitions contain it: correct it in the files.",
             tuple(unlike),
         )
     if shifts:
         yield Finding(
             "warning",
             "shifted acquisitions",
-            f"{count(len(shifts), 'image')} and the second acquisition are shifted against each "
+            f"{count(len(shifts), 'image')} and another acquisition are shifted against each "
             f"other, by up to {max(shifts.values())} pixels. Networks that learn from it blur: "
             "register the acquisitions.",
             tuple(shifts),

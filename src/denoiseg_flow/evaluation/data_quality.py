@@ -60,7 +60,7 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
     Parameters
     ----------
     prepared
-        The prepared dataset, with its manifest, masks, second acquisitions and list of excluded
+        The prepared dataset, with its manifest, masks, further acquisitions and list of excluded
         files.
     noisy
         Folder of the input images of methods, one ``{image}.tif`` each.

@@ -44,6 +44,16 @@ checkerboard
 
 ``PSNR_noisy`` and ``SSIM_noisy`` are PSNR and SSIM of the noisy input instead of a prediction.
 
+Without a clean truth, further acquisitions of the field are an imperfect one:
+
+PSNR_mean_of_repeats
+    PSNR against the mean of the other acquisitions, with its range. For noise that is independent
+    between acquisitions, the MSE against a mean of n - 1 of them exceeds the true one by
+    variance / (n - 1), whatever the prediction. This is subtracted, with the variance between all
+    n acquisitions. What is left is at least its own standard error. Only the noise in the range,
+    max - min of the mean, is not corrected: it makes the value too high, equally for all methods.
+    ``PSNR_mean_of_repeats_noisy`` is that of the noisy input.
+
 J-invariant inference (Batson & Royer 2019) predicts every pixel while it is masked. Its metric
 ``loss_self_supervised`` is the mean squared difference between that prediction and the noisy image,
 and needs no truth: if the noise is independent between pixels, it exceeds the true error,
@@ -79,6 +89,10 @@ DEFINITIONS = {
     "PSNR_255": "PSNR_255 (dB) uses the range 255",
     "PSNR_scale_invariant": "PSNR_scale_invariant (dB) is PSNR after the best affine fit of the "
     "prediction to the clean image",
+    "PSNR_mean_of_repeats": "PSNR_mean_of_repeats (dB) is PSNR against the mean of the other "
+    "acquisitions of the field, an imperfect truth, without the error that the noise of that mean "
+    "adds; its range (max - min) contains noise, above all with only one other acquisition, so "
+    "compare it between methods, not with PSNR",
     "SSIM": "SSIM uses a uniform 7 x 7 window and the range of the clean image",
     "PSNR_j_invariant": "PSNR_j_invariant (dB) is PSNR with each pixel predicted while masked",
     "SSIM_j_invariant": "SSIM_j_invariant is SSIM with each pixel predicted while masked",
@@ -129,6 +143,35 @@ def psnr(truth: np.ndarray, prediction: np.ndarray, data_range: float | None = N
     if data_range == 0:
         return float("nan")
     error = float(np.mean((truth - prediction) ** 2))
+    return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
+
+
+def psnr_mean_of_repeats(repeats: np.ndarray, first: np.ndarray, prediction: np.ndarray) -> float:
+    """Return the PSNR in dB against the mean of further acquisitions, corrected for its noise.
+
+    Parameters
+    ----------
+    repeats
+        Further acquisitions of the field (acquisition, [z,] y, x).
+    first
+        The acquisition that was denoised, before the workflow added any noise.
+    prediction
+        The denoised image; nothing in it may come from ``repeats``.
+
+    Returns
+    -------
+    float
+        See above; NaN if the mean is constant.
+    """
+    repeats = np.asarray(repeats, np.float64)
+    mean = repeats.mean(axis=0)
+    first, prediction = _as_float(first, prediction)
+    variance = np.var([first, *repeats], axis=0, ddof=1)
+    errors = (prediction - mean) ** 2 - variance / len(repeats)
+    error = max(float(errors.mean()), float(errors.std()) / np.sqrt(errors.size))
+    data_range = float(np.ptp(mean))
+    if data_range == 0:
+        return float("nan")
     return float(10 * np.log10(data_range**2 / error)) if error > 0 else float("inf")
 
 

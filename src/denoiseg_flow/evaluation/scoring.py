@@ -11,7 +11,7 @@ import pandas as pd
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
 from denoiseg_flow.data.manifest import TESTED, units
-from denoiseg_flow.data.store import open_image, open_labels
+from denoiseg_flow.data.store import open_image, open_labels, open_repeats
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.overlap import object_overlap
@@ -61,6 +61,19 @@ def denoising_scores(
     }
 
 
+def repeat_scores(
+    repeats: np.ndarray, prediction: np.ndarray, noisy: np.ndarray, first: np.ndarray
+) -> dict[str, float]:
+    """Return the metrics of a denoised image, and of its noisy input, against other acquisitions.
+
+    Parameters are (acquisition, [z,] y, x) and ([z,] y, x); ``first`` is the image as acquired.
+    """
+    return {
+        "PSNR_mean_of_repeats": metrics.psnr_mean_of_repeats(repeats, first, prediction),
+        "PSNR_mean_of_repeats_noisy": metrics.psnr_mean_of_repeats(repeats, first, noisy),
+    }
+
+
 def j_invariant_scores(
     truth: np.ndarray | None, prediction: np.ndarray, noisy: np.ndarray
 ) -> dict[str, float]:
@@ -94,8 +107,8 @@ def score_run(
     -------
     pandas.DataFrame
         :data:`METRICS_COLUMNS`, one row per image and metric, in the order of the split; empty if
-        there are neither masks nor clean images. Images without annotated objects have no AP and
-        SEG.
+        there are neither masks, clean images nor further acquisitions. Images without annotated
+        objects have no AP and SEG.
 
     Raises
     ------
@@ -119,6 +132,12 @@ def score_run(
             with _naming(path):
                 scores |= segmentation_scores(open_labels(prepared.mask(row.image)), labels)
         truth = open_image(prepared.clean(row.image)) if int(row.clean) else None
+        if "denoised" in kinds and prepared.repeats(row.image).exists():
+            path = predictions.file("denoised", row.image)
+            files = path, image_file(noisy, row.image), prepared.image(row.image)
+            repeats = open_repeats(prepared.repeats(row.image)).swapaxes(0, 1)
+            with _naming(path):
+                scores |= _over_channels(repeat_scores, repeats, *map(open_image, files))
         for kind, measure in (("denoised", denoising_scores), ("j_invariant", j_invariant_scores)):
             if kind not in kinds or (kind == "denoised" and truth is None):
                 continue

@@ -1,5 +1,7 @@
 """Segment bright objects by a threshold of the grey levels, without annotation or training.
 
+In colour images, objects are dark: stained, on the bright ground of transmitted light.
+
 otsu
     One threshold for the whole image: the one that maximises the variance between the two classes
     of pixels (Otsu 1979).
@@ -71,7 +73,8 @@ def add_channels(image: np.ndarray, scales: Iterable[float]) -> NDArray[np.float
     image
         (channel, [z,] y, x).
     scales
-        For each channel, the standard deviation of its grey levels in the images of the study.
+        For each channel, the standard deviation of its grey levels in the images of the study;
+        negative if objects are darker than the background.
     """
     pairs = zip(image, scales, strict=True)
     return np.sum([channel.astype(np.float64) / scale for channel, scale in pairs], axis=0)

@@ -169,7 +169,8 @@ class ThresholdModel:
     layout
         Layout of its images.
     scales
-        Standard deviation of each channel in the images of the study.
+        Standard deviation of each channel in the images of the study; negative for colour images,
+        where objects are dark.
     """
 
     method: Method
@@ -196,6 +197,12 @@ def chain(model: AnyModel) -> list[AnyModel]:
     return [*(chain(model.input) if model.input else []), model]
 
 
+def reads_colour(model: AnyModel) -> bool | None:
+    """Return whether a model, or one before it, reads colour images; None if it reads any."""
+    known = [step.layout.colour for step in chain(model) if hasattr(step, "layout")]
+    return any(known) if known else None
+
+
 def denoises(models: Sequence[AnyModel]) -> bool:
     """Return whether a :func:`chain` of models yields denoised images."""
     return any(model.method.denoises for model in models)
@@ -214,7 +221,8 @@ def summary(model: AnyModel) -> str:
         layout = model.layout
         images = "volumes" if layout.dimensions == 3 else "planes"
         images += " plane by plane" if layout.plane_by_plane else ""
-        images += f" with {layout.channels} channels" if layout.channels > 1 else ""
+        if layout.channels > 1:
+            images += " in colour" if layout.colour else f" with {layout.channels} channels"
         images += f" at 1/{layout.downscale} of their size" if layout.downscale > 1 else ""
     elif isinstance(model, ImageModels):
         images = f"the {len(model.models)} images it was trained on"

@@ -77,7 +77,8 @@ TABLES = {
     ),
     "denoising": (
         "Denoising",
-        "Denoising quality by method and noise level (columns), compared with clean images. "
+        "Denoising quality by method and noise level (columns), compared with clean images, or "
+        "where the metric says so, with the mean of other acquisitions of the same field. "
         "{metrics} {noise_levels} {noise_sigmas}{error_bar} Bold: best in each column, except for "
         "the noisy input (which is the same for all seeds).",
     ),

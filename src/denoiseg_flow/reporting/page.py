@@ -251,25 +251,30 @@ def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]
 
 
 def _comparison(example: Example) -> _Comparison:
-    noisy = centre_crop(example.noisy, _SLIDER_SIDE)
+    noisy = _crop(example.noisy)
     window = intensity_window(noisy)
     layers = []
     if example.denoised is not None:
-        uri = _grey_uri(centre_crop(example.denoised, _SLIDER_SIDE), window)
+        uri = _image_uri(_crop(example.denoised), window)
         layers.append(_Layer("denoised", f"{example.name}, denoised", uri, overlay=False))
     if example.clean is not None and example.denoised is not None:
-        uri = _grey_uri(centre_crop(example.clean, _SLIDER_SIDE), window)
+        uri = _image_uri(_crop(example.clean), window)
         layers.append(_Layer("clean", f"{example.name}, clean", uri, overlay=False))
     for name, labels in (
         ("predicted instances", example.labels),
         ("annotated instances", example.truth),
     ):
         if labels is not None:
-            paint = instance_colours(centre_crop(labels, _SLIDER_SIDE))
+            paint = instance_colours(_crop(labels))
             uri = _png_uri(np.round(paint * 255).astype(np.uint8))
             layers.append(_Layer(name, f"{example.name}, {name} in colour", uri, overlay=True))
-    height, width = noisy.shape
-    return _Comparison(example.name, _grey_uri(noisy, window), width, height, layers)
+    height, width = noisy.shape[:2]
+    return _Comparison(example.name, _image_uri(noisy, window), width, height, layers)
+
+
+def _crop(picture: np.ndarray) -> np.ndarray:
+    """Return the centre of a picture, (y, x) or (y, x, 3), that the slider shows."""
+    return centre_crop(picture, _SLIDER_SIDE, axes=(0, 1))
 
 
 def _figure_uri(image: str | Path) -> str:
@@ -282,7 +287,7 @@ def _figure_uri(image: str | Path) -> str:
     return _data_uri(_MIME[path.suffix], path.read_bytes())
 
 
-def _grey_uri(image: np.ndarray, window: tuple[float, float]) -> str:
+def _image_uri(image: np.ndarray, window: tuple[float, float]) -> str:
     low, high = window
     scaled = np.clip((np.nan_to_num(image, nan=low) - low) / (high - low), 0, 1)
     return _png_uri(np.round(scaled * 255).astype(np.uint8))

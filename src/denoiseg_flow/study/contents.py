@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from denoiseg_flow.data.noise import describe
-from denoiseg_flow.data.sources import dimensions, has_masks, has_second, is_grouped
+from denoiseg_flow.data.sources import dimensions, has_masks, has_repeats, is_grouped
 from denoiseg_flow.errors import plain
 from denoiseg_flow.findings import count
 from denoiseg_flow.methods.classical import DENOISERS
@@ -75,12 +75,19 @@ def grouped(grid: Grid) -> list[str]:
 
 def _acquisitions(grid: Grid) -> Iterator[str]:
     axes, datasets = grid.config["grid"], grid.config["datasets"]
-    paired = [name for name in axes["datasets"] if has_second(datasets, name)]
+    repeated = [name for name in axes["datasets"] if has_repeats(datasets, name)]
     learning = [each for each in grid.method_names if grid.methods[each].target == "second_noisy"]
-    if paired and learning:
+    if repeated and learning:
         yield (
-            f"{', '.join(learning)} learned from two acquisitions of each field of "
-            f"{', '.join(paired)}. All methods denoise the first."
+            f"{', '.join(learning)} learned from several acquisitions of each field of "
+            f"{', '.join(repeated)}, all other methods from the first. All denoise the first."
+        )
+    unknown = [name for name in repeated if not grid.has_clean_truth(name)]
+    if unknown and any(grid.methods[each].denoises for each in grid.method_names):
+        yield (
+            f"The clean images of {', '.join(unknown)} are unknown. The mean of the other "
+            "acquisitions of a field takes their place (PSNR_mean_of_repeats). It still contains "
+            "noise, and with only one other acquisition as much as the image itself."
         )
 
 
@@ -140,6 +147,7 @@ def _short_trainings(grid: Grid) -> Iterator[str]:
 
 def tables(grid: Grid) -> list[str]:
     """Return the names of the tables of a study."""
+    datasets = grid.config["datasets"]
     scored = [(run.dataset, grid.methods[run.method]) for run in grid.scored_runs]
     with_ap = {
         (dataset, method.name)
@@ -149,7 +157,7 @@ def tables(grid: Grid) -> list[str]:
     with_psnr = {
         (dataset, method.name)
         for dataset, method in scored
-        if method.denoises and grid.has_clean_truth(dataset)
+        if method.denoises and (grid.has_clean_truth(dataset) or has_repeats(datasets, dataset))
     }
     reference = grid.config["grid"]["reference"]
     compared = any(

@@ -4,7 +4,8 @@ from denoiseg_flow.data.noise import describe, draws_noise, standard_deviation
 from denoiseg_flow.data.sources import (
     dimensions,
     has_masks,
-    has_second,
+    has_repeats,
+    in_colour,
     is_grouped,
     sizes_in_advance,
     split_in_advance,
@@ -122,6 +123,12 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
     if initial := grid.initial_model(method.name):
         check_dimensions(method, initial.dimensions, dataset, 3 if volumes else 2)
     pretrained = PRETRAINED.get(method.init or "")
+    if pretrained and in_colour(grid.config["datasets"], dataset):
+        raise InputError(
+            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"grey images, but dataset '{dataset}' is in colour; remove {method.name} from "
+            "grid.methods, or leave out its 'init'"
+        )
     if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
         fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)
         raise InputError(
@@ -136,10 +143,15 @@ def _check_noise(grid: Grid, method: Method, dataset: str, noise: str) -> None:
     if (
         method.target == "second_noisy"
         and not draws_noise(level)
-        and not has_second(datasets, dataset)
+        and not has_repeats(datasets, dataset)
     ):
         own = datasets[dataset]["source"] == "folder"
-        fix = f"name second acquisitions under 'datasets.{dataset}.second', " if own else ""
+        fix = (
+            f"name second acquisitions under 'datasets.{dataset}.second' (or their axis under "
+            "'repeats'), "
+            if own
+            else ""
+        )
         raise InputError(
             f"config key 'methods.{method.name}.target' is 'second_noisy', but noise level "
             f"'{noise}' adds no noise, so there is no second noisy copy; {fix}remove {method.name} "

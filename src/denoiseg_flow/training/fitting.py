@@ -110,7 +110,8 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     elif not method.trained:
         learned_from = files.train or files.val or data.images_of(TESTED)
         layout = read_layout(learned_from)
-        scales = tuple(each.std or 1.0 for each in measure(map(open_image, learned_from)))
+        sign = -1 if layout.colour else 1
+        scales = tuple(sign * (each.std or 1.0) for each in measure(map(open_image, learned_from)))
         model = ThresholdModel(method, job.identity, layout, scales)
         history = pd.DataFrame(columns=LOSSES)
     elif method.each_image:

@@ -40,15 +40,6 @@ class Batch(NamedTuple):
     distances: torch.Tensor | None = None
     """(batch, [z,] y, x), float32, see :func:`classes.relative_distance`; None: not needed."""
 
-    def exchanged(self, chosen: torch.Tensor) -> "Batch":
-        """Return the batch with patches and targets exchanged where ``chosen``, (batch,), bool."""
-        assert self.targets is not None
-        chosen = chosen.view(-1, *[1] * (self.patches.dim() - 1))
-        return self._replace(
-            patches=torch.where(chosen, self.targets, self.patches),
-            targets=torch.where(chosen, self.patches, self.targets),
-        )
-
     def part(self, place: slice) -> "Batch":
         """Return some of the patches."""
         return Batch(
@@ -73,7 +64,7 @@ class ImageBank:
         (pixels of all images,), int8 codes of :mod:`denoiseg_flow.methods.classes`, ``IGNORE`` in
         images without a mask; or None if no image is annotated.
     targets
-        Targets of denoising, like pixels, or None.
+        Targets of denoising, like pixels, or None. Those of one image follow each other.
     offsets
         (image,), int64: start of each image.
     sizes
@@ -86,7 +77,10 @@ class ImageBank:
         (pixels of all images,), float16, see :func:`classes.relative_distance`; 0 in images without
         a mask. None: not needed.
     exchangeable
-        Whether training also learns the image from its target: both are noisy acquisitions.
+        Whether training also learns the image from its targets, and these from each other: all are
+        noisy acquisitions.
+    n_targets
+        (image,), int64: number of targets; None if there is one for each image.
     """
 
     pixels: torch.Tensor
@@ -98,6 +92,7 @@ class ImageBank:
     n_simulated: int = 0
     distances: torch.Tensor | None = None
     exchangeable: bool = False
+    n_targets: torch.Tensor | None = None
 
     @classmethod
     def load(
@@ -111,6 +106,7 @@ class ImageBank:
         n_simulated: int = 0,
         distances: Iterable[np.ndarray | None] | None = None,
         exchangeable: bool = False,
+        n_targets: Sequence[int] | None = None,
     ) -> "ImageBank":
         """Copy the images piece by piece to the device.
 
@@ -123,7 +119,7 @@ class ImageBank:
         shapes
             Shape ([z,] y, x) of each image.
         targets
-            Target of denoising for each image, of the same shape, if needed.
+            Targets of denoising for each image (target * channel, [z,] y, x), if needed.
         channels
             Number of channels of the images.
         n_simulated
@@ -131,7 +127,9 @@ class ImageBank:
         distances
             Relative distances of each image, or None if it is not annotated; if needed.
         exchangeable
-            Whether training also learns the image from its target.
+            Whether training also learns the image from its targets.
+        n_targets
+            Number of targets of each image; None: one.
         """
         counts = [math.prod(shape) for shape in shapes]
         offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -139,6 +137,8 @@ class ImageBank:
         codes = _allocate(int(offsets[-1]), torch.int8, device).fill_(IGNORE)
         annotated = torch.zeros(len(shapes), dtype=torch.bool)
         starts = offsets[:-1].tolist()
+        several = None if n_targets is None or set(n_targets) == {1} else np.array(n_targets)
+        ends = offsets if several is None else np.concatenate([[0], np.cumsum(several * counts)])
         for index, (annotation, place) in enumerate(zip(classes, starts, strict=True)):
             if annotation is None:
                 continue
@@ -149,13 +149,14 @@ class ImageBank:
         return cls(
             pixels=pixels,
             classes=codes if annotated.any() else None,
-            targets=None if targets is None else _fill(targets, offsets, channels, device),
+            targets=None if targets is None else _fill(targets, ends, channels, device),
             offsets=torch.from_numpy(offsets[:-1]).to(device),
             sizes=torch.tensor(np.array(shapes)).to(device),
             annotated=annotated.to(device),
             n_simulated=n_simulated,
             distances=None if distances is None else _fill_known(distances, starts, codes),
             exchangeable=exchangeable,
+            n_targets=None if several is None else torch.from_numpy(several).to(device),
         )
 
     @property
@@ -202,10 +203,17 @@ class ImageBank:
         """Normalise all pixels and targets in place; simulated images by their own."""
         for values in (self.pixels, self.targets):
             if values is not None:
-                _normalise(values[:, : self._real_pixels], real)
-                _normalise(values[:, self._real_pixels :], simulated or real)
+                # Simulated images come last, with one target each.
+                n_real = values.shape[1] - (self.pixels.shape[1] - self._real_pixels)
+                _normalise(values[:, :n_real], real)
+                _normalise(values[:, n_real:], simulated or real)
 
-    def gather(self, index: torch.Tensor, place: torch.Tensor) -> Batch:
+    def gather(
+        self,
+        index: torch.Tensor,
+        place: torch.Tensor,
+        acquisitions: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Batch:
         """Return the pixels at the given positions.
 
         Parameters
@@ -214,17 +222,42 @@ class ImageBank:
             (batch,), numbers of the images.
         place
             (batch, axis, [z,] y, x), positions in these images.
+        acquisitions
+            (batch,) each: what the patches and their targets show, 0 for the image and 1, 2, ...
+            for its targets. None: the image, and its first target.
         """
         patch_axes = [1] * (place.dim() - 2)
         flat = torch.zeros_like(place[:, 0])
         for axis in range(place.shape[1]):
             flat = flat * self.sizes[index, axis].view(-1, *patch_axes) + place[:, axis]
         flat += self.offsets[index].view(-1, *patch_axes)
-        targets = None if self.targets is None else _take(self.targets, flat)
+        if acquisitions is None:
+            patches = _take(self.pixels, flat)
+            targets = None if self.targets is None else self._take_target(index, flat)
+        else:
+            patches, targets = (self._take(index, flat, number) for number in acquisitions)
         classes = None if self.classes is None else self.classes[flat].long()
         simulated = self.is_simulated(index) if self.n_simulated else None
         distances = None if self.distances is None else self.distances[flat].float()
-        return Batch(_take(self.pixels, flat), classes, targets, place, simulated, distances)
+        return Batch(patches, classes, targets, place, simulated, distances)
+
+    def _take(self, index: torch.Tensor, flat: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        """Return the pixels of images (``number`` 0) or of their targets (1, 2, ...)."""
+        images = _take(self.pixels, flat)
+        targets = self._take_target(index, flat, (number - 1).clamp(min=0))
+        return torch.where((number > 0).view(-1, *[1] * (images.dim() - 1)), targets, images)
+
+    def _take_target(
+        self, index: torch.Tensor, flat: torch.Tensor, number: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the pixels of the targets with these numbers, from 0; None: of the first ones."""
+        assert self.targets is not None
+        if self.n_targets is not None:
+            volumes = self.sizes.prod(dim=1)
+            before = ((self.n_targets - 1) * volumes).cumsum(0) - (self.n_targets - 1) * volumes
+            further = before[index] + (0 if number is None else number * volumes[index])
+            flat = flat + further.view(-1, *[1] * (flat.dim() - 1))
+        return _take(self.targets, flat)
 
 
 def _take(values: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
@@ -263,14 +296,18 @@ def _normalise(pixels: torch.Tensor, normalisation: Normalisation) -> None:
 def _fill(
     images: Iterable[np.ndarray], offsets: np.ndarray, channels: int, device: torch.device
 ) -> torch.Tensor:
-    """Copy images one after the other into one buffer, at their offsets."""
+    """Copy images one after the other into one buffer, at their offsets.
+
+    An image with a multiple of the channels is several images, one after the other.
+    """
     total = int(offsets[-1])
     values = _allocate(channels * total, torch.float32, device).view(channels, total)
     for image, start, stop in zip(images, offsets[:-1], offsets[1:], strict=True):
-        if image.size != channels * (stop - start):
+        if image.size != channels * (stop - start) or len(image) % channels:
             raise ValueError(f"image of shape {image.shape} does not fit {channels} channels")
-        for channel, part in zip(values, image, strict=True):
-            begin = int(start)
+        for number, part in enumerate(image):
+            channel = values[number % channels]
+            begin = int(start) + number // channels * part.size
             for place in pieces(part.shape, PIECE):
                 pixels = torch.from_numpy(np.ravel(part[place]).astype(np.float32))
                 channel[begin : begin + len(pixels)] = pixels.to(device)
@@ -346,11 +383,25 @@ class PatchSampler:
                 for count, weights in self._groups
             ]
         )
-        batch = self.bank.gather(index, self._places(index, generator))
-        if not self.bank.exchangeable:
-            return batch
-        draw = torch.rand(len(index), generator=generator, device=index.device)
-        return batch.exchanged(draw < 0.5)
+        places = self._places(index, generator)
+        return self.bank.gather(index, places, self._acquisitions(index, generator))
+
+    def _acquisitions(
+        self, index: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Draw which acquisition each patch shows, and which other one its target."""
+        bank = self.bank
+        if not bank.exchangeable and bank.n_targets is None:
+            return None
+
+        def draw(count: torch.Tensor) -> torch.Tensor:
+            share = torch.rand(len(index), generator=generator, device=index.device)
+            return (share * count).long()
+
+        number = torch.ones_like(index) if bank.n_targets is None else bank.n_targets[index]
+        shown = number - draw(number + 1) if bank.exchangeable else torch.zeros_like(index)
+        step = torch.ones_like(index) if bank.n_targets is None else 1 + draw(number)
+        return shown, (shown + step) % (number + 1)
 
     def _places(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draw random positions, with one of eight orientations in y and x and a flip in z.

@@ -17,7 +17,7 @@ from denoiseg_flow.data.layout import PreparedData, image_file, input_folder
 from denoiseg_flow.data.manifest import CROSS, TRAINED
 from denoiseg_flow.data.noise import draws_noise, noisy_copy
 from denoiseg_flow.data.splitting import annotated_images, folds
-from denoiseg_flow.data.store import open_image, open_labels, read_metadata
+from denoiseg_flow.data.store import open_image, open_labels, open_repeats, read_metadata
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
@@ -43,13 +43,18 @@ class Target:
     Attributes
     ----------
     read
-        Returns the target (channel, [z,] y, x) of the image with a given name.
+        Returns the targets of the image with a given name, the channels of one after those of
+        another: (target * channel, [z,] y, x).
     exchangeable
-        Whether training also learns the image from its target: both are noisy acquisitions.
+        Whether training also learns the image from its targets, and these from each other: all are
+        noisy acquisitions.
+    count
+        Returns the number of targets of an image; None: always one.
     """
 
     read: Callable[[str], np.ndarray]
     exchangeable: bool = False
+    count: Callable[[str], int] | None = None
 
 
 @dataclass(frozen=True)
@@ -162,17 +167,24 @@ def find_target(
         image = open_image(path if path.exists() else prepared.image(name))
         return noisy_copy(image, level, noise, name, copy=1)
 
-    def second_acquisition(name: str) -> np.ndarray:
-        image = open_image(prepared.second(name))
-        return noisy_copy(image, level, noise, name, copy=1) if draws_noise(level) else image
+    def acquisitions(name: str) -> np.ndarray:
+        images = open_repeats(prepared.repeats(name))
+        if draws_noise(level):
+            copies = enumerate(images, start=1)
+            images = np.stack([noisy_copy(each, level, noise, name, copy) for copy, each in copies])
+        return images.reshape(-1, *images.shape[2:])
 
     if method.target == "clean":
         return Target(clean)
     if method.target != "second_noisy":
         return None
-    if prepared.is_paired():
+    if prepared.is_repeated():
         # An image that another method denoised is no acquisition.
-        return Target(second_acquisition, exchangeable=method.input == NOISY)
+        return Target(
+            acquisitions,
+            exchangeable=method.input == NOISY,
+            count=lambda name: len(open_repeats(prepared.repeats(name))),
+        )
     return Target(second_copy)
 
 
@@ -200,7 +212,7 @@ def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: int = 
     along_z, *_ = found.reduction
     thinnest, step = found.patch_depth // along_z, found.z_step * along_z / downscale
     layout = volume_layout(depth, recipe.patch_depth, thinnest, step, found.channels)
-    return replace(layout, z_step=found.z_step, downscale=downscale)
+    return replace(layout, z_step=found.z_step, downscale=downscale, colour=found.colour)
 
 
 def read_layout(images: Sequence[Path]) -> Layout:
@@ -214,20 +226,25 @@ def read_layout(images: Sequence[Path]) -> Layout:
     kinds, depths, steps = [], [], []
     for path in images:
         checksums.verify(path)
-        with open_image_file(path) as file:
-            kinds.append((file.metadata.axes, file.length("C")))
+        with open_image_file(path, colour=None) as file:
+            kinds.append((file.metadata.axes, file.length("C"), file.metadata.colour))
             depths.append(file.length("Z"))
             steps.append(file.metadata.plane_step())
-    axes, channels = kinds[0]
+    axes, channels, colour = kinds[0]
     for path, kind in zip(images, kinds, strict=True):
+        if kind[2] != colour:
+            raise InputError(
+                f"image {path} is {'grey' if colour else 'in colour'}, but {images[0]} is not; "
+                "divide them into two datasets"
+            )
         if kind != kinds[0]:
             raise InputError(
                 f"image {path} has axes {kind[0]} and {kind[1]} channel(s), but {images[0]} has "
                 f"{axes} and {channels}; divide them into two datasets, or correct the files"
             )
     if "Z" not in axes:
-        return Layout(channels=channels)
-    return Layout(3, channels, min(depths), z_step=float(np.median(steps)))
+        return Layout(channels=channels, colour=colour)
+    return Layout(3, channels, min(depths), z_step=float(np.median(steps)), colour=colour)
 
 
 def load_bank(
@@ -259,8 +276,9 @@ def load_bank(
                 f"{min(shape[-2:])} or less"
             )
     classes = (None if mask is None else read_classes(mask, device, factors) for mask in masks)
-    read = None if target is None else target.read
+    read, counted = (None, None) if target is None else (target.read, target.count)
     targets = read and (reduce_image(read(path.stem), factors) for path in images)
+    n_targets = counted and [counted(path.stem) for path in images]
     distances = chain((_read_distance(mask, layout) for mask in masks), rehearsal.distances)
     return ImageBank.load(
         chain((reduce_image(open_image(path), factors) for path in images), rehearsal.images),
@@ -272,6 +290,7 @@ def load_bank(
         len(rehearsal.images),
         distances if recipe.predicts_distance else None,
         exchangeable=target is not None and target.exchangeable,
+        n_targets=n_targets and [*n_targets, *[1] * len(rehearsal.images)],
     )
 
 

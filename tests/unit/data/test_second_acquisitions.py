@@ -51,18 +51,18 @@ def test_second_acquisitions_are_copied_and_checksummed(tmp_path, axes):
     write_pairs(tmp_path, axes)
     prepare.prepare(spec(tmp_path, axes), None, tmp_path / "prepared")
     prepared = PreparedData(tmp_path / "prepared")
-    assert prepared.is_paired() and len(prepared.read_manifest()) == 3
+    assert prepared.is_repeated() and len(prepared.read_manifest()) == 3
     for name in "abc":
-        for kind, path in zip(KINDS, (prepared.image(name), prepared.second(name)), strict=True):
+        for kind, path in zip(KINDS, (prepared.image(name), prepared.repeats(name)), strict=True):
             original = read_image(tmp_path / kind / f"{name}.ome.tif")
             assert read_image(path).dtype == original.dtype
             assert np.array_equal(read_image(path), original)
             assert read_metadata(path) == metadata(axes)
-    with prepared.second("b").open("r+b") as file:
+    with prepared.repeats("b").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
-    with pytest.raises(InputError, match=r"second/b\.tif"):
-        open_image(prepared.second("b"))
+    with pytest.raises(InputError, match=r"repeats/b\.tif"):
+        open_image(prepared.repeats("b"))
 
 
 def test_one_channel_and_single_planes_of_both(tmp_path):
@@ -70,9 +70,9 @@ def test_one_channel_and_single_planes_of_both(tmp_path):
     one = spec(tmp_path, dimensions=2, channel="GFP")
     prepare.prepare(one, None, tmp_path / "prepared")
     prepared = PreparedData(tmp_path / "prepared")
-    assert prepared.is_paired() and len(prepared.read_manifest()) == 18
+    assert prepared.is_repeated() and len(prepared.read_manifest()) == 18
     whole = read_image(tmp_path / "second/b.ome.tif")
-    assert np.array_equal(read_image(prepared.second("b_z004")), whole[1, 4])
+    assert np.array_equal(read_image(prepared.repeats("b_z004")), whole[1, 4])
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_a_copy_is_no_second_acquisition(tmp_path):
     write_pairs(tmp_path, "YX")
     shutil.copy(tmp_path / "images/b.ome.tif", tmp_path / "second/b.ome.tif")
     assert refused(tmp_path) == (
-        "the second acquisition second/b.ome.tif has the same pixels as images/b.ome.tif, and so "
-        "the same noise; replace it by another acquisition of the field"
+        "the acquisition second/b.ome.tif has the same pixels as images/b.ome.tif, and so the same "
+        "noise; replace it by another acquisition of the field"
     )
 
 
@@ -148,9 +148,9 @@ def test_combined_datasets_are_paired_if_all_of_them_are(tmp_path):
         prepared = [tmp_path / name / "prepared" for name in datasets]
         for name, folder in zip(datasets, prepared, strict=True):
             prepare.prepare(datasets[name], None, folder, prepared[:2])
-        assert PreparedData(prepared[2]).is_paired() == bool(second)
-        assert sources.has_second(datasets, "both") == bool(second)
-        linked = PreparedData(prepared[2]).second("b")
+        assert PreparedData(prepared[2]).is_repeated() == bool(second)
+        assert sources.has_repeats(datasets, "both") == bool(second)
+        linked = PreparedData(prepared[2]).repeats("b")
         assert np.array_equal(read_image(linked), read_image(tmp_path / "one/second/b.ome.tif"))
 
 

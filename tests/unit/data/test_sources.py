@@ -42,7 +42,7 @@ def folder_spec(user, **more):
 def prepared_table(spec, raw, folder):
     prepare.prepare(spec, raw, folder)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checksums.sha256", "clean", "images", "manifest.tsv", "masks", "second",
+        "checksums.sha256", "clean", "images", "manifest.tsv", "masks", "repeats",
     ]  # fmt: skip
     return manifest.read(folder / "manifest.tsv")
 
@@ -327,7 +327,7 @@ def test_combined(tmp_path, monkeypatch, prepared_parts, links):
         "images": sorted(table["image"]),
         "masks": sorted(table.loc[table["annotated"] == 1, "image"]),
         "clean": sorted(table.loc[table["clean"] == 1, "image"]),
-        "second": [],
+        "repeats": [],
     }
     original = prepared_parts[1] / "images" / "sim_0001.tif"
     linked = both / "images" / "x.ray_sim_0001.tif"

@@ -18,6 +18,7 @@ from denoiseg_flow.data.store import write_array
 from denoiseg_flow.deployment import torchscript
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.model_card import citations, description, readme, tags
+from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.pixel_classifier import PixelClassifier
@@ -206,6 +207,26 @@ def test_first_image_of_a_file(folder, volumes, stack, axes, channels, how, expe
     model = volumes(dimensions=2, channels=channels)
     _, arrays = export(folder, model, reading=Reading(**how))
     assert (arrays["noisy"][0] == image[expected]).all()
+
+
+def test_a_model_for_colour_images(folder, volumes):
+    """Its channels are named, its cover is in colour, and grey images are refused."""
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 200, (64, 64)).astype(np.uint8)
+    model = volumes(dimensions=2, channels=3, colour=True)
+    model.normalisation = Normalisation((100.0, 50.0, 155.0), (58.0, 29.0, 58.0))
+    with pytest.raises(InputError, match=r"image\.tif is not a colour image"):
+        export(folder, model)
+    pixels = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    tifffile.imwrite(folder / "image.tif", pixels, photometric="rgb")
+    told, arrays = export(folder, model)
+    described(folder)
+    assert told["inputs"][0]["axes"][1]["channel_names"] == ["red", "green", "blue"]
+    assert "2D images in colour" in told["description"]
+    assert (arrays["noisy"][0] == pixels[12:52, 12:52].transpose(2, 0, 1)).all()
+    with Image.open(folder / "package/cover.png") as cover:
+        left = np.asarray(cover).astype(int)[:, :10]
+    assert np.ptp(left, axis=2).mean() > 30
 
 
 def test_channels_without_names(folder, volumes, stack):

@@ -174,6 +174,38 @@ def test_psnr_closed_form():
     )
 
 
+@pytest.mark.parametrize("n_others", [1, 2, 6])
+def test_the_mean_of_repeats_agrees_with_the_truth(n_others):
+    """Whatever the noise, also if it depends on the signal, and in the noisy input itself."""
+    random = np.random.default_rng(n_others)
+    truth = 60 + 50 * np.sin(np.arange(300) / 20)[:, None] * np.cos(np.arange(320) / 15)
+    acquired = truth + np.sqrt(truth) * random.standard_normal((n_others + 1, *truth.shape))
+    first, others = acquired[0], acquired[1:]
+    mean = others.mean(axis=0)
+    plain = np.mean((truth - mean) ** 2)
+    assert plain == pytest.approx(truth.mean() / n_others, rel=0.02)  # variance / (n - 1)
+    offset = 20 * np.log10(np.ptp(mean) / np.ptp(truth))
+    for error, precision in ((1.5, 0.15), (5, 0.03)):
+        predicted = truth + error
+        found = metrics.psnr_mean_of_repeats(others, first, predicted)
+        assert found == pytest.approx(metrics.psnr(truth, predicted) + offset, abs=8 * precision)
+    noisy = metrics.psnr_mean_of_repeats(others, first, first)
+    assert noisy == pytest.approx(metrics.psnr(truth, first) + offset, abs=0.1)
+
+
+def test_no_error_can_be_smaller_than_its_uncertainty():
+    """A perfect prediction gets a finite score, a better one than any other."""
+    random = np.random.default_rng(0)
+    truth = np.add.outer(np.arange(64.0), np.arange(64.0))
+    first, *others = truth + random.normal(0, 10, (4, 64, 64))
+    perfect, close, far = (
+        metrics.psnr_mean_of_repeats(np.array(others), first, truth + error) for error in (0, 3, 9)
+    )
+    assert np.isfinite(perfect) and perfect > close > far
+    flat = np.zeros((2, 4, 4))
+    assert np.isnan(metrics.psnr_mean_of_repeats(flat, flat[0], flat[0]))
+
+
 def test_unsigned_images_do_not_wrap():
     truth, prediction = np.array([[0, 200]], np.uint8), np.array([[10, 190]], np.uint8)
     assert metrics.psnr(truth, prediction) == pytest.approx(10 * np.log10(200**2 / 100))

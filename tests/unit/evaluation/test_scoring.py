@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import tifffile
 
+from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.layout import Predictions, PreparedData
+from denoiseg_flow.data.store import open_image, write_array
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.evaluation import metrics
 from denoiseg_flow.evaluation.scoring import (
@@ -54,6 +56,26 @@ def score(split, folders):
     """Score with the folders of the fixture of that name."""
     prepared = PreparedData(folders["masks"].parent)
     return score_run(RUN, split, prepared, folders["noisy"], Predictions(folders["predictions"]))
+
+
+def test_repeats_are_an_imperfect_truth_of_their_own_name(folders, split):
+    """Beside the clean truth, and where there is none; over all channels."""
+    random = np.random.default_rng(1)
+    root = folders["masks"].parent
+    before = score(split, folders)
+    for image in ("001", "004"):
+        acquired = random.uniform(0, 100, (4, 20, 20)).astype(np.float32)
+        write(root / "images" / f"{image}.tif", acquired[0])
+        write_array(root / "repeats" / f"{image}.tif", acquired[1:], Metadata("TYX"))
+        denoised = open_image(folders["predictions"] / "denoised" / f"{image}.tif")[0]
+        expected = metrics.psnr_mean_of_repeats(acquired[1:], acquired[0], denoised)
+        rows = score(split, folders).query("image == @image").set_index("metric")["value"]
+        assert rows["PSNR_mean_of_repeats"] == expected
+        assert {"PSNR_mean_of_repeats_noisy"} < set(rows.index)
+    after = score(split, folders)
+    others = after[~after["metric"].str.startswith("PSNR_mean_of_repeats")]
+    pd.testing.assert_frame_equal(others.reset_index(drop=True), before)
+    assert len(after) == len(before) + 4
 
 
 def test_groups_take_the_place_of_files(folders, split):

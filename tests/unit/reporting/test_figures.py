@@ -15,6 +15,7 @@ from denoiseg_flow.reporting.figures import curves, panels
 from denoiseg_flow.reporting.figures.calibration import calibration_curves
 from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.figures.style import GREY, method_styles
+from denoiseg_flow.reporting.figures.suggestions import thumbnails
 
 METHODS = ["baseline", "denoiseg", "n2v"]
 
@@ -331,6 +332,26 @@ def test_panel_without_instances_shows_the_clean_image_and_the_difference():
     assert np.allclose(difference[0, 0], 0.5)
     alone = panels.qualitative_panel([Example("a", noisy, denoised)])
     assert [axis.get_title() for axis in alone.axes] == ["noisy input", "denoised"]
+
+
+def test_panels_and_thumbnails_keep_colours():
+    """Black and white point are those of all colours together, which keeps hues."""
+    truth = np.zeros((32, 40), int)
+    truth[4:12, 4:12] = 1
+    stained = np.full((32, 40, 3), 240.0)
+    stained[4:12, 4:12] = 120, 60, 180
+    window = painting.intensity_window(stained)
+    assert window == (60, 240)
+    rows = [Example("a", stained, stained, truth, truth), Example("b", stained, None, None, truth)]
+    for figure in (
+        panels.qualitative_panel(rows),
+        panels.qualitative_panel([Example("a", stained, stained, clean=stained)]),
+        thumbnails([("a", stained, np.zeros((32, 40)))]),
+    ):
+        picture = np.asarray(figure.axes[0].images[0].get_array())
+        np.testing.assert_allclose(picture[5, 5], [1 / 3, 0, 2 / 3])
+        np.testing.assert_allclose(picture[20, 20], 1)
+    assert painting.overlay(stained, truth)[20, 20].tolist() == [255, 255, 255]
 
 
 def test_qualitative_panel_scores_each_row_and_leaves_gaps():

@@ -105,7 +105,7 @@ def test_no_definition_of_the_schema_is_forgotten(schema):
         "noise",
     }
     simple = {"name", "published_dataset", "binary_masks"}
-    simple |= {"axes", "dimensions", "channel", "pixel_size"}
+    simple |= {"axes", "dimensions", "channel", "colour", "repeats", "pixel_size"}
     assert set(schema["$defs"]) == tested | simple | {"method", "recipe"}
 
 

@@ -206,8 +206,15 @@ def test_the_report_says_what_learned_from_two_acquisitions(config):
     config["methods"]["n2n"] = {"target": "second_noisy", "alpha": 1}
     config["datasets"]["pairs"] = {"source": "folder", "images": "one", "second": "other"}
     assert contents.notes(select(config, methods=["n2v", "n2n"])) == []
-    (note,) = contents.notes(select(config, datasets=["nuclei", "pairs"]))
-    assert note.startswith("n2n learned from two acquisitions of each field of pairs.")
+    for further in ({"second": "other"}, {"repeats": "T"}):
+        config["datasets"]["pairs"] = {"source": "folder", "images": "one"} | further
+        grid = select(config, datasets=["nuclei", "pairs"], methods=["n2v", "n2n"])
+        learned, truth = contents.notes(grid)
+        assert learned.startswith("n2n learned from several acquisitions of each field of pairs, ")
+        assert truth.startswith("The clean images of pairs are unknown. The mean of the other")
+        assert "denoising" in contents.tables(select(config, datasets=["pairs"]))
+    assert contents.notes(select(config, methods=["n2v"])) == [truth]
+    config["datasets"]["pairs"]["clean"] = "clean"
     assert contents.notes(select(config, methods=["n2v"])) == []
 
 

@@ -56,12 +56,13 @@ def test_a_second_copy_needs_noise(config):
 def test_a_second_acquisition_needs_none(config):
     config["datasets"]["own"] = FOLDER
     assert message(with_method(config, N2N, datasets=["own"], noises=["n0"])).endswith(
-        "so there is no second noisy copy; name second acquisitions under 'datasets.own.second', "
-        "remove new from grid.methods, or n0 from grid.noises"
+        "so there is no second noisy copy; name second acquisitions under 'datasets.own.second' "
+        "(or their axis under 'repeats'), remove new from grid.methods, or n0 from grid.noises"
     )
-    config["datasets"]["own"] = FOLDER | {"second": "second"}
-    accept(config)
-    accept(config, noises=["n0", "n10"])
+    for further in ({"second": "second"}, {"repeats": "T"}):
+        config["datasets"]["own"] = FOLDER | further
+        accept(config)
+        accept(config, noises=["n0", "n10"])
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,17 @@ def test_0_annotated_images_are_for_pretrained_networks(config):
     accept(config)
     config["grid"] |= {"n_annotated": [0], "methods": ["n2v"], "reference": "n2v"}
     accept(config)
+
+
+def test_pretrained_networks_know_no_colours(config):
+    config["datasets"]["own"] = FOLDER | {"colour": "rgb"}
+    config["recipes"]["fast"] |= {"depth": 4, "filters": 16, "instances": "distance"}
+    fields = {"alpha": 0, "init": "simulated_objects", "recipe": "fast"}
+    assert message(with_method(config, fields, datasets=["own"])) == (
+        "config key 'methods.new.init' is 'simulated_objects', which was trained on grey images, "
+        "but dataset 'own' is in colour; remove new from grid.methods, or leave out its 'init'"
+    )
+    accept(config, methods=["n2v", "baseline"])
 
 
 @pytest.mark.parametrize(

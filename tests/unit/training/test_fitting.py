@@ -326,10 +326,10 @@ def test_the_target_is_the_second_acquisition_if_there_is_one(tmp_path, make_rec
     prepared = PreparedData(tmp_path)
     rng = np.random.default_rng(0)
     for name in "ab":
-        for kind in ("images", "second"):
+        for kind in ("images", "repeats"):
             pixels = rng.integers(0, 200, (2, 48, 48)).astype(np.uint16)
             write_array(tmp_path / kind / f"{name}.tif", pixels, Metadata("CYX"))
-    second = open_image(prepared.second("a"))
+    second = open_image(prepared.repeats("a"))
     target = find_target(N2N, prepared, "n0", {"kind": "none"})
     assert target.exchangeable and np.array_equal(target.read("a"), second)
     noisy = find_target(N2N, prepared, "n20", LEVEL)
@@ -345,7 +345,17 @@ def test_the_target_is_the_second_acquisition_if_there_is_one(tmp_path, make_rec
         [prepared.image("a")], [None], make_recipe(), replace(PLANES, channels=2), CPU, target
     )
     assert bank.exchangeable and np.array_equal(bank.targets.numpy().ravel(), second.ravel())
-    prepared.second("b").unlink()
+    write_array(tmp_path / "repeats/b.tif", np.stack([second, second[::-1]]), Metadata("TCYX"))
+    assert [target.count(name) for name in "ab"] == [1, 2] and len(target.read("b")) == 4
+    both = [prepared.image(name) for name in "ab"]
+    layout = replace(PLANES, channels=2)
+    bank = load_bank(both, [None, None], make_recipe(), layout, CPU, target)
+    assert bank.n_targets.tolist() == [1, 2]
+    expected = np.concatenate([each.reshape(2, -1) for each in (second, second, second[::-1])], 1)
+    assert np.array_equal(bank.targets.numpy(), expected)
+    added = noisy.read("b").reshape(2, -1) - np.stack([second, second[::-1]]).reshape(2, -1)
+    assert abs(np.corrcoef(added)[0, 1]) < 4 / np.sqrt(added.size / 2)
+    prepared.repeats("b").unlink()
     assert not find_target(N2N, prepared, "n20", LEVEL).exchangeable
 
 
@@ -357,7 +367,7 @@ def test_pairs_of_volumes_of_two_channels(tmp_path, make_recipe, split):
     strength = np.float32([20, 200]).reshape(2, 1, 1, 1)
     metadata = Metadata("CZYX", {"Z": 1.0, "Y": 1.0, "X": 1.0}, ("DAPI", "GFP"))
     for name in "abfh":
-        for kind in ("images", "second"):
+        for kind in ("images", "repeats"):
             noisy = field + strength * rng.standard_normal(field.shape, np.float32)
             write_array(tmp_path / kind / f"{name}.tif", noisy, metadata)
     recipe = make_recipe(**LEARNING, patch_depth=4)

@@ -1,6 +1,7 @@
 """Patches: right pixels, right classes, fair draws."""
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -412,6 +413,37 @@ def test_validation_is_limited_and_fixed():
     assert {patch.numpy().tobytes() for patch in first} < {
         patch.numpy().tobytes() for patch in everything
     }
+
+
+@pytest.mark.parametrize("exchangeable", [True, False])
+def test_patches_and_targets_show_different_repeats_at_random(shapes, rng, exchangeable):
+    """Every pair of different acquisitions of a field, equally often; of the same place."""
+    further = [2, 1, 4]
+    images = list(numbered(shapes))
+    targets = (
+        np.concatenate([image + 0.1 * k for k in range(1, n + 1)])
+        for image, n in zip(images, further, strict=True)
+    )
+    bank = ImageBank.load(
+        images, [None] * 3, shapes, torch.device("cpu"), targets, n_targets=further
+    )
+    bank.exchangeable = exchangeable
+    seen = Counter()
+    for _ in range(20):
+        batch, validation = draw(bank, rng, patch_of(shapes))
+        for patch, target in zip(batch.patches, batch.targets, strict=True):
+            shown, wanted = ((each % 1).round(decimals=1) for each in (patch, target))
+            assert shown.unique().numel() == wanted.unique().numel() == 1
+            assert torch.equal(patch.floor(), target.floor())
+            number = int(patch.flatten()[0] // 10_000)
+            seen[number, round(10 * float(shown.max())), round(10 * float(wanted.max()))] += 1
+    for number, n in enumerate(further):
+        pairs = {key[1:]: count for key, count in seen.items() if key[0] == number}
+        first = range(n + 1) if exchangeable else [0]
+        assert set(pairs) == {(a, b) for a in first for b in range(n + 1) if a != b}
+        mean = sum(pairs.values()) / len(pairs)
+        assert all(abs(count - mean) < 5 * np.sqrt(mean) for count in pairs.values())
+    assert ((validation.targets - validation.patches - 0.1).abs() < 0.01).all()
 
 
 def test_acquisitions_are_exchanged_as_a_whole_in_half_of_the_patches(shapes, rng):

@@ -7,7 +7,9 @@ from itertools import cycle, islice
 ORDER = "TCZYX"  # order of the axes of all arrays in this package
 SPATIAL = "ZYX"
 WHITE = "FFFFFF"
-_COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
+COLOURS = ("red", "green", "blue")
+_RGB = ("FF0000", "00FF00", "0000FF")
+_COLOURS = ("00FFFF", "FF00FF", "FFFF00", *_RGB)
 
 
 def numbered(names: Sequence[str | None]) -> tuple[str, ...]:
@@ -55,6 +57,8 @@ class Metadata:
         Colours in which viewers show the channels, six hexadecimal digits each; empty if unknown.
     time_step
         Seconds from one time point to the next; None if unknown.
+    colour
+        Whether the channels are the :data:`COLOURS` of one picture.
     """
 
     axes: str
@@ -62,6 +66,7 @@ class Metadata:
     channels: tuple[str, ...] = ()
     channel_colours: tuple[str, ...] = ()
     time_step: float | None = None
+    colour: bool = False
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...]) -> "Metadata":
@@ -77,15 +82,23 @@ class Metadata:
         """Return the metadata of the image when only these axes are kept."""
         kept = "".join(axis for axis in self.axes if axis in axes)
         size = {axis: length for axis, length in self.pixel_size.items() if axis in kept}
-        channels, colours = (self.channels, self.channel_colours) if "C" in kept else ((), ())
-        return replace(
-            self, axes=kept, pixel_size=size, channels=channels, channel_colours=colours,
-            time_step=self.time_step if "T" in kept else None,
-        )  # fmt: skip
+        step = self.time_step if "T" in kept else None
+        rest = replace(self, axes=kept, pixel_size=size, time_step=step)
+        return rest if "C" in kept else rest.without_channels()
+
+    def without_channels(self) -> "Metadata":
+        """Return the metadata without names and colours of channels."""
+        return replace(self, channels=(), channel_colours=(), colour=False)
+
+    def in_colour(self) -> "Metadata":
+        """Return the metadata of the image when its three channels are colours."""
+        return replace(self, channels=COLOURS, channel_colours=_RGB, colour=True)
 
     def with_channels(self, names: Iterable[str]) -> "Metadata":
         """Return the metadata with a leading channel axis."""
-        return replace(self, axes=f"C{self.axes}", channels=tuple(names))
+        return replace(
+            self, axes=f"C{self.axes}", channels=tuple(names), channel_colours=(), colour=False
+        )
 
     def spacing(self) -> tuple[float, ...] | None:
         """Return the pixel size along the spatial axes; None unless all are known."""

@@ -5,10 +5,12 @@ A file may hold several images, called scenes. The path of a scene is that of a 
 """
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -66,6 +68,7 @@ class MicroscopeSource:
             self.axes = "".join(
                 str(name) if str(name) in f"{ORDER}S" else "Q" for name in image.dims
             )
+            self.rgb = "S" in self.axes
             sizes = zip("ZYX", reader.physical_pixel_sizes, strict=True)
             found = {axis: micrometres(size, "µm") for axis, size in sizes}
             self.pixel_size = {axis: size for axis, size in found.items() if size}
@@ -124,10 +127,21 @@ def _named(scenes: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def lacks_reader(path: PurePath) -> bool:
+    """Return whether a file is one of a microscope, and the package for it is not installed."""
+    if not path.name.lower().endswith(ENDINGS):
+        return False
+    package, _ = _reader_of(path)
+    return package not in sys.modules and find_spec(package) is None
+
+
+def _reader_of(path: PurePath) -> tuple[str, dict[str, Any]]:
+    return next(_READERS[ending] for ending in ENDINGS if path.name.lower().endswith(ending))
+
+
 def _open(path: Path) -> Any:
     """Return a reader of bioio for a file."""
-    ending = next(ending for ending in ENDINGS if path.name.lower().endswith(ending))
-    package, options = _READERS[ending]
+    package, options = _reader_of(path)
     if "::" in str(path):
         raise InputError(
             f"the path {path} has '::', which bioio would take for an address; rename it"

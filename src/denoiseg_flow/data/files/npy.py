@@ -32,7 +32,7 @@ class NpySource:
         self._pixels = pixels.astype(pixels.dtype.newbyteorder("="), order="C", copy=False)
         self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
         self.axes = "YX" if self._pixels.ndim == 2 else "Q" * self._pixels.ndim
-        self.palette = False
+        self.palette = self.rgb = False
         self.pixel_size: dict[str, float] = {}
         self.channels: tuple[str, ...] = ()
         self.channel_colours: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ class ZarrSource:
         If it is damaged: any error in ``reader.UNREADABLE``.
     """
 
-    palette = False
+    palette = rgb = False
 
     def __init__(self, path: Path) -> None:
         folder = _image_in(path)

@@ -17,12 +17,13 @@ from typing import Protocol
 import numpy as np
 
 from denoiseg_flow.data.files import microscopes
-from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.metadata import COLOURS, ORDER, Metadata
 from denoiseg_flow.data.files.microscopes import MicroscopeSource
 from denoiseg_flow.data.files.npy import NpySource
 from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.files.pillow import open_with_pillow, read_pgm
 from denoiseg_flow.data.files.tif import TifSource
+from denoiseg_flow.data.files.tiles import PIECE, pieces
 from denoiseg_flow.errors import InputError, plain
 
 UNREADABLE = (
@@ -47,6 +48,7 @@ UNREADABLE = (
 )
 
 _SINGLETONS = "TCZ"  # axes that are dropped if they have length 1
+_BIT_DEPTH = 24  # place of the bits per sample in a png file
 # Pixels that a byte of a file can hold, by Pillow's name of the format. The compression ratio of
 # deflate is at most 1100; a block of 64 pixels takes at least one bit of a JPEG file, and a run of
 # 255 pixels two bytes of a bmp file.
@@ -76,6 +78,9 @@ class Source(Protocol):
     """See `Metadata`; empty unless the file has some."""
     time_step: float | None
     """Seconds from one time point to the next, None if unknown."""
+    rgb: bool
+    """Whether the colours along S are red, green and blue, with transparency if there is a
+    fourth."""
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         """Return a copy of a piece, for which there is a slice for each dimension."""
@@ -108,6 +113,7 @@ class ImageFile:
         source: Source,
         axes: str | None,
         indexed: bool = False,
+        colour: bool | None = False,
         default_axes: str | None = None,
     ) -> None:
         self.path = path
@@ -117,7 +123,8 @@ class ImageFile:
                 f"{path} is not a grey image, but has {source.dtype} pixels and shape "
                 f"{source.shape}; export it as uint8, uint16 or float32"
             )
-        letters = _letters(path, source, axes, indexed, default_axes)
+        letters = _letters(path, source, axes, indexed, colour, default_axes)
+        self._alpha = _find_alpha(path, source, letters, colour)
         # Axes of the file in the order of ORDER.
         self._order = sorted(
             (
@@ -128,7 +135,7 @@ class ImageFile:
             key=lambda number: ORDER.index(letters[number]),
         )
         names = "".join(letters[number] for number in self._order)
-        self.shape = tuple(source.shape[number] for number in self._order)
+        self.shape = tuple(source.shape[number] - (number == self._alpha) for number in self._order)
         # Boolean images become 0 and 1, which can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
@@ -138,6 +145,13 @@ class ImageFile:
         )
         known = Metadata(names, source.pixel_size, channels, colours, source.time_step)
         self.metadata = known.only(names)
+        if colour or (colour is None and "S" in (source.axes[number] for number in letters)):
+            if n_channels != len(COLOURS):
+                raise InputError(
+                    f"{path} is not a colour image, but has axes {names} of shape {self.shape}; "
+                    "remove it, or leave out 'colour' of the dataset if all its images are grey"
+                )
+            self.metadata = self.metadata.in_colour()
 
     def read(self, place: Sequence[int | slice]) -> np.ndarray:
         """Read a region of the image.
@@ -172,6 +186,27 @@ class ImageFile:
         kept = [slice(None) if isinstance(part, slice) else 0 for part in place]
         return np.asarray(piece[(*kept, *(0 for _ in others), ...)], self.dtype, order="C")
 
+    @property
+    def has_alpha(self) -> bool:
+        """Whether a colour image has an alpha channel, which :meth:`read` leaves out."""
+        return self._alpha is not None
+
+    def is_transparent(self) -> bool:
+        """Return whether any pixel is transparent; reads the alpha channel piece by piece."""
+        number = self._alpha
+        if number is None:
+            return False
+        opaque = 1 if self.dtype.kind == "f" else np.iinfo(self.dtype).max
+        lengths = list(self._source.shape)
+        lengths[number] = 1
+        with refuse_damaged(self.path):
+            for place in pieces(lengths, PIECE):
+                slices = [slice(part.start, part.stop) for part in place]
+                slices[number] = slice(len(COLOURS), len(COLOURS) + 1)
+                if (self._source.read(slices) != opaque).any():
+                    return True
+        return False
+
     def length(self, axis: str) -> int:
         """Return the length of an axis, 1 if the image does not have it."""
         axes = self.metadata.axes
@@ -192,6 +227,7 @@ def open_image_file(
     path: str | Path,
     axes: str | None = None,
     indexed: bool = False,
+    colour: bool | None = False,
     default_axes: str | None = None,
 ) -> ImageFile:
     """Open an image in one of the formats of :data:`READERS`.
@@ -207,27 +243,35 @@ def open_image_file(
     indexed
         Whether it is a label image: the indices of a palette (indexed colours) are read as pixel
         values, and files in the formats of :data:`READERS_OF_LABELS`, too.
+    colour
+        Whether the image is in colour, and read as the channels red, green and blue; None: it may
+        be, or not.
     default_axes
         Axes of a file that does not state any and has as many: those of its image, for a mask.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, incomplete or in colour, holds several images, or has axes
-        that neither its metadata nor ``axes`` name.
+        If the file is missing, damaged or incomplete, in colour against ``colour`` or the reverse,
+        holds several images, or has axes that neither its metadata nor ``axes`` name.
     """
     path = Path(path)
     source = _open(path, indexed)
     try:
-        return ImageFile(path, source, axes, indexed, default_axes)
+        return ImageFile(path, source, axes, indexed, colour, default_axes)
     except BaseException:
         source.close()
         raise
 
 
-def read_image(path: str | Path, axes: str | None = None, indexed: bool = False) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    axes: str | None = None,
+    indexed: bool = False,
+    colour: bool | None = False,
+) -> np.ndarray:
     """Read a whole image in the pixel type of its file; see :func:`open_image_file`."""
-    with open_image_file(path, axes, indexed) as file:
+    with open_image_file(path, axes, indexed, colour) as file:
         return file.read([slice(None)] * len(file.shape))
 
 
@@ -246,6 +290,12 @@ class _PillowSource:
             if image.width * image.height > _PER_BYTE[form] * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
             self.palette = image.mode == "P"
+            self.rgb = image.mode in ("RGB", "RGBA")
+            if form == "PNG" and self.rgb and content[_BIT_DEPTH] == 16:
+                raise InputError(
+                    f"{path} has 16 bits for each colour, of which only 8 could be read; export it "
+                    "as tif"
+                )
             self._pixels = read_pgm(image) if form == "PPM" else np.asarray(image)
         self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
         self.axes = "YXS"[: self._pixels.ndim]
@@ -328,7 +378,12 @@ def _not_single(source: Source) -> list[int]:
 
 
 def _letters(
-    path: Path, source: Source, axes: str | None, mask: bool, default: str | None
+    path: Path,
+    source: Source,
+    axes: str | None,
+    mask: bool,
+    colour: bool | None,
+    default: str | None,
 ) -> dict[int, str]:
     """Return the letter of each axis of a file by its number, without some of length 1.
 
@@ -341,6 +396,8 @@ def _letters(
     own = "".join(source.axes[number] for number in numbers)
     shape = tuple(source.shape[number] for number in numbers)
     if axes is None:
+        if "S" in own and colour is not False:
+            own = own.replace("S", "C")
         if "S" in own:
             raise _colour(path, shape[0] if own.startswith("S") else 0, mask)
         names = own if len(numbers) != 2 or _are_axes(own) else "YX"
@@ -376,6 +433,27 @@ def _letters(
     return letters
 
 
+def _find_alpha(
+    path: Path, source: Source, letters: dict[int, str], colour: bool | None
+) -> int | None:
+    """Return the number of the axis of colours if it has transparency, to be read as colours.
+
+    Raises
+    ------
+    InputError
+        If the colours are not red, green and blue.
+    """
+    numbers = [number for number, letter in letters.items() if letter == "C"]
+    if colour is False or not numbers or source.axes[numbers[0]] != "S":
+        return None
+    if not source.rgb:
+        raise InputError(
+            f"{path} has {source.shape[numbers[0]]} colours that are not red, green and blue (but "
+            "such as those of print, or grey with transparency); convert it to RGB"
+        )
+    return numbers[0] if source.shape[numbers[0]] == len(COLOURS) + 1 else None
+
+
 def _are_axes(names: str) -> bool:
     return {"Y", "X"} <= set(names) <= set(ORDER) and len(set(names)) == len(names)
 
@@ -406,6 +484,7 @@ def _colour(path: Path, planes: int = 0, mask: bool = False) -> InputError:
             "object, as uint8 or uint16"
         )
     return InputError(
-        f"{path} is a colour image (or has transparency); convert it to grey, one channel per "
+        f"{path} is a colour image (or has transparency); write 'colour: rgb' in the dataset's "
+        "config to learn from colours (RGB, not indexed), or convert it to grey, one channel per "
         "file, in ImageJ by Image > Type > 8-bit or 16-bit"
     )

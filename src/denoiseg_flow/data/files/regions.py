@@ -8,12 +8,13 @@ z-slice if 2D images are wanted.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.reader import ImageFile
+from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.tiles import Place
 from denoiseg_flow.errors import InputError
 
@@ -35,6 +36,11 @@ class Reading:
         Number (from 0) or name of the channel to read, or "all"; None if there is only one.
     pixel_size
         Micrometres along ([z,] y, x), if the metadata of the files are missing or wrong.
+    colour
+        Whether the files are colour images, whose three colours are read as channels.
+    repeats
+        Letter of the axis along which the files hold acquisitions of the same field; None if there
+        is none.
     masks
         Whether the files are masks, which have no channels.
     default_axes
@@ -45,25 +51,53 @@ class Reading:
     dimensions: int | None = None
     channel: int | str | None = None
     pixel_size: tuple[float, ...] | None = None
+    colour: bool = False
+    repeats: str | None = None
     masks: bool = field(default=False, repr=False)
     default_axes: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Reading":
-        """Return how to read the files of a dataset, given its section of the config."""
+        """Return how to read the files of a dataset, given its section of the config.
+
+        Raises
+        ------
+        InputError
+            If it says twice where further acquisitions are.
+        """
         size = spec.get("pixel_size")
+        if spec.get("second") and spec.get("repeats"):
+            raise InputError(
+                "a dataset has both 'second' and 'repeats'; leave out 'second' if every file holds "
+                "all acquisitions of its field, or 'repeats' if the second ones are in a folder of "
+                "their own"
+            )
         return cls(
             spec.get("axes"),
             spec.get("dimensions"),
             spec.get("channel"),
             None if size is None else tuple(map(float, size)),
+            spec.get("colour") == "rgb",
+            spec.get("repeats"),
         )
 
     def of_masks(self, default_axes: str) -> "Reading":
-        """Return how to read masks: like images of these axes, but without channels."""
-        axes = self.axes and self.axes.replace("C", "")
-        default_axes = default_axes.replace("C", "")
-        return replace(self, axes=axes, channel=None, masks=True, default_axes=default_axes)
+        """Return how to read masks: like images of these axes, but without channels and repeats."""
+        clean = self.of_clean()
+        axes = clean.axes and clean.axes.replace("C", "")
+        default_axes = default_axes.replace("C", "").replace(self.repeats or "", "")
+        return replace(
+            clean, axes=axes, channel=None, colour=False, masks=True, default_axes=default_axes
+        )
+
+    def of_clean(self) -> "Reading":
+        """Return how to read clean images: like images, but without repeats."""
+        axes = self.axes and self.axes.replace(self.repeats or "", "")
+        return replace(self, axes=axes, repeats=None)
+
+    def open(self, path: str | Path) -> ImageFile:
+        """Open a file, see :func:`~denoiseg_flow.data.files.reader.open_image_file`."""
+        return open_image_file(path, self.axes, self.masks, self.colour, self.default_axes)
 
 
 @dataclass(frozen=True)
@@ -78,12 +112,15 @@ class Region:
         Place of the image in the file: a number or a full slice for each axis of the file.
     metadata
         Metadata of the image.
+    repeats
+        Further acquisitions of the same field in the file, each an image of its own.
     """
 
     file: ImageFile
     suffix: str
     index: tuple[int | slice, ...]
     metadata: Metadata
+    repeats: tuple["Region", ...] = ()
 
     @classmethod
     def whole(cls, file: ImageFile) -> "Region":
@@ -104,10 +141,14 @@ class Region:
 
     def first_channel(self) -> "Region":
         """Return the first channel of the image, or the image itself if it has only one."""
+        return self.channel(0)
+
+    def channel(self, number: int) -> "Region":
+        """Return one channel of the image, or the image itself if it has only one."""
         if "C" not in self.metadata.axes:
             return self
         index = list(self.index)
-        index[self.file.metadata.axes.index("C")] = 0
+        index[self.file.metadata.axes.index("C")] = number
         return replace(self, index=tuple(index), metadata=self.metadata.only("TZYX"))
 
     @property
@@ -144,7 +185,14 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
         If the file has a z axis or channels but ``reading`` does not say how to read them, or if it
         lacks what ``reading`` asks for.
     """
-    axes, path = file.metadata.axes, file.path
+    path, repeated = file.path, reading.repeats or ""
+    if repeated not in file.metadata.axes or (repeated == "C" and file.metadata.colour):
+        raise InputError(
+            f"{path} has axes {file.metadata.axes} of shape {file.shape}, but 'repeats: "
+            f"{repeated}' needs at least two acquisitions of a field in every file; remove the "
+            "file, or correct 'repeats', or 'axes' if the axis has another name"
+        )
+    axes = file.metadata.axes.replace(repeated, "")
     if "Z" in axes and reading.dimensions is None:
         raise InputError(
             f"{path} is a stack of {file.length('Z')} planes; write 'dimensions: 3' in the "
@@ -156,9 +204,10 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
             f"{path} is not a volume but has axes {axes} of shape {file.shape}; write "
             "'dimensions: 2' in the dataset's config, or 'axes' if its z axis has another name"
         )
-    channel = _find_channel(file, reading)
+    channel = None if repeated == "C" else _find_channel(file, reading)
     kept = "CZYX" if reading.dimensions == 3 else "CYX"
     kept = kept.replace("C", "") if channel is not None else kept
+    kept = kept.replace(repeated, "")
     metadata = _sized(file, file.metadata.only(kept), reading.pixel_size)
     split = [axis for axis in axes if axis not in kept and axis != "C"]
     for numbers in product(*(range(file.length(axis)) for axis in split)):
@@ -166,8 +215,19 @@ def find_regions(file: ImageFile, reading: Reading) -> Iterator[Region]:
         suffix = "".join(f"_{axis.lower()}{number:03d}" for axis, number in fixed.items())
         if channel is not None:
             fixed["C"] = channel
-        index = tuple(fixed.get(axis, slice(0, file.length(axis))) for axis in axes)
-        yield Region(file, suffix, index, metadata)
+        image, *others = (
+            Region(
+                file,
+                suffix + (f"_{repeated.lower()}{number:03d}" if number else ""),
+                tuple(
+                    {**fixed, repeated: number}.get(axis, slice(0, file.length(axis)))
+                    for axis in file.metadata.axes
+                ),
+                metadata,
+            )
+            for number in range(file.length(repeated) if repeated else 1)
+        )
+        yield replace(image, repeats=tuple(others))
 
 
 def _find_channel(file: ImageFile, reading: Reading) -> int | None:
@@ -188,6 +248,13 @@ def _find_channel(file: ImageFile, reading: Reading) -> int | None:
             f"mask {path} has {count} channels, {listed}, but masks must have none, whatever "
             "'channel' is; export the channel with the labels by itself"
         )
+    if metadata.colour:
+        if wanted not in (None, ALL):
+            raise InputError(
+                f"{path} is read in colour, but channel {wanted!r} is asked for; leave out "
+                "'channel' or 'colour' (channels of a colour image are read with 'axes: YXC')"
+            )
+        return None
     if wanted is None:
         raise InputError(
             f"{path} has {count} channels, {listed}; choose one with 'channel' in the dataset's "

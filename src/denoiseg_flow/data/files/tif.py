@@ -16,7 +16,12 @@ import tifffile
 
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.metadata import ORDER, coloured, numbered
-from denoiseg_flow.data.files.tif_segments import MissingCodec, SegmentDecoder, check_expansion
+from denoiseg_flow.data.files.tif_segments import (
+    JPEG,
+    MissingCodec,
+    SegmentDecoder,
+    check_expansion,
+)
 from denoiseg_flow.data.files.units import micrometres, seconds
 from denoiseg_flow.errors import InputError
 
@@ -40,6 +45,8 @@ class TifSource:
         Micrometres by axis letter, as far as known.
     channels, channel_colours, time_step
         See `metadata.Metadata`.
+    rgb
+        Whether S is red, green and blue, with transparency if there is a fourth.
 
     Raises
     ------
@@ -83,7 +90,12 @@ class TifSource:
         self.shape = tuple(length for length, _ in dimensions)
         self.axes = "".join(letter for _, letter in dimensions)
         self.dtype = self._series.dtype.newbyteorder("=")
-        self.palette = self._keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE
+        photometric = self._keyframe.photometric
+        self.palette = photometric == tifffile.PHOTOMETRIC.PALETTE
+        # The decoders of JPEG convert its colours.
+        self.rgb = photometric == tifffile.PHOTOMETRIC.RGB or (
+            photometric == tifffile.PHOTOMETRIC.YCBCR and int(self._keyframe.compression) in JPEG
+        )
         self._map: np.memmap | None = None
         self._check_imagej()
         offset = self._series.dataoffset

@@ -34,7 +34,7 @@ _OF_PIXELS = {2: "tiff_ccitt", 3: "group3", 4: "group4", 7: "jpeg"}
 # for others.
 _EXPANSION = {1: 1, 5: 4096, 8: 1100, 32946: 1100, 32773: 128}
 _MOST_EXPANSION = 2**16
-_JPEG = {6, 7, 34892, 33007}
+JPEG = {6, 7, 34892, 33007}
 _SHORT = {258, 530}  # tags with several 16-bit numbers
 _GROUP = 2**22  # bytes of segments decompressed together
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -68,7 +68,7 @@ class SegmentDecoder:
     def __init__(self, page: tifffile.TiffPage) -> None:
         self._page = page
         self._dtype = np.dtype(page.dtype)
-        self._is_jpeg = int(page.compression) in _JPEG
+        self._is_jpeg = int(page.compression) in JPEG
         self._pixel_bytes = page.shaped[-1] * self._dtype.itemsize
         self._last: tuple[_Page, int, np.ndarray] | None = None
         self.sides = (1, page.rowsperstrip, page.imagewidth)

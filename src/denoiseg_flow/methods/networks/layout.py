@@ -31,6 +31,8 @@ class Layout:
         Distance of z-slices in widths of a pixel.
     downscale
         The network reads images that are this many times smaller, see :attr:`reduction`.
+    colour
+        Whether the channels are the red, green and blue of colour images.
     """
 
     dimensions: int = 2
@@ -40,6 +42,7 @@ class Layout:
     plane_by_plane: bool = False
     z_step: float = 1.0
     downscale: int = 1
+    colour: bool = False
 
     def __post_init__(self) -> None:
         counts = (self.channels, self.patch_depth, self.downscale)

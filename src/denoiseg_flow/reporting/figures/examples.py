@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from denoiseg_flow.data.layout import Predictions, PreparedData, image_file
-from denoiseg_flow.data.store import open_labels, open_plane
+from denoiseg_flow.data.store import open_labels, open_picture
 from denoiseg_flow.evaluation.overlap import Matching, match_objects
 from denoiseg_flow.study.grid import Run
 
@@ -44,7 +44,8 @@ def rank_images(scores: pd.Series, predictions: Predictions) -> list[str]:
 class Example:
     """One test image and the predictions of a run.
 
-    All arrays are (y, x) and have the same shape; all except the noisy image may be None.
+    All arrays are (y, x) and have the same shape; all except the noisy image may be None. Images in
+    colour (``noisy``, ``denoised``, ``clean``) are (y, x, 3).
     ``labels`` are the predicted instances, ``truth`` the annotated instances (< 0 is ignored),
     ``clean`` is the result of a perfect denoiser.
     """
@@ -72,13 +73,13 @@ class Example:
         """Read an image and its predictions from the folders of the workflow."""
 
         def read(path: Path) -> np.ndarray | None:
-            return np.array(open_plane(path)) if path.exists() else None
+            return open_picture(path) if path.exists() else None
 
         truth, found = prepared.mask(image), predictions.file("labels", image)
         both = truth.exists() and found.exists()
         return cls(
             name=name,
-            noisy=np.array(open_plane(image_file(noisy, image))),
+            noisy=open_picture(image_file(noisy, image)),
             denoised=read(predictions.file("denoised", image)),
             labels=read(found),
             truth=read(truth),

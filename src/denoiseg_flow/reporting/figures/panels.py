@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from denoiseg_flow.data.painting import grey, instance_colours, intensity_window, over
+from denoiseg_flow.data.painting import displayed, instance_colours, intensity_window, over
 from denoiseg_flow.data.store import centre_crop
 from denoiseg_flow.evaluation.overlap import Matching
 from denoiseg_flow.reporting.figures.examples import Example
@@ -30,7 +30,7 @@ _DENOISED_TITLES = ("noisy input", "denoised", "clean", "denoised - clean")
 def qualitative_panel(rows: list[Example]) -> Figure:
     """Draw one row per method: noisy, denoised, predicted, annotated, and the errors.
 
-    All grey images share the intensity window of the first noisy input. Images larger than 256
+    All images share the intensity window of the first noisy input. Images larger than 256
     pixels are cropped to their centre; the AP (IoU > 0.5) beside a row is that of the whole image.
     Matching predicted and annotated objects have the same colour.
 
@@ -58,8 +58,11 @@ def qualitative_panel(rows: list[Example]) -> Figure:
 def titled_axes(
     images: list[np.ndarray], titles: tuple[str, ...], margin: float
 ) -> tuple[Figure, np.ndarray]:
-    """Make a row of axes per image (y, x), all of one shape; ``margin`` in inches of height."""
-    height, width = centre_crop(images[0], MAX_SIDE).shape
+    """Make a row of axes per image (y, x), or (y, x, 3) in colour, all of one shape.
+
+    ``margin`` is in inches of height.
+    """
+    height, width = centre_crop(images[0], MAX_SIDE, axes=(0, 1)).shape[:2]
     cell = (FULL_WIDTH - 1.1) / len(_TITLES)
     figure = Figure(
         figsize=(1.1 + cell * len(titles), len(images) * cell * height / width + margin),
@@ -83,7 +86,7 @@ def _denoising_panel(rows: list[Example]) -> Figure:
                 error = (low + high) / 2 + 2 * (row.denoised - row.clean)
             pictures = [row.noisy, row.denoised, row.clean, error][: len(titles)]
             for axis, picture in zip(line, pictures, strict=True):
-                show(axis, None if picture is None else grey(picture, window), row.noisy.shape)
+                show(axis, None if picture is None else displayed(picture, window), row.noisy.shape)
     return figure
 
 
@@ -91,10 +94,10 @@ def _draw_row(row: Example, axes: list[Axes], window: tuple[float, float]) -> No
     matching = row.matching
     score = "" if matching is None else f"\nAP {matching.average_precision:.2f}"
     axes[0].set_ylabel(row.name + score, rotation=0, ha="right", va="center", labelpad=6)
-    background = grey(row.noisy, window)
+    background = displayed(row.noisy, window)
     pictures = [
         background,
-        None if row.denoised is None else grey(row.denoised, window),
+        None if row.denoised is None else displayed(row.denoised, window),
         None,
         None if row.truth is None else over(background, instance_colours(row.truth)),
         None,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from denoiseg_flow.data.painting import grey, intensity_window, over
+from denoiseg_flow.data.painting import displayed, intensity_window, over
 from denoiseg_flow.reporting.figures.panels import show
 from denoiseg_flow.reporting.figures.style import FULL_WIDTH, OKABE_ITO, STYLE, notice
 
@@ -23,8 +23,8 @@ def thumbnails(images: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
     Parameters
     ----------
     images
-        Name, image (y, x) and uncertainty (y, x) in bits, at most log2(3) for three classes. Images
-        larger than 256 pixels are cropped to their centre.
+        Name, image (y, x), or (y, x, 3) in colour, and uncertainty (y, x) in bits, at most log2(3)
+        for three classes. Images larger than 256 pixels are cropped to their centre.
     """
     if not images:
         return notice("All images are annotated.")
@@ -37,9 +37,9 @@ def thumbnails(images: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
             axis.set_axis_off()
             if place < len(images):
                 name, image, uncertainty = images[place]
-                paint = np.empty((*image.shape, 4))
+                paint = np.empty((*uncertainty.shape, 4))
                 paint[..., :3] = to_rgb(_UNSURE)
                 paint[..., 3] = 0.8 * np.clip(uncertainty, 0, 1)
-                show(axis, over(grey(image, intensity_window(image)), paint), image.shape)
+                show(axis, over(displayed(image, intensity_window(image)), paint), image.shape)
                 axis.set_title(f"{place + 1}. {name}", fontsize=9)
     return figure

@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from denoiseg_flow.data.layout import Predictions, image_file
-from denoiseg_flow.data.painting import grey, intensity_window
-from denoiseg_flow.data.store import open_plane
+from denoiseg_flow.data.painting import displayed, intensity_window
+from denoiseg_flow.data.store import open_picture
 from denoiseg_flow.evaluation.noise_structure import NoiseStructure
 from denoiseg_flow.evaluation.residuals import WINDOW, Residual, load_residual
 from denoiseg_flow.evaluation.trust import Reliability, Trust
@@ -29,7 +29,7 @@ _N_SHOWN = 4  # images, at most
 
 @dataclass(frozen=True)
 class ResidualExample:
-    """A noisy image, its denoised image and the residual."""
+    """A noisy image, its denoised image, and the residual (of the first channel)."""
 
     name: str
     noisy: np.ndarray
@@ -56,8 +56,8 @@ def suspicious_examples(
     return [
         ResidualExample(
             name,
-            np.asarray(open_plane(before)),
-            np.asarray(open_plane(after)),
+            open_picture(before),
+            open_picture(after),
             load_residual(before, after, trust.noise),
         )
         for name, (before, after) in zip(names, files, strict=True)
@@ -79,7 +79,7 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
             low, high = window = intensity_window(row.noisy)
             middle = (low + high) / 2 + row.residual.image
             for axis, picture in zip(line, (row.noisy, row.denoised, middle), strict=True):
-                show(axis, grey(picture, window), row.noisy.shape)
+                show(axis, displayed(picture, window), row.noisy.shape)
             _mark(line[2], row)
         figure.legend(
             handles=[
@@ -94,8 +94,8 @@ def residual_panel(rows: list[ResidualExample]) -> Figure:
 def _mark(axis: Axes, row: ResidualExample) -> None:
     """Draw frames around oversmoothed and hallucinated windows of the visible crop."""
     shown = axis.images[0].get_size()
-    top, left = ((size - part) // 2 for size, part in zip(row.noisy.shape, shown, strict=True))
-    height, width = (min(WINDOW, size) for size in row.noisy.shape)
+    top, left = ((size - part) // 2 for size, part in zip(row.noisy.shape[:2], shown, strict=True))
+    height, width = (min(WINDOW, size) for size in row.noisy.shape[:2])
     for windows, colour, inset in (
         (row.residual.smoothed, MISSED, 1),
         (row.residual.invented, FALSE, 3),

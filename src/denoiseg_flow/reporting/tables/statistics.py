@@ -155,10 +155,10 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
 def noisy_input(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics of the noisy input, once per image and seed.
 
-    Every run repeats PSNR_noisy and SSIM_noisy of its test images. They become the metrics PSNR
-    and SSIM of the method "noisy input" with n_annotated 0.
+    Every run repeats the metrics of its noisy test images, such as PSNR_noisy. They become the
+    metrics, such as PSNR, of the method "noisy input" with n_annotated 0.
     """
-    rows = metrics[metrics["metric"].isin(["PSNR_noisy", "SSIM_noisy"])]
+    rows = metrics[metrics["metric"].str.endswith("_noisy")]
     rows = rows.drop_duplicates(["dataset", "noise", "seed", "image", "metric"])
     return rows.assign(
         method=NOISY_INPUT, n_annotated=0, metric=rows["metric"].str.removesuffix("_noisy")

@@ -38,11 +38,14 @@ from denoiseg_flow.study.grid import DENOISED, LABELS, PURPOSES, Run
 _PURPOSES = {LABELS: "Labels", DENOISED: "Denoised images"}
 
 #: Differences that do not matter in practice: two trainings of one method differ by as much.
-MARGINS = {"AP": 0.02, "PSNR": 0.2}
+MARGINS = {"AP": 0.02, "PSNR": 0.2, "PSNR_mean_of_repeats": 0.2}
 
 # Metrics whose low values are good.
 _LOW_IS_GOOD = {"loss_self_supervised"}
-_NAMES = {"loss_self_supervised": "self-supervised loss"}
+_NAMES = {
+    "loss_self_supervised": "self-supervised loss",
+    "PSNR_mean_of_repeats": "PSNR against the mean of other acquisitions",
+}
 
 _ADVISED_SEEDS = "[1, 2, 3]"
 
@@ -211,7 +214,7 @@ class Verdict:
     @property
     def _within(self) -> str:
         margin = format_number(MARGINS[self.metric], self.metric)
-        return f"within {margin}{' dB' if self.metric == 'PSNR' else ''}"
+        return f"within {margin}{' dB' if self.metric.startswith('PSNR') else ''}"
 
     @property
     def _also_better(self) -> str:
@@ -255,7 +258,8 @@ def recommend(
     """Recommend a method for labels and one for denoised images, per dataset and noise level.
 
     Methods that learn from annotated images are compared at the largest number of them. Denoised
-    images are compared by PSNR or, without clean images, by the self-supervised loss.
+    images are compared by PSNR or, without clean images, against other acquisitions or by the
+    self-supervised loss.
 
     Parameters
     ----------
@@ -325,9 +329,11 @@ def _scores(metrics: pd.DataFrame, purpose: str) -> pd.DataFrame:
 
 
 def ranking_metric(metrics: pd.DataFrame) -> str:
-    """Return the metric to rank by: the first measured of AP, PSNR and self-supervised loss."""
+    """Return the metric to rank by: the first measured of AP, PSNR (against clean images, then
+    against other acquisitions) and self-supervised loss.
+    """
     measured = set(metrics["metric"])
-    return next((name for name in ("AP", "PSNR") if name in measured), "loss_self_supervised")
+    return next((name for name in MARGINS if name in measured), "loss_self_supervised")
 
 
 def best_methods(

@@ -69,7 +69,7 @@ def test_a_stack_has_the_axes_of_its_image(tmp_path):
     save_cellpose(tmp_path / "a_seg.npy", stack)
     for name in ("a.npy", "a_seg.npy"):
         assert "does not say" in refusal(open_image_file, tmp_path / name, indexed=True)
-        with open_image_file(tmp_path / name, None, True, "TYX") as file:
+        with open_image_file(tmp_path / name, None, True, default_axes="TYX") as file:
             assert file.metadata == Metadata("TYX")
             np.testing.assert_array_equal(file.read([slice(None)] * 3), stack)
     save_cellpose(tmp_path / "one_seg.npy", stack[:1])
