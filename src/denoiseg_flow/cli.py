@@ -14,7 +14,7 @@ import yaml
 from denoiseg_flow import findings
 from denoiseg_flow.data.files.regions import Reading
 from denoiseg_flow.data.files.units import micrometres
-from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.data.folders import about_files, find_images
 from denoiseg_flow.deployment.annotation_round import AUTO, NEXT, WHOLE, finished_runs, write_round
 from denoiseg_flow.deployment.bioimageio import export_model
 from denoiseg_flow.deployment.ledger import FORMS
@@ -64,7 +64,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _predict(options: argparse.Namespace) -> None:
     images = find_images(options.images)
-    findings.log(left_out(options.images), "predict")
+    findings.log(about_files(options.images), "predict")
     device = select_device(options.device, usable_cores())
     reading = _reading(options, dimensions=2 if options.planes else None)
     scaling = Scaling.of(options.normalise, options.rescale)
@@ -175,8 +175,9 @@ def _add_command(
     summary: str,
     description: str,
     examples: str,
+    first: tuple[str, str] | None = ("model", "trained model of the workflow (model.pt)"),
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run``."""
+    """Add a command that calls ``run``, with name and help of its first argument."""
     command = commands.add_parser(
         name,
         help=summary,
@@ -184,12 +185,10 @@ def _add_command(
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if first:
+        command.add_argument(first[0], type=Path, help=first[1])
     command.set_defaults(run=run)
     return command
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, help="trained model of the workflow (model.pt)")
 
 
 def _add_init(commands: _Commands) -> None:
@@ -204,8 +203,8 @@ def _add_init(commands: _Commands) -> None:
   denoiseg-flow init my_study
   denoiseg-flow init try_it --example
 """,
+        ("folder", "folder of the study; new, or without a config"),
     )
-    command.add_argument("folder", type=Path, help="folder of the study; new, or without a config")
     command.add_argument(
         "--example", action="store_true", help="with eight real images of nuclei and their masks"
     )
@@ -225,6 +224,7 @@ def _add_run(commands: _Commands) -> None:
   denoiseg-flow run --cores 8 --config 'grid={seeds: [1, 2, 3]}'
   denoiseg-flow run predict --config 'predict={images: new_images}'
 """,
+        None,
     )
 
 
@@ -243,9 +243,11 @@ def _add_predict(commands: _Commands) -> None:
   denoiseg-flow predict model.pt slide.ome.zarr --out predicted --channel DAPI --format ome.zarr
 """,
     )
-    _add_model(command)
     command.add_argument(
-        "images", type=Path, nargs="+", help="images (tif, png, OME-Zarr) or folders of images"
+        "images",
+        type=Path,
+        nargs="+",
+        help="images (tif, OME-Zarr, png, jpg, bmp, pgm) or folders of them",
     )
     output = command.add_argument_group("output")
     output.add_argument(
@@ -293,7 +295,7 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_describe(commands: _Commands) -> None:
-    command = _add_command(
+    _add_command(
         commands,
         _describe,
         "describe",
@@ -303,7 +305,6 @@ def _add_describe(commands: _Commands) -> None:
   denoiseg-flow describe results/runs/nuclei/n20/denoiseg/annotated10/seed0/model.pt
 """,
     )
-    _add_model(command)
 
 
 def _add_export(commands: _Commands) -> None:
@@ -317,7 +318,6 @@ def _add_export(commands: _Commands) -> None:
   denoiseg-flow export model.pt nuclei.zip --image data/images/1.tif --license CC-BY-4.0
 """,
     )
-    _add_model(command)
     command.add_argument("package", type=Path, help="zip file to write")
     command.add_argument(
         "--image",
@@ -325,8 +325,8 @@ def _add_export(commands: _Commands) -> None:
         required=True,
         metavar="FILE",
         help=(
-            "image like those the model was trained on (tif, png, OME-Zarr); the centre of its "
-            "first plane or volume becomes the test image of the package"
+            "image like those the model was trained on; the centre of its first plane or volume "
+            "becomes the test image of the package"
         ),
     )
     _add_reading(command, "channel that the model predicts, by number (from 0) or name")
@@ -351,9 +351,7 @@ def _add_annotate_next(commands: _Commands) -> None:
   denoiseg-flow annotate-next results --out round1
   denoiseg-flow annotate-next results --out round2 --n 12 --crop 256 --method denoiseg_pretrained
 """,
-    )
-    command.add_argument(
-        "study", type=Path, help="folder of the results of a study, such as results"
+        ("study", "folder of the results of a study, such as results"),
     )
     command.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="new folder for the round"

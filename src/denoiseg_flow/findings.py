@@ -2,11 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 SEVERITIES = ("problem", "warning", "note")
+_LISTED = 3  # names in one sentence
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Finding:
 def count(number: int, noun: str) -> str:
     """Return a number of things in words: "1 image", "2 images"."""
     return f"{int(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first three names, which must be printable, and the number of the others."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -98,6 +98,21 @@ def make_pngs(folder: Path) -> None:
     Image.fromarray(pixels > 99).save(folder / "bits.png")
 
 
+def make_pictures(folder: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (33, 20), np.uint8)
+    for name in ("grey.bmp", "grey.pgm", "grey.jpg"):
+        Image.fromarray(pixels).save(folder / name)
+    Image.fromarray(pixels).save(folder / "fine.jpeg", quality=95, progressive=True)
+    Image.fromarray(pixels).convert("RGB").save(folder / "colour.jpg")
+    Image.fromarray(pixels > 99).save(folder / "bits.bmp")
+    Image.fromarray(pixels.astype(np.uint16) * 200).save(folder / "deep.pgm")
+    (folder / "camera.pgm").write_bytes(b"P5 20 33 4095\n" + pixels.astype(">u2").tobytes())
+    (folder / "text.pgm").write_text("P2 20 33 300\n" + " ".join(map(str, pixels.ravel())))
+
+
 def make_zarrs(folder: Path) -> None:
     import numpy as np
     import zarr
@@ -137,6 +152,50 @@ def make_folders(folder: Path) -> None:
                     tifffile.imwrite(f"{path}.tif", pixels, compression="zlib")
                 else:
                     Image.fromarray(pixels).save(f"{path}.png")
+
+
+def make_annotations(folder: Path) -> None:
+    import numpy as np
+    import roifile
+    import tifffile
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (20, 20), np.uint16)
+    corners = [[2, 3], [12, 3], [12, 9], [2, 9], [2, 3]]
+    rois = [
+        roifile.ImagejRoi.frompoints(corners),
+        roifile.ImagejRoi.frompoints(np.add(corners, 0.5)),
+    ]
+    rois.append(roifile.ImagejRoi(roitype=roifile.ROI_TYPE.OVAL, left=3, top=3, right=9, bottom=8))
+    rois.append(roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, shape_roi_size=10))
+    rois[-1].multi_coordinates = np.array([0, 1, 1, 1, 5, 1, 1, 5, 5, 4], np.float32)
+    polygon = {"type": "Polygon", "coordinates": [corners], "plane": {"c": -1, "z": 0, "t": 0}}
+    parts = {"type": "MultiPolygon", "coordinates": [[corners], [corners]]}
+    features = [
+        {"type": "Feature", "geometry": each, "properties": {}} for each in (polygon, parts)
+    ]
+    runs = {"size": [20, 20], "counts": [30, 40, 330]}
+    segmentations = [[[2, 3, 12, 3, 12, 9]], runs, {"size": [20, 20], "counts": "n0`0f1>h6"}]
+    coco = {
+        "images": [{"id": 1, "file_name": "a.tif", "height": 20, "width": 20}],
+        "annotations": [
+            {"id": n, "image_id": 1, "iscrowd": int(n == 1), "segmentation": each}
+            for n, each in enumerate(segmentations)
+        ],
+        "categories": [],
+    }
+    for name in ("npy", "cellpose", "rois", "roi", "geojson", "coco"):
+        for kind in ("images", "masks"):
+            (folder / name / kind).mkdir(parents=True)
+        pixels = rng.integers(0, 255, (20, 20), np.uint8)
+        tifffile.imwrite(folder / name / "images/a.tif", pixels)
+    np.save(folder / "npy/masks/a.npy", labels)
+    np.save(folder / "cellpose/masks/a_seg.npy", {"masks": labels, "flows": [], "filename": "a"})
+    roifile.roiwrite(folder / "rois/masks/a.zip", rois)
+    roifile.roiwrite(folder / "roi/masks/a.roi", rois[1])
+    (folder / "geojson/masks/a.geojson").write_text(json.dumps(features))
+    (folder / "coco/masks.json").write_text(json.dumps(coco))
+    (folder / "coco/masks").rmdir()
 
 
 def make_npzs(folder: Path) -> None:
@@ -264,7 +323,8 @@ def read_folders(path: Path, folder: Path) -> None:
     from denoiseg_flow.data import manifest
     from denoiseg_flow.data.prepare import prepare
 
-    spec = {"source": "folder", "images": path / "images", "masks": path / "masks"}
+    masks = next((each for each in path.iterdir() if each.name.startswith("masks")), None)
+    spec = {"source": "folder", "images": path / "images", "masks": masks}
     prepare(spec, None, folder / "prepared")
     manifest.read(folder / "prepared" / "manifest.tsv")
 
@@ -343,8 +403,10 @@ def read_record(path: Path, folder: Path) -> None:
 READERS = {
     "tif": Reader(make_tifs, read_image_file),
     "png": Reader(make_pngs, read_image_file),
+    "picture": Reader(make_pictures, read_image_file),
     "zarr": Reader(make_zarrs, read_image_file),
     "folder": Reader(make_folders, read_folders),
+    "annotation": Reader(make_annotations, read_folders),
     "npz": Reader(make_npzs, read_npz),
     "archive": Reader(make_archives, read_archive),
     "model": Reader(make_models, read_model),
@@ -492,6 +554,7 @@ BY_ENDING = {
     ".npz": [change_zip, change_zip],
     ".pt": [change_zip, change_model, change_model],
     ".json": [change_json, change_json],
+    ".geojson": [change_json, change_json],
     ".zarray": [change_json, change_json],
     ".zattrs": [change_json, change_json],
     ".yaml": [change_yaml, change_yaml],

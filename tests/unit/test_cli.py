@@ -103,17 +103,14 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"denoiseg-flow {__version__}\n"
 
 
-COMMANDS = ["init", "run", "predict", "describe", "export", "annotate-next"]
-
-
 def test_without_a_command_it_prints_help(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    for command in COMMANDS:
+    for command in ("init", "run", "predict", "describe", "export", "annotate-next"):
         assert re.search(rf"\n    {command}\s", text)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", ["init", "run", "predict", "describe", "export", "annotate-next"])
 def test_examples_of_the_help_are_accepted(capsys, name):
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])

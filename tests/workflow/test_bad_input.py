@@ -86,6 +86,18 @@ def no_masks(folder):
     (folder / "masks").mkdir()
 
 
+def two_annotations(folder):
+    one_mask(folder)
+    (folder / "masks/a_seg.npy").touch()
+
+
+def coco_of_others(folder):
+    images_alone(folder)
+    (folder / "coco.json").write_text(
+        '{"images": [{"id": 1, "file_name": "z.png"}], "annotations": [{"image_id": 1}]}'
+    )
+
+
 def negative(folder):
     (folder / "images").mkdir()
     for name, lowest in (("a", 0), ("b", -3), ("c", 0)):
@@ -278,7 +290,17 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
             "config key 'grid.n_annotated' contains 1, but the annotated images of dataset "
             "'nuclei' are cross-validated",
         ),
-        (no_masks, OWN_MASKS, "folder masks (config key 'masks') has no images"),
+        (no_masks, OWN_MASKS, "folder masks (config key 'masks') has no masks"),
+        (
+            two_annotations,
+            OWN_MASKS,
+            "masks/a.tif and a_seg.npy both annotate image a; keep one of them",
+        ),
+        (
+            coco_of_others,
+            [OWN[0], "datasets={mine: {source: folder, images: images, masks: coco.json}}"],
+            "coco.json (config key 'masks') has objects of none of the images, but of z.png",
+        ),
         (
             None,
             ["grid={n_annotated: [0]}"],
@@ -397,7 +419,8 @@ OWN_MASKS = [OWN[0], "datasets={mine: {source: folder, images: images, masks: ma
         *("sigma_zero", "sigma_unknown", "circle"),
         *("no_second_copy", "no_partner", "missing_model", "damaged_model", "classical_model"),
         *("supervised", "autoencoder", "second_copy", "struct_mask", "grid", "photons"),
-        *("one_mask", "one_of_three_masks", "no_masks", "zero_masks"),
+        *("one_mask", "one_of_three_masks", "no_masks", "two_annotations", "coco_of_others"),
+        "zero_masks",
         *("stack", "no_pixel_size", "no_volume", "channels", "channel_name"),
         *("no_axes", "wrong_axes", "no_letters", "bm3d_of_volumes", "planes_and_volumes"),
         *("device", "device_of_apple"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from denoiseg_flow import findings
-from denoiseg_flow.data.folders import find_images, left_out
+from denoiseg_flow.data.folders import about_files, find_images
 from denoiseg_flow.deployment.chunks import divide
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.deployment.output_folder import at_work
@@ -14,7 +14,7 @@ def main(snakemake):
     with job_log(snakemake.log[0]):
         finished = Path(snakemake.output.finished)
         images = find_images([snakemake.input.images])
-        findings.log(left_out([snakemake.input.images]), "predict")
+        findings.log(about_files([snakemake.input.images]), "predict")
         with at_work(finished.parent):
             failed = join_results(images, finished.parent)
         # Snakemake considers a chunk finished as long as its file exists. Remove the files of

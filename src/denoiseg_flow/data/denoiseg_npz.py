@@ -2,13 +2,11 @@
 
 The archives hold ``train/train_data.npz`` (X_train, Y_train, X_val, Y_val) and
 ``test/test_data.npz`` (X_test, Y_test). Images of different sizes are stored as object arrays, that
-is, as pickles, which can run any code when NumPy loads them. This reader interprets the pickle with
-stand-ins for the few types that a pickled array consists of, and rejects anything else.
+is, as pickles, which are read without running anything (``files.pickled_arrays``).
 """
 
 import math
 import pickle
-import re
 import struct
 import zipfile
 import zlib
@@ -16,12 +14,13 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
 from denoiseg_flow.data.archive import ArchiveImage
+from denoiseg_flow.data.files.pickled_arrays import ArrayUnpickler, PickledArray
 from denoiseg_flow.errors import InputError, plain
 
 PARTS = (
@@ -31,7 +30,6 @@ PARTS = (
 )
 MAX_READ = 2 * 2**30  # bytes read into memory at once, for an image or an object array
 
-_PLAIN = re.compile(r"[<>|=]?[biuf][1-8]")
 _BROKEN = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -172,72 +170,13 @@ def _read_npy(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
         )
 
 
-class _PickledType:
-    """Stands in for a pickled numpy.dtype: plain numbers, or objects."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if code not in ("O", "O8", "O4") and not _PLAIN.fullmatch(code):
-            raise ValueError(f"pixel type {code!r}")
-        self.code = code
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if self.code[0] in "biuf" and state[1] in ("<", ">"):
-            self.code = state[1] + self.code
-
-
-class _PickledArray:
-    """Stands in for a pickled numpy.ndarray."""
-
-    def __init__(self, array_type: object, shape: tuple[int, ...], code: bytes | str) -> None:
-        if array_type is not _ARRAY_TYPE:
-            raise ValueError("something other than a plain array")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, self.shape, self.type, self.fortran_order, self.content = state
-
-    def numbers(self) -> np.ndarray:
-        """Return the array; raise ValueError or TypeError unless it holds numbers."""
-        flat = np.frombuffer(self.content, np.dtype(self.type.code))
-        return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
-
-
-def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Stand in for _codecs.encode, by which pickle protocols up to 2 write bytes."""
-    if encoding != "latin1":
-        raise ValueError(f"encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-_ARRAY_TYPE = "numpy.ndarray"
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # written by NumPy 1
-    ("numpy._core.multiarray", "_reconstruct"): _PickledArray,  # written by NumPy 2
-    ("numpy", "ndarray"): _ARRAY_TYPE,
-    ("numpy", "dtype"): _PickledType,
-    ("_codecs", "encode"): _encode_latin1,
-}
-
-
-class _ArrayUnpickler(pickle._Unpickler):
-    """Load arrays as stand-ins: neither foreign code runs nor that of NumPy.
-
-    Derived from pickle's Python implementation, because that in C allocates any amount of memory
-    that a few bytes request.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return _ALLOWED[module, name]
-
-
 def _unpickle(stream: IO[bytes], n_bytes: int) -> Iterator[np.ndarray]:
     """Yield the images of a pickled one-dimensional object array of ``n_bytes``."""
-    outer = _ArrayUnpickler(stream).load()
-    if not isinstance(outer, _PickledArray) or not isinstance(outer.content, list):
+    outer = ArrayUnpickler(stream).load()
+    if not isinstance(outer, PickledArray) or not isinstance(outer.content, list):
         raise ValueError("not an array of images")
     for item in outer.content:
-        if not isinstance(item, _PickledArray):
+        if not isinstance(item, PickledArray):
             raise ValueError(f"an item of type {type(item).__name__}")
         image = item.numbers()
         n_bytes -= image.nbytes

@@ -9,17 +9,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, possible_images
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
+from denoiseg_flow.data.files.reader import LOSSY
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import ENDINGS, is_image, stem
 from denoiseg_flow.errors import InputError, plain
-from denoiseg_flow.findings import Finding, count
+from denoiseg_flow.findings import Finding, count, listed
 
 # Endings that nobody expects to be read as images.
 _TEXTS = {".txt", ".md", ".csv", ".tsv", ".json", ".yaml", ".yml", ".xml", ".log", ".pdf", ".html"}
 _UNSEEN = {"thumbs.db", "desktop.ini", "zarr.json"}  # hidden on Windows, or part of a store
-_NAMED = 3  # files named in one message
 
 
 class Source(NamedTuple):
@@ -36,6 +37,8 @@ class Source(NamedTuple):
     """Another acquisition of the same field."""
     file: str
     """Path of the image in its folder, with slashes."""
+    entry: str | None = None
+    """What the image is called in the COCO json that annotates it, if ``mask`` is one."""
 
 
 def find(
@@ -47,13 +50,16 @@ def find(
 ) -> list[Source]:
     """Pair the files of up to four folders by name without ending.
 
+    To the name of a mask, the ending of its image or a word such as ``_seg`` may be appended.
+
     Parameters
     ----------
     images
         Folder of images. An OME-TIFF in several files is listed under its first file.
     masks
-        Folder of instance masks. An image without a mask is not annotated; an image whose mask is
-        all zeros has no objects.
+        Folder of instance masks or outlines, which may be ``images`` itself if the name of each
+        has a word appended or the ending of an annotation; or a COCO json of all images. An image
+        without a mask is not annotated; an image whose mask is all zeros has no objects.
     clean
         Folder of noise-free images; may be ``images`` itself if these have no noise.
     subfolders
@@ -71,28 +77,72 @@ def find(
     ------
     InputError
         If a folder is missing or has no image, two images would have the same name, a file of
-        another folder has no image of the same name, an image has no second acquisition, or an
-        image or subfolder is where it is not read.
+        another folder has no image of the same name, an image has two masks or no second
+        acquisition, or an image or subfolder is where it is not read.
     """
     kinds = {"images": images, "masks": masks, "clean": clean, "second": second}
     roots = {key: Path(folder) for key, folder in kinds.items() if folder is not None}
-    files = {key: _list(key, roots, subfolders) for key in roots}
-    image_files = files.pop("images")
-    for key, others in files.items():
-        orphans = sorted(others.keys() - image_files.keys())
-        if orphans:
-            first = others[orphans[0]].parent.relative_to(roots[key])
-            _refuse_orphans([others[name] for name in orphans], Path(images, first), key)
+    listed = _list("images", roots, subfolders)
+    if "masks" in roots and roots["masks"].resolve() == roots["images"].resolve():
+        roots["masks"] = roots["images"]
+        listed = _without_masks(listed)
+    image_files = _by_name(listed)
+    mask_files, entries = _find_masks(image_files, roots, subfolders)
+    annotations = set(mask_files.values())
+    files: dict[str, dict[str, Path]] = {"clean": {}, "second": {}}
+    for key in files.keys() & roots.keys():
+        others = [each for each in _list(key, roots, subfolders) if each[1] not in annotations]
+        files[key] = _by_name(others)
+        orphans = [path for name, path in others if name not in image_files]
+        _refuse_orphans(orphans, key, roots)
     if "second" in roots:
         _check_seconds(image_files, files["second"], roots)
-    mask_files, clean_files, second_files = (files.get(key, {}) for key in list(kinds)[1:])
+    inside = _inside_folder(image_files, roots["images"])
     return [
         Source(
-            name, path, mask_files.get(name), clean_files.get(name), second_files.get(name),
-            path.relative_to(images).as_posix(),
+            name, path, mask_files.get(name), files["clean"].get(name), files["second"].get(name),
+            inside[name], entries.get(name),
         )
         for name, path in sorted(image_files.items())
     ]  # fmt: skip
+
+
+def _without_masks(listed: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return the images of a folder without those that annotate another one by their name."""
+    names = {name for name, _ in listed}
+    return [
+        (name, path)
+        for name, path in listed
+        if not any(each in names for each in possible_images(name) if each != name)
+    ]
+
+
+def _find_masks(
+    images: Mapping[str, Path], roots: Mapping[str, Path], subfolders: Sequence[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the masks of images by name, and what a COCO json calls the images."""
+    if "masks" not in roots:
+        return {}, {}
+    if roots["masks"].is_file():
+        entries = pair_coco(roots["masks"], _inside_folder(images, roots["images"]))
+        return dict.fromkeys(entries, roots["masks"]), entries
+    known = set(images.values())
+    listed = [each for each in _list("masks", roots, subfolders) if each[1] not in known]
+    if not listed:
+        raise InputError(
+            f"config key 'masks' names the folder of images itself ({roots['images']}), but no "
+            "file in it annotates another; name the folder of masks, or append _mask to their names"
+        )
+    masks, orphans = pair(listed, images)
+    if masks:  # other json files are common
+        orphans = [each for each in orphans if each.suffix.lower() != ".json"]
+    _refuse_orphans(orphans, "masks", roots)
+    return masks, {}
+
+
+def _inside_folder(files: Mapping[str, Path], root: Path) -> dict[str, str]:
+    """Return the paths of files within a folder, with slashes."""
+    return {name: path.relative_to(root).as_posix() for name, path in files.items()}
 
 
 def _check_seconds(
@@ -113,7 +163,11 @@ def _check_seconds(
         )
 
 
-def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
+def _refuse_orphans(files: Sequence[Path], key: str, roots: Mapping[str, Path]) -> None:
+    """Raise InputError if there are files of a folder that belong to no image."""
+    if not files:
+        return
+    images = roots["images"] / files[0].parent.relative_to(roots[key])
     for whole, parts in _wholes(_images_in(images) if images.is_dir() else []).items():
         if stem(files[0]) in map(stem, parts):
             raise InputError(
@@ -122,9 +176,10 @@ def _refuse_orphans(files: Sequence[Path], images: Path, key: str) -> None:
                 "whole image"
             )
     more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    coco = f", write 'masks: {files[0]}' if it is a COCO json of all images"
     raise InputError(
-        f"{files[0]}{more} has no image of the same name in {images}; correct config key '{key}', "
-        "or rename or remove the file"
+        f"{files[0]}{more} has no image of the same name in {images}; correct config key '{key}'"
+        f"{coco if files[0].suffix.lower() == '.json' else ''}, or rename or remove the file"
     )
 
 
@@ -201,52 +256,90 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     return files
 
 
-def left_out(paths: Iterable[str | Path], subfolders: Sequence[str] = ()) -> list[Finding]:
-    """Return findings about files that are ignored, or read as parts of one image.
+def about_files(
+    paths: Iterable[str | Path],
+    subfolders: Sequence[str] = (),
+    masks: str | Path | None = None,
+    sources: Sequence[Source] = (),
+) -> list[Finding]:
+    """Return findings about files that are ignored, lossy, or read as parts of one image.
 
     Parameters
     ----------
     paths, subfolders
-        Folders and files, as given to :func:`find` or :func:`find_images`.
+        Folders and files of images, as given to :func:`find` or :func:`find_images`.
+    masks, sources
+        The folder of masks or COCO json, if there is one, and what :func:`find` returned.
     """
-    roots = list(map(Path, paths))
+    images = list(map(Path, paths))
+    roots = [*images, *([Path(masks)] if masks and Path(masks).is_dir() else [])]
     levels = [roots, *read_subfolders(roots, subfolders)]
+    of_images = {
+        path.resolve()
+        for level in [images, *read_subfolders(images, subfolders, roots)]
+        for path in level
+    }
     given = {path.resolve(): path for level in levels for path in level}
+    annotations = {source.mask for source in sources}
     findings = []
-    for folder in given.values():
-        others = [] if _is_there(folder) else _others_in(folder)
-        others = [path for path in others if path.resolve() not in given]
+    for resolved, folder in given.items():
+        if _is_there(folder):
+            continue
+        endings = ENDINGS if resolved in of_images else ANNOTATIONS
+        others = _others_in(folder, endings)
+        if endings is ANNOTATIONS:  # see find
+            others = sorted([*others, *_images_in(folder, (".json",))])
+        others = [
+            path for path in others if path.resolve() not in given and path not in annotations
+        ]
         if others:
             n_folders = sum(path.is_dir() for path in others)
             counts = ((len(others) - n_folders, "file"), (n_folders, "folder"))
-            listed = " and ".join(count(number, noun) for number, noun in counts if number)
+            numbers = " and ".join(count(number, noun) for number, noun in counts if number)
             findings.append(
                 Finding(
                     "note" if {path.suffix.lower() for path in others} <= _TEXTS else "warning",
                     "files left out",
-                    f"Not read: {listed} in {folder} ({_named(others)}). Accepted endings are "
-                    f"{', '.join(ENDINGS)}.",
+                    f"Not read: {numbers} in {folder} ({_names(others)}). Accepted endings are "
+                    f"{', '.join(endings)}.",
                 )
             )
-    read = list({path.resolve(): path for path in levels[-1]}.values())
-    if subfolders:
-        read = [folder for folder in read if _images_in(folder)]  # of masks, some may be empty
-    for whole, parts in _wholes(_found(read)).items():
+    read = {path.resolve(): path for path in levels[-1]}
+    files = [
+        path
+        for folder in read.values()
+        for path in ([folder] if _is_there(folder) else _images_in(folder))
+    ]
+    for whole, parts in _wholes(files).items():
         if parts:
             findings.append(
                 Finding(
                     "note",
                     "files of one image",
-                    f"Read together: {whole} and {count(len(parts), 'file')} ({_named(parts)}), an "
+                    f"Read together: {whole} and {count(len(parts), 'file')} ({_names(parts)}), an "
                     "OME-TIFF in several files.",
                 )
             )
+    lossy = [
+        path
+        for path in files
+        if is_image(path, LOSSY) and {path.resolve(), path.parent.resolve()} & of_images
+    ]
+    if lossy:
+        findings.append(
+            Finding(
+                "warning",
+                "JPEG images",
+                f"{count(len(lossy), 'image')} in JPEG ({_names(lossy)}), whose compression "
+                "changes the noise, and so what denoising learns and how it is scored. Use the "
+                "files of the microscope if you have them.",
+            )
+        )
     return findings
 
 
-def _named(paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(plain(path.name) for path in paths[:_NAMED]) + more
+def _names(paths: Sequence[Path]) -> str:
+    return listed([plain(path.name) for path in paths])
 
 
 def _found(paths: Iterable[str | Path]) -> list[Path]:
@@ -294,55 +387,69 @@ def _name_in_store(path: Path) -> Path:
     return path
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
     with os.scandir(folder) as entries:
-        return [folder / name for name in sorted(each.name for each in entries if _is_there(each))]
+        names = sorted(each.name for each in entries if _is_there(each, endings))
+    return [folder / name for name in names]
 
 
-def _others_in(folder: Path) -> list[Path]:
-    """Return everything in a folder that is neither an image nor hidden."""
+def _others_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Return everything in a folder that is neither read nor hidden."""
     with os.scandir(folder) as entries:
         names = sorted(
             each.name
             for each in entries
-            if not _is_there(each) and each.name[0] != "." and each.name.lower() not in _UNSEEN
+            if not _is_there(each, endings)
+            and each.name[0] != "."
+            and each.name.lower() not in _UNSEEN
         )
     return [folder / name for name in names]
 
 
-def _is_there(path: Path | os.DirEntry[str]) -> bool:
-    """Return whether a path is an image file, or the folder of an OME-Zarr image."""
+def _is_there(path: Path | os.DirEntry[str], endings: tuple[str, ...] = ENDINGS) -> bool:
+    """Return whether a path is a file with one of the endings, or the folder of an OME-Zarr."""
     if not path.is_dir():
-        return is_image(path.name) and not path.name.lower().endswith(".zarr")
+        return is_image(path.name, endings) and not path.name.lower().endswith(".zarr")
     named = is_image(path.name) and path.name.lower().endswith(".zarr")
     return named or (not path.name.startswith(".") and is_ome_zarr(Path(path)))
 
 
-def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> dict[str, Path]:
-    """Return the image files of one of the folders by name."""
-    root = roots[key]
+def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return name and path of the files of one of the folders."""
+    root, endings = roots[key], _endings(key)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"folder {root} (config key '{key}') {what}; correct its path")
-    files: dict[str, Path] = {}
+    files: list[tuple[str, Path]] = []
     for folder in [[root], *read_subfolders([root], subfolders, roots.values())][-1]:
-        found = list(_wholes(_images_in(folder)))
+        found = list(_wholes(_images_in(folder, endings)))
         if not found and key == "images":
             _refuse_empty(folder, key)
-        for path in found:
-            name = "_".join(map(stem, [*folder.relative_to(root).parts, path.name]))
-            if name in files:
-                if files[name].parent != folder:
-                    raise InputError(
-                        f"{files[name]} and {path} would both be named {name}; rename one of them"
-                    )
-                raise InputError(
-                    f"{files[name]} and {path.name} differ only in their ending; rename or remove "
-                    "one of them"
-                )
-            files[name] = path
+        parts = [stem(part) for part in folder.relative_to(root).parts]
+        files += [("_".join([*parts, stem(path.name, endings)]), path) for path in found]
     if not files:
         _refuse_empty(root, key)
+    return files
+
+
+def _endings(key: str) -> tuple[str, ...]:
+    return ANNOTATIONS if key == "masks" else ENDINGS
+
+
+def _by_name(listed: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return files by name; raise InputError if two have the same."""
+    files: dict[str, Path] = {}
+    for name, path in listed:
+        if name in files:
+            if files[name].parent != path.parent:
+                raise InputError(
+                    f"{files[name]} and {path} would both be named {name}; rename one of them"
+                )
+            raise InputError(
+                f"{files[name]} and {path.name} differ only in their ending; rename or remove one "
+                "of them"
+            )
+        files[name] = path
     return files
 
 
@@ -350,6 +457,6 @@ def _refuse_empty(folder: Path, key: str) -> NoReturn:
     seen = {p.suffix for p in folder.iterdir() if p.suffix and not p.name.startswith(".")}
     others = f", only {', '.join(sorted(seen)[:5])} files" if seen else ""
     raise InputError(
-        f"folder {folder} (config key '{key}') has no images{others}; accepted endings: "
-        f"{', '.join(ENDINGS)}"
+        f"folder {folder} (config key '{key}') has no {'masks' if key == 'masks' else 'images'}"
+        f"{others}; accepted endings: {', '.join(_endings(key))}"
     )

@@ -17,9 +17,17 @@ import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.data import folders, manifest
+from denoiseg_flow.data.annotations import (
+    OUTLINES,
+    about_coco,
+    about_outlines,
+    paint_labels,
+    read_outlines,
+)
 from denoiseg_flow.data.archive import ArchiveFormat
 from denoiseg_flow.data.combined import link_parts
 from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.outlines import Painted
 from denoiseg_flow.data.files.reader import open_image_file
 from denoiseg_flow.data.files.regions import Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import Readable
@@ -32,7 +40,7 @@ from denoiseg_flow.data.sources import (
     levels_of,
     spec_dimensions,
 )
-from denoiseg_flow.data.store import copy_image, write_labels
+from denoiseg_flow.data.store import copy_image, is_image, write_labels
 from denoiseg_flow.data.validation import check_image, check_mask, check_pair, check_second
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.findings import Finding, count
@@ -40,7 +48,7 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.atomic import new_folder
 
 logger = logging.getLogger(__name__)
-_LEFT_OUT = "left_out.json"
+_ABOUT_FILES = "about_files.json"
 MASK_KEYS = ("binary_masks", "background_label", "ignore_label")
 
 
@@ -57,6 +65,8 @@ class Sample(NamedTuple):
     constant: bool = False
     """Whether the image may have a single grey value."""
     second: Readable | None = None
+    painted: Painted | None = None
+    """Of outlines: how many became labels."""
 
 
 def prepare(
@@ -94,28 +104,46 @@ def prepare(
             checksums.verify_folder(raw)
         if spec["source"] == "combine":
             table = link_parts(spec["of"], prepared_parts, unfinished)
-            unread = [each for part in prepared_parts for each in left_out(Path(part))]
+            found = [each for part in prepared_parts for each in about_files(Path(part))]
         else:
-            unread = folders.left_out(_kinds(spec, raw).values(), levels_of(spec))
-            rows = [
-                write_sample(sample, unfinished, _named(sample.image, sample.source))
-                for sample in _samples(spec, raw)
-            ]
+            kinds, levels = _kinds(spec, raw), levels_of(spec)
+            sources = folders.find(**kinds, subfolders=levels) if kinds else []
+            rows, painted = [], {}
+            for sample in _samples(spec, raw, sources):
+                rows.append(write_sample(sample, unfinished, _named(sample.image, sample.source)))
+                if sample.painted:
+                    painted[sample.name] = sample.painted
             table = pd.DataFrame(rows, columns=list(manifest.MANIFEST_COLUMNS))
+            found = [*_about_folders(kinds, levels, sources), *about_outlines(painted)]
+            findings.log(found, "prepare")
         manifest.write(table, PreparedData(unfinished).manifest_file)
-        if unread:
-            findings.write(unread, unfinished / _LEFT_OUT)
+        if found:
+            findings.write(found, unfinished / _ABOUT_FILES)
         checksums.write(unfinished)
     logger.info("prepared %d images, %d of them annotated", len(table), table["annotated"].sum())
 
 
-def left_out(prepared: Path) -> list[Finding]:
-    """Return the findings of :func:`prepare` about files that it did not read."""
-    path = prepared / _LEFT_OUT
+def about_files(prepared: Path) -> list[Finding]:
+    """Return the findings of :func:`prepare` about files, such as those that it did not read."""
+    path = prepared / _ABOUT_FILES
     return findings.read(path) if path.exists() else []
 
 
-def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
+def _about_folders(
+    kinds: Mapping[str, Any], levels: Sequence[str], sources: Sequence[folders.Source]
+) -> list[Finding]:
+    """Return findings about the folders of a source, and about a COCO json in their place."""
+    images = [folder for key, folder in kinds.items() if key != "masks"]
+    masks = kinds.get("masks")
+    found = folders.about_files(images, levels, masks, sources)
+    if masks and Path(masks).is_file():
+        found += about_coco(Path(masks), {source.name: source.file for source in sources})
+    return found
+
+
+def _samples(
+    spec: Spec, raw: str | Path | None, sources: Sequence[folders.Source]
+) -> Iterator[Sample]:
     """Yield the images of a source."""
     values = {key: spec[key] for key in MASK_KEYS if key in spec}
     if spec.get("format") in ARCHIVE_FORMATS and raw is not None:
@@ -123,10 +151,10 @@ def _samples(spec: Spec, raw: str | Path | None) -> Iterator[Sample]:
     reading = Reading.of(spec)
     if spec["source"] == "simulate":
         reading = Reading(dimensions=spec_dimensions(spec))
-    return _from_folders(_kinds(spec, raw), values, reading, levels_of(spec))
+    return _from_folders(sources, values, reading, levels_of(spec))
 
 
-def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
+def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, Any]:
     """Return those folders that a source has, by their keys."""
     if spec["source"] == "folder":
         return {key: spec[key] for key in FOLDER_KEYS if spec.get(key)}
@@ -140,19 +168,22 @@ def _kinds(spec: Spec, raw: str | Path | None) -> dict[str, str | Path]:
 
 
 def _from_folders(
-    kinds: Mapping[str, Any],
+    sources: Sequence[folders.Source],
     values: Mapping[str, Any],
     reading: Reading,
     levels: Sequence[str],
 ) -> Iterator[Sample]:
     """Yield the images of folders; ``values`` are the keyword arguments of `check_mask`."""
-    for found in folders.find(**kinds, subfolders=levels):
-        name, image_path, mask_path, clean_path, second_path, source = found
+    for found in sources:
+        name, image_path, mask_path, clean_path, second_path, source, entry = found
         with ExitStack() as stack:
             images = _open_regions(image_path, reading, stack)
-            masks = cleans = seconds = None
-            if mask_path is not None:
-                masks = _open_regions(mask_path, reading.of_masks(), stack, indexed=True)
+            masks = cleans = seconds = outlines = None
+            if mask_path is not None and is_image(mask_path, OUTLINES):
+                outlines = read_outlines(mask_path, images, entry)
+            elif mask_path is not None:
+                axes = images[0].file.metadata.axes
+                masks = _open_regions(mask_path, reading.of_masks(axes), stack)
             if clean_path is not None:
                 cleans = _open_regions(clean_path, reading, stack)
             if second_path is not None:
@@ -168,7 +199,9 @@ def _from_folders(
                         f"{len(others)}; export both with the same time points and z-slices"
                     )
             for number, image in enumerate(images):
-                mask = clean = second = None
+                mask = clean = second = painted = None
+                if outlines is not None and mask_path is not None:
+                    mask, painted = paint_labels(outlines, image, mask_path)
                 if masks is not None:
                     mask = check_mask(masks[number].read(), str(mask_path), **values)
                     check_pair(image, mask, str(image_path), str(mask_path), "mask")
@@ -180,7 +213,7 @@ def _from_folders(
                     _check_alike(image, second, "second acquisition")
                 yield Sample(
                     name + image.suffix, image, mask, clean, source, image.metadata,
-                    subset_of(source, levels), second=second,
+                    subset_of(source, levels), second=second, painted=painted,
                 )  # fmt: skip
 
 
@@ -195,11 +228,11 @@ def _check_alike(image: Region, other: Region, kind: str) -> None:
     check_pair(*planes, str(image.file.path), str(other.file.path), kind)
 
 
-def _open_regions(
-    path: Path, reading: Reading, stack: ExitStack, indexed: bool = False
-) -> list[Region]:
+def _open_regions(path: Path, reading: Reading, stack: ExitStack) -> list[Region]:
     """Return the images of a file, which ``stack`` keeps open."""
-    file = stack.enter_context(open_image_file(path, reading.axes, indexed))
+    file = stack.enter_context(
+        open_image_file(path, reading.axes, reading.masks, reading.default_axes)
+    )
     return list(find_regions(file, reading))
 
 
@@ -233,7 +266,8 @@ def _inside(raw: str | Path, key: str, relative: str) -> Path:
     tops = [p for p in sorted(raw.iterdir()) if p.is_dir() and p.name[0] not in "._"]
     candidates = [raw / relative, *(top / relative for top in tops if len(tops) == 1)]
     for candidate in candidates:
-        if candidate.is_dir() and candidate.resolve().is_relative_to(raw.resolve()):
+        is_there = candidate.is_dir() or (key == "masks" and candidate.is_file())
+        if is_there and candidate.resolve().is_relative_to(raw.resolve()):
             return candidate
     raise InputError(
         f"the downloaded archive has no folder {relative} (config key '{key}'); available: "

@@ -40,13 +40,13 @@ def is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None
 
 
-def is_image(path: str | Path) -> bool:
+def is_image(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> bool:
     """Return whether ``path`` has the ending of an image (in any case) and is not hidden."""
     name = Path(path).name
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+    return name.lower().endswith(endings) and not name.startswith(".")
 
 
-def stem(path: str | Path) -> str:
+def stem(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> str:
     """Return the file name of ``path`` without its ending; ``.ome.tif`` is one ending.
 
     Names are normalised (NFC), because systems encode accented letters differently.
@@ -63,7 +63,7 @@ def stem(path: str | Path) -> str:
         raise InputError(
             f"spreadsheets would evaluate the name of {path} as a formula; rename the file"
         )
-    ending = next((e for e in ENDINGS if name.lower().endswith(e)), "")
+    ending = next((e for e in endings if name.lower().endswith(e)), "")
     return unicodedata.normalize("NFC", name[: len(name) - len(ending)])
 
 

@@ -14,7 +14,7 @@ import skimage as ski
 from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.manifest import CROSS
 from denoiseg_flow.data.neighbours import neighbours
-from denoiseg_flow.data.prepare import left_out
+from denoiseg_flow.data.prepare import about_files
 from denoiseg_flow.data.store import centre_crop, middle_plane, open_image, open_labels
 from denoiseg_flow.evaluation.acquisitions import compare_acquisitions
 from denoiseg_flow.evaluation.noise_structure import CENTRE, NoiseStructure, noise_of_files
@@ -86,7 +86,7 @@ def check_dataset(prepared: PreparedData, noisy: Path, split: pd.DataFrame) -> D
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     noise = noise_of_files([image_file(noisy, name) for name in table["image"]])
     found = [
-        *left_out(prepared.folder),
+        *about_files(prepared.folder),
         *_about_images(table),
         *_about_masks(table),
         *_about_twins(table, contents, thumbnails),

@@ -63,14 +63,14 @@ def test_clean_may_be_the_images_themselves(make):
 
 
 def test_refuses_missing_empty_and_unusable_folders(make):
-    root = make("i/a.tif", "jpg/a.jpg", "empty/sub/a.tif")
+    root = make("i/a.tif", "czi/a.czi", "empty/sub/a.tif")
     assert "does not exist" in refusal(root / "none")
     assert "is not a folder" in refusal(root / "i" / "a.tif")
     message = refusal(root / "empty")
     assert "has no images" in message and ".ome.tif" in message and "'images'" in message
-    assert ".jpg" in refusal(root / "jpg")
-    message = refusal(root / "i", root / "jpg")
-    assert "'masks'" in message and str(root / "jpg") in message
+    assert ".czi" in refusal(root / "czi")
+    message = refusal(root / "i", root / "czi")
+    assert "'masks'" in message and str(root / "czi") in message
 
 
 def test_refuses_two_files_of_one_name(make):
@@ -157,7 +157,7 @@ def test_a_set_of_files_is_one_image(make, options):
         "b", "one_z0", "two_z0",
     ]  # fmt: skip
     assert list(folders.find_images([root / "i" / name for name in one[1:]])) == ["one_z1"]
-    first, second = folders.left_out([root / "i"])
+    first, second = folders.about_files([root / "i"])
     assert first.severity == "note" and first.sentence == (
         f"Read together: {root}/i/one_z0.ome.tif and 2 files (one_z1.ome.tif, one_z2.ome.tif), an "
         "OME-TIFF in several files."
@@ -204,7 +204,7 @@ def test_a_file_that_was_renamed_is_no_part_of_its_namesake(make):
         planes = f'<TiffData IFD="0" PlaneCount="1">{uuid}</TiffData>'
         write_plane(root / "i" / name, OME.format(own=name, planes=planes, count=1))
     assert list(folders.find_images([root / "i"])) == ["day1", "export", "x"]
-    assert folders.left_out([root / "i"]) == []
+    assert folders.about_files([root / "i"]) == []
 
 
 @pytest.mark.parametrize(
@@ -224,19 +224,19 @@ def test_damaged_files_are_no_sets(make, content):
 
 
 def test_other_files_beside_images_are_counted_and_named(make):
-    root = make("i/a.tif", "i/b.czi", "i/c.JPG", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
+    root = make("i/a.tif", "i/b.czi", "i/c.gif", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
     make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
-    given = [root / "i", root / "i/masks", root / "clean"]
-    images, masks, clean = folders.left_out(given)
+    given = [root / "i", root / "clean"]
+    images, clean, masks = folders.about_files(given, masks=root / "i/masks")
     assert images.severity == masks.severity == "warning" and clean.severity == "note"
     assert images.sentence.startswith(
-        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.JPG, sub). Accepted endings are .ome"
+        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.gif, sub). Accepted endings are .ome"
     )
     assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
-    make(*(f"many/{n}.jpg" for n in range(5)), "many/a.tif")
-    (many,) = folders.left_out([root / "many"])
-    assert "(0.jpg, 1.jpg, 2.jpg and 2 more)" in many.sentence
-    assert folders.left_out([root / "i/a.tif"]) == []
+    make(*(f"many/{n}.czi" for n in range(5)), "many/a.tif")
+    (many,) = folders.about_files([root / "many"])
+    assert "(0.czi, 1.czi, 2.czi and 2 more)" in many.sentence
+    assert folders.about_files([root / "i/a.tif"]) == []
 
 
 # --- subfolders ----------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_subfolders_are_read_if_they_stand_for_something(make):
     found = folders.find(root / "i", root / "m", root / "i", ["subset", "group"])
     assert [each.mask and each.mask.name for each in found] == [None, "a.png", None]
     assert all(each.clean == each.image for each in found)
-    found = folders.left_out([root / "i", root / "m"], ["subset", "group"])
+    found = folders.about_files([root / "i"], ["subset", "group"], root / "m")
     assert [each.sentence.split(". ")[0] for each in found] == [
         f"Not read: 1 file in {root}/i (notes.txt)",
         f"Not read: 1 file in {root}/m/test (readme.md)",
@@ -267,7 +267,7 @@ def test_masks_inside_the_folder_of_images_are_no_group(make):
     assert [(each.name, each.mask is not None) for each in found] == [
         ("p1_a", True), ("p2_a", False),
     ]  # fmt: skip
-    assert folders.left_out([root / "i", root / "i/masks"], ["group"]) == []
+    assert folders.about_files([root / "i"], ["group"], root / "i/masks") == []
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_fields_of_a_plate(make):
     ]  # fmt: skip
     first, second = folders.find(root / "p.zarr/A/1", root / "m")
     assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
-    assert folders.left_out([root / "p.zarr/A/1"]) == []
+    assert folders.about_files([root / "p.zarr/A/1"]) == []
 
 
 def test_every_image_has_a_second_acquisition(make):

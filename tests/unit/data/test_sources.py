@@ -88,14 +88,14 @@ def test_masks_have_no_channels(user, tmp_path, how):
 def test_what_is_left_out_is_remembered(user, tmp_path):
     """For the checks of the dataset, and of those that it is a part of."""
     prepare.prepare(folder_spec(user), None, tmp_path / "one")
-    assert prepare.left_out(tmp_path / "one") == []
+    assert prepare.about_files(tmp_path / "one") == []
     (user / "masks" / "sim_0003.jpg").touch()
     prepare.prepare(folder_spec(user), None, tmp_path / "two")
-    (found,) = prepare.left_out(tmp_path / "two")
+    (found,) = prepare.about_files(tmp_path / "two")
     assert found.severity == "warning" and "sim_0003.jpg" in found.sentence
     parts = [tmp_path / "one", tmp_path / "two"]
     prepare.prepare({"source": "combine", "of": ["one", "two"]}, None, tmp_path / "all", parts)
-    assert prepare.left_out(tmp_path / "all") == [found]
+    assert prepare.about_files(tmp_path / "all") == [found]
 
 
 def test_images_as_their_own_clean_truth(user, tmp_path):

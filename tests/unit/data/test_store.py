@@ -50,7 +50,7 @@ def test_stem(name, expected):
     assert store.is_image(name)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.tif.txt", "tif", ".a.tif", "._a.png"])
+@pytest.mark.parametrize("name", ["a.gif", "a.npy", "a.tif.txt", "tif", ".a.tif", "._a.png"])
 def test_is_no_image(name):
     assert not store.is_image(name)
 

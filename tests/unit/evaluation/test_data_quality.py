@@ -66,7 +66,7 @@ def test_nothing_is_wrong_with_good_images(study):
 
 def test_files_that_were_left_out(study, monkeypatch):
     finding = Finding("warning", "files left out", "Not read: 1 file")
-    monkeypatch.setattr(data_quality, "left_out", lambda prepared: [finding])
+    monkeypatch.setattr(data_quality, "about_files", lambda prepared: [finding])
     assert study.findings()["files left out"] == finding
 
 

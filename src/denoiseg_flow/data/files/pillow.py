@@ -4,7 +4,8 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageFile
 
 
 @contextmanager
@@ -22,3 +23,19 @@ def open_with_pillow(content: bytes, form: str) -> Iterator[Image.Image]:
             yield image
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def read_pgm(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an open pgm file as they are stored.
+
+    Pillow scales them to the whole range of 8 or 16 bits if the header states another maximum.
+    """
+    assert isinstance(image, ImageFile.ImageFile)
+    decoder, *_, arguments = image.tile[0]
+    pixels = np.asarray(image)
+    if image.mode not in ("L", "I"):  # bits or colours
+        return pixels
+    largest = 255 if image.mode == "L" else 65535
+    if decoder in ("ppm", "ppm_plain") and isinstance(arguments, tuple):
+        pixels = np.rint(pixels * (arguments[-1] / largest))
+    return pixels.astype(np.uint8 if largest == 255 else np.uint16)

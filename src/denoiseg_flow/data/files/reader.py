@@ -3,18 +3,23 @@
 Whatever the order of axes in a file, pixels are returned in the order of ``metadata.ORDER``.
 """
 
+import pickle
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Protocol
 
 import numpy as np
 
 from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.npy import NpySource
 from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
-from denoiseg_flow.data.files.pillow import open_with_pillow
+from denoiseg_flow.data.files.pillow import open_with_pillow, read_pgm
 from denoiseg_flow.data.files.tif import TifSource
 from denoiseg_flow.errors import InputError, plain
 
@@ -33,11 +38,17 @@ UNREADABLE = (
     RuntimeError,
     SystemError,  # codecs written in C, for impossible sizes
     struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    TokenError,  # NumPy, for a broken header
     zlib.error,
 )
 
 _SINGLETONS = "TCZ"  # axes that are dropped if they have length 1
-_DEFLATE = 1100  # largest compression ratio of deflate, which png uses
+# Pixels that a byte of a file can hold, by Pillow's name of the format. The compression ratio of
+# deflate is at most 1100; a block of 64 pixels takes at least one bit of a JPEG file, and a run of
+# 255 pixels two bytes of a bmp file.
+_PER_BYTE = {"PNG": 8 * 1100, "JPEG": 8 * 64, "BMP": 128, "PPM": 8}
 
 
 class Source(Protocol):
@@ -85,7 +96,14 @@ class ImageFile:
         Pixel type; uint8 for boolean images.
     """
 
-    def __init__(self, path: Path, source: Source, axes: str | None, indexed: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        axes: str | None,
+        indexed: bool = False,
+        default_axes: str | None = None,
+    ) -> None:
         self.path = path
         self._source = source
         if source.dtype.kind not in "biuf" or 0 in source.shape:
@@ -93,7 +111,7 @@ class ImageFile:
                 f"{path} is not a grey image, but has {source.dtype} pixels and shape "
                 f"{source.shape}; export it as uint8, uint16 or float32"
             )
-        letters = _letters(path, source, axes, indexed)
+        letters = _letters(path, source, axes, indexed, default_axes)
         # Axes of the file in the order of ORDER.
         self._order = sorted(
             (
@@ -118,7 +136,7 @@ class ImageFile:
         ----------
         place
             An integer or a slice with step 1 for each axis, as in NumPy indexing. If the format
-            allows it (png does not), little more than this region is read.
+            allows it (those of Pillow do not), little more than this region is read.
 
         Returns
         -------
@@ -137,7 +155,7 @@ class ImageFile:
         slices = [slice(0, 1)] * len(self._source.shape)
         for number, part, length in zip(self._order, place, self.shape, strict=True):
             slices[number] = _bounds(part, length)
-        with _refusal(self.path):
+        with refuse_damaged(self.path):
             piece = self._source.read(slices)
         others = [number for number in range(piece.ndim) if number not in self._order]
         piece = piece.transpose(self._order + others)
@@ -160,19 +178,26 @@ class ImageFile:
         self.close()
 
 
-def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = False) -> ImageFile:
-    """Open a tif, png or OME-Zarr image.
+def open_image_file(
+    path: str | Path,
+    axes: str | None = None,
+    indexed: bool = False,
+    default_axes: str | None = None,
+) -> ImageFile:
+    """Open an image in one of the formats of :data:`READERS`.
 
     Parameters
     ----------
     path
-        A png file, the folder of an OME-Zarr image, or a tif file.
+        A file, or the folder of an OME-Zarr image. A file of another ending is read as tif.
     axes
         Axes of the file, such as ``ZYX``, in place of its own metadata: one letter of TCZYX for
         each axis; those of length 1 may be omitted.
     indexed
-        Whether to read the indices of a palette (indexed colours) as pixel values, as in label
-        images.
+        Whether it is a label image: the indices of a palette (indexed colours) are read as pixel
+        values, and files in the formats of :data:`READERS_OF_LABELS`, too.
+    default_axes
+        Axes of a file that does not state any and has as many: those of its image, for a mask.
 
     Raises
     ------
@@ -183,7 +208,7 @@ def open_image_file(path: str | Path, axes: str | None = None, indexed: bool = F
     path = Path(path)
     source = _open(path, indexed)
     try:
-        return ImageFile(path, source, axes, indexed)
+        return ImageFile(path, source, axes, indexed, default_axes)
     except BaseException:
         source.close()
         raise
@@ -195,17 +220,22 @@ def read_image(path: str | Path, axes: str | None = None, indexed: bool = False)
         return file.read([slice(None)] * len(file.shape))
 
 
-class _PngSource:
-    """A png file, which is read as a whole."""
+class _PillowSource:
+    """A file that Pillow reads, as a whole.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    form
+        Pillow's name of its format.
+    """
+
+    def __init__(self, path: Path, form: str) -> None:
         content = path.read_bytes()
-        with open_with_pillow(content, "PNG") as image:
-            n_bytes = image.width * image.height // 8  # with one bit per pixel, the least
-            if n_bytes > _DEFLATE * len(content):
+        with open_with_pillow(content, form) as image:
+            if image.width * image.height > _PER_BYTE[form] * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
             self.palette = image.mode == "P"
-            self._pixels = np.asarray(image)
+            self._pixels = read_pgm(image) if form == "PPM" else np.asarray(image)
         self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
         self.axes = "YXS"[: self._pixels.ndim]
         self.pixel_size: dict[str, float] = {}
@@ -223,24 +253,33 @@ READERS: dict[str, Callable[[Path], Source]] = {
     ".ome.tiff": TifSource,
     ".tif": TifSource,
     ".tiff": TifSource,
-    ".png": _PngSource,
+    ".png": partial(_PillowSource, form="PNG"),
+    ".jpg": partial(_PillowSource, form="JPEG"),
+    ".jpeg": partial(_PillowSource, form="JPEG"),
+    ".bmp": partial(_PillowSource, form="BMP"),
+    ".pgm": partial(_PillowSource, form="PPM"),
     ".ome.zarr": ZarrSource,
     ".zarr": ZarrSource,
 }
 """What opens the files of each ending."""
+READERS_OF_LABELS: dict[str, Callable[[Path], Source]] = {".npy": NpySource}
+"""What opens the files of further endings, which are read as masks only."""
+LOSSY = (".jpg", ".jpeg")
+"""Endings of files whose compression changes pixels."""
 
 
 def _open(path: Path, indexed: bool) -> Source:
     """Open a file by its ending; reject palettes unless ``indexed``."""
     name = path.name.lower()
-    reader = next((READERS[ending] for ending in READERS if name.endswith(ending)), TifSource)
+    readers = READERS | READERS_OF_LABELS if indexed else READERS
+    reader = next((readers[ending] for ending in readers if name.endswith(ending)), TifSource)
     if is_ome_zarr(path):
         reader = ZarrSource
     if reader is ZarrSource and not path.is_dir():
         raise InputError(f"{path} does not exist or is not a folder; correct its path")
     if reader is not ZarrSource and not path.is_file():
         raise InputError(f"{path} does not exist or is not a file; correct its path")
-    with _refusal(path):
+    with refuse_damaged(path):
         source = reader(path)
     if source.palette and not indexed:
         source.close()
@@ -249,7 +288,7 @@ def _open(path: Path, indexed: bool) -> Source:
 
 
 @contextmanager
-def _refusal(path: Path) -> Iterator[None]:
+def refuse_damaged(path: Path) -> Iterator[None]:
     """Turn any error in reading a file into an InputError."""
     try:
         yield
@@ -271,7 +310,9 @@ def _not_single(source: Source) -> list[int]:
     ]
 
 
-def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[int, str]:
+def _letters(
+    path: Path, source: Source, axes: str | None, mask: bool, default: str | None
+) -> dict[int, str]:
     """Return the letter of each axis of a file by its number, without some of length 1.
 
     Raises
@@ -286,6 +327,8 @@ def _letters(path: Path, source: Source, axes: str | None, mask: bool) -> dict[i
         if "S" in own:
             raise _colour(path, shape[0] if own.startswith("S") else 0, mask)
         names = own if len(numbers) != 2 or _are_axes(own) else "YX"
+        if default is not None and len(default) == len(numbers) and not _are_axes(names):
+            names = default
         if not _are_axes(names):
             raise InputError(
                 f"{path} has {len(shape)} axes of shape {shape} but does not say what they are "

@@ -37,6 +37,8 @@ class Reading:
         Micrometres along ([z,] y, x), if the metadata of the files are missing or wrong.
     masks
         Whether the files are masks, which have no channels.
+    default_axes
+        Axes of masks that do not state any and have as many.
     """
 
     axes: str | None = None
@@ -44,6 +46,7 @@ class Reading:
     channel: int | str | None = None
     pixel_size: tuple[float, ...] | None = None
     masks: bool = field(default=False, repr=False)
+    default_axes: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Reading":
@@ -56,10 +59,11 @@ class Reading:
             None if size is None else tuple(map(float, size)),
         )
 
-    def of_masks(self) -> "Reading":
-        """Return how to read masks: like images, but without channels."""
+    def of_masks(self, default_axes: str) -> "Reading":
+        """Return how to read masks: like images of these axes, but without channels."""
         axes = self.axes and self.axes.replace("C", "")
-        return replace(self, axes=axes, channel=None, masks=True)
+        default_axes = default_axes.replace("C", "")
+        return replace(self, axes=axes, channel=None, masks=True, default_axes=default_axes)
 
 
 @dataclass(frozen=True)
