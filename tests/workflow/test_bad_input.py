@@ -454,6 +454,22 @@ def test_predict_to_a_missing_folder(tmp_path):
     assert "nowhere" in call.screen
 
 
+def test_predict_a_plate(tmp_path):
+    """Into a folder that is not named like a store; a damaged plate is refused before any job."""
+    for place, text in (("", '{"plate": {"wells": [{"path": "A/1"}]}}'), ("A/1", "{}")):
+        (tmp_path / "p.zarr" / place).mkdir(parents=True)
+        (tmp_path / "p.zarr" / place / ".zattrs").write_text(text)
+    (tmp_path / "model.pt").write_bytes(b"")
+    asked = ("predict", "--config", "predict={images: p.zarr, model: model.pt}")
+    call = dry_run(tmp_path, *asked)
+    assert call.status != 0 and "cannot read the plate p.zarr" in call.screen
+    (tmp_path / "p.zarr/A/1/.zattrs").write_text('{"well": {"images": [{"path": "0"}]}}')
+    (tmp_path / "p.zarr/A/1/0").mkdir()
+    call = dry_run(tmp_path, *asked)
+    assert call.jobs == {"predict_chunk": 1, "predict": 1}, call.screen
+    assert "results/predicted/p/.finished" in call.screen
+
+
 def test_predict_to_two_folders_of_one_name(tmp_path):
     """Each has results of its own; a name that is taken is refused before any job."""
     for day in ("day1", "day2"):

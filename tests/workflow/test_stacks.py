@@ -15,7 +15,7 @@ from denoiseg_flow.data.store import read_metadata, write_array
 
 N_STACKS, DEPTH, SIDE = 6, 6, 40
 SIZE = {"Z": 1.5, "Y": 0.5, "X": 0.5}
-STACKS = Metadata("CZYX", SIZE, ("DAPI", "GFP"))
+STACKS = Metadata("CZYX", SIZE, ("DAPI", "GFP"), ("0000FF", "00FF00"))
 STUDY = (
     "datasets={"
     "volumes: {source: folder, images: images, masks: masks, dimensions: 3, channel: DAPI},"

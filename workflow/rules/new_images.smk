@@ -8,17 +8,19 @@ from denoiseg_flow.deployment.output_folder import (
     own_folder,
 )
 from denoiseg_flow.deployment.chunks import count_chunks, divide, fingerprint
+from denoiseg_flow.data.files.plates import is_plate
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.deployment.ledger import results_in
 
 
 def name_of_results():
     """Return the name of the folder in <results>/predicted for the results on new images."""
-    images = config["predict"]["images"]
-    if config["predict"]["name"] or images is None:
+    if config["predict"]["name"] or config["predict"]["images"] is None:
         return config["predict"]["name"] or "images"
-    folder = RESULTS / "predicted" / Path(images).resolve().name
-    own = own_folder(Path(images), folder)
+    images = Path(config["predict"]["images"])
+    name = images.resolve().stem if is_plate(images) else images.resolve().name
+    folder = RESULTS / "predicted" / name
+    own = own_folder(images, folder)
     if own != folder and workflow.is_main_process:
         logger.info(
             f"{folder} has results of another folder; those of {images} go to {own} "

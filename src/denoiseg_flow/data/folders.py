@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, possible_images
+from denoiseg_flow.data.files.microscopes import ENDINGS as MICROSCOPES
+from denoiseg_flow.data.files.microscopes import file_of, scenes_of
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
+from denoiseg_flow.data.files.plates import fields_of, is_plate, place_of
 from denoiseg_flow.data.files.reader import LOSSY
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.data.manifest import SUBSETS
@@ -36,7 +39,7 @@ class Source(NamedTuple):
     second: Path | None
     """Another acquisition of the same field."""
     file: str
-    """Path of the image in its folder, with slashes."""
+    """Path of the image in its folder, with slashes; that of a plate is the one it is in."""
     entry: str | None = None
     """What the image is called in the COCO json that annotates it, if ``mask`` is one."""
 
@@ -55,7 +58,9 @@ def find(
     Parameters
     ----------
     images
-        Folder of images. An OME-TIFF in several files is listed under its first file.
+        Folder of images. An OME-TIFF in several files is listed under its first file, a plate under
+        its fields, a file of a microscope with several scenes under these. Any of the folders may
+        be a plate or such a file itself.
     masks
         Folder of instance masks or outlines, which may be ``images`` itself if the name of each
         has a word appended or the ending of an annotation; or a COCO json of all images. An image
@@ -141,8 +146,9 @@ def _find_masks(
 
 
 def _inside_folder(files: Mapping[str, Path], root: Path) -> dict[str, str]:
-    """Return the paths of files within a folder, with slashes."""
-    return {name: path.relative_to(root).as_posix() for name, path in files.items()}
+    """Return the paths of files within a folder, with slashes; those of a plate include it."""
+    start = root if root.is_dir() and not is_plate(root) else root.parent
+    return {name: path.relative_to(start).as_posix() for name, path in files.items()}
 
 
 def _check_seconds(
@@ -167,7 +173,10 @@ def _refuse_orphans(files: Sequence[Path], key: str, roots: Mapping[str, Path]) 
     """Raise InputError if there are files of a folder that belong to no image."""
     if not files:
         return
-    images = roots["images"] / files[0].parent.relative_to(roots[key])
+    place = place_of(files[0])
+    whole_file = Path(place.plate) if place else file_of(files[0]) or files[0]
+    inside = "." if whole_file == roots[key] else whole_file.parent.relative_to(roots[key])
+    images = roots["images"] / inside
     for whole, parts in _wholes(_images_in(images) if images.is_dir() else []).items():
         if stem(files[0]) in map(stem, parts):
             raise InputError(
@@ -208,6 +217,11 @@ def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
     """Return the subfolders of a folder, each of which stands for a subset or group of images."""
     key = f"'{kind}: folder' of the split"
     wanted = "train, val or test" if kind == "subset" else "a subfolder for its group"
+    if is_plate(folder):
+        raise InputError(
+            f"{folder} is a plate, which has no subfolders ({key}); write 'group: well' for the "
+            "groups, and put plates into the subfolders of another folder for the subsets"
+        )
     if beside := _images_in(folder):
         raise InputError(f"{beside[0]} is in no subfolder of {folder} ({key}); move it to {wanted}")
     with os.scandir(folder) as entries:
@@ -233,8 +247,10 @@ def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     """Return image files by name without ending, in the order given; folders are expanded.
 
-    An OME-TIFF in several files is listed under its first file. An image inside an OME-Zarr store,
-    such as a field of a plate, is named by its path in the store: ``plate_A_1_0``.
+    An OME-TIFF in several files is listed under its first file. Of a plate, all fields are listed,
+    as ``A1_f0``, or ``plate_A1_f0`` if the plate is not the only path. A single image inside an
+    OME-Zarr store, such as a field, is named by its path in the store: ``plate_A_1_0``. A file of a
+    microscope with several scenes is listed under these: ``file_scene``.
 
     Raises
     ------
@@ -243,17 +259,26 @@ def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
         same name.
     """
     files: dict[str, Path] = {}
-    found = _found(paths)
+    given = list(map(Path, paths))
+    if len(given) == 1 and is_plate(given[0]):
+        return fields_of(given[0])
+    found = _found(given)
     wholes = _wholes(found)
-    for path in (path for path in found if path in wholes):
-        name = stem(_name_in_store(path))
-        if name in files:
-            raise InputError(
-                f"{files[name]} and {path} differ only in folder or ending, and their results "
-                "would overwrite each other; rename or leave out one of them"
-            )
-        files[name] = path
+    for whole in (path for path in found if path in wholes):
+        for name, path in _images_of(whole, stem(_name_in_store(whole))).items():
+            if name in files:
+                raise InputError(
+                    f"{files[name]} and {path} differ only in folder or ending, and their results "
+                    "would overwrite each other; rename or leave out one of them"
+                )
+            files[name] = path
     return files
+
+
+def _images_of(path: Path, name: str) -> dict[str, Path]:
+    """Return an image by its name, or the fields of a plate or scenes of a file by theirs."""
+    found = fields_of(path) if is_plate(path) else scenes_of(path)
+    return {f"{name}_{part}": inside for part, inside in found.items()} or {name: path}
 
 
 def about_files(
@@ -346,9 +371,9 @@ def _found(paths: Iterable[str | Path]) -> list[Path]:
     """Return the image files among the paths and in the folders among them."""
     found = []
     for given in map(Path, paths):
-        if not given.exists():
+        if not given.exists() and not file_of(given):
             raise InputError(f"{given} does not exist; correct its path")
-        if _is_there(given):
+        if _is_there(given) or file_of(given):
             found.append(given)
             continue
         if not given.is_dir():
@@ -375,7 +400,9 @@ def _wholes(paths: Sequence[Path]) -> dict[Path, list[Path]]:
 
 
 def _name_in_store(path: Path) -> Path:
-    """Return a path named after the place of an image in its OME-Zarr store; others unchanged."""
+    """Return a path named after the place of an image in a store or file; others unchanged."""
+    if file := file_of(path):
+        return Path(f"{stem(file)}_{path.name}")
     if is_image(path):
         return path
     path = path.absolute()
@@ -415,18 +442,23 @@ def _is_there(path: Path | os.DirEntry[str], endings: tuple[str, ...] = ENDINGS)
 
 
 def _list(key: str, roots: Mapping[str, Path], subfolders: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return name and path of the files of one of the folders."""
+    """Return name and path of the images of one of the folders."""
     root, endings = roots[key], _endings(key)
+    if root.is_file() and root.name.lower().endswith(MICROSCOPES):
+        return list(_images_of(root, stem(root)).items())
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise InputError(f"folder {root} (config key '{key}') {what}; correct its path")
+    if is_plate(root) and not subfolders:
+        return list(fields_of(root).items())
     files: list[tuple[str, Path]] = []
     for folder in [[root], *read_subfolders([root], subfolders, roots.values())][-1]:
         found = list(_wholes(_images_in(folder, endings)))
         if not found and key == "images":
             _refuse_empty(folder, key)
         parts = [stem(part) for part in folder.relative_to(root).parts]
-        files += [("_".join([*parts, stem(path.name, endings)]), path) for path in found]
+        for path in found:
+            files += _images_of(path, "_".join([*parts, stem(path.name, endings)])).items()
     if not files:
         _refuse_empty(root, key)
     return files

@@ -1,6 +1,7 @@
 """What a user says about the division of a dataset: subsets, groups and ranks of its images.
 
-It comes from a table, from the subfolders of the images, or (groups only) from their file names.
+It comes from a table, from the subfolders of the images, or (groups only) from their file names or
+their place in a plate.
 """
 
 import csv
@@ -14,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from denoiseg_flow.data.files.microscopes import is_scene
+from denoiseg_flow.data.files.plates import place_of
 from denoiseg_flow.data.manifest import SUBSETS
 from denoiseg_flow.data.store import is_formula, stem
 from denoiseg_flow.errors import InputError, plain, shown
@@ -21,6 +24,7 @@ from denoiseg_flow.errors import InputError, plain, shown
 #: Columns of the table of a split, besides the image.
 SAID = ("subset", "group", "rank")
 FOLDER = "folder"
+WELL, PLATE = "well", "plate"
 _LIKE = 0.8  # similarity of two names from which on one may be a misspelling of the other
 
 
@@ -273,7 +277,7 @@ def said_columns(how: Mapping[str, Any] | str) -> set[str]:
     if isinstance(how, str):
         return {"subset"}
     keys = {key for key in ("subset", "group") if how.get(key)}
-    if "group" in keys and how["group"] != FOLDER:
+    if "group" in keys and how["group"] not in (FOLDER, WELL, PLATE):
         _pattern(how["group"])
     columns = set(SplitFile.read(how["file"]).rows) & set(SAID) if how.get("file") else set()
     for key in sorted(keys & columns):
@@ -337,17 +341,28 @@ def _check_groups(images: pd.DataFrame) -> None:
 
 
 def group_of(source: str, how: str) -> str:
-    """Return the group of a file: the subfolder it is in, or what a pattern finds in its name.
+    """Return the group of a file: its subfolder, well or plate, or what a pattern finds.
 
     Parameters
     ----------
     source
         Path of the file in the folder of images.
     how
-        :data:`FOLDER`, or a regular expression with one group.
+        :data:`FOLDER`, :data:`WELL`, :data:`PLATE`, or a regular expression with one group.
     """
+    path = PurePosixPath(source)
+    place = place_of(path)
     if how == FOLDER:
-        return _checked_group(PurePosixPath(source).parent.name, f"folder of {source}")
+        whole = place.plate if place else path.parent if is_scene(path) else path
+        return _checked_group(whole.parent.name, f"folder of {source}")
+    if how in (WELL, PLATE):
+        if not place:
+            raise InputError(
+                f"config key 'split.group' is '{how}', but image {plain(source)} is in no plate; "
+                "give plates of OME-Zarr, or write a pattern that finds the group in file names"
+            )
+        name = "_".join(map(stem, place.plate.parts))
+        return _checked_group(f"{name}_{place.well}" if how == WELL else name, plain(source))
     found = _pattern(how).search(unicodedata.normalize("NFC", source))
     if not found or not found[1]:
         raise InputError(
@@ -364,12 +379,12 @@ def _pattern(text: str) -> re.Pattern[str]:
     except re.error as error:
         raise InputError(
             f"config key 'split.group' is {shown(text)}, which is no regular expression ({error})"
-            "; correct it, or write 'folder'"
+            "; correct it, or write 'folder', 'well' or 'plate'"
         ) from None
     if pattern.groups != 1:
         raise InputError(
             f"config key 'split.group' is {shown(text)}, which has {pattern.groups} pairs of "
             "parentheses; put one pair around the part of the file name that names the group, "
-            "or write 'folder'"
+            "or write 'folder', 'well' or 'plate'"
         )
     return pattern

@@ -29,7 +29,8 @@ from denoiseg_flow.version import __version__
 ENDINGS = tuple(READERS)
 
 BAND_ROWS = 256  # rows written at once
-LARGE = 1024  # pixels; images are tiled if both sides are longer
+# Pixels; images are tiled if both sides are longer, but plain ImageJ does not read tiles.
+LARGE = 4096
 
 # "-20 degrees" and "+drug (2)" are not formulas, though they begin like one.
 _FORMULA = re.compile(r"[=@]|[+-].*(\w\(|[|!])")
@@ -286,13 +287,20 @@ def _ome(
     identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
     ome: dict[str, Any] = {
         "axes": metadata.axes,
+        "Name": stem(path),
         "UUID": str(identity),
         "Creator": f"denoiseg-flow {__version__}",
     }
     for axis, length in metadata.pixel_size.items():
         ome |= {f"PhysicalSize{axis}": length, f"PhysicalSize{axis}Unit": "µm"}
-    if metadata.channels:
-        ome["Channel"] = {"Name": list(metadata.channels)}
+    if metadata.time_step:
+        ome |= {"TimeIncrement": metadata.time_step, "TimeIncrementUnit": "s"}
+    colours = [
+        int.from_bytes(bytes.fromhex(f"{colour}FF"), signed=True)
+        for colour in metadata.channel_colours
+    ]
+    channels = {"Name": list(metadata.channels), "Color": colours}
+    ome["Channel"] = {key: values for key, values in channels.items() if values}
     arguments: dict[str, Any] = {
         "ome": True,
         "metadata": ome,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
+from denoiseg_flow.data.files.microscopes import file_of
 from denoiseg_flow.data.files.tif import other_files
 from denoiseg_flow.jobs.atomic import new_file
 
@@ -84,6 +85,7 @@ def files_of(image: str, results: Iterable[str], folder: Path) -> list[Path]:
 
 def state(source: Path) -> tuple[int, int]:
     """Return size (bytes) and time of change (ns) of an image file; 0 and 0 if it is missing."""
+    source = file_of(source) or source  # of a scene
     # An OME-Zarr image is a folder of many files, and an OME-TIFF may be in several.
     others = source.rglob("*") if source.is_dir() else map(source.with_name, other_files(source))
     try:

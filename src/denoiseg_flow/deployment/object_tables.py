@@ -53,10 +53,11 @@ def join_results(images: Collection[str], folder: Path) -> dict[str, Path]:
     are_there = {path.exists() for path in tables} == {has_tables}
     if record.added.exists() or not as_before or not are_there:
         before = _joined_tables(record)
-        verified = [_verified(entry, folder, before) for entry in kept]
+        unread = before.keys() - parquet.to_read(folder, _checksums(kept), columns_of(tables[:1]))
+        verified = [_verified(entry, folder, unread) for entry in kept]
         if not _can_append(before, verified, folder):
             before = {}
-            verified = [_verified(entry, folder, before) for entry in kept]
+            verified = [_verified(entry, folder, ()) for entry in kept]
         kept, joined = verified, _checksums(verified)
         new = [table_of(name, folder) for name in joined if name not in before]
         write_csv(new, tables[0], append=bool(before))
@@ -92,13 +93,13 @@ def _of_models(entry: Entry, models: Collection[str]) -> Entry:
     return replace(entry, objects="", confidence="", table="", failed=reason)
 
 
-def _verified(entry: Entry, folder: Path, before: Collection[str]) -> Entry:
+def _verified(entry: Entry, folder: Path, unread: Collection[str]) -> Entry:
     """Return the entry, marked as failed if its table has changed since it was written.
 
-    Tables of the images ``before`` are not read again.
+    Tables of the images ``unread`` will not be read, and are not checked.
     """
     table = table_of(entry.image, folder)
-    if entry.objects == "" or entry.image in before:
+    if entry.objects == "" or entry.image in unread:
         return entry
     if table.is_file() and checksums.digest(table) == entry.table:
         return entry
@@ -124,7 +125,11 @@ def _joined_tables(record: Record) -> dict[str, str]:
 
 def _note_joined(record: Record) -> None:
     """Note that ``objects.csv`` holds the tables of the images in the record, and no others."""
-    with new_file(record.folder / _NOTE) as unfinished:
+    note = record.folder / _NOTE
+    if not (record.folder / "objects.csv").exists():
+        note.unlink(missing_ok=True)
+        return
+    with new_file(note) as unfinished:
         unfinished.write_text(_state(record))
 
 

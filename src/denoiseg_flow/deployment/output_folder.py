@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
+from denoiseg_flow.data.files.microscopes import is_scene
+from denoiseg_flow.data.files.plates import place_of
 from denoiseg_flow.deployment import parquet
 from denoiseg_flow.deployment.ledger import Entry, Record, files_of
 from denoiseg_flow.errors import InputError
@@ -122,8 +124,14 @@ def own_folder(images: Path, folder: Path) -> Path:
 
 def _other_result(images: Path, folder: Path) -> Entry | None:
     """Return an image of another folder than ``images`` that has results in a folder."""
-    place = os.path.abspath(images)
+    given = Path(os.path.abspath(images))
     for entry in Record(folder).read().values():
-        if entry.results and os.path.dirname(os.path.abspath(entry.source)) != place:
-            return replace(entry, source=os.path.abspath(entry.source))
+        source = Path(os.path.abspath(entry.source))
+        place = place_of(source)
+        # The field of a plate may come from its well, its plate or the folder of that, and a scene
+        # from its file or the folder of that.
+        sources = [source.parent, *((place.plate, place.plate.parent) if place else ())]
+        sources += [source.parent.parent] if is_scene(source) else []
+        if entry.results and given not in sources:
+            return replace(entry, source=str(source))
     return None

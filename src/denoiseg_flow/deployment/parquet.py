@@ -10,6 +10,7 @@ import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow
 import pyarrow.csv
@@ -25,7 +26,7 @@ BLOCK = 2**24  # bytes of csv that are parsed at once
 
 # All other columns hold floating-point numbers. A column has one type in all parts, even where it
 # is empty.
-_TEXT = {"image"}
+_TEXT = {"image", "plate", "well", "field"}
 _INTEGERS = {"label", "area", "volume", "t"}
 
 _SOURCE = b"denoiseg_flow"  # metadata of a part: a checksum of what it was made from
@@ -43,15 +44,11 @@ def update(folder: Path, tables: Mapping[str, str], columns: Sequence[str]) -> N
     columns
         Columns of the dataset, at least those of all tables.
     """
-    dataset = folder / NAME
-    count = count_chunks(max(len(tables), 1), IMAGES)
-    wanted = set()
-    for number, files in divide({each: table_of(each, folder) for each in tables}, count).items():
-        path = dataset / f"part-{number:04}-of-{count:04}.parquet"
-        wanted.add(path)
-        source = hashlib.sha256(repr((columns, [tables[image] for image in files])).encode())
-        if not path.exists() or _source(path) != source.digest():
-            _write(path, list(files.values()), columns, source.digest())
+    parts = _parts(folder, tables, columns)
+    for part in parts:
+        if not part.is_current():
+            _write(part, [table_of(image, folder) for image in part.images], columns)
+    wanted, dataset = {part.path for part in parts}, folder / NAME
     for path in dataset.glob("part-*.parquet"):
         if path not in wanted:
             path.unlink()
@@ -59,33 +56,58 @@ def update(folder: Path, tables: Mapping[str, str], columns: Sequence[str]) -> N
         dataset.rmdir()
 
 
-def _write(path: Path, tables: Sequence[Path], columns: Sequence[str], source: bytes) -> None:
+def to_read(folder: Path, tables: Mapping[str, str], columns: Sequence[str]) -> set[str]:
+    """Return the images whose tables :func:`update` would read."""
+    parts = _parts(folder, tables, columns)
+    return {image for part in parts if not part.is_current() for image in part.images}
+
+
+class _Part(NamedTuple):
+    path: Path
+    images: list[str]
+    source: bytes
+    """What the part is made from."""
+
+    def is_current(self) -> bool:
+        """Return whether the file exists, is not damaged, and is made from the same tables."""
+        try:
+            metadata = pyarrow.parquet.read_schema(self.path).metadata or {}
+        except (OSError, pyarrow.ArrowInvalid):
+            return False
+        return metadata.get(_SOURCE) == self.source
+
+
+def _parts(folder: Path, tables: Mapping[str, str], columns: Sequence[str]) -> list[_Part]:
+    """Return the parts that the dataset should have."""
+    count = count_chunks(max(len(tables), 1), IMAGES)
+    paths = {image: table_of(image, folder) for image in tables}
+    parts = []
+    for number, files in divide(paths, count).items():
+        path = folder / NAME / f"part-{number:04}-of-{count:04}.parquet"
+        source = hashlib.sha256(repr((columns, [tables[image] for image in files])).encode())
+        parts.append(_Part(path, list(files), source.digest()))
+    return parts
+
+
+def _write(part: _Part, tables: Sequence[Path], columns: Sequence[str]) -> None:
     """Write one part from the tables of its images."""
     types = {name: _type(name) for name in columns}
-    schema = pyarrow.schema(types.items(), metadata={_SOURCE: source})
+    schema = pyarrow.schema(types.items(), metadata={_SOURCE: part.source})
     reading = pyarrow.csv.ReadOptions(column_names=columns, block_size=BLOCK)
     parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
     conversion = pyarrow.csv.ConvertOptions(column_types=types)
-    with new_file(path) as unfinished, tempfile.TemporaryFile(dir=path.parent) as rows:
+    with new_file(part.path) as unfinished, tempfile.TemporaryFile(dir=part.path.parent) as rows:
         text = io.TextIOWrapper(rows, encoding="utf-8", newline="")
         write_rows(tables, text, columns)
         text.flush()
-        with pyarrow.parquet.ParquetWriter(unfinished, schema, compression="zstd") as part:
+        with pyarrow.parquet.ParquetWriter(unfinished, schema, compression="zstd") as file:
             if rows.tell():
                 rows.seek(0)
                 for batch in pyarrow.csv.open_csv(rows, reading, parsing, conversion):
-                    part.write_batch(batch.replace_schema_metadata(schema.metadata))
+                    file.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
 def _type(column: str) -> pyarrow.DataType:
     if column in _TEXT:
         return pyarrow.string()
     return pyarrow.int64() if column in _INTEGERS else pyarrow.float64()
-
-
-def _source(path: Path) -> bytes | None:
-    """Return what a part was made from; None if it is damaged."""
-    try:
-        return (pyarrow.parquet.read_schema(path).metadata or {}).get(_SOURCE)
-    except (OSError, pyarrow.ArrowInvalid):
-        return None

@@ -14,12 +14,20 @@ from PIL import Image
 
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.metadata import SPATIAL
-from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
+from denoiseg_flow.data.files.ome_zarr import add_labels, create_ome_zarr, is_ome_zarr
+from denoiseg_flow.data.files.plates import is_plate, place_of
 from denoiseg_flow.data.files.reader import ImageFile, open_image_file
 from denoiseg_flow.data.files.regions import ALL, Reading, Region, find_regions
 from denoiseg_flow.data.files.tiles import PIECE, Readable, boxes, pieces
 from denoiseg_flow.data.painting import overlay
-from denoiseg_flow.data.store import BAND_ROWS, copy_image, create_array, open_image, write_bands
+from denoiseg_flow.data.store import (
+    BAND_ROWS,
+    copy_image,
+    create_array,
+    open_image,
+    stem,
+    write_bands,
+)
 from denoiseg_flow.data.validation import check_image
 from denoiseg_flow.deployment.ledger import INTERRUPTED, Entry, Record, files_of, results_in
 from denoiseg_flow.deployment.objects import measure_objects
@@ -53,6 +61,7 @@ from denoiseg_flow.models.predict_run import predict_any
 NORMALISE_IT = (
     "bring the image to the same scale (--normalise image, or 'normalise: image' in the config)"
 )
+LABELS = "objects"  # name of the labels inside a denoised image
 OVERLAY_SIDE = 2048  # pixels; larger images are subsampled for the overlay
 
 
@@ -102,7 +111,9 @@ def predict_file(
             known = trained_on(chain(model)[0])
             warnings.append(warning_of_other_levels(source, levels, known, NORMALISE_IT))
         done = item
-        made = {"denoised": results / "denoised.tif", "labels": results / "labels.tif"}
+        made = {kind: results / kind / f"{item.image}.tif" for kind in ("denoised", "labels")}
+        for path in made.values():
+            path.parent.mkdir()
         if denoises(chain(model)):
             denoised = [each.denoised for each in predicted]
             _join_denoised(file, regions, denoised, made["denoised"])
@@ -110,7 +121,7 @@ def predict_file(
             for kind, ending in (("overlays", ".png"), ("objects", ".csv")):
                 made[kind] = results / f"{item.image}{ending}"
             labels = [each.labels for each in predicted]
-            n_objects = _write_objects(model, item.image, regions, predicted, made)
+            n_objects = _write_objects(model, item.image, _place(source), regions, predicted, made)
             _join_labels(file, regions, labels, n_objects, made["labels"])
             done = replace(item, objects=n_objects)
             if isinstance(model, TrainedModel):
@@ -120,11 +131,7 @@ def predict_file(
                 warnings.append(doubt(source, value, n_objects))
         kinds = results_of(model, form)
         if form == "ome.zarr":
-            made |= {
-                kind: _as_zarr(path, kind == "labels")
-                for kind, path in made.items()
-                if f"{kind}.{form}" in kinds
-            }
+            made |= _as_zarr(made, kinds, source, folder)
         # From here on, results may exist.
         Record(folder).add(replace(item, failed=INTERRUPTED))
         for path in files_of(item.image, kinds, folder):
@@ -143,16 +150,35 @@ class _Predicted(NamedTuple):
     """See :func:`confidence.of_labels`."""
 
 
-def _as_zarr(source: Path, labels: bool) -> Path:
-    """Write a tif as OME-Zarr to the same folder."""
-    path = source.with_suffix(".zarr")
-    with (
-        open_image_file(source) as image,
-        create_ome_zarr(path, image.shape, image.dtype, image.metadata, labels=labels) as out,
-    ):
-        for place, _ in boxes(image.shape, out.chunks):  # chunks are compressed as a whole
-            out[place] = image.read(place)
-    return path
+def _as_zarr(
+    made: Mapping[str, Path], kinds: Sequence[str], source: Path, folder: Path
+) -> dict[str, Path]:
+    """Write the denoised image and the labels of a file as OME-Zarr beside the tif files.
+
+    Labels refer to the denoised image, which also gets a copy of them, or else to the input.
+    """
+    written = {}
+    for kind in ("denoised", "labels"):
+        if f"{kind}.ome.zarr" not in kinds:
+            continue
+        path = written[kind] = made[kind].with_suffix(".ome.zarr")
+        belongs_to = None
+        if kind == "labels" and "denoised" in written:
+            belongs_to = f"../../denoised/{path.name}"
+        elif kind == "labels" and is_ome_zarr(source):
+            belongs_to = Path(os.path.relpath(source, folder / kind / path.name)).as_posix()
+        with (
+            open_image_file(made[kind]) as image,
+            create_ome_zarr(
+                path, image.shape, image.dtype, image.metadata,
+                labels=kind == "labels", source=belongs_to,
+            ) as out,
+        ):  # fmt: skip
+            for place, _ in boxes(image.shape, out.chunks):  # chunks are compressed as a whole
+                out[place] = image.read(place)
+    if len(written) == 2:
+        add_labels(written["denoised"], written["labels"], LABELS)
+    return written
 
 
 def remove(path: Path) -> None:
@@ -308,14 +334,26 @@ def results_of(model: AnyModel, form: str) -> list[str]:
     return results_in(form, denoises(chain(model)), model.method.segments)
 
 
+def _place(source: Path) -> dict[str, str]:
+    """Return the columns of the object table that say where in a plate an image is."""
+    place = place_of(source.absolute())
+    if place is None or not is_plate(Path(place.plate)):
+        return {}
+    return {"plate": stem(place.plate.name), "well": place.well, "field": place.field}
+
+
 def _write_objects(
     model: AnyModel,
     name: str,
+    constant: Mapping[str, str],
     regions: Sequence[Region],
     predicted: Sequence[_Predicted],
     files: Mapping[str, Path],
 ) -> int:
-    """Write the object table and the overlay of one file; return the number of objects."""
+    """Write the object table and the overlay of one file; return the number of objects.
+
+    The ``constant`` columns have one value for all objects.
+    """
     count = 0
     with files["objects"].open("w", encoding="utf-8", newline="") as table:
         for number, (region, results) in enumerate(zip(regions, predicted, strict=True)):
@@ -330,6 +368,8 @@ def _write_objects(
                     rows["label"] += count
                     for place, (axis, index) in enumerate(region.numbers.items(), start=2):
                         rows.insert(place, axis.lower(), index)
+                    for place, (column, value) in enumerate(constant.items(), start=1):
+                        rows.insert(place, column, value)
                     header = number == part == 0
                     rows.to_csv(table, index=False, lineterminator="\n", header=header)
                 if number == len(regions) // 2:

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import tifffile
+from plates import write_plate
 
 from denoiseg_flow.data import folders
 from denoiseg_flow.deployment.ledger import state
@@ -63,14 +64,14 @@ def test_clean_may_be_the_images_themselves(make):
 
 
 def test_refuses_missing_empty_and_unusable_folders(make):
-    root = make("i/a.tif", "czi/a.czi", "empty/sub/a.tif")
+    root = make("i/a.tif", "oib/a.oib", "empty/sub/a.tif")
     assert "does not exist" in refusal(root / "none")
     assert "is not a folder" in refusal(root / "i" / "a.tif")
     message = refusal(root / "empty")
     assert "has no images" in message and ".ome.tif" in message and "'images'" in message
-    assert ".czi" in refusal(root / "czi")
-    message = refusal(root / "i", root / "czi")
-    assert "'masks'" in message and str(root / "czi") in message
+    assert ".oib" in refusal(root / "oib")
+    message = refusal(root / "i", root / "oib")
+    assert "'masks'" in message and str(root / "oib") in message
 
 
 def test_refuses_two_files_of_one_name(make):
@@ -224,18 +225,18 @@ def test_damaged_files_are_no_sets(make, content):
 
 
 def test_other_files_beside_images_are_counted_and_named(make):
-    root = make("i/a.tif", "i/b.czi", "i/c.gif", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
+    root = make("i/a.tif", "i/b.oib", "i/c.gif", "i/sub/d.tif", "i/.hidden", "i/Thumbs.db")
     make("i/masks/a.png", "i/masks/b.jpg", "clean/a.tif", "clean/notes.txt")
     given = [root / "i", root / "clean"]
     images, clean, masks = folders.about_files(given, masks=root / "i/masks")
     assert images.severity == masks.severity == "warning" and clean.severity == "note"
     assert images.sentence.startswith(
-        f"Not read: 2 files and 1 folder in {root}/i (b.czi, c.gif, sub). Accepted endings are .ome"
+        f"Not read: 2 files and 1 folder in {root}/i (b.oib, c.gif, sub). Accepted endings are .ome"
     )
     assert "1 file in" in masks.sentence and "(b.jpg)" in masks.sentence
-    make(*(f"many/{n}.czi" for n in range(5)), "many/a.tif")
+    make(*(f"many/{n}.oib" for n in range(5)), "many/a.tif")
     (many,) = folders.about_files([root / "many"])
-    assert "(0.czi, 1.czi, 2.czi and 2 more)" in many.sentence
+    assert "(0.oib, 1.oib, 2.oib and 2 more)" in many.sentence
     assert folders.about_files([root / "i/a.tif"]) == []
 
 
@@ -331,6 +332,58 @@ def test_fields_of_a_plate(make):
     first, second = folders.find(root / "p.zarr/A/1", root / "m")
     assert (first.name, second.name) == ("0", "1") and first.mask and not second.mask
     assert folders.about_files([root / "p.zarr/A/1"]) == []
+
+
+@pytest.fixture
+def plates(tmp_path):
+    """Two plates, each with two fields of one well and one of another."""
+    for name in ("p.zarr", "q.ome.zarr"):
+        fields = {place: np.eye(8, dtype="u1") for place in ("A/1/0", "A/1/1", "B/2/0")}
+        write_plate(tmp_path / "i" / name, fields)
+    return tmp_path / "i"
+
+
+def test_fields_of_all_wells(make, plates):
+    root = make("m/B2_f0.tif", "m/A1_f1.png")
+    found = folders.find(plates / "p.zarr", root / "m")
+    assert [each.name for each in found] == ["A1_f0", "A1_f1", "B2_f0"]
+    assert [each.image for each in found][2] == plates / "p.zarr/B/2/0"
+    assert [each.file for each in found][2] == "p.zarr/B/2/0"
+    assert [each.mask for each in found] == [None, root / "m/A1_f1.png", root / "m/B2_f0.tif"]
+    assert folders.find_images([plates / "p.zarr"]) == {each.name: each.image for each in found}
+    assert folders.about_files([plates / "p.zarr", root / "m"]) == []
+
+
+def test_several_plates(make, plates):
+    names = [f"{plate}_{field}" for plate in "pq" for field in ("A1_f0", "A1_f1", "B2_f0")]
+    found = folders.find(plates)
+    assert [each.name for each in found] == names
+    assert found[-1].file == "q.ome.zarr/B/2/0"
+    assert list(folders.find_images([plates])) == names
+    assert list(folders.find_images(sorted(plates.iterdir()))) == names
+    assert folders.about_files([plates]) == []
+
+
+def test_plates_in_subfolders(make, plates):
+    for subset, plate in (("train", "p.zarr"), ("test", "q.ome.zarr")):
+        (plates / subset).mkdir()
+        (plates / plate).rename(plates / subset / plate)
+    found = folders.find(plates, None, None, ["subset"])
+    assert found[0].name == "test_q_A1_f0" and found[0].file == "test/q.ome.zarr/A/1/0"
+    assert "p.zarr is a plate, which has no subfolders ('group: folder' of the split)" in refusal(
+        plates / "train/p.zarr", None, None, ["group"]
+    )
+
+
+def test_masks_of_other_fields(make, plates):
+    root = make("m/A1_f7.tif")
+    assert refusal(plates / "p.zarr", root / "m") == (
+        f"{root}/m/A1_f7.tif has no image of the same name in {plates}/p.zarr; correct config key "
+        "'masks', or rename or remove the file"
+    )
+    other = write_plate(root / "o.zarr", {"C/3/0": np.eye(8, dtype="u1")})
+    message = refusal(plates / "p.zarr", other)
+    assert message.startswith(f"{other}/C/3/0 has no image of the same name in {plates}/p.zarr;")
 
 
 def test_every_image_has_a_second_acquisition(make):

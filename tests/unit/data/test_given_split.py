@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from denoiseg_flow.data import manifest, splitting
-from denoiseg_flow.data.given_split import SplitFile, said_columns
+from denoiseg_flow.data.given_split import SplitFile, group_of, said_columns
 from denoiseg_flow.errors import InputError
 
 HOW = {"val": 0.15, "test": 0.25, "seed": 0, "cross_validate_below": 0}
@@ -245,6 +245,33 @@ def test_groups_are_never_divided(sizes, masks, seed):
     if table["annotated"].sum() > 2:
         scored = split[split["annotated"] == 1]
         assert set(scored["subset"]) == {"train", "val", "test"}
+
+
+PLATES = [f"{plate}.zarr/{well}/{n}" for plate in "pq" for well in ("A/1", "B/2") for n in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("how", "groups"),
+    [("well", ["p_A1", "p_B2", "q_A1", "q_B2"]), ("plate", ["p", "q"]), (r"/([AB])/", ["A", "B"])],
+)
+def test_groups_of_plates(how, groups):
+    assert sorted({group_of(source, how) for source in PLATES}) == groups
+
+
+def test_plates_in_subfolders():
+    assert group_of("day 1/p.zarr/A/1/0", "folder") == "day 1"
+    assert group_of("train/p.zarr/A/1/0", "well") == "train_p_A1"
+    assert group_of("train/p.zarr/A/1/0", "plate") == "train_p"
+
+
+@pytest.mark.parametrize("how", ["well", "plate"])
+def test_images_in_no_plate(how):
+    assert refusal(group_of, "a/b.zarr", how) == (
+        f"config key 'split.group' is '{how}', but image a/b.zarr is in no plate; give plates of "
+        "OME-Zarr, or write a pattern that finds the group in file names"
+    )
+    table = of_groups([3, 3, 3, 3])
+    assert "is in no plate" in refusal(splitting.split, table, HOW | {"group": how}, 0)
 
 
 def test_groups_of_one_image_each_are_divided_like_images():

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from plates import write_plate
 
 from denoiseg_flow.data import download, manifest, prepare, sources, splitting
 from denoiseg_flow.data.files.reader import ImageFile, read_image
@@ -52,6 +53,37 @@ def refusal(spec, raw, folder):
     assert "\n" not in str(caught.value)
     assert not folder.exists() and not list(folder.parent.glob(".*partial"))
     return str(caught.value)
+
+
+def test_plate(user, tmp_path):
+    """Of images and of masks, with the fields of a well in one subset."""
+    names = [f"sim_{number:04d}.tif" for number in range(5)]
+    places = dict(zip(["A/1/0", "A/1/1", "A/2/0", "B/1/0", "B/1/1"], names, strict=True))
+    plates = {
+        kind: str(
+            write_plate(
+                tmp_path / f"{kind}.zarr",
+                {
+                    place: read_image(user / kind / name)
+                    for place, name in places.items()
+                    if (user / kind / name).exists()
+                },
+            )
+        )
+        for kind in ("images", "masks")
+    }
+    spec = folder_spec(user, **plates, split=SPLIT | {"group": "well", "val": 0})
+    table = prepared_table(spec, None, tmp_path / "prepared")
+    assert table["image"].tolist() == ["A1_f0", "A1_f1", "A2_f0", "B1_f0", "B1_f1"]
+    assert table["source"][3] == "images.zarr/B/1/0"
+    assert table["annotated"].tolist() == [1, 1, 1, 0, 0]
+    found = read_image(tmp_path / "prepared/images/B1_f0.tif")
+    np.testing.assert_array_equal(found, read_image(user / "images" / names[3]))
+    split = splitting.split(table, spec["split"], 1)
+    assert split["group"].tolist() == ["images_A1"] * 2 + ["images_A2"] + ["images_B1"] * 2
+    assert (split.groupby("group")["subset"].nunique() == 1).all()
+    planned = sources.split_in_advance(spec, 1)
+    assert planned["subset"].tolist() == split["subset"].tolist()
 
 
 def test_folder(user, tmp_path):

@@ -303,8 +303,9 @@ def test_pixel_size(tmp_path):
 @pytest.mark.parametrize(
     "shape", [(1, 1), (64, 5), (256, 300), (600, 31), (1025, 1300), (3, 70, 40), (2, 1200, 1100)]
 )
-def test_bands_are_the_image(tmp_path, shape, dtype):
+def test_bands_are_the_image(tmp_path, monkeypatch, shape, dtype):
     """In strips or, if it is large, in tiles, of which other programs make the same image."""
+    monkeypatch.setattr(store, "LARGE", 1024)
     path = tmp_path / "sub" / "a.tif"
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
     planes = image.reshape(-1, *shape[-2:])

@@ -9,7 +9,7 @@ import pytest
 
 from denoiseg_flow.deployment import object_tables, parquet
 from denoiseg_flow.deployment.csv_tables import table_of
-from denoiseg_flow.deployment.ledger import Entry, Record
+from denoiseg_flow.deployment.ledger import Entry, Record, shard
 from denoiseg_flow.deployment.object_tables import join_results, refuse_failures
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
@@ -76,15 +76,30 @@ def test_nothing_is_joined_again_without_need(out, monkeypatch):
     assert (out / "objects.parquet").is_dir()
 
 
-def test_new_images_are_appended_without_reading_the_others(out):
-    for name in "bca":
-        add(out, name)
-        join_results([name], out)
+def test_new_images_are_appended_without_reading_the_others(out, monkeypatch):
+    monkeypatch.setattr(parquet, "IMAGES", 2)
+    names = [f"image{number}" for number in range(6)]
+    for name in names:
+        add(out, name, f"{name},1,0,5\n")
+    join_results(names, out)
+    before = (out / "objects.csv").read_text()
+    add(out, "new", "new,1,0,7\n")
+    part = [each for each in names if shard(each) % 4 != shard("new") % 4]
+    for name in part:
         table_of(name, out).write_text("not to be read again\n")
-    assert (out / "objects.csv").read_text() == (
-        'image,label,t,area\nb,1,0,30\na,1,,10\n"a ""quoted"", one",2,,20\n'
-    )
-    assert list(Record(out).read()) == ["a", "b", "c"]
+    assert part and join_results([*names, "new"], out) == {}
+    assert (out / "objects.csv").read_text() == f"{before}new,1,0,7\n"
+    assert pd.read_parquet(out / "objects.parquet")["area"].sum() == 6 * 5 + 7
+
+
+def test_a_damaged_table_of_a_part_that_changes_is_noticed(out):
+    add(out, "a")
+    join_results(["a"], out)
+    table_of("a", out).write_text("image,label,area\n")
+    add(out, "b")
+    assert list(join_results(["a", "b"], out)) == ["a"]
+    assert (out / "objects.csv").read_text() == TABLES["b"]
+    assert pd.read_parquet(out / "objects.parquet")["image"].tolist() == ["b"]
 
 
 @pytest.mark.parametrize(

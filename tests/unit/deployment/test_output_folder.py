@@ -269,6 +269,17 @@ def test_results_of_two_folders_are_not_mixed(images):
     )
 
 
+def test_results_of_a_plate(here):
+    """They are from the plate, whether all of it is given, a well, or the folder of the plate."""
+    (here / "out").mkdir()
+    Record(here / "out").add(Entry("A1_f0", "day1/p.zarr/A/1/0", 1, 1, "m", results="denoised.tif"))
+    for given in ("day1/p.zarr/A/1", "day1/p.zarr", "day1"):
+        check_source(here / given, here / "out")
+    for other in ("day1/q.zarr", "day1/p.zarr/A", "day2"):
+        with pytest.raises(InputError, match=r"has results of images from .*/day1/p.zarr/A/1 "):
+            check_source(here / other, here / "out")
+
+
 def test_each_folder_of_images_has_results_of_its_own(images):
     out = images / "predicted/images"
     found = []

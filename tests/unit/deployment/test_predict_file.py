@@ -1,11 +1,15 @@
 """A trained model on time series, z-stacks, volumes and images of several channels."""
 
+import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from plates import write_plate
 
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
@@ -156,7 +160,8 @@ def test_other_channels_stay_as_they_are_bit_for_bit(model_of, draw, tmp_path, f
     model, file = model_of()
     both = draw(2)
     both[1, 0, :2] = 65535, 12345  # what a normalisation of both would show
-    metadata = write(tmp_path / "in", "a.tif", both, "CYX", channels=("DAPI", "GFP"))
+    known = {"channels": ("DAPI", "GFP"), "channel_colours": ("0000FF", "00FF00")}
+    metadata = write(tmp_path / "in", "a.tif", both, "CYX", **known)
     reason = refusal(file, tmp_path / "in")
     assert "2 channels, 0 (DAPI), 1 (GFP)" in reason and "--channel" in reason
     for channel in ("DAPI", 0):
@@ -220,7 +225,7 @@ def test_ome_zarr_in_and_out(model_of, draw, tmp_path):
     """With axes, pixel sizes and names of channels, and the same values as in tif."""
     _, file = model_of(VOLUMES)
     image = draw(2, 5)
-    metadata = Metadata("CZYX", SIZE, ("DAPI", "GFP"))
+    metadata = Metadata("CZYX", SIZE, ("DAPI", "GFP"), ("0000FF", "FF0000"))
     (tmp_path / "in").mkdir()
     with create_ome_zarr(tmp_path / "in/a.ome.zarr", image.shape, "u2", metadata) as array:
         array[:] = image
@@ -234,6 +239,67 @@ def test_ome_zarr_in_and_out(model_of, draw, tmp_path):
     for kind in ("denoised", "labels"):
         np.testing.assert_array_equal(found[kind, "tif"], found[kind, "ome.zarr"])
     assert not list(out.glob(".unfinished*"))
+    inside = out / "denoised/a.ome.zarr/labels/objects"
+    np.testing.assert_array_equal(read_image(inside), found["labels", "tif"])
+    for place in (inside, out / "labels/a.ome.zarr"):
+        assert image_of(place) == out / "denoised/a.ome.zarr"
+
+
+def image_of(labels):
+    """The image that an OME-Zarr image of labels says it belongs to."""
+    label = json.loads((labels / ".zattrs").read_text())["image-label"]
+    return Path(os.path.normpath(labels / label["source"]["image"]))
+
+
+def test_objects_of_a_plate(model_of, draw, tmp_path):
+    """The table says where each object is, whether the whole plate is given or a field."""
+    _, file = model_of()
+    plate = write_plate(tmp_path / "p.zarr", {"A/1/0": draw(), "B/02/1": draw()})
+    out = predict_all(file, plate)
+    table = pd.read_csv(out / "objects.csv", dtype=str)
+    assert list(table)[:5] == ["image", "plate", "well", "field", "label"]
+    places = table.groupby("image")[["plate", "well", "field"]].agg(lambda column: set(column))
+    assert places.loc["A1_f0"].tolist() == [{"p"}, {"A1"}, {"0"}]
+    assert places.loc["B02_f1"].tolist() == [{"p"}, {"B02"}, {"1"}]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(out / "objects.parquet")[["image", "plate", "well", "field"]],
+        table[["image", "plate", "well", "field"]],
+    )
+    table = pd.read_csv(predict_all(file, plate / "B/02/1") / "objects.csv", dtype=str)
+    assert set(table["well"]) == {"B02"}
+    series = write_plate(tmp_path / "q.zarr", {"A/1/0": draw()})
+    out = predict_all(file, series / "A/1")
+    table = pd.read_csv(out / "objects/q_A_1_0.csv")
+    assert set(table["plate"]) == {"q"} and set(table["well"]) == {"A1"}
+
+
+def test_labels_alone_belong_to_the_input(draw, tmp_path):
+    """In an OME-Zarr image; another format could not be named."""
+    model = ThresholdModel(Method("otsu", "", segmenter="otsu"), {}, Layout(), (20.0,))
+    save_model(model, tmp_path / "model.pt")
+    (tmp_path / "in").mkdir()
+    with create_ome_zarr(tmp_path / "in/a.zarr", (48, 48), "u2", Metadata("YX")) as array:
+        array[:] = draw()
+    write(tmp_path / "in", "b.tif", draw(), "YX")
+    out = predict_all(tmp_path / "model.pt", tmp_path / "in", form="ome.zarr")
+    assert image_of(out / "labels/a.ome.zarr") == tmp_path / "in/a.zarr"
+    attributes = json.loads((out / "labels/b.ome.zarr/.zattrs").read_text())
+    assert attributes["image-label"] == {"version": "0.4"}
+
+
+def test_results_are_named_and_timed_like_the_image(model_of, draw, tmp_path):
+    _, file = model_of()
+    write(tmp_path / "in", "day 1.tif", draw(2), "TYX", time_step=90.0)
+    for form in ("tif", "ome.zarr"):
+        out = predict_all(file, tmp_path / "in", form=form)
+        for kind in ("denoised", "labels"):
+            path = out / kind / f"day 1.{form}"
+            assert read_metadata(path).time_step == 90
+            if form == "tif":
+                assert '<Image ID="Image:0" Name="day 1">' in tifffile.TiffFile(path).ome_metadata
+            else:
+                (found,) = json.loads((path / ".zattrs").read_text())["multiscales"]
+                assert found["name"] == "day 1"
 
 
 def test_classical_denoisers_take_what_there_is(draw, tmp_path):

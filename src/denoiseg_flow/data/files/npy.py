@@ -35,6 +35,8 @@ class NpySource:
         self.palette = False
         self.pixel_size: dict[str, float] = {}
         self.channels: tuple[str, ...] = ()
+        self.channel_colours: tuple[str, ...] = ()
+        self.time_step: float | None = None
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         return self._pixels[tuple(slices)].copy()

@@ -3,22 +3,32 @@
 The functions that need zarr import it, because the import is slow.
 """
 
-import itertools
+import json
 import math
 import os
+import re
+import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from denoiseg_flow.data.files.metadata import ORDER, SPATIAL, Metadata, numbered
+from denoiseg_flow.data.files.metadata import (
+    ORDER,
+    SPATIAL,
+    Metadata,
+    coloured,
+    default_colours,
+    numbered,
+)
 from denoiseg_flow.data.files.tiles import boxes
-from denoiseg_flow.data.files.units import micrometres
+from denoiseg_flow.data.files.units import micrometres, seconds
 from denoiseg_flow.errors import InputError, plain
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ LARGEST_CHUNK = 2**30  # bytes of an uncompressed chunk, which is read as a whol
 
 _METADATA = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 _TYPES = {"T": "time", "C": "channel"}
-_COLOURS = ("00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF")
+_SHOWN = (0.001, 0.999)  # quantiles of the pixels that viewers show as black and full colour
 
 
 class ZarrSource:
@@ -39,7 +49,7 @@ class ZarrSource:
 
     Attributes
     ----------
-    shape, axes, dtype, pixel_size, channels
+    shape, axes, dtype, pixel_size, channels, channel_colours, time_step
         Like those of `tif.TifSource`; Q is an axis other than TCZYX.
 
     Raises
@@ -80,6 +90,11 @@ class ZarrSource:
         self.pixel_size = {name: size for name, size in sizes.items() if size}
         channels = (metadata.get("omero") or {}).get("channels", ())
         self.channels = numbered([channel.get("label") for channel in channels])
+        self.channel_colours = coloured([_colour(channel.get("color")) for channel in channels])
+        times = zip(names, scale, axes, strict=True)
+        self.time_step = next(
+            (seconds(step, axis.get("unit")) for name, step, axis in times if name == "T"), None
+        )
         n_bytes = math.prod(self._array.chunks) * self.dtype.itemsize
         if n_bytes > LARGEST_CHUNK:
             raise InputError(
@@ -104,12 +119,24 @@ class ZarrSource:
 
 def is_ome_zarr(folder: Path) -> bool:
     """Return whether a folder contains an OME-Zarr image, whatever its name."""
+    return b'"multiscales"' in metadata_in(folder)
+
+
+def metadata_in(folder: Path) -> bytes:
+    """Return the attributes of a folder of a zarr store as stored; empty if there are none."""
     for name in ("zarr.json", ".zattrs"):
         try:
-            return b'"multiscales"' in (folder / name).read_bytes()
+            return (folder / name).read_bytes()
         except OSError:
             continue
-    return False
+    return b""
+
+
+def attributes_in(text: bytes) -> dict[str, Any]:
+    """Return the OME metadata in the attributes of a folder; raise ValueError if damaged."""
+    content: dict[str, Any] = json.loads(text)
+    attributes = content.get("attributes", content)
+    return attributes.get("ome", attributes)
 
 
 def _open_array(folder: Path) -> "zarr.Array[Any]":
@@ -199,6 +226,12 @@ def _ome_metadata(folder: Path, path: Path) -> dict[str, Any]:
     return attributes
 
 
+def _colour(value: object) -> str | None:
+    """Return a colour as six hexadecimal digits."""
+    found = re.fullmatch(r"#?([0-9A-Fa-f]{6})", str(value))
+    return found and found[1].upper()
+
+
 def _scale(described: Mapping[str, Any], axes: Sequence[Any]) -> list[float]:
     for transformation in described.get("coordinateTransformations") or ():
         if transformation.get("type") == "scale" and "scale" in transformation:
@@ -246,6 +279,7 @@ def create_ome_zarr(
     metadata: Metadata,
     chunks: tuple[int, ...] | None = None,
     labels: bool = False,
+    source: str | None = None,
 ) -> Iterator["zarr.Array[Any]"]:
     """Create an OME-Zarr image (NGFF 0.4) to be written piece by piece in a ``with`` statement.
 
@@ -256,19 +290,22 @@ def create_ome_zarr(
     Parameters
     ----------
     path
-        Folder to create; it must not exist.
+        Folder to create; it must not exist. Its name without endings is the name of the image.
     shape
         Length of each axis.
     dtype
         Pixel type.
     metadata
-        Axes, pixel size and channel names.
+        Metadata of the image.
     chunks
         Shape of a chunk; best written as a whole. By default at most 512 x 512 pixels, 16 z-slices,
         one channel and one time point.
     labels
         Whether the image holds labels. Lower levels then take every second pixel, otherwise means
         of 2 x 2 pixels.
+    source
+        The OME-Zarr image that the labels belong to, as a path relative to this folder; None if
+        there is none.
 
     Yields
     ------
@@ -296,7 +333,24 @@ def create_ome_zarr(
             halved = (*larger.shape[:-2], *(-(-length // 2) for length in larger.shape[-2:]))
             levels.append(_create_level(group, len(levels), halved, dtype, chunks))
             _halve(larger, levels[-1], labels)
-    group.attrs.put(_ngff(path.name, metadata, len(levels), "nearest" if labels else "mean"))
+    name = path.name.removesuffix(".zarr").removesuffix(".ome")
+    attributes = _ngff(name, metadata, len(levels), "nearest" if labels else "mean")
+    if labels:
+        attributes["image-label"] = _image_label(source)
+    elif "C" in axes and (metadata.channels or metadata.channel_colours):
+        attributes["omero"] = {"channels": _channels(metadata, levels[-1])}
+    group.attrs.put(attributes)
+
+
+def add_labels(image: str | Path, labels: str | Path, name: str) -> None:
+    """Copy an OME-Zarr label image into the group of labels of an image, as viewers expect it."""
+    import zarr
+
+    groups = zarr.create_group(Path(image, "labels"), zarr_format=2)
+    groups.attrs.put({"labels": [name]})
+    shutil.copytree(labels, Path(image, "labels", name))
+    copy = zarr.open_group(Path(image, "labels", name), mode="r+", zarr_format=2)
+    copy.attrs["image-label"] = _image_label("../..")
 
 
 def _create_level(
@@ -335,16 +389,18 @@ def _means(piece: np.ndarray) -> np.ndarray:
 
 def _ngff(name: str, metadata: Metadata, n_levels: int, method: str) -> dict[str, Any]:
     """Return the metadata of an image in the format of NGFF 0.4."""
+    steps = dict(metadata.pixel_size)
+    if metadata.time_step:
+        steps["T"] = metadata.time_step
     axes = []
     for axis in metadata.axes:
         axes.append({"name": axis.lower(), "type": _TYPES.get(axis, "space")})
-        if axis in metadata.pixel_size:
-            axes[-1]["unit"] = "micrometer"
+        if axis in steps:
+            axes[-1]["unit"] = "second" if axis == "T" else "micrometer"
     datasets = []
     for level in range(n_levels):
         scale = [
-            float(metadata.pixel_size.get(axis, 1)) * (2**level if axis in "YX" else 1)
-            for axis in metadata.axes
+            float(steps.get(axis, 1)) * (2**level if axis in "YX" else 1) for axis in metadata.axes
         ]
         datasets.append(
             {
@@ -353,13 +409,47 @@ def _ngff(name: str, metadata: Metadata, n_levels: int, method: str) -> dict[str
             }
         )
     image = {"version": "0.4", "name": name, "type": method, "axes": axes, "datasets": datasets}
-    attributes: dict[str, Any] = {"multiscales": [image]}
-    if metadata.channels:
-        colours = itertools.cycle(_COLOURS if len(metadata.channels) > 1 else ("FFFFFF",))
-        attributes["omero"] = {
-            "channels": [
-                {"label": label, "color": colour, "active": True}
-                for label, colour in zip(metadata.channels, colours, strict=False)
-            ]
-        }
-    return attributes
+    return {"multiscales": [image]}
+
+
+def _image_label(source: str | None) -> dict[str, Any]:
+    """Return what makes an image an image of labels, by NGFF 0.4."""
+    return {"version": "0.4"} | ({"source": {"image": source}} if source else {})
+
+
+def _channels(metadata: Metadata, level: "zarr.Array[Any]") -> list[dict[str, Any]]:
+    """Return how viewers show the channels of an image, given its lowest resolution."""
+    axis = metadata.axes.find("C")
+    count = level.shape[axis]
+    channels = []
+    colours = metadata.channel_colours or default_colours(count)
+    for number, (name, colour) in enumerate(
+        zip_longest(metadata.channels or range(1, count + 1), colours)
+    ):
+        channels.append(
+            {
+                "label": str(name),
+                "color": colour,
+                "active": True,
+                "window": _window(level, axis, number),
+            }
+        )
+    return channels
+
+
+def _window(level: "zarr.Array[Any]", axis: int, number: int) -> dict[str, float]:
+    """Return the range of the pixels of a channel, and of those that are shown.
+
+    The latter are quantiles of the middle plane, because outliers would darken the others.
+    """
+    lengths = [*level.shape]
+    lengths[axis] = 1
+    ends = []
+    for place, _ in boxes(lengths, level.chunks):
+        piece = np.asarray(level[(*place[:axis], slice(number, number + 1), *place[axis + 1 :])])
+        ends += [piece.min(), piece.max()]
+    middle = [slice(length // 2, length // 2 + 1) for length in lengths[:-2]]
+    middle[axis] = slice(number, number + 1)
+    start, end = np.quantile(np.asarray(level[(*middle, slice(None), slice(None))]), _SHOWN)
+    window = {"min": min(ends), "max": max(ends), "start": start, "end": end}
+    return {key: float(value) for key, value in window.items()}

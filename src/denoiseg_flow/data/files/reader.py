@@ -16,7 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
+from denoiseg_flow.data.files import microscopes
 from denoiseg_flow.data.files.metadata import ORDER, Metadata
+from denoiseg_flow.data.files.microscopes import MicroscopeSource
 from denoiseg_flow.data.files.npy import NpySource
 from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.files.pillow import open_with_pillow, read_pgm
@@ -70,6 +72,10 @@ class Source(Protocol):
     """Micrometres by axis letter, as far as known."""
     channels: tuple[str, ...]
     """Names of the channels, empty unless the file has some."""
+    channel_colours: tuple[str, ...]
+    """See `Metadata`; empty unless the file has some."""
+    time_step: float | None
+    """Seconds from one time point to the next, None if unknown."""
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         """Return a copy of a piece, for which there is a slice for each dimension."""
@@ -88,8 +94,8 @@ class ImageFile:
     path
         The file, or the folder of an OME-Zarr image.
     metadata
-        Axes in the order of TCZYX, without T, C or Z of length 1, and pixel size and channel names
-        as far as known.
+        Axes in the order of TCZYX, without T, C or Z of length 1, and pixel size, time step and
+        channels as far as known.
     shape
         Length of each of these axes.
     dtype
@@ -126,8 +132,12 @@ class ImageFile:
         # Boolean images become 0 and 1, which can be measured and subtracted.
         self.dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
         n_channels = self.shape[names.index("C")] if "C" in names else 0
-        channels = source.channels if len(source.channels) == n_channels else ()
-        self.metadata = Metadata(names, source.pixel_size, channels).only(names)
+        channels, colours = (
+            known if len(known) == n_channels else ()
+            for known in (source.channels, source.channel_colours)
+        )
+        known = Metadata(names, source.pixel_size, channels, colours, source.time_step)
+        self.metadata = known.only(names)
 
     def read(self, place: Sequence[int | slice]) -> np.ndarray:
         """Read a region of the image.
@@ -189,7 +199,8 @@ def open_image_file(
     Parameters
     ----------
     path
-        A file, or the folder of an OME-Zarr image. A file of another ending is read as tif.
+        A file, the folder of an OME-Zarr image, or a scene of a microscope's file. A file of
+        another ending is read as tif.
     axes
         Axes of the file, such as ``ZYX``, in place of its own metadata: one letter of TCZYX for
         each axis; those of length 1 may be omitted.
@@ -240,6 +251,8 @@ class _PillowSource:
         self.axes = "YXS"[: self._pixels.ndim]
         self.pixel_size: dict[str, float] = {}
         self.channels: tuple[str, ...] = ()
+        self.channel_colours: tuple[str, ...] = ()
+        self.time_step: float | None = None
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
         return self._pixels[tuple(slices)].copy()
@@ -258,6 +271,7 @@ READERS: dict[str, Callable[[Path], Source]] = {
     ".jpeg": partial(_PillowSource, form="JPEG"),
     ".bmp": partial(_PillowSource, form="BMP"),
     ".pgm": partial(_PillowSource, form="PPM"),
+    **dict.fromkeys(microscopes.ENDINGS, MicroscopeSource),
     ".ome.zarr": ZarrSource,
     ".zarr": ZarrSource,
 }
@@ -275,9 +289,12 @@ def _open(path: Path, indexed: bool) -> Source:
     reader = next((readers[ending] for ending in readers if name.endswith(ending)), TifSource)
     if is_ome_zarr(path):
         reader = ZarrSource
+    file = microscopes.file_of(path)
+    if file:
+        reader = MicroscopeSource
     if reader is ZarrSource and not path.is_dir():
         raise InputError(f"{path} does not exist or is not a folder; correct its path")
-    if reader is not ZarrSource and not path.is_file():
+    if reader is not ZarrSource and not (file or path).is_file():
         raise InputError(f"{path} does not exist or is not a file; correct its path")
     with refuse_damaged(path):
         source = reader(path)

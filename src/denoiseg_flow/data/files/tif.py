@@ -15,9 +15,9 @@ import numpy as np
 import tifffile
 
 from denoiseg_flow.data.files.memory_maps import release
-from denoiseg_flow.data.files.metadata import ORDER, numbered
+from denoiseg_flow.data.files.metadata import ORDER, coloured, numbered
 from denoiseg_flow.data.files.tif_segments import MissingCodec, SegmentDecoder, check_expansion
-from denoiseg_flow.data.files.units import micrometres
+from denoiseg_flow.data.files.units import micrometres, seconds
 from denoiseg_flow.errors import InputError
 
 _MOST_PLANES = 10**6
@@ -38,8 +38,8 @@ class TifSource:
         Pixel type, in native byte order.
     pixel_size
         Micrometres by axis letter, as far as known.
-    channels
-        Names of the channels; empty if the file has none.
+    channels, channel_colours, time_step
+        See `metadata.Metadata`.
 
     Raises
     ------
@@ -101,7 +101,12 @@ class TifSource:
                 self._decoders = {page: SegmentDecoder(page) for page in keyframes}
             except MissingCodec as error:
                 raise InputError(f"{self.path} {error}") from error
-        self.pixel_size, self.channels = _metadata(self._tif)
+        pixels = _ome_pixels(self._tif)
+        self.pixel_size = _pixel_size(self._tif, pixels)
+        channels = _channels(pixels)
+        self.channels = numbered([each.get("Name") for each in channels])
+        self.channel_colours = coloured([_colour(each.get("Color")) for each in channels])
+        self.time_step = _time_step(self._tif, pixels)
 
     def _check_imagej(self) -> None:
         """Raise ValueError for a truncated stack, which tifffile would read as a shorter one."""
@@ -341,12 +346,11 @@ def _description(path: Path) -> bytes:
     return b""
 
 
-def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return pixel sizes by axis and channel names, from OME, ImageJ or tif tags.
+def _pixel_size(tif: tifffile.TiffFile, pixels: Mapping[str, Any]) -> dict[str, float]:
+    """Return pixel sizes by axis, from OME, ImageJ or tif tags.
 
     Dots per inch are ignored, because programs write a meaningless 72 by default.
     """
-    pixels = _ome_pixels(tif)
     sizes = {
         axis: micrometres(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"{name}Unit", "µm"))
         for axis in "ZYX"
@@ -362,7 +366,14 @@ def _metadata(tif: tifffile.TiffFile) -> tuple[dict[str, float], tuple[str, ...]
     if sizes["Y"] is None and sizes["X"] is None:
         for axis, per_unit in zip("XY", page.resolution, strict=True):
             sizes[axis] = micrometres(1 / per_unit, unit) if per_unit > 0 else None
-    return {axis: size for axis, size in sizes.items() if size}, _channel_names(pixels)
+    return {axis: size for axis, size in sizes.items() if size}
+
+
+def _time_step(tif: tifffile.TiffFile, pixels: Mapping[str, Any]) -> float | None:
+    """Return the seconds from one time point to the next, from OME or ImageJ."""
+    imagej = tif.imagej_metadata or {}
+    found = seconds(pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s"))
+    return found or seconds(imagej.get("finterval"), imagej.get("tunit", "s"))
 
 
 def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
@@ -377,8 +388,15 @@ def _ome_pixels(tif: tifffile.TiffFile) -> Mapping[str, Any]:
         return {}
 
 
-def _channel_names(pixels: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the channel names in OME metadata; unnamed channels get a number."""
+def _channels(pixels: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the attributes of each channel in OME metadata."""
     channels = pixels.get("Channel", ())
     channels = channels if isinstance(channels, list | tuple) else (channels,)
-    return numbered([each.get("Name") for each in channels if isinstance(each, Mapping)])
+    return [each for each in channels if isinstance(each, Mapping)]
+
+
+def _colour(value: object) -> str | None:
+    """Return a colour of OME, a signed number of 32 bits, as hexadecimal digits."""
+    if not isinstance(value, int) or not -(2**31) <= value < 2**31:
+        return None
+    return value.to_bytes(4, signed=True)[:3].hex().upper()  # without opacity

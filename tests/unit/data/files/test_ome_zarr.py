@@ -21,7 +21,7 @@ from refusals import refusal
 
 from denoiseg_flow.data.files import ome_zarr
 from denoiseg_flow.data.files.metadata import Metadata
-from denoiseg_flow.data.files.ome_zarr import create_ome_zarr
+from denoiseg_flow.data.files.ome_zarr import add_labels, create_ome_zarr
 from denoiseg_flow.data.files.reader import open_image_file, read_image
 from denoiseg_flow.data.folders import find_images
 from denoiseg_flow.data.store import read_metadata
@@ -76,7 +76,7 @@ def test_image_of_the_reference_implementation(tmp_path, version):
     change(path, lambda metadata: metadata.update(omero={"channels": channels}))
     metadata, found = whole(path)
     sizes = pytest.approx({"Z": 2, "Y": 0.5, "X": 0.25})
-    assert metadata == Metadata("CZYX", sizes, ("DAPI", "C2"))
+    assert metadata == Metadata("CZYX", sizes, ("DAPI", "C2"), ("0000FF", "00FF00"))
     np.testing.assert_array_equal(found, PIXELS)
     assert read_metadata(path).spacing() == pytest.approx((2, 0.5, 0.25))
     assert whole(path, "TZYX")[0].axes == "TZYX"
@@ -260,8 +260,8 @@ def test_axes_of_unknown_meaning(tmp_path):
         Metadata("YX"),
         Metadata("YX", {"Y": 0.5, "X": 0.25}),
         Metadata("ZYX", {"Z": 2.0, "Y": 0.5, "X": 0.25}),
-        Metadata("CZYX", {"Y": 0.5, "X": 0.25}, ("DAPI", "GFP")),
-        Metadata("TCZYX", {"Z": 1.5}, ("DAPI", "GFP")),
+        Metadata("CZYX", {"Y": 0.5, "X": 0.25}, ("DAPI", "GFP"), ("0000FF", "00FF00")),
+        Metadata("TCZYX", {"Z": 1.5}, ("DAPI", "GFP"), ("0000FF", "00FF00"), 90.0),
     ],
     ids=lambda metadata: metadata.axes,
 )
@@ -279,13 +279,17 @@ def test_reference_implementation_reads_what_is_written(tmp_path, metadata):
     axes = [
         {"name": axis.lower(), "type": {"T": "time", "C": "channel"}.get(axis, "space")}
         | ({"unit": "micrometer"} if axis in metadata.pixel_size else {})
+        | ({"unit": "second"} if axis == "T" else {})
         for axis in metadata.axes
     ]
     assert node.metadata["axes"] == axes
-    scale = [metadata.pixel_size.get(axis, 1) for axis in metadata.axes]
+    steps = {"T": metadata.time_step, **metadata.pixel_size}
+    scale = [steps.get(axis, 1) for axis in metadata.axes]
     assert node.metadata["coordinateTransformations"] == [[{"type": "scale", "scale": scale}]]
     if metadata.channels:
         assert node.metadata["channel_names"] == list(metadata.channels)
+        assert [colour[1] for colour in node.metadata["colormap"]] == [[0, 0, 1], [0, 1, 0]]
+    assert node.metadata["name"] == "a"
     found, read = whole(path)
     assert found == metadata
     np.testing.assert_array_equal(read, pixels)
@@ -306,6 +310,111 @@ def test_pieces_of_what_is_written(tmp_path_factory, data):
     )
     with open_image_file(path) as image:
         np.testing.assert_array_equal(image.read(place), pixels[place])
+
+
+def attributes_of(path):
+    return json.loads((path / ".zattrs").read_text())
+
+
+def test_colours_and_range_of_channels(tmp_path):
+    """Without colours in the file, channels differ; a single outlier darkens no channel."""
+    pixels = np.stack([np.arange(4000), np.arange(4000) + 500]).reshape(2, 40, 100).astype("f4")
+    pixels[0, 0, 0] = 10**6
+    path = tmp_path / "a.zarr"
+    with create_ome_zarr(
+        path, pixels.shape, "f4", Metadata("CYX", {}, ("DAPI", "GFP")), (1, 16, 16)
+    ) as array:
+        array[...] = pixels
+    first, second = attributes_of(path)["omero"]["channels"]
+    assert first["color"] != second["color"]
+    assert first["window"] == {
+        "min": 1, "max": 10**6, "start": pytest.approx(5, abs=1), "end": pytest.approx(3996, abs=1)
+    }  # fmt: skip
+    assert (second["window"]["min"], second["window"]["max"]) == (500, 4499)
+
+
+def test_a_single_channel_is_white(tmp_path):
+    with create_ome_zarr(
+        tmp_path / "a.zarr", (1, 4, 5), "u1", Metadata("CYX", {}, ("DAPI",))
+    ) as array:
+        array[...] = 1
+    (channel,) = attributes_of(tmp_path / "a.zarr")["omero"]["channels"]
+    assert (channel["label"], channel["color"]) == ("DAPI", "FFFFFF")
+
+
+@pytest.mark.parametrize(
+    ("colours", "expected"),
+    [
+        (("ff00ff", "#00FF00"), ("FF00FF", "00FF00")),
+        (("FF00FF", "green"), ("FF00FF", "FF00FF")),
+        ((None, 3), ()),
+        (("FFFFFF", "FFFFFF"), ()),
+    ],
+)
+def test_colours_as_others_write_them(tmp_path, colours, expected):
+    path = write(tmp_path / "a.zarr")
+    channels = [{"color": colour} for colour in colours]
+    change(path, lambda metadata: metadata.update(omero={"channels": channels}))
+    assert whole(path)[0].channel_colours == expected
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "expected"),
+    [("second", 2.5, 2.5), ("minute", 1.5, 90), ("millisecond", 20, 0.02), (None, 1, None)],
+)
+def test_time_step(tmp_path, unit, step, expected):
+    path = tmp_path / "a.zarr"
+    with create_ome_zarr(path, (3, 4, 5), "u1", Metadata("TYX", {"Y": 0.325, "X": 0.325})) as array:
+        array[...] = 1
+    assert "unit" not in attributes_of(path)["multiscales"][0]["axes"][0]
+
+    def described(metadata):
+        (image,) = metadata["multiscales"]
+        image["axes"][0] |= {"unit": unit} if unit else {}
+        image["datasets"][0]["coordinateTransformations"][0]["scale"][0] = step
+
+    change(path, described)
+    assert whole(path)[0] == Metadata("TYX", {"Y": 0.325, "X": 0.325}, time_step=expected)
+
+
+def written(folder, axes="CZYX"):
+    """An image with its labels, as predictions are written."""
+    shape, image, labels = (2, 3, 40, 50), folder / "i/a.ome.zarr", folder / "l/a.ome.zarr"
+    metadata = Metadata(axes, {"Z": 2.0, "Y": 0.5, "X": 0.25}, ("DAPI", "GFP"))
+    with create_ome_zarr(image, shape, "f4", metadata) as array:
+        array[...] = PIXELS
+    spatial = metadata.only("ZYX")
+    source = "../../i/a.ome.zarr"
+    with create_ome_zarr(labels, shape[1:], "u2", spatial, labels=True, source=source) as array:
+        array[...] = PIXELS[0]
+    add_labels(image, labels, "objects")
+    return image, labels
+
+
+def test_viewers_show_labels_on_their_image(tmp_path):
+    image, labels = written(tmp_path)
+    nodes = {str(node.zarr.basename()): node for node in Reader(parse_url(image))()}
+    assert list(nodes) == ["a.ome.zarr", "labels", "objects"]
+    np.testing.assert_array_equal(np.asarray(nodes["objects"].data[0]), PIXELS[0])
+    paths = [str(node.zarr).split()[0] for node in Reader(parse_url(labels))()]
+    assert paths[0] == str(image) and paths[-1] == str(labels)
+    np.testing.assert_array_equal(whole(image)[1], PIXELS)
+    np.testing.assert_array_equal(whole(image / "labels/objects")[1], PIXELS[0])
+
+
+def test_what_is_written_is_valid(tmp_path):
+    models = pytest.importorskip(
+        "ome_zarr_models.v04",
+        reason="ome-zarr-models, which needs pydantic below 2.13, is not installed",
+    )
+    image, labels = written(tmp_path)
+    found = models.Image.from_zarr(zarr.open_group(image, mode="r"))
+    assert found.labels.attributes.labels == ["objects"]
+    assert found.attributes.omero.channels[0].window.max == PIXELS[0].max()
+    for path in (labels, image / "labels/objects"):
+        valid = models.ImageLabel.from_zarr(zarr.open_group(path, mode="r"))
+        source = path / valid.attributes.image_label.source.image
+        assert source.resolve() == image.resolve()
 
 
 def test_default_chunks(tmp_path):

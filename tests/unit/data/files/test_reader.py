@@ -18,7 +18,7 @@ from refusals import refusal
 from denoiseg_flow.data.files import reader
 from denoiseg_flow.data.files.metadata import ORDER, Metadata
 from denoiseg_flow.data.files.reader import open_image_file
-from denoiseg_flow.data.files.units import micrometres
+from denoiseg_flow.data.files.units import micrometres, seconds
 from denoiseg_flow.data.store import read_metadata
 from denoiseg_flow.errors import InputError
 
@@ -51,12 +51,18 @@ def test_ome_tif(tmp_path):
             "PhysicalSizeY": 0.5,
             "PhysicalSizeZ": 0.002,
             "PhysicalSizeZUnit": "mm",
-            "Channel": {"Name": ["DAPI", "GFP", "RFP"]},
+            "TimeIncrement": 1.5,
+            "TimeIncrementUnit": "min",
+            "Channel": {"Name": ["DAPI", "GFP", "RFP"], "Color": [65535, 16711935, -16776961]},
         },
     )
     metadata, found = whole(path)
     assert metadata == Metadata(
-        "TCZYX", pytest.approx({"Z": 2, "Y": 0.5, "X": 0.25}), ("DAPI", "GFP", "RFP")
+        "TCZYX",
+        {"Z": 2, "Y": 0.5, "X": 0.25},
+        ("DAPI", "GFP", "RFP"),
+        ("0000FF", "00FF00", "FF0000"),
+        90,
     )
     np.testing.assert_array_equal(found, pixels)
 
@@ -82,10 +88,10 @@ def test_imagej_hyperstack(tmp_path):
         pixels,
         imagej=True,
         resolution=(4, 2),
-        metadata={"axes": "TZCYX", "unit": "micron", "spacing": 1.5},
+        metadata={"axes": "TZCYX", "unit": "micron", "spacing": 1.5, "finterval": 20.0},
     )
     metadata, found = whole(path)
-    assert metadata == Metadata("TCZYX", pytest.approx({"Z": 1.5, "Y": 0.5, "X": 0.25}))
+    assert metadata == Metadata("TCZYX", {"Z": 1.5, "Y": 0.5, "X": 0.25}, time_step=20)
     np.testing.assert_array_equal(found, pixels.swapaxes(1, 2))
     assert read_metadata(path).spacing() == pytest.approx((1.5, 0.5, 0.25))
 
@@ -148,8 +154,29 @@ def test_pyramid_is_its_full_resolution(tmp_path):
     ],
 )
 def test_micrometres(length, unit, expected):
-    found = micrometres(length, unit)
-    assert found is None if expected is None else found == pytest.approx(expected)
+    assert micrometres(length, unit) == expected
+
+
+def test_lengths_keep_no_errors_of_rounding():
+    assert 3.25e-5 * 1e4 == 0.32499999999999996
+    assert micrometres(3.25e-5, "cm") == 0.325
+
+
+@pytest.mark.parametrize(
+    ("time", "unit", "expected"),
+    [
+        (1.5, "min", 90),
+        ("250", "ms", 0.25),
+        (2, "hour", 7200),
+        (3, "pixel", None),
+        (0, "s", None),
+        (-1, "s", None),
+        ("inf", "s", None),
+        (None, "s", None),
+    ],
+)
+def test_seconds(time, unit, expected):
+    assert seconds(time, unit) == expected
 
 
 # --- what the user says --------------------------------------------------------------------------
