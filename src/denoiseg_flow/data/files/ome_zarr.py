@@ -52,6 +52,13 @@ class ZarrSource:
     shape, axes, dtype, pixel_size, channels, channel_colours, time_step
         Like those of `tif.TifSource`; Q is an axis other than TCZYX.
 
+    Parameters
+    ----------
+    path
+        The folder of the store, or one inside.
+    labels
+        Whether it is a label image, in which missing chunks are background, unless all are missing.
+
     Raises
     ------
     InputError
@@ -63,7 +70,7 @@ class ZarrSource:
 
     palette = rgb = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, labels: bool = False) -> None:
         folder = _image_in(path)
         metadata = _ome_metadata(folder, path)
         (multiscale,) = metadata["multiscales"]
@@ -102,7 +109,9 @@ class ZarrSource:
                 "export the image again with chunks of about 512 x 512 pixels"
             )
         n_chunks, n_missing = _count_chunks(self._array, folder / inside)
-        if n_missing:
+        # Label images are mostly background, whose chunks zarr does not write by default. Of images
+        # they are rejected, because a chunk that was lost looks the same.
+        if n_missing and not (labels and n_missing < n_chunks):
             raise InputError(
                 f"{path} misses {n_missing} of its {n_chunks} chunks, because they were lost or "
                 "because empty chunks were not written; copy it again, or write it with "

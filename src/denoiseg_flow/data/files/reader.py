@@ -347,7 +347,7 @@ def _open(path: Path, indexed: bool) -> Source:
     if reader is not ZarrSource and not (file or path).is_file():
         raise InputError(f"{path} does not exist or is not a file; correct its path")
     with refuse_damaged(path):
-        source = reader(path)
+        source = ZarrSource(path, indexed) if reader is ZarrSource else reader(path)
     if source.palette and not indexed:
         source.close()
         raise _colour(path)

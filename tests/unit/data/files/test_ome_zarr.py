@@ -176,6 +176,19 @@ def test_missing_chunks(tmp_path, version, options, n_chunks):
     )
 
 
+def test_missing_chunks_of_labels_are_background(tmp_path):
+    path = write(tmp_path / "a.zarr", chunks=(1, 3, 16, 16))
+    first, *others = _chunks(path)
+    for file in others:
+        file.unlink()
+    with open_image_file(path, indexed=True) as file:
+        found = file.read([slice(None)] * 4)
+    assert 0 < np.count_nonzero(found) < np.count_nonzero(PIXELS)
+    np.testing.assert_array_equal(found[found > 0], PIXELS[found > 0])
+    first.unlink()
+    assert "misses 24 of its 24 chunks" in refusal(open_image_file, path, indexed=True)
+
+
 def test_promise_of_more_than_there_is(tmp_path):
     path = write(tmp_path / "a.zarr")
     file = _level(path) / ".zarray"
