@@ -293,3 +293,8 @@ def test_no_gain_is_no_promise():
 def test_gains_need_two_numbers_of_annotated_images():
     assert annotation_gains(scores({"other": (0.1, 0.1)})) == []
     assert annotation_gains(scores({}, metric="PSNR")) == []
+
+
+def test_methods_of_equal_score_are_level():
+    sentence = sentences(scores({"twin": (0, 0)}))["labels"]
+    assert "level with twin" in sentence and "ahead of" not in sentence

@@ -517,7 +517,10 @@ def annotation_gains(metrics: pd.DataFrame) -> list[AnnotationGain]:
 
 
 def _over(comparisons: list[Comparison]) -> str:
-    return "ahead of " + ", ".join(f"{each.method} by {each.text}" for each in comparisons)
+    level = ", ".join(each.method for each in comparisons if each.difference == 0)
+    ahead = ", ".join(f"{each.method} by {each.text}" for each in comparisons if each.difference)
+    parts = [f"level with {level}"] * bool(level) + [f"ahead of {ahead}"] * bool(ahead)
+    return " and ".join(parts)
 
 
 def _advice(undecided: list[Comparison], grouped: bool) -> str:
