@@ -140,8 +140,8 @@ def test_precision_is_drawn_by_method_and_number_of_annotated_images(tmp_path):
     noises = {"n0": "none", "n10": "Gaussian, sigma 10"}
     figure = precision_curves(models, ["n2v", "baseline", "denoiseg"], noises)
     few, many = figure.axes
-    assert few.get_title() == "4 annotated images, Gaussian, sigma 10"
-    assert many.get_title() == "10 annotated images, Gaussian, sigma 10"
+    assert few.get_title() == "4 annotated images, noise: Gaussian, sigma 10"
+    assert many.get_title() == "10 annotated images, noise: Gaussian, sigma 10"
     assert len(few.containers) == 2 and len(many.containers) == 1
     line, _, (bars,) = few.containers[0].lines
     assert line.get_xydata() == pytest.approx(np.array([[0.2, 0.3], [0.8, 0.9]]))

@@ -26,7 +26,7 @@ from denoiseg_flow.study.grid import Run
 
 
 def precision_curves(
-    models: Iterable[Mapping[str, Any]], methods: Sequence[str], noises: Iterable[str]
+    models: Iterable[Mapping[str, Any]], methods: Sequence[str], noises: Mapping[str, str]
 ) -> Figure:
     """Draw the share of correct objects by confidence, with 95% intervals.
 
@@ -40,7 +40,7 @@ def precision_curves(
     methods
         All methods of the study, in order.
     noises
-        Noise levels, in order.
+        Noise levels, in order, with their parameters in words.
     """
     curves = {
         Run(**each["identity"]): PrecisionCurve(**each["precision"])
@@ -64,7 +64,7 @@ def precision_curves(
                     if (run.method, run.noise, run.n_annotated) == (name, noise, n_annotated)
                 }
                 _draw(axis, here, styles)
-                axis.set_title(f"{count(n_annotated, 'annotated image')}, noise: {noise}")
+                axis.set_title(f"{count(n_annotated, 'annotated image')}, noise: {noises[noise]}")
             line[0].set_ylabel("share of correct objects")
         for axis in axes[-1]:
             axis.set_xlabel("confidence")
