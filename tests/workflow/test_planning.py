@@ -35,7 +35,7 @@ def test_test_config(tmp_path):
     assert call.jobs == {
         "simulate": 1, "prepare": 1, "split": 1, "add_noise": 1, "check": 1,
         "train": 5, "predict_run": 5, "score": 5,
-        "aggregate": 1, "measure_costs": 1, "plot": 3, "plot_panel": 1, "trust": 1, "suggest": 1,
+        "aggregate": 1, "measure_costs": 1, "plot": 4, "plot_panel": 1, "trust": 1, "suggest": 1,
         "report": 1, "all": 1,
     }  # fmt: skip
 
