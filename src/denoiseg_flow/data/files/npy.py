@@ -1,7 +1,6 @@
 """Labels in NumPy's npy format, plain or in a file of Cellpose's."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -9,9 +8,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from denoiseg_flow.data.files.pickled_arrays import ArrayUnpickler, PickledArray
+from denoiseg_flow.data.files.whole import WholeSource
 
 
-class NpySource:
+class NpySource(WholeSource):
     """An npy file of labels, which is read as a whole.
 
     Of a pickled dictionary, as in ``_seg.npy`` files of Cellpose, the array ``masks`` is read.
@@ -29,20 +29,8 @@ class NpySource:
         else:
             order: Literal["F", "C"] = "F" if column_major else "C"
             pixels = np.frombuffer(file.read(), dtype).reshape(shape, order=order)
-        self._pixels = pixels.astype(pixels.dtype.newbyteorder("="), order="C", copy=False)
-        self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
-        self.axes = "YX" if self._pixels.ndim == 2 else "Q" * self._pixels.ndim
-        self.palette = self.rgb = False
-        self.pixel_size: dict[str, float] = {}
-        self.channels: tuple[str, ...] = ()
-        self.channel_colours: tuple[str, ...] = ()
-        self.time_step: float | None = None
-
-    def read(self, slices: Sequence[slice]) -> np.ndarray:
-        return self._pixels[tuple(slices)].copy()
-
-    def close(self) -> None:
-        pass
+        native = pixels.astype(pixels.dtype.newbyteorder("="), order="C", copy=False)
+        super().__init__(native, "YX" if native.ndim == 2 else "Q" * native.ndim)
 
 
 def _masks_of(stream: IO[bytes]) -> np.ndarray:

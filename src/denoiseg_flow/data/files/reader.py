@@ -24,6 +24,7 @@ from denoiseg_flow.data.files.ome_zarr import ZarrSource, is_ome_zarr
 from denoiseg_flow.data.files.pillow import open_with_pillow, read_pgm
 from denoiseg_flow.data.files.tif import TifSource
 from denoiseg_flow.data.files.tiles import PIECE, pieces
+from denoiseg_flow.data.files.whole import WholeSource
 from denoiseg_flow.errors import InputError, plain
 
 UNREADABLE = (
@@ -275,7 +276,7 @@ def read_image(
         return file.read([slice(None)] * len(file.shape))
 
 
-class _PillowSource:
+class _PillowSource(WholeSource):
     """A file that Pillow reads, as a whole.
 
     Parameters
@@ -289,26 +290,14 @@ class _PillowSource:
         with open_with_pillow(content, form) as image:
             if image.width * image.height > _PER_BYTE[form] * len(content):
                 raise ValueError(f"it cannot hold {image.width} x {image.height} pixels")
-            self.palette = image.mode == "P"
-            self.rgb = image.mode in ("RGB", "RGBA")
-            if form == "PNG" and self.rgb and content[_BIT_DEPTH] == 16:
+            rgb = image.mode in ("RGB", "RGBA")
+            if form == "PNG" and rgb and content[_BIT_DEPTH] == 16:
                 raise InputError(
                     f"{path} has 16 bits for each colour, of which only 8 could be read; export it "
                     "as tif"
                 )
-            self._pixels = read_pgm(image) if form == "PPM" else np.asarray(image)
-        self.shape, self.dtype = self._pixels.shape, self._pixels.dtype
-        self.axes = "YXS"[: self._pixels.ndim]
-        self.pixel_size: dict[str, float] = {}
-        self.channels: tuple[str, ...] = ()
-        self.channel_colours: tuple[str, ...] = ()
-        self.time_step: float | None = None
-
-    def read(self, slices: Sequence[slice]) -> np.ndarray:
-        return self._pixels[tuple(slices)].copy()
-
-    def close(self) -> None:
-        pass
+            pixels = read_pgm(image) if form == "PPM" else np.asarray(image)
+            super().__init__(pixels, "YXS"[: pixels.ndim], image.mode == "P", rgb)
 
 
 READERS: dict[str, Callable[[Path], Source]] = {
