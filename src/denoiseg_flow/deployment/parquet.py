@@ -85,7 +85,7 @@ def _parts(folder: Path, tables: Mapping[str, str], columns: Sequence[str]) -> l
     for number, files in divide(paths, count).items():
         path = folder / NAME / f"part-{number:04}-of-{count:04}.parquet"
         source = hashlib.sha256(repr((columns, [tables[image] for image in files])).encode())
-        parts.append(_Part(path, list(files), source.digest()))
+        parts.append(_Part(path, list(files), source.hexdigest().encode()))
     return parts
 
 

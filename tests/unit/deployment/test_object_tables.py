@@ -156,6 +156,15 @@ def test_the_parquet_dataset_holds_the_rows_of_the_csv_file(out, monkeypatch):
     assert len(schemas) > 1 and all(each.equals(schemas[0]) for each in schemas)
 
 
+def test_metadata_of_the_parquet_dataset_is_text(out):
+    """Polars refuses anything else."""
+    add(out, "a")
+    join_results("a", out)
+    (part,) = (out / "objects.parquet").iterdir()
+    metadata = pyarrow.parquet.read_schema(part).metadata
+    assert all(value.decode("ascii").isprintable() for value in metadata.values())
+
+
 def test_only_parts_of_the_dataset_that_change_are_written(out, monkeypatch):
     monkeypatch.setattr(parquet, "IMAGES", 2)
     names = [f"image{number}" for number in range(8)]
