@@ -10,10 +10,8 @@ ARG TORCH=cpu
 
 WORKDIR /opt/denoiseg-flow
 # First what changes rarely, so that a change of the code does not install everything anew.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY src/denoiseg_flow/__init__.py src/denoiseg_flow/version.py src/denoiseg_flow/
-# Folders that a wheel would hold must exist.
-RUN mkdir config envs examples profiles workflow && touch Snakefile
 RUN python -m pip install --no-cache-dir -c constraints.txt \
     --extra-index-url "https://download.pytorch.org/whl/${TORCH}" -e '.[export,s3]'
 COPY . .

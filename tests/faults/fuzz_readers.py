@@ -272,7 +272,7 @@ def make_models(folder: Path) -> None:
     network = new_network(method, recipe, layouts["volumes"])
     segmenter = TrainedModel(
         method, recipe, identity, Normalisation((1.0, 2.0), (3.0, 4.0)), network,
-        layouts["volumes"], Threshold(0.5, 0.7, 3), denoiser, origin={"images": 3},
+        layouts["volumes"], Threshold(0.5, 0.7, 3), input=denoiser, origin={"images": 3},
     )  # fmt: skip
     segmenter.held_out = {"a": segmenter}
     save_model(segmenter, folder / "chain.pt")
