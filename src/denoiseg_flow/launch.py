@@ -13,7 +13,8 @@ CONFIG = "config.yaml"
 FOLDERS = ("images", "masks")  # of a study, for the images and the masks of the user
 
 # Options of Snakemake that say how many jobs may run; with none of them, all cores are used.
-_PARALLEL = ("--cores", "-c", "--jobs", "-j", "--executor", "-e", "--profile", "--workflow-profile")
+_PARALLEL = ("--cores", "--jobs", "--executor", "-e", "--profile", "--workflow-profile")
+_SHORT = ("-c", "-j")  # a number may follow without a space
 
 
 def workflow_folder() -> Path:
@@ -107,7 +108,7 @@ def snakemake_arguments(arguments: Sequence[str]) -> list[str]:
                 "FOLDER` and change to that folder, or name a config with --configfile"
             )
         added = ["--configfile", CONFIG]
-    if not any(each in _PARALLEL or each[:2] in ("-c", "-j") for each in given):
+    if not any(each in _PARALLEL or each[:2] in _SHORT for each in given):
         added += ["--cores", "all"]
     # Not '--configfile' last: it takes several values, and would swallow a target.
     return [*added, "--snakefile", str(workflow_folder() / "Snakefile"), *arguments]

@@ -125,13 +125,18 @@ def own_folder(images: Path, folder: Path) -> Path:
 def _other_result(images: Path, folder: Path) -> Entry | None:
     """Return an image of another folder than ``images`` that has results in a folder."""
     given = Path(os.path.abspath(images))
+    # One image of each folder is enough: every job does this when it starts.
+    first: dict[str, Entry] = {}
     for entry in Record(folder).read().values():
+        if entry.results:
+            first.setdefault(os.path.dirname(entry.source), entry)
+    for entry in first.values():
         source = Path(os.path.abspath(entry.source))
         place = place_of(source)
         # The field of a plate may come from its well, its plate or the folder of that, and a scene
         # from its file or the folder of that.
         sources = [source.parent, *((place.plate, place.plate.parent) if place else ())]
         sources += [source.parent.parent] if is_scene(source) else []
-        if entry.results and given not in sources:
+        if given not in sources:
             return replace(entry, source=str(source))
     return None
