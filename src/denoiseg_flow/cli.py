@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,6 +40,8 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):  # consoles of Windows may lack letters, as of names
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = read_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
         _parser().print_help()
