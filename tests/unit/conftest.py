@@ -243,6 +243,7 @@ def windows() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONIOENCODING": "cp1252",
+        "PYTHONWARNDEFAULTENCODING": "1",  # for its EncodingWarning
     }
 
 

@@ -7,6 +7,7 @@ Python imports it at every start, so it also holds for all processes that such a
   no process can remove a lock file that any process has open.
 - A file that is removed when it is closed cannot be opened again by its name.
 - Names that Windows forbids are refused.
+- The package must name the encoding of every text file, since that of Windows is another one.
 """
 
 import errno
@@ -16,6 +17,7 @@ import re
 import subprocess  # noqa: F401  # it takes a system that has msvcrt for Windows
 import sys
 import tempfile
+import warnings
 from contextlib import suppress
 from types import ModuleType
 
@@ -144,5 +146,6 @@ sys.modules["fcntl"] = None
 os.close = _close
 for name in ("pread", "pwrite", "posix_fallocate", "sched_getaffinity"):
     delattr(os, name)
+warnings.filterwarnings("error", category=EncodingWarning, module="denoiseg_flow")
 tempfile.NamedTemporaryFile = _named_temporary_file
 sys.addaudithook(_audit)
