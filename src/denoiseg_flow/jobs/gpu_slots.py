@@ -201,6 +201,7 @@ def _try_slot(name: str) -> bool:
 
 
 def _take_name(name: str) -> socket.socket | None:
+    assert sys.platform == "linux"
     slot = socket.socket(socket.AF_UNIX)
     try:
         slot.bind(f"\0{name}".encode()[:LONGEST_NAME])
