@@ -45,12 +45,13 @@ class CorrectMasks(Panel):
         self._fill()
 
     def _fill(self) -> None:
-        number = self.crop.value
+        """List what there is, and choose the first that is not corrected."""
+        self.crop.choices = ()  # otherwise changed names would move to the end
         self.crop.reset_choices()
-        if number is not None and number < len(self._crops):
-            self.crop.value = number  # its name may have changed
-        done = sum(crop.is_corrected for crop in self._crops)
-        self.state.value = f"{done} of {count(len(self._crops), 'mask')} corrected"
+        done = [crop.is_corrected for crop in self._crops]
+        if False in done:
+            self.crop.value = done.index(False)
+        self.state.value = f"{sum(done)} of {count(len(done), 'mask')} corrected"
 
     def _open(self) -> None:
         if not self._crops:
@@ -63,6 +64,7 @@ class CorrectMasks(Panel):
         self._opened = self._crops[self.crop.value]
         self._layers = self.add(self._opened.layers())
         self._saved = self._mask().data.copy()
+        self._mask().selected_label = int(self._saved.max()) + 1  # to paint a new object
         self.viewer.layers.selection.active = self._mask()
         self.viewer.reset_view()
 
