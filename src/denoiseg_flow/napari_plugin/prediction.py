@@ -97,7 +97,7 @@ def predict_each(
             normalise=normalise,
             rescale=rescale,
         )
-        yield _layers(prediction, group, axes, pixels.shape)
+        yield _layers(prediction, group, axes)
 
 
 def _groups(model: AnyModel, pictures: Sequence[Picture]) -> list[Sequence[Picture]]:
@@ -126,29 +126,26 @@ def _stacked(group: Sequence[Picture]) -> tuple[np.ndarray, str]:
     return picture.pixels, AXES[-picture.pixels.ndim :]
 
 
-def _layers(
-    prediction: Prediction, group: Sequence[Picture], axes: str, shape: tuple[int, ...]
-) -> list[Layer]:
+def _layers(prediction: Prediction, group: Sequence[Picture], axes: str) -> list[Layer]:
     """Return the denoised image, one layer for each channel, and the labels."""
     made: list[Layer] = []
     placed = group[0].placement
     if prediction.denoised is not None:
-        denoised = _as_before(prediction.denoised, axes, shape)
+        denoised = _in_order(prediction.denoised, axes)
         for part, each in zip(denoised if "C" in axes else [denoised], group, strict=True):
             arguments = {"name": f"{each.name} denoised", "rgb": each.rgb, **placed}
             made.append((part, arguments, "image"))
     if prediction.labels is not None:
-        sides = [length for axis, length in zip(axes, shape, strict=True) if axis not in "CS"]
         arguments = {"name": f"{group[0].name} labels", **placed}
-        arguments |= features(prediction.objects)
-        made.append((prediction.labels.reshape(sides), arguments, "labels"))
+        made.append((prediction.labels, arguments | features(prediction.objects), "labels"))
     return made
 
 
-def _as_before(image: np.ndarray, axes: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a predicted image, axes in the order TCZYX without those of length 1, like before."""
-    order = sorted(range(len(axes)), key=lambda number: ORDER.index(axes[number].replace("S", "C")))
-    return image.reshape([shape[number] for number in order]).transpose(np.argsort(order))
+def _in_order(image: np.ndarray, axes: str) -> np.ndarray:
+    """Return an image whose axes are in the order TCZYX with its axes in the given order."""
+    names = axes.replace("S", "C")
+    predicted = sorted(names, key=ORDER.index)
+    return image.transpose([predicted.index(axis) for axis in names])
 
 
 def _pixel_size(layer: Any) -> tuple[float, ...] | None:

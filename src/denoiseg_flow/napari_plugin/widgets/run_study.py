@@ -3,11 +3,12 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import CheckBox, FileEdit, LineEdit, TextEdit
+from magicgui.widgets import CheckBox, FileEdit, LineEdit
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QTextCursor
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QPlainTextEdit
 
+from denoiseg_flow.errors import InputError
 from denoiseg_flow.launch import init
 from denoiseg_flow.napari_plugin.background import BackgroundStudy
 from denoiseg_flow.napari_plugin.widgets.panel import Panel, button, chosen
@@ -29,19 +30,16 @@ class RunStudy(Panel):
         self.arguments = LineEdit(label="options of run")
         self.run = button("Run", self._run)
         self.stop = button("Stop", self._stop)
-        self.messages = TextEdit()
-        self.messages.read_only = True
-        self.stop.enabled = False
-        self.extend([
-            self.folder, self.example, self.new, self.arguments, self.run, self.stop, self.messages,
-        ])  # fmt: skip
-        self._study: BackgroundStudy | None = None
-        self._timer = QTimer(self.native)
-        self._timer.setInterval(INTERVAL)
+        self.extend([self.folder, self.example, self.new, self.arguments, self.run, self.stop])
+        self.messages = QPlainTextEdit()
+        self.messages.setReadOnly(True)
+        self.native.layout().addWidget(self.messages)
+        self._timer = QTimer(self.native, interval=INTERVAL)
         self._timer.timeout.connect(self._look)
-        # Nobody could stop the study any more.
-        QApplication.instance().aboutToQuit.connect(self._stop)
-        self.native.destroyed.connect(self._stop)
+        self._enable(running=False)
+        if BackgroundStudy.latest and BackgroundStudy.latest.running:
+            self.folder.value = BackgroundStudy.latest.folder
+            self._follow(BackgroundStudy.latest)
 
     def _new(self) -> None:
         folder = chosen(self.folder, "a new folder")
@@ -51,29 +49,35 @@ class RunStudy(Panel):
             self._say("Put your images into images, and the masks that you have into masks.\n")
 
     def _run(self) -> None:
-        arguments = shlex.split(self.arguments.value)
-        self._study = BackgroundStudy(chosen(self.folder, "the folder of a study"), arguments)
+        try:
+            arguments = shlex.split(self.arguments.value)
+        except ValueError as error:
+            raise InputError(f"cannot read the options of run ({error}); correct them") from error
+        self._follow(BackgroundStudy(chosen(self.folder, "the folder of a study"), arguments))
+
+    def _follow(self, study: BackgroundStudy) -> None:
+        self._study, self._shown = study, 0
         self._enable(running=True)
         self._timer.start()
 
     def _stop(self) -> None:
-        if self._study is not None:
-            self._study.stop()
+        self._study.stop()
 
     def _look(self) -> None:
-        assert self._study is not None
-        status = self._study.status
-        self._say(self._study.new_messages())
-        if status is not None:
+        running = self._study.running
+        new = self._study.messages(after=self._shown)
+        self._shown += len(new)
+        self._say(new.decode(errors="replace"))
+        if not running:
             self._timer.stop()
             self._enable(running=False)
-            self._say("finished\n" if status == 0 else f"ended with exit status {status}\n")
+            self._say(f"{self._study.outcome()}\n")
 
     def _enable(self, running: bool) -> None:
         self.run.enabled, self.stop.enabled = not running, running
 
     def _say(self, text: str) -> None:
         """Append to the messages, and show their end."""
-        self.messages.native.moveCursor(QTextCursor.MoveOperation.End)
-        self.messages.native.insertPlainText(text)
-        self.messages.native.ensureCursorVisible()
+        self.messages.moveCursor(QTextCursor.MoveOperation.End)
+        self.messages.insertPlainText(text)
+        self.messages.ensureCursorVisible()
