@@ -102,10 +102,20 @@ def predict_each(
 
 def _groups(model: AnyModel, pictures: Sequence[Picture]) -> list[Sequence[Picture]]:
     """Return the layers of each image that the model predicts."""
-    layout = getattr(model, "layout", None)
-    count = layout.channels if layout and not reads_colour(model) else 1
     if not pictures:
         raise InputError("no image layer is selected; select one in the list of layers")
+    colour, layout = reads_colour(model), getattr(model, "layout", None)
+    other = [each.name for each in pictures if colour not in (None, each.rgb)]
+    if other and colour:
+        raise InputError(
+            f"layer '{other[0]}' is grey, but the model reads colours; select images in colour"
+        )
+    if other:
+        raise InputError(
+            f"layer '{other[0]}' is in colour, but the model reads grey images; select a channel of "
+            "it ('Split RGB' in the menu of a layer makes them)"
+        )
+    count = layout.channels if layout and not colour else 1
     if count == 1:
         return [[picture] for picture in pictures]
     if len(pictures) != count or len({each.pixels.shape for each in pictures}) > 1:

@@ -1,5 +1,6 @@
 """A study in the background: its messages, its end, and how it is stopped."""
 
+import runpy
 import subprocess
 import sys
 import time
@@ -46,11 +47,13 @@ def messages(study, until):
     return study.messages().decode()
 
 
-def test_the_command_of_this_installation_is_run(tmp_path):
-    (tmp_path / "config.yaml").touch()
-    study = BackgroundStudy(tmp_path, ["--help"])
-    assert study.outcome() == "The study is finished."
-    assert study.messages().startswith(b"usage: denoiseg-flow run")
+def test_the_command_is_that_of_this_installation(monkeypatch, capsys):
+    python, option, *command = background.COMMAND
+    assert (python, option) == (sys.executable, "-m")
+    monkeypatch.setattr(sys, "argv", [*command, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module(command[0], run_name="__main__")
+    assert capsys.readouterr().out.startswith("usage: denoiseg-flow run")
 
 
 def test_messages_and_the_end(start, tmp_path):

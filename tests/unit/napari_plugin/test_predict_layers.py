@@ -152,6 +152,14 @@ def test_colours_come_last(write_model):
         predict(model, layer(opaque, rgb=True))
 
 
+def test_colour_and_grey_are_not_mixed_up(write_model, model_file):
+    grey, colours = layer(np.ones((SIZE, SIZE))), layer(np.ones((SIZE, SIZE, 3)), rgb=True)
+    with pytest.raises(InputError, match="layer 'cells' is in colour, but the model reads grey"):
+        predict(model_file, grey, colours)
+    with pytest.raises(InputError, match="layer 'cells' is grey, but the model reads colours"):
+        predict(write_model(channels=3, colour=True), grey)
+
+
 def test_the_highest_resolution_is_predicted():
     pyramid = layer(np.zeros((4, 4)))
     pyramid.data, pyramid.multiscale = [np.ones((4, 4)), np.zeros((2, 2))], True
