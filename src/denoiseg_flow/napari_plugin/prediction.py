@@ -112,8 +112,8 @@ def _groups(model: AnyModel, pictures: Sequence[Picture]) -> list[Sequence[Pictu
         )
     if other:
         raise InputError(
-            f"layer '{other[0]}' is in colour, but the model reads grey images; select a channel of "
-            "it ('Split RGB' in the menu of a layer makes them)"
+            f"layer '{other[0]}' is in colour, but the model reads grey images; select one of its "
+            "channels ('Split RGB' in the menu of a layer makes them)"
         )
     count = layout.channels if layout and not colour else 1
     if count == 1:
