@@ -68,7 +68,9 @@ def test_open_results(viewer, open_panel, errors, study):
     assert panel.run.choices == () and panel.image.choices == ("0", "1")
     press(panel.open)
     assert names(viewer)[3:] == ["1 n10"]
-    assert len(errors) == 1
+    panel.folder.value = study.folder / "images"  # another folder is never mixed up with this one
+    press(panel.open)
+    assert len(viewer.layers) == 4 and "images has no results" in errors[1]
 
 
 def test_open_predicted_images(viewer, open_panel, predicted):

@@ -1,5 +1,6 @@
 """The panel that corrects the masks of a round of annotation."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class CorrectMasks(Panel):
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
+        self._looked_into: Path | None = None
         self._crops: list[Crop] = []
         self._opened: Crop | None = None
         self._layers: list[ViewerLayer] = []
@@ -41,7 +43,8 @@ class CorrectMasks(Panel):
         return [(name, number) for number, name in enumerate(names)]
 
     def _look(self) -> None:
-        self._crops = find_crops(chosen(self.folder, "a folder"))
+        folder = chosen(self.folder, "a folder")
+        self._crops, self._looked_into = find_crops(folder), folder
         self._fill()
 
     def _fill(self) -> None:
@@ -54,7 +57,7 @@ class CorrectMasks(Panel):
         self.state.value = f"{sum(done)} of {count(len(done), 'mask')} corrected"
 
     def _open(self) -> None:
-        if not self._crops:
+        if chosen(self.folder, "a folder") != self._looked_into:
             self._look()
         if self.crop.value is None or not self._leave():
             return

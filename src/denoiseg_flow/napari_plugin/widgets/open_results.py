@@ -1,6 +1,7 @@
 """The panel that opens the images of a study, and what its runs predicted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import ComboBox, FileEdit
@@ -18,6 +19,7 @@ class OpenResults(Panel):
 
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(napari_viewer)
+        self._looked_into: Path | None = None
         self._parts: Sequence[Part] = ()
         self.folder = FileEdit(label="folder", mode="d")
         self.look = button("Look into the folder", self._look)
@@ -39,7 +41,8 @@ class OpenResults(Panel):
         return self.part.value.runs() if self.part.value else ()
 
     def _look(self) -> None:
-        self._parts = find_parts(chosen(self.folder, "a folder"))
+        folder = chosen(self.folder, "a folder")
+        self._parts, self._looked_into = find_parts(folder), folder
         self.part.reset_choices()
         self._fill()
 
@@ -48,7 +51,7 @@ class OpenResults(Panel):
         self.run.reset_choices()
 
     def _open(self) -> None:
-        if not self._parts:
+        if chosen(self.folder, "a folder") != self._looked_into:
             self._look()
         shown = {layer.metadata.get(SOURCE) for layer in self.viewer.layers}
         layers = self.part.value.layers(self.image.value, self.run.value)
