@@ -4,6 +4,7 @@ The docs are written to be read in the repository: they link to the README, the 
 the source. Pages keep their places there as seen from each other, so these links work on the site.
 """
 
+import itertools
 import json
 import posixpath
 import re
@@ -25,6 +26,8 @@ LANGUAGES |= {"yaml": "yaml", "yml": "yaml", "cff": "yaml", "toml": "toml"}
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+GRAPH = re.compile(r"^```mermaid\n.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BADGE = re.compile(r"\[!\[(.+?)\]\(.+?\)\]")
 
 
 class RepositoryFile(File):
@@ -79,7 +82,8 @@ def on_page_read_source(page: Page, config: MkDocsConfig) -> str | None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Name the repository, where it is known, in links and commands that leave it open."""
+    """Replace what would be loaded from other sites, and name the repository, where it is known."""
+    markdown = BADGE.sub(r"[\1]", GRAPH.sub(_table_of_graph, markdown))
     if not config.repo_url:
         return markdown
     return markdown.replace("OWNER/denoiseg-flow", urlsplit(config.repo_url).path.strip("/"))
@@ -107,6 +111,18 @@ def _resolve(path: str, link: str) -> str:
     """Return the path in the repository that a link of a page leads to."""
     file = link.partition("#")[0]
     return posixpath.normpath(posixpath.join(posixpath.dirname(path), file)) if file else path
+
+
+def _table_of_graph(graph: re.Match[str]) -> str:
+    """Return the arrows of a graph as a table: only a script from another site could draw it."""
+    labels = dict(re.findall(r"(\w+)\[\"?(.+?)\"?\]", graph[1]))
+    targets: dict[str, list[str]] = {}
+    for line in graph[1].splitlines():
+        names = re.split(r" --.*?> ", re.sub(r"\[.+?\]", "", line.strip()))
+        for start, end in itertools.pairwise(labels.get(name, name) for name in names):
+            targets.setdefault(start, []).append(end)
+    rows = [f"| {start} | {', '.join(ends)} |" for start, ends in targets.items()]
+    return "\n".join(["| from | to |", "|---|---|", *rows, ""])
 
 
 def _notebook(cells: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Draw docs/images/overview.jpg from the study that the notebook of the tutorials leaves behind.
 
-    python docs/images/overview.py FOLDER_OF_THE_STUDY
+python docs/images/overview.py FOLDER_OF_THE_STUDY
 """
 
 import sys
