@@ -132,8 +132,8 @@ def _notebook(cells: list[dict[str, Any]]) -> Iterator[str]:
         yield text if cell["cell_type"] == "markdown" else _fenced(text, "python")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "image/png" in data:
-                yield f"![](data:image/png;base64,{''.join(data['image/png']).strip()})"
+            if "image/jpeg" in data:
+                yield f"![](data:image/jpeg;base64,{''.join(data['image/jpeg']).strip()})"
             elif "text/html" in data:
                 yield "".join(data["text/html"])
             else:

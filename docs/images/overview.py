@@ -16,7 +16,7 @@ RUN = "results/runs/my_images/n0/denoiseg_pretrained/annotated2/seed1/prediction
 
 def coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return (y, x, 3) with the objects in colours, from 0 to 1."""
-    grey = ski.exposure.rescale_intensity(image, "image", (0, 1))
+    grey = ski.exposure.rescale_intensity(image.astype(float), "image", (0, 1))
     return ski.color.label2rgb(labels, grey, alpha=0.45)
 
 

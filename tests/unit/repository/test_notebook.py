@@ -60,6 +60,6 @@ def test_it_is_stored_as_it_ran_from_top_to_bottom(path, cells):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) > 5
+    assert sum("image/jpeg" in output.get("data", {}) for output in outputs) > 5
     assert not re.search(r"[\"' ](/(tmp|home|root|work|Users)/|C:\\)", path.read_text())
     assert path.stat().st_size < 500_000
