@@ -27,6 +27,7 @@ LANGUAGES |= {"yaml": "yaml", "yml": "yaml", "cff": "yaml", "toml": "toml"}
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 GRAPH = re.compile(r"^```mermaid\n.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PANDAS = re.compile(r'<style.*?</style>| border="1" class="dataframe"', re.DOTALL)
 BADGE = re.compile(r"\[!\[(.+?)\]\(.+?\)\]")
 
 
@@ -135,7 +136,7 @@ def _notebook(cells: list[dict[str, Any]]) -> Iterator[str]:
             if "image/jpeg" in data:
                 yield f"![](data:image/jpeg;base64,{''.join(data['image/jpeg']).strip()})"
             elif "text/html" in data:
-                yield "".join(data["text/html"])
+                yield PANDAS.sub("", "".join(data["text/html"]))
             else:
                 yield _fenced("".join(output.get("text", data.get("text/plain", ""))), "text")
 

@@ -10,14 +10,15 @@ import numpy as np
 import skimage as ski
 from matplotlib.figure import Figure
 
-SHOWN, SIDE = (1, 6, 7), 160
+SHOWN, SIDE = (1, 6, 5), 160
 RUN = "results/runs/my_images/n0/denoiseg_pretrained/annotated2/seed1/predictions"
 
 
 def coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return (y, x, 3) with the objects in colours, from 0 to 1."""
-    grey = ski.exposure.rescale_intensity(image.astype(float), "image", (0, 1))
-    return ski.color.label2rgb(labels, grey, alpha=0.45)
+    """Return (y, x, 3) with the objects in the colours of their numbers, from 0 to 1."""
+    grey = ski.exposure.rescale_intensity(image.astype(float), "image", (0, 1))[..., np.newaxis]
+    colours = np.random.default_rng(3).uniform(0.2, 1, (labels.max() + 1, 3))
+    return np.where(labels[..., np.newaxis] > 0, 0.5 * grey + 0.5 * colours[labels], grey)
 
 
 def numbered_alike(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
