@@ -312,7 +312,7 @@ def test_bands_are_the_image(tmp_path, monkeypatch, shape, dtype):
     rows = store.BAND_ROWS
     bands = (plane[top : top + rows] for plane in planes for top in range(0, shape[-2], rows))
     metadata = Metadata("ZYX"[-len(shape) :], {"Y": 0.5, "X": 0.25})
-    store.write_bands(path, bands, shape, dtype, metadata)
+    store.write_bands(path, bands, shape, dtype, int(image.max()), metadata)
     found = store.open_labels(path)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, image)
@@ -333,5 +333,5 @@ def test_bands_are_compressed_one_at_a_time(tmp_path):
             sizes.append(path.stat().st_size if path.exists() else 0)
             yield np.random.default_rng(0).integers(0, 2**16, (256, 2000), np.uint16)
 
-    store.write_bands(path, pieces(), (1280, 2000), np.uint16)
+    store.write_bands(path, pieces(), (1280, 2000), np.uint16, 2**16 - 1)
     assert min(np.diff(sizes[1:])) > 100_000
