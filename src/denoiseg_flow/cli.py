@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         _parser().print_help()
         return 0
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if options.command != _RUN:  # Snakemake shows its messages itself; they would appear twice
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         options.run(options)
     except KeyboardInterrupt:
