@@ -7,13 +7,26 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import ClassVar
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.launch import CONFIG
 
 COMMAND = (sys.executable, "-m", "denoiseg_flow", "run")
+
+# A study is a group of processes of its own, so that its jobs can be stopped with it.
+if sys.platform == "win32":
+    _OWN_GROUP: dict[str, Any] = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+
+    def _interrupt(process: subprocess.Popen[bytes]) -> None:
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+
+else:
+    _OWN_GROUP: dict[str, Any] = {"start_new_session": True}
+
+    def _interrupt(process: subprocess.Popen[bytes]) -> None:
+        os.killpg(process.pid, signal.SIGINT)
 
 
 class BackgroundStudy:
@@ -40,24 +53,26 @@ class BackgroundStudy:
             raise InputError(f"{folder} has no {CONFIG}; write one with 'New study'")
         self.folder = folder
         # A file, not a pipe: the process goes on if nobody reads.
-        self._messages = TemporaryFile()  # noqa: SIM115, it is open as long as the process
+        self._temporary = TemporaryDirectory(ignore_cleanup_errors=True)
+        self._messages = Path(self._temporary.name, "messages")
         self._stopped = False
-        self._process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=self._messages,
-            stderr=subprocess.STDOUT,
-            # A group of its own, so that its jobs can be stopped with it.
-            start_new_session=True,
-        )
+        with self._messages.open("wb") as written:
+            self._process = subprocess.Popen(
+                [*COMMAND, *arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                **_OWN_GROUP,
+            )
         atexit.register(self.stop)
         BackgroundStudy.latest = self
 
     def messages(self, after: int = 0) -> bytes:
         """Return what the process has written so far, without the first ``after`` bytes."""
-        end = os.fstat(self._messages.fileno()).st_size
-        return os.pread(self._messages.fileno(), end - after, after)
+        with self._messages.open("rb") as file:
+            file.seek(after)
+            return file.read()
 
     @property
     def running(self) -> bool:
@@ -68,7 +83,7 @@ class BackgroundStudy:
         """Interrupt the process and its jobs, like Ctrl-C; they need a moment to end."""
         if self.running:
             self._stopped = True
-            os.killpg(self._process.pid, signal.SIGINT)
+            _interrupt(self._process)
 
     def outcome(self) -> str:
         """Wait for the end, and return how it ended, in one sentence."""
