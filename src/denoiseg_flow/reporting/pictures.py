@@ -30,13 +30,13 @@ def figure_uri(image: str | Path) -> str:
             return _data_uri("svg+xml", path.read_bytes())
         case ".png":
             with Image.open(path) as picture:
-                return _webp_uri(picture)
+                return _encoded(picture, "webp", lossless=True)
     raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
 
 
 def image_uri(pixels: np.ndarray) -> str:
     """Return pixels, uint8 (y, x) or (y, x, 3 or 4), without loss."""
-    return _webp_uri(Image.fromarray(pixels))
+    return _encoded(Image.fromarray(pixels), "webp", lossless=True)
 
 
 def thumbnail_uri(
@@ -67,19 +67,18 @@ def thumbnail_uri(
         paint[paint[..., 3] < 1] = 0
         painted = over(np.asarray(small) / 255, paint)
         small = Image.fromarray(np.round(255 * painted).astype(np.uint8))
-    return _webp_uri(small, quality=75)
+    # JPEG with the colours of every pixel: WebP would average those of thin lines with their sides.
+    return _encoded(small, "jpeg", quality=75, subsampling=0)
 
 
 def _centre(picture: np.ndarray) -> np.ndarray:
     return centre_crop(picture, CROPPED, axes=(0, 1))
 
 
-def _webp_uri(picture: Image.Image, quality: int | None = None) -> str:
-    """Return a picture as WebP, without loss unless a quality is given."""
+def _encoded(picture: Image.Image, kind: str, **how: bool | int) -> str:
     buffer = io.BytesIO()
-    how = {"lossless": True} if quality is None else {"quality": quality, "use_sharp_yuv": True}
-    picture.save(buffer, format="webp", **how)
-    return _data_uri("webp", buffer.getvalue())
+    picture.save(buffer, format=kind, **how)
+    return _data_uri(kind, buffer.getvalue())
 
 
 def _data_uri(kind: str, content: bytes) -> str:
