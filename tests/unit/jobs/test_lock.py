@@ -146,7 +146,7 @@ def test_never_two_at_once(path, tmp_path):
     [
         (".model.pt.lock", lambda folder: tensor_file.save({"step": 1}, folder / "model.pt")),
         (".model.pt.lock", lambda folder: Checkpoints(folder / "model.pt", 1).remove()),
-        (".study.json.lock", lambda folder: record_study(folder, {}, {})),
+        (".study.json.lock", lambda folder: record_study(folder, {}, {}, {})),
     ],
 )
 def test_what_others_have_not_finished_is_not_touched(tmp_path, name, write):

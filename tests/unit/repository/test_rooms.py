@@ -18,7 +18,7 @@ FLOORS = [
     {"evaluation"},
     {"training", "reporting"},
     {"deployment"},
-    {"api", "launch"},
+    {"api", "launch", "status"},
     {"cli"},
     {"__init__"},
 ]
