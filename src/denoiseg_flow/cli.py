@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _status(options: argparse.Namespace) -> None:
     def print_status() -> None:
-        print(show(read_status(options.study), str(options.study)), flush=True)
+        print(show(read_status(options.study), str(options.study.resolve())), flush=True)
 
     print_status()
     while options.watch:
