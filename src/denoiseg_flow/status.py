@@ -13,8 +13,9 @@ from denoiseg_flow.study.provenance import read_config, read_runs
 from denoiseg_flow.training.progress import last_reported
 
 RESULTS = "results"
-STATES = DONE, RUNNING, STOPPED, FAILED, WAITING = (
+STATES = DONE, TRAINED, RUNNING, STOPPED, FAILED, WAITING = (
     "done",
+    "trained",  # waits to be predicted or scored
     "running",
     "stopped",
     "failed",
@@ -88,7 +89,7 @@ def _status(run: Run, rules: list[str], results: Path, logs: Path, now: float) -
         return RunStatus(run, FAILED, f"{_DOES[rule]}: {failure} ({log})")
     if lock.exists() or _SIGNAL in text:
         return RunStatus(run, STOPPED, f"{_DOES[rule]}; the next call of Snakemake continues it")
-    return RunStatus(run, WAITING)
+    return RunStatus(run, WAITING if rule == "train" else TRAINED)
 
 
 def show(runs: list[RunStatus], title: str) -> str:

@@ -8,7 +8,16 @@ import pytest
 from denoiseg_flow import cli, status
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs.logs import job_log
-from denoiseg_flow.status import DONE, FAILED, RUNNING, STOPPED, WAITING, duration, read_status
+from denoiseg_flow.status import (
+    DONE,
+    FAILED,
+    RUNNING,
+    STOPPED,
+    TRAINED,
+    WAITING,
+    duration,
+    read_status,
+)
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.study.provenance import record_study
 from denoiseg_flow.training.progress import Progress
@@ -56,7 +65,7 @@ def test_a_run_is_done_when_its_last_file_is_there(study):
         make(study, N2V, name)
         make(study, JOINT, name)
         states.append(tuple(state(study, run).state for run in (N2V, JOINT)))
-    assert states == [(WAITING, WAITING), (DONE, WAITING), (DONE, DONE)]
+    assert states == [(TRAINED, TRAINED), (DONE, TRAINED), (DONE, DONE)]
 
 
 def test_a_running_training(study, start_python, make_recipe):
