@@ -106,6 +106,9 @@ def read_options() -> argparse.Namespace:
     options.add_argument(
         "--reference-validation-patches", type=int, default=64, help="of 128x128 pixels, at most"
     )
+    options.add_argument(
+        "--stardist-patch", type=int, default=256, help="side of the patches of StarDist, at most"
+    )
     options.add_argument("--cellpose-batch", type=int, default=8)
     options.add_argument(
         "--peer-validation-images", type=int, default=32, help="of StarDist and Cellpose, at most"
@@ -365,6 +368,7 @@ def measure_stardist(
     """One long training; a given model is also judged before it, at minute 0."""
     points = [0.0, *options.minutes] if model else options.minutes
     job = segmenter_job(options, data, draw, n_annotated, model) | {"points": points}
+    job["patch_size"] = options.stardist_patch
     return train_along(options, system, job, partial(data.score, draw))
 
 
@@ -544,8 +548,9 @@ def describe(options: argparse.Namespace, pythons: Mapping[str, Path]) -> list[s
         notes.append(
             "stardist: one training, weights of the lowest validation loss so far; its time is "
             "that of training and validation alone. 32 rays on every second pixel, patches of "
-            "256x256, augmented as in its notebooks, validation every 20 steps on at most 16 "
-            f"patches, patience of its schedule kept at 4000 steps, otherwise its defaults. {few}."
+            f"{options.stardist_patch}x{options.stardist_patch} at most, augmented as in its "
+            "notebooks, validation every 20 steps on at most 16 patches, patience of its schedule "
+            f"kept at 4000 steps, otherwise its defaults. {few}."
         )
     if CELLPOSE in pythons:
         notes.append(

@@ -14,7 +14,6 @@ from job import main, versions
 from keras_training import Keeper, limit_threads
 from stardist.models import Config2D, StarDist2D
 
-PATCH = 256  # the default, at most
 GRID = 2  # predictions on every second pixel, as in the notebooks
 EPOCH_STEPS = 20  # instead of 100, to have weights to keep early on
 PATIENCE = 40 * 100  # of the learning rate schedule, in steps
@@ -40,9 +39,9 @@ def augment(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return image * draw(0.6, 2) + draw(-0.2, 0.2) + noise, labels
 
 
-def largest_patch(images: list[np.ndarray], stride: int) -> int:
-    """Return the side of the patches: the default, or what fits into the smallest image."""
-    side = min(PATCH, *(length for image in images for length in image.shape))
+def largest_patch(images: list[np.ndarray], stride: int, wanted: int) -> int:
+    """Return the side of the patches: the wanted one, or what fits into the smallest image."""
+    side = min(wanted, *(length for image in images for length in image.shape))
     if side < stride:
         raise SystemExit(f"StarDist needs images of at least {stride}x{stride} pixels here")
     return side // stride * stride
@@ -60,7 +59,7 @@ def build(job: dict[str, Any], images: list[np.ndarray], folder: str) -> StarDis
     if config.n_channel_in != 1 or config.n_classes:
         raise SystemExit(f"the model {job['model']} is not for images of one channel and one class")
     stride = max(config.grid) * 2**config.unet_n_depth
-    config.train_patch_size = (largest_patch(images, stride),) * 2
+    config.train_patch_size = (largest_patch(images, stride, job["patch_size"]),) * 2
     config.train_n_val_patches = min(VALIDATION_PATCHES, len(job["val"]))
     config.train_reduce_lr = {"factor": 0.5, "patience": PATIENCE // EPOCH_STEPS, "min_delta": 0}
     # Our own callback keeps weights, without files.

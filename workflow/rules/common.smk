@@ -107,7 +107,7 @@ def input_images(wildcards):
 def rehearsal_of(wildcards):
     """Return the simulated images that a training reads; an empty list for most trainings."""
     run = Run.of(wildcards)
-    rehearsal = f"<results>/data/rehearsal/{GRID.methods[run.method].init}.npz"
+    rehearsal = f"<results>/data/rehearsal/{GRID.methods[run.method].rehearsed}.npz"
     return rehearsal if GRID.rehearses(run) else []
 
 

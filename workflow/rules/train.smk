@@ -3,19 +3,19 @@
 
 rule simulate_rehearsal:
     output:
-        images="<results>/data/rehearsal/{init}.npz",
+        images="<results>/data/rehearsal/{pretrained}.npz",
     log:
-        "<logs>/rehearsal/{init}.log",
+        "<logs>/rehearsal/{pretrained}.log",
     benchmark:
-        "<benchmarks>/rehearsal/{init}.tsv"
+        "<benchmarks>/rehearsal/{pretrained}.tsv"
     wildcard_constraints:
-        init=either(PRETRAINED),
+        pretrained=either(PRETRAINED),
     # Other jobs wait for it.
     priority: 1
     conda:
         "../../envs/denoiseg_flow.yaml"
     params:
-        patch_shape=lambda wildcards: list(GRID.largest_patch(wildcards.init)),
+        patch_shape=lambda wildcards: list(GRID.largest_patch(wildcards.pretrained)),
         revision=REVISION,
     script:
         "../scripts/simulate_rehearsal.py"

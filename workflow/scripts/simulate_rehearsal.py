@@ -9,7 +9,7 @@ from denoiseg_flow.training.rehearsal import simulate_rehearsal, write_rehearsal
 
 def main(snakemake):
     with job_log(snakemake.log[0]):
-        pretrained = PRETRAINED[snakemake.wildcards.init]
+        pretrained = PRETRAINED[snakemake.wildcards.pretrained]
         simulated = simulate_rehearsal(pretrained, snakemake.params.patch_shape)
         write_rehearsal(Path(snakemake.output.images), simulated)
 

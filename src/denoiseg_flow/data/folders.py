@@ -90,7 +90,8 @@ def find(
     listed = _list("images", roots, subfolders)
     if "masks" in roots and roots["masks"].resolve() == roots["images"].resolve():
         roots["masks"] = roots["images"]
-        listed = _without_masks(listed)
+        masks_inside = set(_masks_among([path for _, path in listed]))
+        listed = [each for each in listed if each[1] not in masks_inside]
     image_files = _by_name(listed)
     mask_files, entries = _find_masks(image_files, roots, subfolders)
     annotations = set(mask_files.values())
@@ -112,13 +113,14 @@ def find(
     ]  # fmt: skip
 
 
-def _without_masks(listed: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
-    """Return the images of a folder without those that annotate another one by their name."""
-    names = {name for name, _ in listed}
+def _masks_among(files: Sequence[Path]) -> list[Path]:
+    """Return the files of a folder that annotate others of it by their names: ``a_mask.tif``."""
+    names = {(path.parent, stem(path)) for path in files}
     return [
-        (name, path)
-        for name, path in listed
-        if not any(each in names for each in possible_images(name) if each != name)
+        path
+        for path in files
+        for name in (stem(path),)
+        if any((path.parent, each) in names for each in possible_images(name) if each != name)
     ]
 
 
@@ -247,6 +249,7 @@ def _inside(folder: Path, kind: str, apart: Collection[Path]) -> list[Path]:
 def find_images(paths: Iterable[str | Path]) -> dict[str, Path]:
     """Return image files by name without ending, in the order given; folders are expanded.
 
+    Files of a folder that annotate others by their names, such as ``a_mask.tif``, are left out.
     An OME-TIFF in several files is listed under its first file. Of a plate, all fields are listed,
     as ``A1_f0``, or ``plate_A1_f0`` if the plate is not the only path. A single image inside an
     OME-Zarr store, such as a field, is named by its path in the store: ``plate_A_1_0``. A file of a
@@ -345,6 +348,27 @@ def about_files(
                     "OME-TIFF in several files.",
                 )
             )
+    by_name = [
+        path
+        for path in _masks_among(files)
+        if path.parent.resolve() in of_images and path not in annotations
+    ]
+    if by_name:
+        number = f"{count(len(by_name), 'file')} in {by_name[0].parent}"
+        consequence = (
+            "are read as images all the same. Move them elsewhere if they are masks, or name the "
+            "folder under 'masks', too."
+            if sources
+            else "are not predicted. Rename them, or give their paths, if they are images."
+        )
+        findings.append(
+            Finding(
+                "warning",
+                "masks among the images",
+                f"{number} ({_names(by_name)}), which annotate others to go by their names, "
+                f"{consequence}",
+            )
+        )
     lossy = [
         path
         for path in files
@@ -383,7 +407,8 @@ def _found(paths: Iterable[str | Path]) -> list[Path]:
             raise InputError(
                 f"folder {given} has no images; accepted endings: {', '.join(ENDINGS)}"
             )
-        found += inside
+        masks = set(_masks_among(inside))
+        found += [path for path in inside if path not in masks]
     return found
 
 

@@ -425,7 +425,10 @@ def _continued(config: Mapping[str, Any], model: TrainedModel, folder: Path) -> 
             f"the recipe that method '{model.method.name}' was trained by is not in the config any "
             "more; run the study again, or choose another method by --method"
         )
-    return _as_written(model.method) | {"init": str(folder / "model.pt"), "recipe": recipe}
+    written = _as_written(model.method) | {"init": str(folder / "model.pt"), "recipe": recipe}
+    if model.recipe.rehearses(model.method, n_annotated=1):
+        written["rehearse"] = model.method.rehearsed
+    return written
 
 
 def _as_written(method: Method) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from denoiseg_flow.evaluation.confidence import centre, object_confidences, segment
 from denoiseg_flow.evaluation.overlap import match_objects
@@ -87,13 +87,12 @@ def fit_precision(objects: pd.DataFrame) -> PrecisionCurve | None:
     objects = objects.sort_values("confidence", kind="stable")
     numbers = np.arange(len(objects)) * n_groups // len(objects)
     groups = objects.groupby(numbers).agg(
-        confidence=("confidence", "mean"), share=("correct", "mean"), count=("correct", "size")
+        confidence=("confidence", "mean"), correct=("correct", "sum"), count=("correct", "size")
     )
     groups["confidence"] = groups["confidence"].round(4)
-    rising = IsotonicRegression(y_min=0, y_max=1)
-    rising.fit(groups["confidence"], groups["share"], sample_weight=groups["count"])
-    groups["share"] = rising.predict(groups["confidence"])
-    groups = groups.groupby("confidence", as_index=False).agg({"share": "first", "count": "sum"})
+    groups = groups.groupby("confidence", as_index=False).sum()
+    share = groups["correct"] / groups["count"]
+    groups["share"] = isotonic_regression(share, weights=groups["count"]).x
     expected = np.interp(objects["confidence"], groups["confidence"], groups["share"])
     effect = design_effect(objects["correct"] - expected, expected, objects["image"])
     bounds = [

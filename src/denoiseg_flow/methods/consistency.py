@@ -18,7 +18,7 @@ from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 # Fields of methods with a network.
 _OF_NETWORKS = (
     *("target", "alpha", "network", "masking", "mask_channel", "struct_mask", "init"),
-    "each_image",
+    *("rehearse", "each_image"),
 )
 
 
@@ -102,6 +102,8 @@ def check_size(
             f"'{method.network}' of {key} has none; leave it out, or name another recipe under "
             f"'{key}.recipe'"
         )
+    if method.rehearse:
+        _check_rehearse(method, recipe, key, recipe_key)
     if recipe.downscale != 1:
         _check_downscale(method, recipe.downscale, key, recipe_key)
     if method.init in PRETRAINED:
@@ -243,6 +245,23 @@ def _check_downscale(method: Method, downscale: int | str, key: str, recipe_key:
             f"config key '{recipe_key}.downscale' is 'auto', but {key} does not start from a "
             "network for 2D images that knows how large objects are ('init'); write a number, such "
             "as 1"
+        )
+
+
+def _check_rehearse(method: Method, recipe: Recipe, key: str, recipe_key: str) -> None:
+    """Raise InputError unless a method rehearses what ``rehearse`` names."""
+    start = f"config key '{key}.rehearse' is '{method.rehearse}', but"
+    if method.init in PRETRAINED:
+        raise InputError(
+            f"{start} methods that start from a pretrained network ('init: {method.init}') "
+            "rehearse what that was trained on; leave 'rehearse' out"
+        )
+    if not method.segments:
+        raise InputError(f"{start} {key} only denoises (alpha 1); leave 'rehearse' out")
+    if not recipe.rehearsal:
+        raise InputError(
+            f"{start} '{recipe_key}.rehearsal' is 0; raise it, for example to 0.5, or leave "
+            "'rehearse' out"
         )
 
 

@@ -63,6 +63,9 @@ class Method:
     init
         Name of the method, or of the pretrained network (:data:`pretrained.PRETRAINED`), or path
         of the model (:mod:`initial_model`), whose weights initialise the training; or None.
+    rehearse
+        Name of the pretrained network whose kind of simulated images stays in the training of a
+        method that starts from other weights; None: only ``init`` decides, see :attr:`rehearsed`.
     recipe
         Entry of the config section ``recipes`` for the training; None: that of the study.
     each_image
@@ -94,6 +97,7 @@ class Method:
     network: str = "unet"
     alpha: float = 0.0
     init: str | None = None
+    rehearse: str | None = None
     recipe: str | None = None
     each_image: bool = False
     classical: str | None = None
@@ -136,6 +140,11 @@ class Method:
         """Path of the model file or package that ``init`` names; None: it names something else."""
         is_path = self.init is not None and ("/" in self.init or self.init.endswith(_MODEL_ENDINGS))
         return self.init if is_path else None
+
+    @property
+    def rehearsed(self) -> str | None:
+        """Name of the pretrained network whose kind of simulated images is rehearsed."""
+        return self.init if self.init in PRETRAINED else self.rehearse
 
     @property
     def calibrated(self) -> bool:
@@ -272,7 +281,7 @@ class Recipe:
 
         They are included in :meth:`annotated_patches`.
         """
-        if method.init not in PRETRAINED:
+        if method.rehearsed is None:
             return 0
         annotated = self.annotated_patches(method)
         return round(self.rehearsal * annotated) if n_annotated else annotated

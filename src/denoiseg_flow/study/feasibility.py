@@ -122,19 +122,20 @@ def _check_dataset(grid: Grid, method: Method, dataset: str) -> None:
         )
     if initial := grid.initial_model(method.name):
         check_dimensions(method, initial.dimensions, dataset, 3 if volumes else 2)
-    pretrained = PRETRAINED.get(method.init or "")
+    pretrained = PRETRAINED.get(method.rehearsed or "")
+    key = "init" if method.init in PRETRAINED else "rehearse"
     if pretrained and in_colour(grid.config["datasets"], dataset):
         raise InputError(
-            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"config key 'methods.{method.name}.{key}' is '{method.rehearsed}', which is for "
             f"grey images, but dataset '{dataset}' is in colour; remove {method.name} from "
-            "grid.methods, or leave out its 'init'"
+            f"grid.methods, or leave out its '{key}'"
         )
     if pretrained and pretrained.dimensions != (found := 3 if volumes else 2):
         fitting = next(name for name, each in PRETRAINED.items() if each.dimensions == found)
         raise InputError(
-            f"config key 'methods.{method.name}.init' is '{method.init}', which was trained on "
+            f"config key 'methods.{method.name}.{key}' is '{method.rehearsed}', which is for "
             f"{pretrained.dimensions}D images, but dataset '{dataset}' is {found}D; replace "
-            f"{method.name} in grid.methods by a method with 'init: {fitting}'"
+            f"{method.name} in grid.methods by a method with '{key}: {fitting}'"
         )
 
 

@@ -210,11 +210,11 @@ class Grid:
         method = self.methods[run.method]
         return method.has_network and self.recipe_of(method).rehearses(method, run.n_annotated)
 
-    def largest_patch(self, init: str) -> tuple[int, ...]:
-        """Return the shape of the largest patch of trainings from a pretrained network."""
+    def largest_patch(self, pretrained: str) -> tuple[int, ...]:
+        """Return the shape of the largest patch of trainings that rehearse the same images."""
         methods = {run.method: self.methods[run.method] for run in self.runs}.values()
-        recipes = [self.recipe_of(each) for each in methods if each.init == init]
-        dimensions = PRETRAINED[init].dimensions
+        recipes = [self.recipe_of(each) for each in methods if each.rehearsed == pretrained]
+        dimensions = PRETRAINED[pretrained].dimensions
         return tuple(
             map(max, zip(*(each.patch_shape(dimensions) for each in recipes), strict=True))
         )

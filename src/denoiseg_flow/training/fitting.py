@@ -146,8 +146,8 @@ def find_rehearsal(job: TrainingJob, path: Path | None) -> Rehearsal:
         return NO_REHEARSAL
     if path:
         return read_rehearsal(path)
-    assert method.init is not None
-    pretrained = PRETRAINED[method.init]
+    assert method.rehearsed is not None
+    pretrained = PRETRAINED[method.rehearsed]
     patch = recipe.patch_shape(pretrained.dimensions)
     return make_rehearsal(simulate_rehearsal(pretrained, patch))
 

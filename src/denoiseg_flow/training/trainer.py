@@ -341,7 +341,7 @@ def train(
     known = _known_threshold(job, init)
     check_subsets(method, images, job.run.dataset, known is not None)
     found = read_layout([*images.train, *images.val])
-    if method.init in PRETRAINED:
+    if method.rehearsed:
         check_layout(method, found, job.run.dataset)
     layout = find_layout(method, recipe, found, _find_downscale(job, images, init))
     if method.init_file and init:

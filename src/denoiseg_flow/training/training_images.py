@@ -346,14 +346,15 @@ def check_subsets(
 
 
 def check_layout(method: Method, layout: Layout, dataset: str) -> None:
-    """Raise InputError if the pretrained network of a method does not read such images."""
-    wanted = PRETRAINED[method.init or ""].dimensions
+    """Raise InputError if the pretrained network, or what is rehearsed, needs other images."""
+    wanted = PRETRAINED[method.rehearsed or ""].dimensions
+    key = "init" if method.init in PRETRAINED else "rehearse"
     if layout.dimensions != wanted or layout.channels > 1:
         channels = "one channel" if layout.channels == 1 else f"{layout.channels} channels"
         raise InputError(
-            f"'init: {method.init}' of method '{method.name}' reads {wanted}D images of one "
+            f"'{key}: {method.rehearsed}' of method '{method.name}' is for {wanted}D images of one "
             f"channel, but dataset '{dataset}' has {layout.dimensions}D images of {channels}; "
-            "leave 'init' out, or correct 'dimensions' and 'channel' of the dataset"
+            f"leave '{key}' out, or correct 'dimensions' and 'channel' of the dataset"
         )
 
 

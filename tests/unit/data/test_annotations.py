@@ -170,6 +170,26 @@ def test_an_image_whose_name_ends_like_that_of_a_mask(user):
     assert masks == ["img0_mask.png", "img0_seg.npy", None, None]
 
 
+def test_masks_among_the_images(user):
+    """They are not predicted, and a study without a folder of masks says what they look like."""
+    images = user / "images"
+    names = list(folders.find_images([images]))
+    WRITERS["img0_cp_masks.png"](images / "img0_cp_masks.png")
+    assert list(folders.find_images([images])) == names
+    assert [*folders.find_images([images / "img0_cp_masks.png"])] == ["img0_cp_masks"]
+    (found,) = folders.about_files([images])
+    assert found.severity == "warning"
+    assert found.sentence == (
+        f"1 file in {images} (img0_cp_masks.png), which annotate others to go by their names, are "
+        "not predicted. Rename them, or give their paths, if they are images."
+    )
+    sources = folders.find(images)
+    assert len(sources) == len(names) + 1
+    (found,) = folders.about_files([images], sources=sources)
+    assert found.sentence.endswith("name the folder under 'masks', too.")
+    assert folders.about_files([images], (), images, folders.find(images, images)) == []
+
+
 @pytest.mark.parametrize("other", ["img0_seg.npy", "img0.geojson", "img0.png"])
 def test_two_annotations_of_one_image(user, other):
     tifffile.imwrite(user / "masks/img0.tif", LABELS)

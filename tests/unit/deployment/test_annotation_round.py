@@ -70,6 +70,7 @@ class Study:
     def add_run(self, method="baseline", n_annotated=1, seed=1, dataset="own", **fields):
         method = Method(name=method, **fields)
         model = self.make_model(method)
+        model.recipe = self.recipe
         if method.segmenter:
             model.network = PixelClassifier(model.layout)
         if method.segments:
@@ -148,6 +149,16 @@ def test_the_next_study_adds_the_round_to_the_old_masks(study, tmp_path):
         tmp_path / "round1/model.pt",
     ))  # fmt: skip
     assert first == copied
+
+
+def test_a_continued_network_rehearses_what_it_has_rehearsed(study, tmp_path):
+    study.recipe = replace(study.recipe, rehearsal=0.5)
+    study.config["recipes"]["tiny"] = as_dict(study.recipe)
+    study.add_images(annotated=2).add_run(n_annotated=2, init="simulated_objects")
+    study.write(run=replace(BASELINE, n_annotated=2))
+    assert study.next_config()["methods"]["round1"] == {
+        "init": f"{tmp_path}/round1/model.pt", "recipe": "tiny", "rehearse": "simulated_objects",
+    }  # fmt: skip
 
 
 def test_without_masks_before_the_round_is_what_is_scored(study):

@@ -300,6 +300,7 @@ OF_NETWORKS = [
     ("mask_channel", True),
     ("struct_mask", [[1, 1, 1]]),
     ("init", "n2v"),
+    ("rehearse", "simulated_objects"),
     ("each_image", True),
 ]
 
@@ -440,3 +441,25 @@ def test_a_network_without_encoder_freezes_none(config):
     )
     config["methods"]["new"]["init"] = None
     check_feasible(Grid(config))
+
+
+# Simulated images in a training
+
+
+def test_what_may_rehearse(config, model_of):
+    words = {"init": model_of(filters=4), "recipe": "other", "rehearse": "simulated_objects"}
+    config["recipes"]["other"]["depth"] = 1
+    start = "config key 'methods.new.rehearse' is 'simulated_objects', but"
+    assert message_of(config, **words) == (
+        f"{start} 'recipes.other.rehearsal' is 0; raise it, for example to 0.5, or leave "
+        "'rehearse' out"
+    )
+    config["recipes"]["other"]["rehearsal"] = 0.5
+    check_feasible(Grid(config))
+    assert message_of(config, **words | BLIND | {"alpha": 1}) == (
+        f"{start} methods.new only denoises (alpha 1); leave 'rehearse' out"
+    )
+    assert message_of(config, **words | {"init": "simulated_objects"}) == (
+        f"{start} methods that start from a pretrained network ('init: simulated_objects') "
+        "rehearse what that was trained on; leave 'rehearse' out"
+    )

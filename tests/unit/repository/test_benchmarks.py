@@ -233,7 +233,7 @@ def segmenters(load, monkeypatch, tmp_path):
     def measure(*arguments):
         options = quality_options(
             quality, monkeypatch, tmp_path, "--draws", "1", "--n-annotated", "2",
-            "--minutes", "5", "15", "--cellpose-batch", "2", *arguments,
+            "--minutes", "5", "15", "--cellpose-batch", "2", "--stardist-patch", "128", *arguments,
         )  # fmt: skip
         options.methods = []
         peers = {"stardist": Path("python"), "cellpose": Path("python")}
@@ -246,7 +246,8 @@ def test_stardist_trains_once_and_cellpose_for_each_budget(segmenters):
     quality, measure, jobs = segmenters
     table = measure("--clock", "processor", "--peer-validation-images", "2")
     assert [name for name, _ in jobs] == ["stardist"] + ["cellpose"] * 4
-    assert jobs[0][1]["points"] == [5, 15]
+    assert (jobs[0][1]["points"], jobs[0][1]["patch_size"]) == ([5, 15], 128)
+    assert jobs[1][1]["batch_size"] == 2
     # Two short trainings, then as many epochs as fit into 97% of the minutes.
     assert [job["epochs"] for _, job in jobs[1:]] == [1, 3, 35, 107]
     for _, job in jobs:

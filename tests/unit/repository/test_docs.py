@@ -154,7 +154,7 @@ FOLDERS = {
     "<results>": "results",
 }
 VALUES = {"dataset": "nuclei|dsb2018_archive|n_4|n_6", "noise": "n10", "method": "[a-z0-9_]+"}
-VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+", "init": "simulated_objects"}
+VALUES |= {"n_annotated": r"\d+", "seed": r"\d+", "image": ".+", "pretrained": "simulated_objects"}
 
 
 def documented():

@@ -337,6 +337,7 @@ def test_defaults_at_every_level(schema, study):
         "network": "unet",
         "alpha": 0,
         "init": None,
+        "rehearse": None,
         "recipe": None,
         "planes": False,
         "each_image": False,

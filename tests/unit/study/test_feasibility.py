@@ -157,7 +157,7 @@ def test_a_network_pretrained_on_planes_is_not_for_volumes(config):
     config["datasets"]["stacks"] = {"source": "simulate", "depth": 8}
     config["grid"] |= {"datasets": ["stacks"], "methods": ["pretrained"], "n_annotated": [0, 4]}
     assert message(config) == (
-        "config key 'methods.pretrained.init' is 'simulated_objects', which was trained on 2D "
+        "config key 'methods.pretrained.init' is 'simulated_objects', which is for 2D "
         "images, but dataset 'stacks' is 3D; replace pretrained in grid.methods by a method with "
         "'init: simulated_volumes'"
     )
@@ -194,8 +194,13 @@ def test_pretrained_networks_know_no_colours(config):
     config["recipes"]["fast"] |= {"depth": 4, "filters": 16, "instances": "distance"}
     fields = {"alpha": 0, "init": "simulated_objects", "recipe": "fast"}
     assert message(with_method(config, fields, datasets=["own"])) == (
-        "config key 'methods.new.init' is 'simulated_objects', which was trained on grey images, "
+        "config key 'methods.new.init' is 'simulated_objects', which is for grey images, "
         "but dataset 'own' is in colour; remove new from grid.methods, or leave out its 'init'"
+    )
+    config["recipes"]["fast"] |= {"rehearsal": 0.5}
+    fields = {"alpha": 0, "rehearse": "simulated_objects", "recipe": "fast"}
+    assert message(with_method(config, fields, datasets=["own"])).endswith(
+        "leave out its 'rehearse'"
     )
     accept(config, methods=["n2v", "baseline"])
 

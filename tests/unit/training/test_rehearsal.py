@@ -46,6 +46,7 @@ SIMULATED = Normalisation((30.0,), (50.0,))
 ASKED = Pretrained("x.pt", "", ("rods", "blobs"))
 PRETRAINED_BASELINE = Method(name="pretrained", init="simulated_objects")
 JOINT = replace(PRETRAINED_BASELINE, name="joint", target="blind_spot", alpha=0.5)
+CONTINUED = Method(name="continued", init="mine/model.pt", rehearse="simulated_objects")
 
 
 @pytest.fixture
@@ -142,9 +143,10 @@ def test_fitting_reads_the_file_or_simulates(tmp_path, recipe, monkeypatch):
     write_rehearsal(path, Simulated(*(each[:2] for each in simulate_rehearsal(ASKED, (32, 32)))))
     run = Run("blobs", "n20", "pretrained", 2, 1)
     checkpoints = Checkpoints(tmp_path / "checkpoint.pt", 60)
-    job = TrainingJob(run, PRETRAINED_BASELINE, recipe, checkpoints, CPU)
-    counts = [len(fitting.find_rehearsal(job, file).images) for file in (path, None)]
-    assert counts == [2, 6]
+    for method in (CONTINUED, PRETRAINED_BASELINE):
+        job = TrainingJob(run, method, recipe, checkpoints, CPU)
+        counts = [len(fitting.find_rehearsal(job, file).images) for file in (path, None)]
+        assert counts == [2, 6]
     without = replace(job, run=replace(run, n_annotated=0))
     assert fitting.find_rehearsal(without, path) is NO_REHEARSAL
 
@@ -162,6 +164,8 @@ def test_a_damaged_file_of_simulated_images_is_refused(tmp_path):
     (PRETRAINED_BASELINE, 0, False),
     (JOINT, 0, True),
     (replace(JOINT, init=None), 3, False),
+    (CONTINUED, 3, True),
+    (CONTINUED, 0, False),
 ])  # fmt: skip
 def test_which_trainings_rehearse(recipe, method, n_annotated, expected):
     assert recipe.rehearses(method, n_annotated) is expected
@@ -288,7 +292,7 @@ def test_the_distance_is_learned_like_the_classes(run, images, make_recipe):
     assert losses[0] - losses[1] == pytest.approx(DISTANCE_WEIGHT * 0.25)
 
 
-@pytest.mark.parametrize("method", [PRETRAINED_BASELINE, JOINT])
+@pytest.mark.parametrize("method", [PRETRAINED_BASELINE, JOINT, CONTINUED])
 def test_annotated_images_and_simulated_ones_are_learned_from(run, images, init, method):
     trained, history = run(method, images)
     assert not same_weights(trained, init)
@@ -318,6 +322,8 @@ def test_other_images_than_planes_of_one_channel_are_refused():
     ):
         with pytest.raises(InputError, match=f"'init: simulated_objects'.*'stacks' has {found}"):
             check_layout(JOINT, layout, "stacks")
+        with pytest.raises(InputError, match=r"'rehearse: simulated_objects'.*leave 'rehearse'"):
+            check_layout(CONTINUED, layout, "stacks")
 
 
 # The files in the package
