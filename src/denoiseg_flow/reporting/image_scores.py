@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from denoiseg_flow.findings import count
 from denoiseg_flow.reporting.tables.layout import format_number
 
 #: Pictures in a report, shared by all runs; each takes about 10 kB.
 PICTURES = 120
+POINTS = 500  # of one plot, which a screen can tell apart
 
 
 class Point(NamedTuple):
@@ -39,14 +41,17 @@ class ImageScores:
         What the pictures show.
     scale
         The scores at the bottom and at the top of the plot.
+    n_images
+        Number of ranked images.
     points
-        From the worst to the best image.
+        From the worst to the best image: of all, or of some that are evenly spread over the ranks.
     """
 
     title: str
     metric: str
     shown: str
     scale: tuple[float, float]
+    n_images: int
     points: list[Point]
 
     @classmethod
@@ -74,7 +79,10 @@ class ImageScores:
         low, high = 0.0, 1.0
         if metric.startswith("PSNR"):
             low, high = math.floor(ranked.min()), math.floor(ranked.max()) + 1
-        pictured = set(np.linspace(0, len(ranked) - 1, min(n_pictures, len(ranked))).round())
+        pictured, shown_ranks = (
+            set(np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round())
+            for number in (n_pictures, POINTS)
+        )
         points = [
             Point(
                 str(name),
@@ -84,8 +92,9 @@ class ImageScores:
                 picture(str(name)) if rank in pictured else None,
             )
             for rank, (name, value) in enumerate(ranked.items())
+            if rank in pictured | shown_ranks
         ]
-        return cls(title, metric, shown, (low, high), points)
+        return cls(title, metric, shown, (low, high), len(ranked), points)
 
     @property
     def ticks(self) -> list[tuple[int, str]]:
@@ -101,9 +110,9 @@ class ImageScores:
     @property
     def summary(self) -> str:
         """The plot in a sentence."""
-        n, first, last = len(self.points), self.points[0], self.points[-1]
+        first, last = self.points[0], self.points[-1]
         return (
-            f"{self.metric} of {n} {'image' if n == 1 else 'images'}, from {first.value} "
+            f"{self.metric} of {count(self.n_images, 'image')}, from {first.value} "
             f"({first.name}) to {last.value} ({last.name})."
         )
 
@@ -111,6 +120,8 @@ class ImageScores:
     def caption(self) -> str:
         """This sentence, and what the pictures show."""
         which = ""
-        if self.n_pictures < len(self.points):
+        if self.n_pictures < self.n_images:
             which = f" of {self.n_pictures} images, evenly spread over the ranks"
+        if len(self.points) < self.n_images:
+            which = f" of {self.n_pictures} images, and points of {len(self.points)}, evenly spread"
         return f"{self.summary} Pictures{which}: {self.shown}."

@@ -9,8 +9,12 @@ import pytest
 from PIL import Image
 
 from denoiseg_flow.data.painting import instance_colours
+from denoiseg_flow.evaluation.scoring import METRICS_COLUMNS
+from denoiseg_flow.reporting import image_scores
 from denoiseg_flow.reporting.image_scores import ImageScores
 from denoiseg_flow.reporting.pictures import thumbnail_uri
+from denoiseg_flow.reporting.study_report import _scores_or_confidences
+from denoiseg_flow.study.grid import Run
 
 
 def scores(values, metric="AP", n_pictures=10):
@@ -44,6 +48,39 @@ def test_pictures_are_spread_evenly_from_the_worst_to_the_best(n_pictures, ranks
     assert [rank for rank, point in enumerate(ranked.points) if point.picture] == ranks
     assert ranked.points[0].picture == "data:i0"
     assert f"Pictures of {n_pictures} images, evenly spread over the ranks" in ranked.caption
+
+
+def test_many_images_have_no_more_points_than_a_screen_can_tell_apart(monkeypatch):
+    monkeypatch.setattr(image_scores, "POINTS", 11)
+    ranked = scores(np.linspace(0, 1, 101), n_pictures=3)
+    assert [point.bottom for point in ranked.points] == [10 * place for place in range(11)]
+    assert ranked.n_images == 101 and ranked.n_pictures == 3
+    assert ranked.caption == (
+        "AP of 101 images, from 0.000 (i0) to 1.000 (i100). Pictures of 3 images, and points of "
+        "11, evenly spread: denoised."
+    )
+
+
+RUN = Run("cells", "n20", "denoiseg", 4, 1)
+
+
+@pytest.mark.parametrize(
+    "rows, labels, expected",
+    [
+        ([("a", "AP", 0.5), ("b", "AP", np.nan), ("a", "PSNR", 30)], RUN, ("AP", {"a": 0.5})),
+        ([("a", "PSNR", np.inf), ("b", "PSNR", 30)], None, ("PSNR", {"b": 30})),
+        ([], RUN, ("confidence", {"c": 0.25})),
+        ([], None, ("PSNR", {})),
+    ],
+)
+def test_finite_scores_or_else_the_confidence_of_labels(rows, labels, expected):
+    metrics = pd.DataFrame(
+        [(*RUN.as_dict().values(), f"{image}.tif", image, *rest) for image, *rest in rows],
+        columns=METRICS_COLUMNS,
+    )
+    images = pd.DataFrame({"image": ["c", "d"], "confidence": [0.25, np.nan]})
+    found = _scores_or_confidences(metrics, RUN, labels, images)
+    assert (found.name, found.to_dict()) == expected
 
 
 def decode(uri):
