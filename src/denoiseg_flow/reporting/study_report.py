@@ -192,7 +192,7 @@ def _scores_or_confidences(
     metrics: pd.DataFrame, run: Run, labels: Run | None, images: pd.DataFrame
 ) -> pd.Series:
     """Return the finite scores of a run; without any, the confidence of its labels."""
-    scores = scores_of_images(metrics, [run]).astype(float)  # an empty column has no type
+    scores = scores_of_images(metrics, [run])
     scores = scores[np.isfinite(scores)]
     if scores.empty and run == labels:
         return images.set_index("image")["confidence"].dropna()

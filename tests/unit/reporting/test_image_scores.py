@@ -77,7 +77,7 @@ def test_finite_scores_or_else_the_confidence_of_labels(rows, labels, expected):
     metrics = pd.DataFrame(
         [(*RUN.as_dict().values(), f"{image}.tif", image, *rest) for image, *rest in rows],
         columns=METRICS_COLUMNS,
-    )
+    ).astype({"value": float})
     images = pd.DataFrame({"image": ["c", "d"], "confidence": [0.25, np.nan]})
     found = _scores_or_confidences(metrics, RUN, labels, images)
     assert (found.name, found.to_dict()) == expected
