@@ -103,7 +103,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"denoiseg-flow {__version__}\n"
 
 
-COMMANDS = ["init", "run", "predict", "describe", "export", "annotate-next"]
+COMMANDS = ["init", "run", "status", "predict", "describe", "export", "annotate-next"]
 
 
 def test_without_a_command_it_prints_help(capsys):

@@ -116,6 +116,20 @@ def test_killed_holder_frees_the_lock(path, start):
     assert not path.exists()
 
 
+def test_who_holds_a_lock_is_told_without_taking_it(path, start):
+    assert lock.holder(path) is None
+    first = start()
+    assert first.line() == "mine"
+    assert lock.holder(path).startswith(f"process {first.process.pid} on ")
+    first.process.kill()
+    first.process.wait()
+    assert path.exists() and lock.holder(path) is None
+    path.write_text("process 7 on elsewhere")
+    assert lock.holder(path) == "process 7 on elsewhere"
+    second = start()
+    assert second.line() == "mine", "nobody waits for whoever asked"
+
+
 def test_killed_waiter_is_not_waited_for(path, start):
     first, second = start(), None
     assert first.line() == "mine"
