@@ -15,6 +15,8 @@ COPY src/denoiseg_flow/__init__.py src/denoiseg_flow/version.py src/denoiseg_flo
 RUN python -m pip install --no-cache-dir -c constraints.txt \
     --extra-index-url "https://download.pytorch.org/whl/${TORCH}" -e '.[export,s3]'
 COPY . .
+# The user of the container cannot write here, and every job would compile the package again.
+RUN python -m compileall -q src
 
 # Anybody may run it (docker run --user "$(id -u)"), also a user without name and home folder.
 ENV HOME=/tmp USER=denoiseg

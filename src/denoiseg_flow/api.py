@@ -75,8 +75,9 @@ class Prediction:
     Attributes
     ----------
     denoised
-        float32, on the intensity scale of the image, axes in the order TCZYX, where C may be
-        colours; None for models that only segment. Colours with 8 or 16 bits keep their pixel type.
+        float32, on the intensity scale of the image, the axes of the image in the order TCZYX,
+        where C may be colours; None for models that only segment. Colours with 8 or 16 bits keep
+        their pixel type.
     labels
         uint16 or uint32, 0 for background, axes of the image without channels; None for models
         that only denoise.
@@ -156,6 +157,10 @@ def predict(
     scaling = Scaling.of(normalise, rescale)
     scaling.check(model, "the model")
     array, metadata = _canonical(image, axes)
+    shape = dict(zip(metadata.axes, array.shape, strict=True))
+    # A file has no time point, channel or z-slice if there is only one.
+    metadata = metadata.only([axis for axis in shape if shape[axis] > 1 or axis in "YX"])
+    array = array.reshape([shape[axis] for axis in metadata.axes])
     size = None if pixel_size is None else tuple(pixel_size)
     named = None if metadata.colour else metadata.axes
     reading = Reading(named, 2 if planes else None, channel, size)
@@ -167,8 +172,10 @@ def predict(
         predict_file(model, item, folder, reading, scaling, "tif", tile)
         found = Predictions(folder)
         denoised, labels = (
-            read_image(path, colour=None) if (path := found.file(kind, _NAME)).exists() else None
-            for kind in ("denoised", "labels")
+            read_image(path, colour=None).reshape([shape[axis] for axis in shape if axis in kept])
+            if (path := found.file(kind, _NAME)).exists()
+            else None
+            for kind, kept in (("denoised", ORDER), ("labels", f"T{SPATIAL}"))
         )
         table = folder / "objects" / f"{_NAME}.csv"
         objects = pd.read_csv(table) if table.exists() else None

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeAlias
 
@@ -41,11 +42,14 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
+    if isinstance(sys.stdout, TextIOWrapper):  # consoles of Windows may lack letters, as of names
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = read_arguments(sys.argv[1:] if arguments is None else arguments)
     if options.command is None:
         _parser().print_help()
         return 0
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    if options.command != _RUN:  # Snakemake shows its messages itself; they would appear twice
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         options.run(options)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Small pieces that several test files share."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -232,6 +233,18 @@ def model_file(tmp_path, make_model) -> Path:
     model.threshold = Threshold(0.2, 0.5, 1)
     save_model(model, tmp_path / "model.pt")
     return tmp_path / "model.pt"
+
+
+@pytest.fixture(scope="session")
+def windows() -> dict[str, str]:
+    """The environment of processes that lack what Windows lacks: tests/windows/sitecustomize.py."""
+    places = [str(ROOT / "tests/windows"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        "PYTHONIOENCODING": "cp1252",
+        "PYTHONWARNDEFAULTENCODING": "1",  # for its EncodingWarning
+    }
 
 
 @pytest.fixture

@@ -71,6 +71,19 @@ def test_axes_come_in_any_order(make_model):
     assert first.labels is None and first.objects is None
 
 
+@pytest.mark.parametrize(("axes", "size"), [("ZYX", 1), ("TZYX", 2), ("TCYX", 2)])
+def test_axes_of_length_one_stay(make_model, axes, size):
+    planes = np.stack([GREY + 5 * number for number in range(size)])
+    shape = (size,) + (1,) * (len(axes) - 3) + GREY.shape
+    found = denoiseg_flow.predict(make_model(), planes.reshape(shape), axes=axes, planes=True)
+    assert found.denoised.shape == shape
+    assert found.labels.shape == tuple(
+        length for axis, length in zip(axes, shape, strict=True) if axis != "C"
+    )
+    alone = [denoiseg_flow.predict(make_model(), plane).denoised for plane in planes]
+    assert np.array_equal(found.denoised.reshape(planes.shape), alone)
+
+
 @pytest.mark.parametrize(
     ("axes", "shape"), [("YX", (4, 5, 6)), ("YY", (4, 5)), ("ZY", (4, 5)), ("YXQ", (4, 5, 6))]
 )

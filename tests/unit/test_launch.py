@@ -119,8 +119,10 @@ def test_what_snakemake_gets(tmp_path, monkeypatch, root, given, added):
 
 
 def test_the_command_hands_over_to_snakemake(tmp_path, monkeypatch, capsys):
-    calls = []
+    """Its messages are not shown a second time."""
+    calls, shown = [], []
     monkeypatch.setattr(snakemake.cli, "main", calls.append)
+    monkeypatch.setattr(cli.logging, "basicConfig", lambda **_: shown.append(len(calls)))
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "--dry-run"]) == 1
     assert "there is no config.yaml in" in capsys.readouterr().err and not calls
@@ -129,5 +131,6 @@ def test_the_command_hands_over_to_snakemake(tmp_path, monkeypatch, capsys):
     assert cli.main(["run", "plan", "--forceall"]) == 0
     (arguments,) = calls
     assert arguments[-2:] == ["plan", "--forceall"]
+    assert shown == [0], "by init only"
     assert cli.main(["init", "."]) == 1
     assert capsys.readouterr().err.startswith("Error: . is not empty: it has config.yaml")

@@ -3,7 +3,10 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +44,44 @@ def finished(tmp_path_factory) -> Path:
             assert call.status == 0, call.screen
             done.touch()
     return shutil.copytree(folder, own / "finished")
+
+
+@pytest.fixture(scope="session")
+def make_environment(
+    tmp_path_factory, repo
+) -> Callable[[str, Sequence[str], Sequence[str]], tuple[Path, dict[str, str]]]:
+    """Install packages into an environment of their own; skip the test if that fails.
+
+    Packages that are missing there come from this environment, but for those installed by a link.
+    """
+
+    def make(
+        name: str, packages: Sequence[str], other_versions: Sequence[str]
+    ) -> tuple[Path, dict[str, str]]:
+        """Return its Python and environment variables.
+
+        ``packages`` are those of ``name``; ``other_versions`` are not those of constraints.txt.
+        """
+        folder = tmp_path_factory.mktemp("environment")
+        pins = (repo / "constraints.txt").read_text().splitlines()
+        kept = [line for line in pins if line.partition("==")[0] not in other_versions]
+        (folder / "constraints.txt").write_text("\n".join(kept))
+        python = folder / "venv/bin/python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        (installed,) = (folder / "venv/lib").glob("python*/site-packages")
+        (installed / "missing.pth").write_text(sysconfig.get_path("purelib"))
+        install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+        install += ["-c", folder / "constraints.txt", *packages]
+        try:
+            call = subprocess.run(install, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"{name} could not be installed within five minutes")
+        if call.returncode:
+            pytest.skip(f"{name} cannot be installed: {call.stderr.splitlines()[-1]}")
+        variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        return python, variables
+
+    return make
 
 
 @pytest.fixture(scope="session")

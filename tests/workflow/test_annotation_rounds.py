@@ -15,6 +15,7 @@ from denoiseg_flow.data import manifest
 from denoiseg_flow.data.simulated.simulator import SimulatedImage, simulate
 from denoiseg_flow.data.store import write_labels
 from denoiseg_flow.models.model_file import load_model
+from denoiseg_flow.napari_plugin.corrections import find_crops
 
 PIXEL_SIZE = 0.25  # micrometres
 
@@ -78,13 +79,11 @@ def annotate_next(*options):
 
 
 def correct(study, folder):
-    """Replace the predicted masks by the truth."""
+    """Replace the predicted masks by the truth, as the plugin of napari does."""
     table = pd.read_csv(folder / "suggestions.csv")
-    for row in table.itertuples():
-        path = folder / "masks" / f"{row.file}.tif"
-        height, width = tifffile.imread(path).shape
-        mask = study.truth[row.image].mask[row.y : row.y + height, row.x : row.x + width]
-        write_labels(path, mask.astype(np.uint16))
+    for row, crop in zip(table.itertuples(), find_crops(folder), strict=True):
+        height, width = crop.layers()[-1][0].shape
+        crop.save(study.truth[row.image].mask[row.y : row.y + height, row.x : row.x + width])
     return table
 
 

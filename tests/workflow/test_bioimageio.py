@@ -1,10 +1,7 @@
 """Exported models in the official test of the BioImage Model Zoo, which knows nothing of us."""
 
-import os
 import re
 import subprocess
-import sys
-import sysconfig
 from dataclasses import replace
 
 import numpy as np
@@ -25,29 +22,11 @@ OTHER_VERSIONS = ("bioimageio.spec", "pydantic", "pydantic_core")
 
 
 @pytest.fixture(scope="module")
-def bioimageio(tmp_path_factory, repo):
-    """Run the command ``bioimageio`` in an environment that has torch, but not denoiseg-flow.
-
-    Packages that are missing there come from this environment, but for those installed by a link.
-    """
-    folder = tmp_path_factory.mktemp("environment")
-    pins = (repo / "constraints.txt").read_text().splitlines()
-    kept = [line for line in pins if line.partition("==")[0] not in OTHER_VERSIONS]
-    (folder / "constraints.txt").write_text("\n".join(kept))
-    python = folder / "venv/bin/python"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment["BIOIMAGEIO_CACHE_PATH"] = str(folder / "cache")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-    (packages,) = (folder / "venv/lib").glob("python*/site-packages")
-    (packages / "missing.pth").write_text(sysconfig.get_path("purelib"))
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
-    install += ["-c", folder / "constraints.txt"]
-    try:
-        call = subprocess.run([*install, *PACKAGES], capture_output=True, text=True, timeout=300)
-    except subprocess.TimeoutExpired:
-        pytest.skip("bioimageio.core could not be installed within five minutes")
-    if call.returncode:
-        pytest.skip(f"bioimageio.core cannot be installed: {call.stderr.splitlines()[-1]}")
+def bioimageio(tmp_path_factory, make_environment):
+    """Run the command ``bioimageio`` in an environment that has torch, but not denoiseg-flow."""
+    python, environment = make_environment("bioimageio.core", PACKAGES, OTHER_VERSIONS)
+    folder = tmp_path_factory.mktemp("cache")
+    environment["BIOIMAGEIO_CACHE_PATH"] = str(folder)
     found = subprocess.run(
         [python, "-c", "import denoiseg_flow"], capture_output=True, env=environment
     )
@@ -55,7 +34,7 @@ def bioimageio(tmp_path_factory, repo):
 
     def run(*arguments):
         return subprocess.run(
-            [folder / "venv/bin/bioimageio", *arguments],
+            [python.with_name("bioimageio"), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -136,7 +136,7 @@ def test_container_gets_all_that_the_workflow_reads(repo):
         *(".ci", ".github", ".dockerignore", ".gitignore", ".pre-commit-config.yaml"),
         ".snakemake-workflow-catalog.yml",
         *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Dockerfile"),
-        *("benchmarks", "constraints-oldest.txt", "docs", "results", "tests"),
+        *("benchmarks", "constraints-oldest.txt", "docs", "mkdocs.yml", "results", "tests"),
     }
     copied = re.findall(r"^COPY (.*) \S+$", (repo / "Dockerfile").read_text(), re.MULTILINE)
     for path in " ".join(copied).split():

@@ -16,7 +16,9 @@ from denoiseg_flow.study.grid import Grid, Run
 from denoiseg_flow.study.provenance import check_results
 from snakemake.exceptions import WorkflowError
 
-with open(workflow.source_path("../schemas/config.schema.yaml")) as file:
+with open(
+    workflow.source_path("../schemas/config.schema.yaml"), encoding="utf-8"
+) as file:
     SCHEMA = yaml.safe_load(file)
 
 try:

@@ -120,12 +120,12 @@ def download(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         if sha256 is None:
-            record.write_text(f"{found}  {target.name}\n")
+            record.write_text(f"{found}  {target.name}\n", encoding="utf-8")
 
 
 def _recorded(record: Path) -> str | None:
     """Return the checksum in a file written in the format of sha256sum; None without a file."""
-    words = record.read_text().split() if record.is_file() else []
+    words = record.read_text(encoding="utf-8").split() if record.is_file() else []
     return words[0] if words else None
 
 

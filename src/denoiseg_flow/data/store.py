@@ -20,7 +20,7 @@ import tifffile
 from numpy.typing import DTypeLike
 
 from denoiseg_flow.data.files.memory_maps import release, reserve
-from denoiseg_flow.data.files.metadata import Metadata
+from denoiseg_flow.data.files.metadata import ORDER, Metadata
 from denoiseg_flow.data.files.reader import READERS, UNREADABLE, open_image_file
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
@@ -141,11 +141,9 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
             if series.dataoffset is not None:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
                 mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
-                if series.axes.endswith("S"):
-                    first = "T" if "T" in series.axes else ""
-                    axes = f"{first}C{series.axes.removeprefix('T')[:-1]}"
-                    return np.moveaxis(mapped, -1, len(first)), axes
-                return mapped, series.axes
+                axes = series.axes.replace("S", "C")
+                order = sorted(range(len(axes)), key=lambda number: ORDER.index(axes[number]))
+                return mapped.transpose(order), "".join(axes[number] for number in order)
     except UNREADABLE:
         pass  # the reader below raises a helpful error
     with open_image_file(path, colour=None) as file:
@@ -214,7 +212,7 @@ def write_image(path: str | Path, image: np.ndarray, metadata: Metadata | None =
 
 def write_labels(path: str | Path, labels: np.ndarray, metadata: Metadata | None = None) -> None:
     """Write a mask or other labels ([z,] y, x), like :func:`write_image`, compressed with zlib."""
-    write_array(path, labels, metadata, compression="zlib")
+    write_array(path, labels, metadata, "zlib", int(labels.max()))
 
 
 def write_array(
@@ -222,17 +220,21 @@ def write_array(
     array: np.ndarray,
     metadata: Metadata | None = None,
     compression: str | None = None,
+    highest: int | None = None,
 ) -> None:
-    """Write an array with the axes in its metadata, by default ([z,] y, x), as OME-TIFF."""
+    """Write an array with the axes in its metadata, by default ([z,] y, x), as OME-TIFF.
+
+    ``highest`` is the highest label, for labels.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if metadata is not None and metadata.colour:
-        array = np.moveaxis(array, metadata.axes.index("C"), -1)
+    metadata = metadata or Metadata.of_shape(array.shape)
+    array = array.transpose(_order_in_file(metadata))
     try:
         tifffile.imwrite(
             path,
             array,
             compression=compression,
-            **_ome(Path(path), array.shape, array.dtype, metadata),
+            **_descriptions(Path(path), array.shape, array.dtype, metadata, highest),
         )
     except OSError as error:
         if error.errno is not None:
@@ -262,15 +264,14 @@ def create_array(
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
-    colours = metadata.axes.index("C") if metadata is not None and metadata.colour else None
-    in_file = shape
-    if colours is not None:
-        in_file = (*shape[:colours], *shape[colours + 1 :], shape[colours])
+    metadata = metadata or Metadata.of_shape(shape)
+    order = _order_in_file(metadata)
+    in_file = tuple(shape[number] for number in order)
     array = tifffile.memmap(
-        path, shape=in_file, dtype=dtype, **_ome(Path(path), in_file, dtype, metadata)
+        path, shape=in_file, dtype=dtype, **_descriptions(Path(path), in_file, dtype, metadata)
     )
     reserve(path, Path(path).stat().st_size)
-    return array if colours is None else np.moveaxis(array, -1, colours)
+    return array.transpose(np.argsort(order))
 
 
 def write_bands(
@@ -278,9 +279,10 @@ def write_bands(
     bands: Iterable[np.ndarray],
     shape: tuple[int, ...],
     dtype: DTypeLike,
+    highest: int,
     metadata: Metadata | None = None,
 ) -> None:
-    """Write an image band by band as an OME-TIFF compressed with zlib, creating its folder.
+    """Write labels band by band as an OME-TIFF compressed with zlib, creating its folder.
 
     Large images are tiled, others stored in strips, so that regions can be read separately.
 
@@ -291,9 +293,12 @@ def write_bands(
         plane. All but the last of a plane have ``BAND_ROWS`` rows.
     shape
         Shape of the whole image, ([z,] y, x).
+    highest
+        The highest label.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     dtype = np.dtype(dtype)
+    metadata = metadata or Metadata.of_shape(shape)
     tiled = min(shape[-2:]) > LARGE
     cut: dict[str, Any] = {"tile": (BAND_ROWS, BAND_ROWS)} if tiled else {"rowsperstrip": BAND_ROWS}
     tifffile.imwrite(
@@ -309,7 +314,7 @@ def write_bands(
         # The rule of tifffile for other images: 32-bit offsets end at 4 GB.
         bigtiff=dtype.itemsize * math.prod(shape) > 2**32 - 2**25,
         **cut,
-        **_ome(Path(path), shape, dtype, metadata),
+        **_descriptions(Path(path), shape, dtype, metadata, highest),
     )
 
 
@@ -320,19 +325,56 @@ def _tiles(band: np.ndarray) -> Iterator[np.ndarray]:
         yield np.pad(part, [(0, BAND_ROWS - length) for length in part.shape])
 
 
-def _ome(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype, metadata: Metadata | None
-) -> dict[str, Any]:
-    """Return the arguments by which tifffile writes an OME-TIFF with the given metadata.
+def _order_in_file(metadata: Metadata) -> list[int]:
+    """Return the numbers of the axes in the order in a file, which is that of ImageJ.
 
-    The shape is that in the file, where the colours of a pixel are together. The pixel size is also
-    stored as the tif resolution, for programs that do not read OME.
+    Channels follow z-slices; the colours of a pixel are together.
     """
-    metadata = metadata or Metadata.of_shape(shape)
+    order = "TZYXC" if metadata.colour else "TZCYX"
+    return [metadata.axes.index(axis) for axis in order if axis in metadata.axes]
+
+
+def _descriptions(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    metadata: Metadata,
+    highest: int | None = None,
+) -> dict[str, Any]:
+    """Return the arguments by which tifffile writes the metadata of a file.
+
+    The shape is that in the file, see :func:`_order_in_file`. A file has two descriptions: programs
+    read the first, which is that of OME, but plain ImageJ reads the last, which is its own. The
+    pixel size is also stored as the tif resolution, for ImageJ and for programs that read neither.
+    """
+    axes = "".join(metadata.axes[number] for number in _order_in_file(metadata))
+    axes = axes.replace("C", "S") if metadata.colour else axes
+    arguments: dict[str, Any] = {
+        "ome": True,
+        "metadata": _ome(path, axes, shape, dtype, metadata),
+        "photometric": "rgb" if metadata.colour else "minisblack",
+        "software": False,
+        "byteorder": "<",
+    }
+    # With a description of its own, ImageJ does not open stacks of other colours.
+    for_imagej = not metadata.colour or dtype == np.uint8
+    if for_imagej:
+        arguments["extratags"] = _imagej(axes, shape, metadata, highest)
+    if {"X", "Y"} <= metadata.pixel_size.keys():
+        unit, length = ("NONE", 1) if for_imagej else ("CENTIMETER", 1e4)
+        resolution = tuple(length / metadata.pixel_size[axis] for axis in "XY")
+        arguments |= {"resolution": resolution, "resolutionunit": unit}
+    return arguments
+
+
+def _ome(
+    path: Path, axes: str, shape: tuple[int, ...], dtype: np.dtype, metadata: Metadata
+) -> dict[str, Any]:
+    """Return the metadata of an image in a file as tifffile writes them for OME."""
     # The standard requires one. A random one would give identical images different files.
-    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {metadata.axes} {shape} {dtype}")
+    identity = uuid.uuid5(uuid.NAMESPACE_OID, f"{path.name} {axes} {shape} {dtype}")
     ome: dict[str, Any] = {
-        "axes": metadata.axes.replace("C", "") + "S" if metadata.colour else metadata.axes,
+        "axes": axes,
         "Name": stem(path),
         "UUID": str(identity),
         "Creator": f"denoiseg-flow {__version__}",
@@ -348,13 +390,34 @@ def _ome(
         ]
         channels = {"Name": list(metadata.channels), "Color": colours}
         ome["Channel"] = {key: values for key, values in channels.items() if values}
-    arguments: dict[str, Any] = {
-        "ome": True,
-        "metadata": ome,
-        "photometric": "rgb" if metadata.colour else "minisblack",
-        "software": False,
-    }
+    return ome
+
+
+def _imagej(
+    axes: str, shape: tuple[int, ...], metadata: Metadata, highest: int | None
+) -> list[tuple[Any, ...]]:
+    """Return the tags from which ImageJ reads metadata."""
+    described: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
     if {"X", "Y"} <= metadata.pixel_size.keys():
-        width, height = metadata.pixel_size["X"], metadata.pixel_size["Y"]
-        arguments |= {"resolution": (1e4 / width, 1e4 / height), "resolutionunit": "CENTIMETER"}
-    return arguments
+        described["unit"] = "um"
+        if "Z" in metadata.pixel_size:
+            described["spacing"] = metadata.pixel_size["Z"]
+    if metadata.time_step:
+        described["finterval"] = metadata.time_step
+    if highest is not None:
+        # By default, ImageJ takes the range of the first plane, which may be empty.
+        described |= {"min": 0.0, "max": float(max(1, highest))}
+    if "C" in axes:
+        described["mode"] = "composite"
+        n_planes = math.prod(shape[:-2])
+        if metadata.channels:
+            tables["Labels"] = list(metadata.channels) * (n_planes // len(metadata.channels))
+        if metadata.channel_colours:
+            colours = np.array([list(bytes.fromhex(each)) for each in metadata.channel_colours])
+            ramps = colours[..., None] * np.arange(256) // 255  # (channel, red to blue, level)
+            tables["LUTs"] = list(ramps.astype(np.uint8))
+    text = tifffile.imagej_description(shape, axes, rgb=metadata.colour, **described)
+    # By its name, because tifffile refuses the number of a tag that it writes itself.
+    description = ("ImageDescription", "s", 0, text, True)
+    return [description, *tifffile.imagej_metadata_tag(tables, "<")]

@@ -43,11 +43,12 @@ from denoiseg_flow.methods.instances import label_type
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.model_file import load_model
 from denoiseg_flow.models.predict_run import predict_folder
-from denoiseg_flow.study.grid import Run
+from denoiseg_flow.study.grid import Run, trained_runs
 
 logger = logging.getLogger(__name__)
 
 NEXT = "next.yaml"
+SUGGESTIONS = "suggestions.csv"
 AUTO, WHOLE = "auto", "image"  # ways to choose the size of crops
 
 WIDE = 8  # diameters of an object along the side of a crop, by default
@@ -102,8 +103,7 @@ def finished_runs(
     InputError
         If there is none.
     """
-    found = [_run_of(path) for path in sorted(study.glob("runs/*/*/*/annotated*/seed*/model.pt"))]
-    found = [run for run in found if run.method in config["methods"]]
+    found = [run for run in trained_runs(study) if run.method in config["methods"]]
     if not found:
         raise InputError(f"{study} has no finished run; let the study run, then try again")
     for axis, asked in (("dataset", dataset), ("noise", noise), ("method", method)):
@@ -127,13 +127,6 @@ def finished_runs(
         )
     able.sort(key=lambda run: (run.method != config["grid"]["reference"], -run.n_annotated))
     return list({run.method: run for run in reversed(able)}.values())[::-1]
-
-
-def _run_of(model: Path) -> Run:
-    """Return the run of a model file, see :attr:`Run.folder`."""
-    dataset, noise, method, annotated, seed = model.parent.parts[-5:]
-    n_annotated = int(annotated.removeprefix("annotated"))
-    return Run(dataset, noise, method, n_annotated, int(seed.removeprefix("seed")))
 
 
 def _method_of(config: Mapping[str, Any], name: str) -> Method:
@@ -226,7 +219,7 @@ def write_round(
         logger.info("only %d images or crops are left to annotate", len(chosen))
     with new_folder(folder) as unfinished:
         _write_parts(model, images, prepared, chosen, unfinished)
-        _write_table(chosen, unfinished / "suggestions.csv")
+        _write_table(chosen, unfinished / SUGGESTIONS)
         if model.method.has_network:
             shutil.copyfile(file, unfinished / "model.pt")
         split = manifest.read(study / "data" / run.dataset / f"split/seed{run.seed}.tsv")

@@ -118,7 +118,7 @@ def _joined_tables(record: Record) -> dict[str, str]:
     There are none if the file is not as the last call left it.
     """
     note = record.folder / _NOTE
-    if not note.exists() or note.read_text() != _state(record):
+    if not note.exists() or note.read_text(encoding="utf-8") != _state(record):
         return {}
     return _checksums(record.joined())
 
@@ -130,7 +130,7 @@ def _note_joined(record: Record) -> None:
         note.unlink(missing_ok=True)
         return
     with new_file(note) as unfinished:
-        unfinished.write_text(_state(record))
+        unfinished.write_text(_state(record), encoding="utf-8")
 
 
 def _state(record: Record) -> str:

@@ -343,7 +343,7 @@ def _join_labels(
                         yield band
                 before += highest
 
-    write_bands(path, bands(), shape, dtype, metadata)
+    write_bands(path, bands(), shape, dtype, count, metadata)
 
 
 def results_of(model: AnyModel, form: str) -> list[str]:

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -91,6 +92,11 @@ def _gpu_problem(start: bool) -> str | None:
     are not free.
     """
     if torch.version.cuda is None and torch.version.hip is None:  # the latter: GPUs of AMD
+        if sys.platform == "darwin":
+            return (
+                "macOS has no CUDA, and Apple GPUs are not supported; use a machine with an "
+                "NVIDIA GPU"
+            )
         return f"PyTorch {torch.__version__} is a CPU-only build; install a CUDA build ({INSTALL})"
     try:
         with out_of_memory_advice(torch.device("cuda")):

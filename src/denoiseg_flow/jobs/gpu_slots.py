@@ -5,7 +5,8 @@ take the first. So every job takes a slot: one of ``jobs_per_gpu`` numbered plac
 
 A slot is the name of an abstract Linux socket. The kernel gives a name to only one process of the
 machine at a time, across all users, and frees it when that process ends, however it ends. Lock
-files would need a folder that all users share, with its permissions and stale files.
+files would need a folder that all users share, with its permissions and stale files. On Windows,
+which has no such names, a slot is a lock file in the temporary folder of the user.
 """
 
 import ctypes
@@ -17,13 +18,16 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from denoiseg_flow.errors import InputError
+from denoiseg_flow.jobs import byte_locks
 
 POLL_SECONDS = 1.0
 # Environment variables of schedulers: the first that is set identifies the job.
@@ -46,7 +50,7 @@ SMI_SECONDS = 10.0  # a driver that does not answer has no GPU
 logger = logging.getLogger(__name__)
 
 # The slot of this process, until it ends.
-_held: list[socket.socket] = []
+_held: list[socket.socket | BinaryIO] = []
 
 
 def visible_gpus(devices: Path = Path("/dev")) -> list[str]:
@@ -88,7 +92,7 @@ def take_slot(jobs_per_gpu: int = 1) -> None:
         How many processes may use a GPU at once.
     """
     gpus, allocation = visible_gpus(), _allocation()
-    if _held or not gpus or (allocation and len(gpus) == 1) or sys.platform != "linux":
+    if _held or not gpus or (allocation and len(gpus) == 1):
         return
     gpu = _try_all(gpus, jobs_per_gpu, allocation)
     if gpu is None:
@@ -190,6 +194,15 @@ def _try_slot(name: str) -> bool:
 
     The name contains the allocation, because a scheduler may number the GPUs of each job from 0.
     """
+    slot = _take_name(name) if sys.platform == "linux" else _take_file(name)
+    if slot is not None:
+        _held.append(slot)
+    return slot is not None
+
+
+def _take_name(name: str) -> socket.socket | None:
+    if sys.platform == "win32":  # for type checkers
+        raise AssertionError
     slot = socket.socket(socket.AF_UNIX)
     try:
         slot.bind(f"\0{name}".encode()[:LONGEST_NAME])
@@ -197,9 +210,17 @@ def _try_slot(name: str) -> bool:
         slot.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        return False
-    _held.append(slot)
-    return True
+        return None
+    return slot
+
+
+def _take_file(name: str) -> BinaryIO | None:
+    file = re.sub(r"[^\w-]", "_", name) + ".lock"
+    slot = open(Path(tempfile.gettempdir(), file), "ab")  # noqa: SIM115, until the process ends
+    if not byte_locks.lock(slot.fileno(), 0):
+        slot.close()
+        return None
+    return slot
 
 
 def _leave_to_parent() -> None:

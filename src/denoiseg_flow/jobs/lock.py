@@ -5,8 +5,6 @@ running, and the next call starts them a second time. Likewise, a node that only
 keeps running while a scheduler gives its jobs to another node.
 """
 
-import errno
-import fcntl
 import logging
 import os
 import socket
@@ -14,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from denoiseg_flow.jobs import byte_locks
+
 logger = logging.getLogger(__name__)
 
-# Bytes of the file to lock. Record locks also work on network file systems, and the kernel
-# releases them when the process ends, however it ends.
+# Places of the file, see byte_locks.
 _AT_WORK, _WAITING = 0, 1
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL}
 
 
 class JobLock:
@@ -37,9 +35,10 @@ class JobLock:
 
     def awaited(self) -> bool:
         """Return whether another process is waiting to do the same job."""
-        nobody = _lock(self._descriptor, _WAITING, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _lock(self._descriptor, _WAITING, fcntl.LOCK_UN)
-        return not nobody
+        free = byte_locks.lock(self._descriptor, _WAITING)
+        if free:
+            byte_locks.unlock(self._descriptor, free)
+        return not free
 
 
 @contextmanager
@@ -56,18 +55,22 @@ def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
     shared
         Whether other processes with ``shared=True`` may hold the lock at the same time.
     """
-    descriptor, predecessor = _acquire(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    descriptor, predecessor = _acquire(path, shared)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _this_process().encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, _this_process().encode())
         yield JobLock(descriptor, predecessor)
     finally:
         # Remove the file before the lock is released: a waiting process then notices that its file
         # is gone. If the lock is shared, the last process removes the file.
         with suppress(OSError):
-            if not shared or _lock(descriptor, _AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            if not shared or byte_locks.lock(descriptor, _AT_WORK):
                 path.unlink()
         os.close(descriptor)
+        if byte_locks.ON_WINDOWS:  # it removes no file that a process has open
+            with suppress(OSError):
+                path.unlink()
 
 
 def holder(path: Path) -> str | None:
@@ -84,27 +87,29 @@ def holder(path: Path) -> str | None:
         text = os.read(descriptor, 1000).decode(errors="replace")
         here = f" on {socket.gethostname()}" in text
         # A shared lock, for this moment, is possible with read permission only.
-        free = _lock(descriptor, _AT_WORK, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        free = byte_locks.lock(descriptor, _AT_WORK, shared=True)
         return None if free and (here or not text) else text or "another process"
     finally:
         os.close(descriptor)
 
 
-def _acquire(path: Path, how: int) -> tuple[int, str]:
+def _acquire(path: Path, shared: bool) -> tuple[int, str]:
     """Return the descriptor of the locked file, and the process that this one waited for."""
     predecessor = ""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = byte_locks.open_file(path)
         try:
-            if not _lock(descriptor, _AT_WORK, how | fcntl.LOCK_NB):
-                _lock(descriptor, _WAITING, fcntl.LOCK_SH)
-                holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
+            if not byte_locks.lock(descriptor, _AT_WORK, shared):
+                waiting = byte_locks.lock(descriptor, _WAITING, shared=True)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                holder = os.read(descriptor, 1000).decode(errors="replace")
                 predecessor = holder or "another process"
                 logger.warning(
                     "%s is already running this job: waiting for it (%s)", predecessor, path
                 )
-                _lock(descriptor, _AT_WORK, how)
-                _lock(descriptor, _WAITING, fcntl.LOCK_UN)
+                byte_locks.lock(descriptor, _AT_WORK, shared, wait=True)
+                if waiting:
+                    byte_locks.unlock(descriptor, waiting)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     return descriptor, predecessor
@@ -112,22 +117,6 @@ def _acquire(path: Path, how: int) -> tuple[int, str]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has removed the file
-
-
-def _lock(descriptor: int, byte: int, how: int) -> bool:
-    """Change the lock of one byte; return whether that worked."""
-    try:
-        fcntl.lockf(descriptor, how, 1, byte)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logger.warning(
-            "the file system does not support locks (%s): two processes may run the same job",
-            error.strerror,
-        )
-    return True
 
 
 def _this_process() -> str:

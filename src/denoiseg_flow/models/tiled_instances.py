@@ -84,8 +84,9 @@ class TiledInstances:
         """Write the labels as a compressed tif; uint16 if it suffices, otherwise uint32."""
         if self._height is not None:
             self._find_seeds(self._height)
-        dtype = label_type(self._components.merge())
-        write_bands(path, self._bands(dtype), self._shape, dtype, metadata)
+        count = self._components.merge()
+        dtype = label_type(count)
+        write_bands(path, self._bands(dtype), self._shape, dtype, count, metadata)
 
     def _find_seeds(self, height: np.memmap) -> None:
         for kept, seen in boxes(self._shape, self._tile, self._margin):

@@ -62,6 +62,18 @@ class Run:
         return asdict(self)
 
 
+def trained_runs(results: Path) -> list[Run]:
+    """Return the runs in a folder of results that have a model, sorted by their folders."""
+    return [_run_of(path) for path in sorted(results.glob("runs/*/*/*/annotated*/seed*/model.pt"))]
+
+
+def _run_of(model: Path) -> Run:
+    """Return the run of a model file, see :attr:`Run.folder`."""
+    dataset, noise, method, annotated, seed = model.parent.parts[-5:]
+    n_annotated = int(annotated.removeprefix("annotated"))
+    return Run(dataset, noise, method, n_annotated, int(seed.removeprefix("seed")))
+
+
 class Grid:
     """The study that a config describes.
 

@@ -124,7 +124,9 @@ def _measure(
     for run in runs:
         benchmark, log = benchmarks / rule / f"{run.folder}.tsv", logs / run.folder / f"{rule}.log"
         if taken := read_benchmark(benchmark):
-            on_gpu = log.exists() and "computing on cuda" in log.read_text(errors="replace")
+            on_gpu = log.exists() and "computing on cuda" in log.read_text(
+                encoding="utf-8", errors="replace"
+            )
             seconds[_kind(run)][on_gpu].append(taken[0])
     return {
         kind: _Measured(*(fmean(values) if values else None for values in both))

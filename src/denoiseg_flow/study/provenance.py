@@ -74,6 +74,11 @@ def record_study(
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def is_results(folder: Path) -> bool:
+    """Return whether a study has run in a folder of results."""
+    return (folder / _RECORD).is_file()
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config, with its defaults, of the last study in a folder of results.
 
@@ -99,7 +104,7 @@ def read_runs(folder: Path) -> dict[Run, list[str]]:
 def _of_last_study(folder: Path, key: str) -> Any:
     """Return a part of the record of the last study, if this version of the workflow wrote it."""
     path = folder / _RECORD
-    if not path.is_file():
+    if not is_results(folder):
         raise InputError(
             f"{folder} is no folder of results (it has no {_RECORD}); give the folder that "
             "Snakemake wrote, such as results"

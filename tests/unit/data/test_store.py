@@ -296,6 +296,78 @@ def test_pixel_size(tmp_path):
     assert read_metadata(path).spacing() is None
 
 
+# --- for ImageJ ---------------------------------------------------------------------------------
+
+STACK = Metadata(
+    "TCZYX",
+    {"Z": 2.0, "Y": 0.5, "X": 0.25},
+    ("DAPI", "GFP"),
+    ("00FFFF", "FF8000"),
+    time_step=5.0,
+)
+
+
+def for_imagej(path):
+    """The descriptions of a file, what ImageJ reads from the last, and pixels per unit along x."""
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages.first
+        descriptions = [tag.value for tag in page.tags.getall("ImageDescription")]
+        unit = page.resolutionunit.name, page.resolution[0]
+        return [text[:6] for text in descriptions], tif.imagej_metadata, unit
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX", "CYX", "CZYX", "TCYX", "TZYX", "TCZYX"])
+def test_description_for_imagej(tmp_path, axes):
+    """The last in a file; channels follow z-slices, and OME says the same of the same pixels."""
+    lengths = {"T": 3, "C": 2, "Z": 4, "Y": 20, "X": 24}
+    metadata = STACK.only(axes)
+    pixels = np.arange(np.prod([lengths[axis] for axis in axes]), dtype=np.uint16)
+    pixels = pixels.reshape([lengths[axis] for axis in axes])
+    store.write_array(tmp_path / "a.tif", pixels, metadata)
+    store.create_array(tmp_path / "b.tif", pixels.shape, metadata, np.uint16)[...] = pixels
+    for path in (tmp_path / "a.tif", tmp_path / "b.tif"):
+        kinds, found, resolution = for_imagej(path)
+        assert kinds == ["<?xml ", "ImageJ"] and resolution == ("NONE", 4)
+        for axis, name in {"C": "channels", "Z": "slices", "T": "frames"}.items():
+            assert found.get(name) == (lengths[axis] if axis in axes else None)
+        assert found["unit"] == "um" and found.get("spacing") == (2.0 if "Z" in axes else None)
+        assert found.get("finterval") == (5.0 if "T" in axes else None)
+        if "C" in axes:
+            assert found["mode"] == "composite"
+            assert found["Labels"] == ["DAPI", "GFP"] * (found["images"] // 2)
+            assert [lut[:, 255].tolist() for lut in found["LUTs"]] == [[0, 255, 255], [255, 128, 0]]
+        np.testing.assert_array_equal(read_image(path), pixels)
+        assert read_metadata(path) == metadata
+        with tifffile.TiffFile(path) as tif:
+            assert tif.series[0].axes == "".join(axis for axis in "TZCYX" if axis in axes)
+
+
+def test_imagej_shows_the_range_of_all_labels(tmp_path):
+    """By default it would show that of the first plane."""
+    labels = np.zeros((3, 20, 24), np.uint16)
+    labels[2] = 300
+    store.write_labels(tmp_path / "a.tif", labels)
+    store.write_bands(tmp_path / "b.tif", labels, labels.shape, np.uint16, 300)
+    store.write_labels(tmp_path / "empty.tif", labels[0])
+    for name, highest in {"a": 300, "b": 300, "empty": 1}.items():
+        found = for_imagej(tmp_path / f"{name}.tif")[1]
+        assert (found["min"], found["max"]) == (0, highest)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_description_of_colours_for_imagej(tmp_path, dtype):
+    """It would not open stacks of 16 bits for each colour with a description of its own."""
+    metadata = STACK.only("TCYX").in_colour()
+    store.write_array(tmp_path / "a.tif", np.zeros((2, 3, 20, 24), dtype), metadata)
+    kinds, found, resolution = for_imagej(tmp_path / "a.tif")
+    if dtype == np.uint8:
+        assert kinds == ["<?xml ", "ImageJ"] and resolution == ("NONE", 4)
+        assert (found["frames"], found["unit"], found["finterval"]) == (2, "um", 5.0)
+    else:
+        assert kinds == ["<?xml "] and resolution == ("CENTIMETER", 40_000)
+    assert read_metadata(tmp_path / "a.tif") == metadata
+
+
 # --- piece by piece -----------------------------------------------------------------------------
 
 
@@ -312,7 +384,7 @@ def test_bands_are_the_image(tmp_path, monkeypatch, shape, dtype):
     rows = store.BAND_ROWS
     bands = (plane[top : top + rows] for plane in planes for top in range(0, shape[-2], rows))
     metadata = Metadata("ZYX"[-len(shape) :], {"Y": 0.5, "X": 0.25})
-    store.write_bands(path, bands, shape, dtype, metadata)
+    store.write_bands(path, bands, shape, dtype, int(image.max()), metadata)
     found = store.open_labels(path)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, image)
@@ -333,5 +405,5 @@ def test_bands_are_compressed_one_at_a_time(tmp_path):
             sizes.append(path.stat().st_size if path.exists() else 0)
             yield np.random.default_rng(0).integers(0, 2**16, (256, 2000), np.uint16)
 
-    store.write_bands(path, pieces(), (1280, 2000), np.uint16)
+    store.write_bands(path, pieces(), (1280, 2000), np.uint16, 2**16 - 1)
     assert min(np.diff(sizes[1:])) > 100_000

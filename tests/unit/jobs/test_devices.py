@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from denoiseg_flow.errors import InputError
-from denoiseg_flow.jobs import gpu_slots
+from denoiseg_flow.jobs import devices, gpu_slots
 from denoiseg_flow.jobs.devices import INSTALL, mixed_precision, out_of_memory_advice, select_device
 
 CUDA = torch.device("cuda")
@@ -244,6 +244,20 @@ def test_gpu_whose_memory_others_have(machine, name, when):
 def test_jobs_that_need_no_gpu_take_none_of_its_memory(machine):
     machine(start_error=torch.AcceleratorError("CUDA error: out of memory"))
     select_device("auto", 1, {"gpu": 0})
+
+
+def test_apple_gpu_is_left_alone(machine, monkeypatch, caplog):
+    """And nobody is told to install CUDA, which macOS does not have."""
+    machine(cuda=None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "sys", SimpleNamespace(platform="darwin"))
+    caplog.set_level(logging.WARNING)
+    assert select_device("auto", 1).type == "cpu"
+    assert not caplog.messages
+    assert refusal() == (
+        "'device' is 'cuda', but macOS has no CUDA, and Apple GPUs are not supported; use a "
+        "machine with an NVIDIA GPU, or set 'device' to 'auto'"
+    )
 
 
 # --- slots ----------------------------------------------------------------------------------------

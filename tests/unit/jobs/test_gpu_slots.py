@@ -18,7 +18,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="slots are names of L
 
 # Takes a slot, tells which and when, keeps it until it is told to end, and tells when it did.
 WORKER = """
-import json, logging, os, sys, time
+import json, logging, os, sys, time, types
 from denoiseg_flow.jobs import gpu_slots
 
 def tell(what):
@@ -32,6 +32,8 @@ class Tell(logging.Handler):
 
 logging.basicConfig(level=logging.INFO, handlers=[Tell()])
 gpu_slots.POLL_SECONDS = 0.01
+if sys.argv[4] == "files":
+    gpu_slots.sys = types.SimpleNamespace(platform="win32")
 for _ in range(int(sys.argv[2])):
     gpu_slots.take_slot(int(sys.argv[1]))
 if sys.argv[3] == "fork" and not os.fork():
@@ -62,8 +64,8 @@ def gpus(monkeypatch):
 class Worker:
     """A process that takes a slot."""
 
-    def __init__(self, jobs_per_gpu=1, calls=1, then=""):
-        arguments = map(str, (jobs_per_gpu, calls, then))
+    def __init__(self, jobs_per_gpu=1, calls=1, then="", slots="names"):
+        arguments = map(str, (jobs_per_gpu, calls, then, slots))
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, *arguments],
             stdin=subprocess.PIPE,
@@ -133,6 +135,19 @@ def test_two_share_a_gpu_only_if_allowed_and_needed(gpus, start, jobs):
     assert [worker.gpu for worker in workers] == (gpus + gpus)[:jobs]
     others = [start(jobs_per_gpu=2) for _ in range(9 - jobs)]
     assert sorted(other.says() for other in others) == sorted([*gpus[jobs - 4 :], "waiting"])
+
+
+def test_slots_without_names_of_linux(monkeypatch, tmp_path, gpus, start):
+    """They are lock files, also of allocations whose name has other characters."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(gpus[:2]))
+    monkeypatch.setenv("LSB_JOBID", "41[2]:x/y")
+    workers = [start(jobs_per_gpu=2, calls=2, slots="files") for _ in range(4)]
+    assert sorted(worker.says() for worker in workers) == sorted(gpus[:2] * 2)
+    late = start(jobs_per_gpu=2, slots="files")
+    assert late.says() == "waiting"
+    workers[1].kill()
+    assert late.says() in gpus[:2]
 
 
 @linux

@@ -1,7 +1,6 @@
 """The lock of a job: one process at a time, freed however that one ends."""
 
 import errno
-import fcntl
 import logging
 import signal
 import subprocess
@@ -10,7 +9,8 @@ import threading
 
 import pytest
 
-from denoiseg_flow.jobs import lock
+from denoiseg_flow.jobs import byte_locks
+from denoiseg_flow.jobs import lock as jobs_lock
 from denoiseg_flow.jobs.lock import sole_process
 from denoiseg_flow.models import tensor_file
 from denoiseg_flow.study.provenance import record_study
@@ -23,7 +23,7 @@ from pathlib import Path
 from denoiseg_flow.jobs.lock import sole_process
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 sys.stdout.reconfigure(line_buffering=True)
-with sole_process(Path(sys.argv[1])) as lock:
+with sole_process(Path(sys.argv[1]), bool(sys.argv[2])) as lock:
     print("mine", lock.predecessor)
     sys.stdin.readline()
     print("awaited" if lock.awaited() else "alone")
@@ -33,8 +33,8 @@ COUNTER = """
 import sys, time
 from pathlib import Path
 from denoiseg_flow.jobs.lock import sole_process
-lock, number = map(Path, sys.argv[1:])
-for _ in range(100):
+lock, number = map(Path, sys.argv[1:3])
+for _ in range(int(sys.argv[3])):
     with sole_process(lock):
         value = int(number.read_text())
         time.sleep(0)
@@ -45,12 +45,13 @@ for _ in range(100):
 class Holder:
     """Another process that holds the lock, or waits for it."""
 
-    def __init__(self, path):
+    def __init__(self, path, env=None, shared=False):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path)],
+            [sys.executable, "-c", HOLDER, str(path), "shared" if shared else ""],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=env,
         )
 
     def line(self):
@@ -66,12 +67,18 @@ def path(tmp_path):
     return tmp_path / "train.log.lock"
 
 
+@pytest.fixture(params=["here", "on Windows"])
+def env(request, windows):
+    """The environment of other processes."""
+    return windows if request.param == "on Windows" else None
+
+
 @pytest.fixture
-def start(path):
+def start(path, env):
     started = []
 
-    def start():
-        started.append(Holder(path))
+    def start(**options):
+        started.append(Holder(path, env, **options))
         return started[-1]
 
     yield start
@@ -116,16 +123,17 @@ def test_killed_holder_frees_the_lock(path, start):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("env", [None])  # this process asks, and is not on Windows
 def test_who_holds_a_lock_is_told_without_taking_it(path, start):
-    assert lock.holder(path) is None
+    assert jobs_lock.holder(path) is None
     first = start()
     assert first.line() == "mine"
-    assert lock.holder(path).startswith(f"process {first.process.pid} on ")
+    assert jobs_lock.holder(path).startswith(f"process {first.process.pid} on ")
     first.process.kill()
     first.process.wait()
-    assert path.exists() and lock.holder(path) is None
+    assert path.exists() and jobs_lock.holder(path) is None
     path.write_text("process 7 on elsewhere")
-    assert lock.holder(path) == "process 7 on elsewhere"
+    assert jobs_lock.holder(path) == "process 7 on elsewhere"
     second = start()
     assert second.line() == "mine", "nobody waits for whoever asked"
 
@@ -141,18 +149,42 @@ def test_killed_waiter_is_not_waited_for(path, start):
     assert first.line() == "alone"
 
 
-def test_never_two_at_once(path, tmp_path):
+def test_shared_lock_is_held_by_several_or_by_one_alone(path, start):
+    first, second = start(shared=True), start(shared=True)
+    assert first.line() == second.line() == "mine"
+    alone = start()
+    assert "is already running this job" in alone.line()
+    first.go_on()
+    assert first.line() == "awaited"
+    assert first.process.wait() == 0
+    assert path.exists()
+    second.go_on()
+    assert second.line() == "awaited"
+    assert alone.line().startswith("mine process ")
+    late = start(shared=True)
+    assert "is already running this job" in late.line()
+    alone.go_on()
+    assert late.line().startswith("mine process ")
+    late.go_on()
+    assert late.process.wait() == second.process.wait() == alone.process.wait() == 0
+    assert not path.exists()
+
+
+def test_never_two_at_once(path, env, tmp_path):
     """The file comes and goes, and the lock with it: no addition is lost all the same."""
     number = tmp_path / "number"
     number.write_text("0")
+    times = 10 if env else 100  # a simulated Windows looks at all processes each time
     counters = [
         subprocess.Popen(
-            [sys.executable, "-c", COUNTER, str(path), str(number)], stderr=subprocess.DEVNULL
+            [sys.executable, "-c", COUNTER, str(path), str(number), str(times)],
+            stderr=subprocess.DEVNULL,
+            env=env,
         )
         for _ in range(4)
     ]
     assert [counter.wait(timeout=120) for counter in counters] == [0, 0, 0, 0]
-    assert number.read_text() == "400"
+    assert number.read_text() == str(4 * times)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +215,7 @@ def test_file_systems_without_locks(path, monkeypatch, caplog):
     def fail(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "lockf", fail)
+    monkeypatch.setattr(byte_locks, "_lock", fail)
     with caplog.at_level(logging.WARNING), sole_process(path):
         pass
     assert "does not support locks (No locks available)" in caplog.text
@@ -194,7 +226,7 @@ def test_other_errors_are_not_hidden(path, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(fcntl, "lockf", fail)
+    monkeypatch.setattr(byte_locks, "_lock", fail)
     with pytest.raises(OSError, match="Input/output"), sole_process(path):
         pass
 

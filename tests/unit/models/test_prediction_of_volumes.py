@@ -217,9 +217,8 @@ def test_files_of_volumes(model_of, tmp_path):
     assert np.ptp(found - denoised) < 1e-3
     (wanted,) = label_instances(probabilities, [model.threshold.value], "components")
     np.testing.assert_array_equal(open_labels(tmp_path / "out/labels/a.tif"), wanted)
-    np.testing.assert_array_equal(
-        tifffile.imread(tmp_path / "out/probabilities/a.tif"), probabilities
-    )
+    stored = tifffile.imread(tmp_path / "out/probabilities/a.tif")  # (z, channel, y, x)
+    np.testing.assert_array_equal(stored.swapaxes(0, 1), probabilities)
     for kind in ("denoised", "labels"):
         assert read_metadata(tmp_path / "out" / kind / "a.tif") == METADATA
     told = read_metadata(tmp_path / "out/probabilities/a.tif")

@@ -19,8 +19,8 @@ FLOORS = [
     {"training", "reporting"},
     {"deployment"},
     {"api", "launch", "status"},
-    {"cli"},
-    {"__init__"},
+    {"cli", "napari_plugin"},
+    {"__init__", "__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 APART = {("deployment", "reporting")}  # figures are not needed to use a model

@@ -3,6 +3,7 @@
 import math
 import mmap
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,8 +21,9 @@ def temporary_map(shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
     """
     with tempfile.NamedTemporaryFile(prefix="denoiseg_flow_") as file:
         reserve(file.name, math.prod(shape) * np.dtype(dtype).itemsize)
-        # The map stays valid without a file name; the file disappears with the process.
-        return np.memmap(file.name, dtype, "r+", shape=shape)
+        # The map stays valid without a file name; the file disappears with the process. Windows
+        # would not open the file a second time, by its name.
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def release(array: object) -> None:
@@ -33,7 +35,7 @@ def release(array: object) -> None:
     base: object = array if isinstance(array, np.memmap) else None
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if sys.platform != "win32" and isinstance(base, mmap.mmap):
         base.madvise(mmap.MADV_DONTNEED)
 
 

@@ -1,0 +1,1 @@
+"""The panels of the plugin, opened from the menu Plugins of napari."""
