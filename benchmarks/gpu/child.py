@@ -10,7 +10,9 @@ from denoiseg_flow.jobs.devices import select_device
 from denoiseg_flow.jobs.gpu_slots import visible_gpus
 from denoiseg_flow.methods.definition import Method, Recipe
 from denoiseg_flow.models import tensor_file
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.patches import ImageBank
 from denoiseg_flow.training.trainer import Trainer
 
@@ -54,16 +56,16 @@ def main() -> None:
     device = select_device(order["device"], 1, shares)
     recipe = Recipe(**order["recipe"])
     held = tensor_file.load(Path(order["bank"]), device)
-    trainer = Watched(
-        Method(**order["method"]), recipe, ImageBank(**held), ImageBank(**held), 1, device
-    )
+    method = Method(**order["method"])
+    trainer = Watched(method, recipe, ImageBank(**held), ImageBank(**held), 1, device)
     trainer.folder, trainer.pause_at = folder, order.get("pause_at")
     trainer.go = Path(order["go"]) if "go" in order else None
     # A checkpoint at every tenth of the training, whatever it takes.
     saved = Checkpoints(folder / "checkpoint.pt", 1e9)
     every = max(1, recipe.steps // 10)
     saved.due = lambda: trainer.step % every == every // 2
-    trainer.run(saved, "", "child")
+    run = Run("simulated", "n0", method.name, 0, 1)
+    trainer.run(TrainingJob(run, method, recipe, saved, device), "")
     trainer._synchronise()
     report = {
         "weights": {key: value.cpu() for key, value in trainer.average.state_dict().items()},

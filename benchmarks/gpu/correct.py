@@ -30,7 +30,9 @@ from denoiseg_flow.models import tensor_file
 from denoiseg_flow.models.model import new_network
 from denoiseg_flow.models.model_file import load_model, save_model
 from denoiseg_flow.models.predict_run import predict_folder
+from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training.checkpoints import Checkpoints
+from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import Batch, PatchSampler
 from denoiseg_flow.training.trainer import Trainer
@@ -166,7 +168,9 @@ def train_steps(
     trainer = Trainer(method, recipe, *banks, 1, material.device, layout)
     trainer.compute_gradients.enabled &= replayed
     with tempfile.TemporaryDirectory(dir=material.scratch) as folder:
-        trainer.run(Checkpoints(Path(folder, "checkpoint.pt"), NO_CHECKPOINTS), "", method.name)
+        checkpoints = Checkpoints(Path(folder, "checkpoint.pt"), NO_CHECKPOINTS)
+        run = Run("simulated", "n0", method.name, 0, 1)
+        trainer.run(TrainingJob(run, method, recipe, checkpoints, material.device), "")
     return trainer
 
 

@@ -47,11 +47,13 @@ def _spelled(action: argparse.Action) -> str:
     choices = f"{{{','.join(action.choices)}}}" if action.choices else None
     if not action.option_strings:
         words = [choices or action.metavar or action.dest]
+        if action.nargs == "?":
+            words = [f"[{words[0]}]"]
     elif action.nargs == 0:
         words = action.option_strings[-1:]
     else:
         value = choices or action.metavar or action.dest.upper()
-        words = [action.option_strings[-1], value]
+        words = [action.option_strings[-1], f"[{value}]" if action.nargs == "?" else value]
     return " ".join([*words, *(["..."] if action.nargs == "+" else [])])
 
 

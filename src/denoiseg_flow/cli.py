@@ -5,6 +5,7 @@ import logging
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -28,6 +29,7 @@ from denoiseg_flow.launch import init, run
 from denoiseg_flow.models.model_file import describe_model, existing_model
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
 from denoiseg_flow.reporting.tables.verdicts import best_run
+from denoiseg_flow.status import read_status, show
 from denoiseg_flow.study.grid import LABELS
 from denoiseg_flow.study.provenance import read_config
 from denoiseg_flow.version import __version__
@@ -97,6 +99,21 @@ def _run(options: argparse.Namespace) -> None:
     run(options.arguments)
 
 
+def _status(options: argparse.Namespace) -> None:
+    def print_status() -> None:
+        print(show(read_status(options.study), str(options.study.resolve())), flush=True)
+
+    print_status()
+    while options.watch:
+        try:
+            time.sleep(options.watch)
+        except KeyboardInterrupt:
+            return
+        # Back to the top left of an empty screen.
+        print("\033[H\033[2J" if sys.stdout.isatty() else "")
+        print_status()
+
+
 def _describe(options: argparse.Namespace) -> None:
     description = describe_model(existing_model(options.model))
     print(yaml.safe_dump(description, sort_keys=False, allow_unicode=True), end="")
@@ -146,6 +163,16 @@ def _side(text: str) -> int | str:
     return side
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time: give seconds, such as 5")
+    return seconds
+
+
 def _micrometres(text: str) -> float:
     length = micrometres(text, "um")
     if length is None:
@@ -165,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     _add_init(commands)
     _add_run(commands)
+    _add_status(commands)
     _add_predict(commands)
     _add_describe(commands)
     _add_export(commands)
@@ -229,6 +257,37 @@ def _add_run(commands: _Commands) -> None:
   denoiseg-flow run --cores 8 --config 'grid={seeds: [1, 2, 3]}'
   denoiseg-flow run predict --config 'predict={images: new_images}'
 """,
+    )
+
+
+def _add_status(commands: _Commands) -> None:
+    command = _add_command(
+        commands,
+        _status,
+        "status",
+        "show what is done, running, failed and waiting",
+        "Show how far a study is: runs by dataset, noise level and method, the epoch and the\n"
+        "remaining time of running trainings, and why others failed. Reads only, also on another\n"
+        "machine with the same folder.",
+        """\
+  denoiseg-flow status
+  denoiseg-flow status my_study --watch
+""",
+    )
+    command.add_argument(
+        "study",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        help="folder of the study, or of its results (default: this folder)",
+    )
+    command.add_argument(
+        "--watch",
+        type=_seconds,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="show it again every few seconds (default: 5) until Ctrl-C",
     )
 
 

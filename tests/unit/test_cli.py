@@ -103,7 +103,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"denoiseg-flow {__version__}\n"
 
 
-COMMANDS = ["init", "run", "predict", "describe", "export", "annotate-next"]
+COMMANDS = ["init", "run", "status", "predict", "describe", "export", "annotate-next"]
 
 
 def test_without_a_command_it_prints_help(capsys):
@@ -134,7 +134,7 @@ def test_what_is_no_study_has_nothing_to_annotate(folder, capsys):
     (folder / "results").mkdir()
     assert annotate_next(folder) == 1
     assert "is no folder of results (it has no study.json)" in capsys.readouterr().err
-    record_study(folder / "results", {}, {"methods": {}})
+    record_study(folder / "results", {}, {"methods": {}}, {})
     assert annotate_next(folder) == 1
     assert "results has no finished run; let the study run" in capsys.readouterr().err
 

@@ -3,10 +3,15 @@
 import shutil
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+
+from denoiseg_flow.reporting.page import ReportData, ReportTable, build_report
+from denoiseg_flow.reporting.tables.files import to_html_fragment
+from denoiseg_flow.reporting.tables.layout import Cell, Panel, Table
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = pytest.mark.skipif(
@@ -92,6 +97,7 @@ def show(browser, finished):
         )
         return browser
 
+    open_page.folder = finished / "results"
     return open_page
 
 
@@ -171,6 +177,120 @@ def test_readable_on_a_phone(show, page):
     assert cut_off == []
 
 
+def column(table, place):
+    return [
+        row.find_elements(By.CSS_SELECTOR, "th, td")[place].text
+        for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+    ]
+
+
+@pytest.mark.parametrize(
+    "cells, ascending",
+    [
+        (["0.900 ± 0.002", "0.95", "0.100 ± 0.3"], ["0.100 ± 0.3", "0.900 ± 0.002", "0.95"]),
+        (
+            ["+0.3 [+0.1, +0.5]", "\u22120.2 [\u22120.9, +0.5]", "+0.03", "0"],
+            ["\u22120.2 [\u22120.9, +0.5]", "0", "+0.03", "+0.3 [+0.1, +0.5]"],
+        ),
+        (["10", "9", "1,000", "", "inf", "\u2013"], ["9", "10", "1,000", "inf", "", "\u2013"]),
+        (["30.1; 29.0 (paper)", "5.5"], ["5.5", "30.1; 29.0 (paper)"]),
+        (["im10", "im9", "a"], ["a", "im9", "im10"]),
+        (["2.13.0", "2.2.1", "3.11.7"], ["2.2.1", "2.13.0", "3.11.7"]),
+    ],
+)
+def test_tables_sort_by_value(browser, tmp_path, cells, ascending):
+    """Up, down and as they were; missing values are last either way."""
+    rows = tuple(((f"row {place}",), (Cell(text),)) for place, text in enumerate(cells))
+    panel = Panel("heading", ("name",), ("value",), rows)
+    made = ReportTable.of(Table("title", "caption", pd.DataFrame(), (panel,)))
+    assert made.html == to_html_fragment(Table("", "", pd.DataFrame(), (panel,)))
+    page = tmp_path / "report.html"
+    page.write_text(build_report(ReportData("t", {}, {}, tables=[made])), encoding="utf-8")
+    browser.get(page.as_uri())
+    table = browser.find_element(By.CSS_SELECTOR, "#tables table")
+    _, header = table.find_elements(By.CSS_SELECTOR, "thead th")
+    n_known = len([text for text in cells if text not in ("", "\u2013")])
+    descending = [*ascending[:n_known][::-1], *ascending[n_known:]]
+    for order, shown in (("ascending", ascending), ("descending", descending), ("none", cells)):
+        header.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+        assert header.get_attribute("aria-sort") == order
+        assert column(table, 1) == shown
+    assert column(table, 0) == [f"row {place}" for place in range(len(cells))]
+
+
+def test_one_column_at_a_time_is_sorted_and_rows_stay_together(show):
+    browser = show()
+    table = browser.find_element(By.CSS_SELECTOR, "#tables table")
+    rows = set(zip(column(table, 0), column(table, 1), strict=True))
+    for button in table.find_elements(By.CSS_SELECTOR, "thead button"):
+        button.click()
+        assert len(table.find_elements(By.CSS_SELECTOR, "[aria-sort]")) == 1
+        assert set(zip(column(table, 0), column(table, 1), strict=True)) == rows
+
+
+def test_figures_enlarge(show):
+    browser = show()
+    for figure in browser.find_elements(By.TAG_NAME, "figure"):
+        for picture in figure.find_elements(By.CSS_SELECTOR, ".picture img"):
+            button = figure.find_element(By.CSS_SELECTOR, ".enlarge")
+            width = picture.size["width"]
+            button.send_keys(Keys.ENTER)
+            dialog = browser.find_element(By.CSS_SELECTOR, "dialog[open]")
+            large = dialog.find_element(By.TAG_NAME, "img")
+            assert large.get_attribute("alt") == picture.get_attribute("alt")
+            assert large.size["width"] > width
+            browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+            assert not dialog.is_displayed()
+            assert browser.switch_to.active_element == button
+    picture.click()
+    assert dialog.is_displayed()
+    large.click()
+    assert not dialog.is_displayed()
+
+
+def test_scores_show_the_image_that_is_chosen(show):
+    browser = show(size=PHONE)
+    plot = browser.find_element(By.CLASS_NAME, "scores")
+    points = plot.find_elements(By.CSS_SELECTOR, ".point[data-picture]")
+    slider = plot.find_element(By.CSS_SELECTOR, "input[type=range]")
+
+    def shown():
+        (picture,) = [
+            one for one in plot.find_elements(By.TAG_NAME, "figure") if one.is_displayed()
+        ]
+        (picked,) = plot.find_elements(By.CLASS_NAME, "picked")
+        assert slider.get_attribute("aria-valuetext") == picture.text
+        return points.index(picked), picture.text
+
+    assert shown()[0] == 0
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert shown()[0] == 1
+    webdriver.ActionChains(browser).move_to_element(points[-1]).perform()
+    place, text = shown()
+    assert place == len(points) - 1 == int(slider.get_attribute("value"))
+    scores = pd.read_csv(show.folder / "tables/metrics.csv")
+    name, value = text.split(": AP ")
+    assert (scores[scores["image"] == name]["value"].round(3) == float(value)).any()
+
+
+def test_without_a_script_everything_is_there(show):
+    browser = show()
+    pictures = len(browser.find_elements(By.CSS_SELECTOR, ".thumbnails img"))
+    assert pictures > 1
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(browser.current_url)
+        shown = [one for one in browser.find_elements(By.TAG_NAME, "img") if one.is_displayed()]
+        closed = browser.find_elements(By.CSS_SELECTOR, "details img, .over[hidden]")
+        assert len(shown) == len(browser.find_elements(By.TAG_NAME, "img")) - len(closed)
+        assert not browser.find_elements(By.CSS_SELECTOR, "th button, .enlarge, dialog")
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".comparison")) in (3, 6)
+        for label in browser.find_elements(By.CSS_SELECTOR, ".scores .range"):
+            assert not label.is_displayed()
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("page", PAGES)
 def test_text_stands_out(show, page, scheme):
@@ -186,8 +306,9 @@ def test_by_keyboard_and_with_a_screen_reader(show):
     first = browser.switch_to.active_element
     assert first.text == "Skip to the summary" and first.rect["x"] >= 0
     unnamed = browser.execute_script(
-        "return [...document.querySelectorAll('input, select, [tabindex], section, nav')]"
+        "return [...document.querySelectorAll('input, select, button, [tabindex], section, nav')]"
         ".filter((one) => !one.labels?.length && !one.ariaLabel && !one.querySelector('h2')"
+        " && !(one.tagName === 'BUTTON' && one.textContent.trim())"
         " && one.tagName !== 'PRE').map((one) => one.outerHTML.slice(0, 80))"
     )
     assert unnamed == []

@@ -84,7 +84,9 @@ def test_dark_nuclei_are_found_without_annotation(study):
 
 def test_the_report_shows_colours(study):
     page = (study / "results/report.html").read_text()
-    found = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    found = re.findall(r'<img (?:class="(?:under|over)"|src="data:image/jpeg).*', page)
+    assert any("image/jpeg" in each for each in found)
+    found = [re.search(r'src="data:image/\w+;base64,([^"]+)"', each)[1] for each in found]
     pictures = [Image.open(io.BytesIO(b64decode(each))) for each in found]
     shown = [np.asarray(each).astype(int) for each in pictures if each.mode == "RGB"]
     assert shown

@@ -42,6 +42,7 @@ def check_cluster():
 def record_start():
     """Record the study in its results; raise WorkflowError if they cannot be written."""
     try:
-        record_study(RESULTS, DEFINITIONS, config)
+        rules_of = {run: GRID.rules_of(run) for run in GRID.runs}
+        record_study(RESULTS, DEFINITIONS, config, rules_of)
     except OSError as error:
         raise WorkflowError(sentence(error)) from None

@@ -23,12 +23,15 @@ def main(snakemake):
         checkpoints = Checkpoints(
             output.with_name("checkpoint.pt"), snakemake.config["checkpoint_seconds"]
         )
+        # No output either, so that the option repeats no training.
+        events = output.with_name("tensorboard") if snakemake.config["tensorboard"] else None
         job = TrainingJob(
             run=Run.of(snakemake.wildcards),
             method=Method(**params.method),
             recipe=Recipe(**params.recipe) if params.recipe else None,
             checkpoints=checkpoints,
             device=select_device(params.device, snakemake.threads, snakemake.resources),
+            events=events,
         )
         data = RunData(
             split=manifest.read(Path(inputs.split)),

@@ -73,6 +73,26 @@ def sole_process(path: Path, shared: bool = False) -> Iterator[JobLock]:
                 path.unlink()
 
 
+def holder(path: Path) -> str | None:
+    """Return the process that holds a lock; None if there is none.
+
+    Of a process on another machine this is what the file says, because not every network file
+    system shares locks: the process may have been killed.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        text = os.read(descriptor, 1000).decode(errors="replace")
+        here = f" on {socket.gethostname()}" in text
+        # A shared lock, for this moment, is possible with read permission only.
+        free = byte_locks.lock(descriptor, _AT_WORK, shared=True)
+        return None if free and (here or not text) else text or "another process"
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(path: Path, shared: bool) -> tuple[int, str]:
     """Return the descriptor of the locked file, and the process that this one waited for."""
     predecessor = ""

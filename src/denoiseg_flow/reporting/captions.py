@@ -3,9 +3,10 @@
 #: Title and caption of each kind of figure.
 FIGURES = {
     "label_curves": (
-        "Segmentation quality by number of annotated images",
-        "Points: mean over seeds; bands and bars: ± standard error of the mean. Horizontal lines: "
-        "methods that use no annotated images.",
+        "Quality by number of annotated images",
+        "AP and SEG of the segmentation; PSNR of methods that segment and denoise. Points: mean "
+        "over seeds; bands and bars: ± standard error of the mean. Horizontal lines: methods that "
+        "use no annotated images.",
     ),
     "denoising_levels": (
         "Denoising quality by noise level",

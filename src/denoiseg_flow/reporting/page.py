@@ -7,10 +7,9 @@ the same results give the same bytes.
 
 from __future__ import annotations
 
-import base64
-import io
 import platform
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from markupsafe import Markup
-from PIL import Image
 
 from denoiseg_flow.data.painting import instance_colours, intensity_window
 from denoiseg_flow.data.store import centre_crop
@@ -29,6 +27,8 @@ from denoiseg_flow.methods.references import CITATIONS
 from denoiseg_flow.reporting.captions import FIGURES
 from denoiseg_flow.reporting.figures.examples import Example
 from denoiseg_flow.reporting.html import render
+from denoiseg_flow.reporting.image_scores import ImageScores
+from denoiseg_flow.reporting.pictures import CROPPED, figure_uri, image_uri
 from denoiseg_flow.reporting.tables.files import to_html_fragment
 from denoiseg_flow.reporting.tables.layout import Table
 from denoiseg_flow.reporting.tables.verdicts import AnnotationGain, Recommendation, Verdict
@@ -46,8 +46,9 @@ _LEGEND = {
         "hallucinated. Removed: standard deviation of the residual divided by that of the noise."
     ),
 }
-_SLIDER_SIDE = 512  # pixels: larger images are cropped to their centre, to keep the page small
-_MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+#: Bytes of a report: with many test images, those of the sliders are cropped to fewer pixels.
+LIMIT = 5_000_000
+_SLIDER_SIDES = (CROPPED, 384, 256, 192, 128)
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class ReportData:
     advice: list[ReportAdvice] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
     figures: list[ReportFigure] = field(default_factory=list)
+    scores: list[ImageScores] = field(default_factory=list)
     comparisons: list[Example] = field(default_factory=list)
     run_times: ReportTable | None = None
     software: dict[str, str] = field(default_factory=dict)
@@ -227,18 +229,27 @@ def build_report(data: ReportData) -> str:
     ValueError
         If a figure is neither SVG text nor an .svg or .png file.
     """
-    return render(
-        "report.html.j2",
-        data=data,
-        settings=_by_setting(data.verdicts),
-        metric=data.verdicts[0].name if data.verdicts else "",
-        tables=[(table, Markup(table.html)) for table in data.tables],
-        run_times=Markup(data.run_times.html) if data.run_times else None,
-        uri=_figure_uri,
-        comparisons=[_comparison(example) for example in data.comparisons],
-        config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
-        citations=CITATIONS,
-    )
+
+    def render_with(side: int) -> str:
+        return render(
+            "report.html.j2",
+            data=data,
+            settings=_by_setting(data.verdicts),
+            metric=data.verdicts[0].name if data.verdicts else "",
+            tables=[(table, Markup(table.html)) for table in data.tables],
+            run_times=Markup(data.run_times.html) if data.run_times else None,
+            uri=uri,
+            comparisons=[_comparison(example, side) for example in data.comparisons],
+            config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
+            citations=CITATIONS,
+        )
+
+    uri = cache(figure_uri)
+    for side in _SLIDER_SIDES:
+        page = render_with(side)
+        if len(page.encode()) <= LIMIT:
+            break
+    return page
 
 
 def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
@@ -250,54 +261,34 @@ def _by_setting(verdicts: list[Verdict]) -> list[tuple[str, str, list[Verdict]]]
     return settings
 
 
-def _comparison(example: Example) -> _Comparison:
-    noisy = _crop(example.noisy)
+def _comparison(example: Example, side: int) -> _Comparison:
+    """Return the centre of an example, of at most ``side`` x ``side`` pixels."""
+
+    def crop(picture: np.ndarray) -> np.ndarray:
+        return centre_crop(picture, side, axes=(0, 1))
+
+    noisy = crop(example.noisy)
     window = intensity_window(noisy)
     layers = []
     if example.denoised is not None:
-        uri = _image_uri(_crop(example.denoised), window)
+        uri = _scaled_uri(crop(example.denoised), window)
         layers.append(_Layer("denoised", f"{example.name}, denoised", uri, overlay=False))
     if example.clean is not None and example.denoised is not None:
-        uri = _image_uri(_crop(example.clean), window)
+        uri = _scaled_uri(crop(example.clean), window)
         layers.append(_Layer("clean", f"{example.name}, clean", uri, overlay=False))
     for name, labels in (
         ("predicted instances", example.labels),
         ("annotated instances", example.truth),
     ):
         if labels is not None:
-            paint = instance_colours(_crop(labels))
-            uri = _png_uri(np.round(paint * 255).astype(np.uint8))
+            paint = instance_colours(crop(labels))
+            uri = image_uri(np.round(paint * 255).astype(np.uint8))
             layers.append(_Layer(name, f"{example.name}, {name} in colour", uri, overlay=True))
     height, width = noisy.shape[:2]
-    return _Comparison(example.name, _image_uri(noisy, window), width, height, layers)
+    return _Comparison(example.name, _scaled_uri(noisy, window), width, height, layers)
 
 
-def _crop(picture: np.ndarray) -> np.ndarray:
-    """Return the centre of a picture, (y, x) or (y, x, 3), that the slider shows."""
-    return centre_crop(picture, _SLIDER_SIDE, axes=(0, 1))
-
-
-def _figure_uri(image: str | Path) -> str:
-    """Return a figure as data URI; in an <img>, the ids of two SVGs cannot collide."""
-    if isinstance(image, str) and "<svg" in image:
-        return _data_uri(_MIME[".svg"], image.encode())
-    path = Path(image)
-    if path.suffix not in _MIME:
-        raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
-    return _data_uri(_MIME[path.suffix], path.read_bytes())
-
-
-def _image_uri(image: np.ndarray, window: tuple[float, float]) -> str:
+def _scaled_uri(image: np.ndarray, window: tuple[float, float]) -> str:
     low, high = window
     scaled = np.clip((np.nan_to_num(image, nan=low) - low) / (high - low), 0, 1)
-    return _png_uri(np.round(scaled * 255).astype(np.uint8))
-
-
-def _png_uri(pixels: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png", optimize=True)
-    return _data_uri(_MIME[".png"], buffer.getvalue())
-
-
-def _data_uri(mime: str, content: bytes) -> str:
-    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+    return image_uri(np.round(scaled * 255).astype(np.uint8))

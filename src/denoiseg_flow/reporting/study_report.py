@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from denoiseg_flow import findings
 from denoiseg_flow.data.layout import Predictions, PreparedData
 from denoiseg_flow.reporting.figures.examples import Example, rank_images, scores_of_images
+from denoiseg_flow.reporting.image_scores import PICTURES, ImageScores
 from denoiseg_flow.reporting.page import (
     ReportAdvice,
     ReportData,
@@ -18,6 +20,7 @@ from denoiseg_flow.reporting.page import (
     ReportTrust,
     software_versions,
 )
+from denoiseg_flow.reporting.pictures import thumbnail_uri
 from denoiseg_flow.reporting.tables.comparison import comparison_tables
 from denoiseg_flow.reporting.tables.costs import benchmark_records, costs_table
 from denoiseg_flow.reporting.tables.statistics import read_metrics_csv
@@ -105,11 +108,17 @@ def gather_report(
     tables = comparison_tables(scores, study, *published)
     trust: list[ReportTrust] = []
     comparisons: list[Example] = []
+    scored: list[tuple[SettingFiles, Run, pd.Series]] = []
     for files in settings:
         best = _best_runs(grid, scores, files)
         labels = best[LABELS]
         trust.append(_read_trust(files, best, origin_of_labels(grid, labels) if labels else ""))
-        comparisons += examples_of_runs(scores, files, dict.fromkeys(filter(None, best.values())))
+        runs = list(dict.fromkeys(filter(None, best.values())))
+        comparisons += examples_of_runs(scores, files, runs)
+        for run in runs:
+            of_images = _scores_or_confidences(scores, run, labels, trust[-1].images)
+            if len(of_images):
+                scored.append((files, run, of_images))
     return ReportData(
         title=title,
         study=summary(grid),
@@ -121,6 +130,7 @@ def gather_report(
         advice=[_read_advice(files) for files in suggestions],
         tables=[ReportTable.of(table) for table in tables.values()],
         figures=[ReportFigure.of_file(path) for path in figures],
+        scores=[_image_scores(*each, PICTURES // len(scored)) for each in scored],
         comparisons=comparisons,
         run_times=ReportTable.of(costs_table(benchmark_records(grid.runs, benchmarks))),
         software=software_versions(),
@@ -176,3 +186,29 @@ def examples_of_runs(
             image = ranked[number]
             name = f"{run.dataset}, {run.noise}, {run.method}: {word} {image}"
             yield Example.load(name, image, prepared, files.noisy, predictions)
+
+
+def _scores_or_confidences(
+    metrics: pd.DataFrame, run: Run, labels: Run | None, images: pd.DataFrame
+) -> pd.Series:
+    """Return the finite scores of a run; without any, the confidence of its labels."""
+    scores = scores_of_images(metrics, [run])
+    scores = scores[np.isfinite(scores)]
+    if scores.empty and run == labels:
+        return images.set_index("image")["confidence"].dropna()
+    return scores
+
+
+def _image_scores(files: SettingFiles, run: Run, scores: pd.Series, n_pictures: int) -> ImageScores:
+    prepared, predictions = PreparedData(files.prepared), Predictions(files.predictions[run])
+
+    def picture(image: str) -> str:
+        example = Example.load(image, image, prepared, files.noisy, predictions)
+        if example.labels is not None:
+            return thumbnail_uri(example.noisy, labels=example.labels)
+        return thumbnail_uri(example.noisy, example.denoised)
+
+    outlined = "labels" in predictions.kinds()
+    shown = "the noisy image with outlines of the predicted objects" if outlined else "denoised"
+    title = f"{scores.name} of every image: {run.dataset}, noise {run.noise}, {run.method}"
+    return ImageScores.of(title, scores, shown, picture, n_pictures)

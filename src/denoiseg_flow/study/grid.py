@@ -183,6 +183,12 @@ class Grid:
         knows_noise = chosen.target == "second_noisy" or chosen.noise_sigma == "known"
         return self.config["noises"][noise] if knows_noise else None
 
+    def rules_of(self, run: Run) -> list[str]:
+        """Return the rules that make the files of a run, in this order."""
+        scored = run.method in self.method_names
+        predicted = scored or run.method in self.read_methods
+        return ["train", *["predict_run"] * predicted, *["score"] * scored]
+
     def upstream(self, run: Run) -> list[Run]:
         """Return the runs that ``run`` needs first."""
         return [needed for needed in (self.input_run(run), self.init_run(run)) if needed]

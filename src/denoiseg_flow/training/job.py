@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,10 @@ class TrainingJob:
     part
         Identifies one of several networks of a run: ``{"fold": number}`` in a cross-validation, or
         ``{"image": name}`` for a method that trains on each image alone.
+    network
+        Number of this network, from 1, and how many the run trains one after the other.
+    events
+        Folder for TensorBoard event files; None writes none.
     """
 
     run: Run
@@ -35,11 +40,19 @@ class TrainingJob:
     checkpoints: Checkpoints
     device: torch.device
     part: Mapping[str, int | str] = field(default_factory=dict)
+    network: tuple[int, int] = (1, 1)
+    events: Path | None = None
 
-    def for_part(self, kind: str, value: int | str) -> "TrainingJob":
-        """Return the training of one of several networks, with separate checkpoints."""
-        checkpoints = self.checkpoints.beside(f"{kind}_{value}")
-        return replace(self, part={kind: value}, checkpoints=checkpoints)
+    def for_part(self, kind: str, value: int | str, network: tuple[int, int]) -> "TrainingJob":
+        """Return the training of one of several networks, with separate checkpoints and events."""
+        name = f"{kind}_{value}"
+        return replace(
+            self,
+            part={kind: value},
+            checkpoints=self.checkpoints.beside(name),
+            network=network,
+            events=self.events and self.events / name,
+        )
 
     @property
     def network_recipe(self) -> Recipe:

@@ -136,11 +136,11 @@ class Trainer:
             for part in self.network.encoder_parts():
                 part.requires_grad_(False)
 
-    def run(self, checkpoints: Checkpoints, fingerprint: str, name: str) -> None:
+    def run(self, job: TrainingJob, fingerprint: str) -> None:
         """Train to the end, resuming from the latest checkpoint of this training, if any."""
+        recipe, checkpoints = self.recipe, job.checkpoints
         self._resume(checkpoints, fingerprint)
-        recipe = self.recipe
-        progress = Progress(name, recipe.steps, self.step, recipe.batch_size)
+        progress = Progress(job.name, recipe, self.step, *job.network, job.events)
         self._set_training_mode()
         with side_stream(self.device), checkpoints.before_the_end():
             while self.step < recipe.steps:
@@ -223,7 +223,7 @@ class Trainer:
                 "val_loss": val_loss,
             }
         )
-        progress.report(total, val_loss)
+        progress.report(self.history[-1])
         if isinstance(self.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.schedule.step(val_loss)
         if self.recipe.weights == "best" and val_loss < self.best_loss:
@@ -350,15 +350,19 @@ def train(
         if known and same and not method.learns_from(job.run.n_annotated):
             return _unchanged(job, init, layout, images.train), pd.DataFrame()
 
+    n_networks = len(images.folds) + 1
+
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
         start = init and init.for_image(fold[0])
-        return _train_on(job.for_part("fold", number), banks, layout, start)[0]
+        part = job.for_part("fold", number, (number, n_networks))
+        return _train_on(part, banks, layout, start)[0]
 
     with out_of_memory_advice(job.device):
         held_out = train_folds(images, train_without)
         banks = _load_banks(job, images, layout, rehearsal)
-        model, history = _train_on(job, banks, layout, init)
+        whole = replace(job, network=(n_networks, n_networks))
+        model, history = _train_on(whole, banks, layout, init)
     model.held_out = held_out
     if job.method.segments:
         set_threshold(model, images, known)
@@ -492,10 +496,10 @@ def train_each_image(job: TrainingJob, images: Sequence[Path]) -> tuple[ImageMod
     models, histories = {}, []
     recipe = job.network_recipe
     layout = find_layout(job.method, recipe, read_layout(images))
-    for image in images:
+    for number, image in enumerate(images, start=1):
         with out_of_memory_advice(job.device):
             banks = [load_bank([image], [None], recipe, layout, job.device) for _ in range(2)]
-            part = job.for_part("image", image.stem)
+            part = job.for_part("image", image.stem, (number, len(images)))
             models[image.stem], history = _train_on(part, banks, layout)
         histories.append(history)
     mean = pd.concat(histories).groupby(level=0).mean().astype({"step": int})
@@ -530,7 +534,7 @@ def _train_on(
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
     if method.learns_from(bank.n_annotated):
         with out_of_memory_advice(job.device, recipe.batch_size, need):
-            trainer.run(job.checkpoints, fingerprint, job.name)
+            trainer.run(job, fingerprint)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
     network = at_reduced_size(trainer.average, layout)

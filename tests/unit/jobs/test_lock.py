@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from denoiseg_flow.jobs import byte_locks
+from denoiseg_flow.jobs import lock as jobs_lock
 from denoiseg_flow.jobs.lock import sole_process
 from denoiseg_flow.models import tensor_file
 from denoiseg_flow.study.provenance import record_study
@@ -122,6 +123,21 @@ def test_killed_holder_frees_the_lock(path, start):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("env", [None])  # this process asks, and is not on Windows
+def test_who_holds_a_lock_is_told_without_taking_it(path, start):
+    assert jobs_lock.holder(path) is None
+    first = start()
+    assert first.line() == "mine"
+    assert jobs_lock.holder(path).startswith(f"process {first.process.pid} on ")
+    first.process.kill()
+    first.process.wait()
+    assert path.exists() and jobs_lock.holder(path) is None
+    path.write_text("process 7 on elsewhere")
+    assert jobs_lock.holder(path) == "process 7 on elsewhere"
+    second = start()
+    assert second.line() == "mine", "nobody waits for whoever asked"
+
+
 def test_killed_waiter_is_not_waited_for(path, start):
     first, second = start(), None
     assert first.line() == "mine"
@@ -176,7 +192,7 @@ def test_never_two_at_once(path, env, tmp_path):
     [
         (".model.pt.lock", lambda folder: tensor_file.save({"step": 1}, folder / "model.pt")),
         (".model.pt.lock", lambda folder: Checkpoints(folder / "model.pt", 1).remove()),
-        (".study.json.lock", lambda folder: record_study(folder, {}, {})),
+        (".study.json.lock", lambda folder: record_study(folder, {}, {}, {})),
     ],
 )
 def test_what_others_have_not_finished_is_not_touched(tmp_path, name, write):

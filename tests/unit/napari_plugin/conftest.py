@@ -43,7 +43,7 @@ def study(tmp_path, model_file, make_blobs, config):
         "own": {"source": "folder", "images": f"{folder}/images", "masks": f"{folder}/masks"}
     }
     results = folder / "results"
-    record_study(results, {}, config)
+    record_study(results, {}, config, {})
     prepare(config["datasets"]["own"], None, results / "data/own/prepared")
     for noise in ("n0", "n10"):
         for number in range(2):

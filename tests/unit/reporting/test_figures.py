@@ -79,6 +79,22 @@ def test_label_curves_have_rows_of_metrics_columns_of_noise_and_real_counts_as_t
     assert [text.get_text() for text in legend.get_texts()] == ["baseline", "denoiseg"]
 
 
+def test_label_curves_have_psnr_if_it_depends_on_the_annotated_images():
+    once = tidy([("denoiseg", 2, 0, "a", "PSNR", 27.0), ("n2v", 0, 0, "a", "PSNR", 28.0)])
+    twice = pd.concat([once, tidy([("denoiseg", 8, 0, "a", "PSNR", 29.0)])])
+    few, more = (
+        curves.label_curves(pd.concat([grid(), psnr]), [*METHODS, "n2v"], ["n20"])
+        for psnr in (once, twice)
+    )
+    assert [axis.get_ylabel() for axis in few.axes] == ["AP (IoU > 0.5)", "SEG"]
+    assert [axis.get_ylabel() for axis in more.axes] == ["AP (IoU > 0.5)", "SEG", "PSNR [dB]"]
+    (line,) = lines(more.axes[2])
+    assert line.get_xdata() == pytest.approx([2, 8])
+    assert line.get_ydata() == pytest.approx([27, 29])
+    (legend,) = more.legends
+    assert "n2v" not in [text.get_text() for text in legend.get_texts()]
+
+
 def test_one_label_count_keeps_methods_apart():
     figure = curves.label_curves(grid(counts=(10,)), METHODS, ["n20"])
     places = sorted(

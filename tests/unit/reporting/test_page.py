@@ -13,7 +13,9 @@ from PIL import Image
 
 from denoiseg_flow.findings import Finding
 from denoiseg_flow.methods.references import CITATIONS
+from denoiseg_flow.reporting import page as page_of_report
 from denoiseg_flow.reporting.figures.examples import Example
+from denoiseg_flow.reporting.image_scores import ImageScores
 from denoiseg_flow.reporting.page import (
     ReportAdvice,
     ReportData,
@@ -148,6 +150,22 @@ def test_hostile_names_are_text():
     assert f"Study of {HOSTILE}" in text and f"note {HOSTILE}" in text
 
 
+def test_every_image_has_a_point_and_some_have_a_picture():
+    values = pd.Series({HOSTILE: 0.25, "b": 0.5, "c": 0.75}, name="AP")
+    uri = "data:image/webp;base64,"
+    scores = ImageScores.of(HOSTILE, values, "denoised", lambda _: uri, 2)
+    page = Page(build_report(data(scores=[scores], figures=[], comparisons=[])))
+    assert not page.misnested and not page.open
+    points = [one for one in page.all("span") if one.get("class") == "point"]
+    assert ["data-picture" in one for one in points] == [True, False, True]
+    assert points[1]["style"] == "left: 50.0%; bottom: 50.0%"
+    texts = [one["alt"] for one in page.all("img")]
+    assert texts == [f"{HOSTILE}, {name}: denoised" for name in (HOSTILE, "c")]
+    (slider,) = page.all("input")
+    assert slider["max"] == "1" and slider["aria-label"]
+    assert "no test images" not in "".join(page.text)
+
+
 def test_config_with_closing_tags_stays_inside_its_box():
     page = Page(build_report(data(config={"note": "</pre></script><script>alert(1)</script>"})))
     assert len(page.all("script")) == 1 and not page.misnested
@@ -178,26 +196,42 @@ def test_slider_shares_one_intensity_window_and_cuts_large_images():
     images = Page(build_report(data(comparisons=[pair], figures=[]))).all("img")
     left, middle, painted = (decode(attributes) for attributes in images)
     assert left.size == middle.size == painted.size == (512, 512)
-    assert (left.mode, painted.mode) == ("L", "RGBA")
-    assert left.getextrema() == (0, 255)
-    assert middle.getextrema() == (128, 128)
+    assert (left.mode, painted.mode) == ("RGB", "RGBA")
+    assert left.getextrema() == ((0, 255),) * 3
+    assert middle.getextrema() == ((128, 128),) * 3
     assert painted.getextrema()[3] == (0, 255)
     known = Example("known", noisy, denoised, clean=noisy)
     images = Page(build_report(data(comparisons=[known], figures=[]))).all("img")
     assert [one["alt"].split(", ")[1] for one in images] == ["noisy input", "denoised", "clean"]
-    assert decode(images[2]).getextrema() == (0, 255)
+    assert decode(images[2]).getextrema() == ((0, 255),) * 3
+
+
+@pytest.mark.parametrize(
+    "limit, side", [(10**6, 512), (6 * 10**5, 384), (15 * 10**4, 192), (1, 128)]
+)
+def test_many_large_images_are_cropped_further(monkeypatch, limit, side):
+    """Noise cannot be compressed: a pixel takes a byte, and in base64 a third more."""
+    noise = np.random.default_rng(0).integers(0, 255, (600, 600))
+    monkeypatch.setattr(page_of_report, "LIMIT", limit)
+    html = build_report(data(comparisons=[Example(name, noise) for name in "ab"]))
+    sizes = {decode(one).size for one in Page(html).all("img") if "noisy" in one["alt"]}
+    assert sizes == {(side, side)}
+    assert len(html.encode()) <= limit or side == 128
 
 
 def test_figures_come_from_text_or_files_and_nothing_else(tmp_path):
     (tmp_path / "a.svg").write_text(SVG)
-    (tmp_path / "b.png").write_bytes(b"png")
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "b.png")
     figures = [ReportFigure(str(i), "c", image) for i, image in
                enumerate([SVG, tmp_path / "a.svg", str(tmp_path / "b.png")])]  # fmt: skip
     sources = [
         one["src"] for one in Page(build_report(data(figures=figures, comparisons=[]))).all("img")
     ]
     assert sources[0] == sources[1]
-    assert sources[2] == "data:image/png;base64," + base64.b64encode(b"png").decode()
+    assert sources[2].startswith("data:image/webp;base64,")
+    assert (np.asarray(decode({"src": sources[2]}).convert("RGBA")) == pixels).all()
     with pytest.raises(ValueError, match=r"c\.pdf"):
         build_report(data(figures=[ReportFigure("c", "c", tmp_path / "c.pdf")]))
 

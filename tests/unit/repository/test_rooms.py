@@ -18,7 +18,7 @@ FLOORS = [
     {"evaluation"},
     {"training", "reporting"},
     {"deployment"},
-    {"api", "launch"},
+    {"api", "launch", "status"},
     {"cli", "napari_plugin"},
     {"__init__", "__main__"},
 ]

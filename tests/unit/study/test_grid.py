@@ -89,6 +89,16 @@ def test_predicts_all_images_where_others_train_on_them(config):
     assert sorted(Grid(config).predicted_subsets("baseline")) == ["cross", "test", "train", "val"]
 
 
+def test_files_of_a_run_are_made_up_to_where_they_are_needed(config):
+    """Scores of what the tables show, predictions of what others read, models of the rest."""
+    grid = select(config, methods=["sequential", "denoiseg_warm"])
+    rules = {run.method: grid.rules_of(run) for run in grid.runs}
+    every = ["train", "predict_run", "score"]
+    assert rules == {"n2v": every[:2], "sequential": every, "denoiseg_warm": every}
+    grid = select(config, methods=["denoiseg_warm"])
+    assert {run.method: grid.rules_of(run) for run in grid.runs}["n2v"] == ["train"]
+
+
 def test_denoisers_behind_labels_depend_on_labels(config):
     """Noise2Void on the output of DenoiSeg is another one for every label count."""
     config["methods"]["twice"] = {"input": "denoiseg", "target": "blind_spot", "alpha": 1}

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -896,6 +897,27 @@ def test_the_last_network_is_that_of_a_training_without_cross_validation(
     assert not all(torch.equal(weights[key], other[key]) for key in weights)
 
 
+def test_networks_of_a_cross_validation_are_counted_and_have_events_of_their_own(
+    make_recipe, joint, cross, monkeypatch, tmp_path
+):
+    shown = []
+
+    def note(name, recipe, done, network, networks, events):
+        shown.append((network, networks, events.relative_to(tmp_path).as_posix()))
+        return Mock()
+
+    monkeypatch.setattr(trainer, "Progress", note)
+    job = TrainingJob(
+        *(run_of(joint), joint, make_recipe(epochs=1)),
+        *(Checkpoints(tmp_path / "checkpoint.pt", 60), CPU),
+        events=tmp_path / "events",
+    )
+    train(job, cross)
+    n = len(cross.folds) + 1
+    folds = [(fold, n, f"events/fold_{fold}") for fold in range(1, n)]
+    assert n > 2 and shown == [*folds, (n, n, "events")]
+
+
 def test_interrupted_cross_validation_goes_on(
     run, make_recipe, joint, cross, monkeypatch, uninterrupted
 ):
@@ -903,11 +925,11 @@ def test_interrupted_cross_validation_goes_on(
     started = []
 
     class Interrupted(Trainer):
-        def run(self, checkpoints, fingerprint, name):
-            started.append(name)
+        def run(self, job, fingerprint):
+            started.append(job.name)
             if len(started) == 3:
                 raise KeyboardInterrupt
-            super().run(checkpoints, fingerprint, name)
+            super().run(job, fingerprint)
 
     monkeypatch.setattr(trainer, "Trainer", Interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -40,10 +40,11 @@ _CURVE_POINTS = 120  # per run and loss: keeps the SVG of a long training small
 
 
 def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str]) -> Figure:
-    """Draw segmentation quality against the number of annotated images.
+    """Draw quality against the number of annotated images.
 
     Rows are AP (IoU > 0.5) and SEG, columns noise levels. Methods that use no annotated images are
-    horizontal lines.
+    horizontal lines. If some of the methods also denoise, and were trained with several numbers of
+    annotated images, their PSNR is a further row.
 
     Parameters
     ----------
@@ -54,8 +55,16 @@ def label_curves(metrics: pd.DataFrame, methods: list[str], noises: Iterable[str
     noises
         Noise levels, in order, one column each.
     """
-    summary = _summary(metrics, ["AP", "SEG"]).assign(count=lambda table: table["n_annotated"])
-    titles = {"AP": "AP (IoU > 0.5)", "SEG": "SEG"}
+    summary = _summary(metrics, ["AP", "SEG", "PSNR"]).assign(
+        count=lambda table: table["n_annotated"]
+    )
+    titles = {"AP": "AP (IoU > 0.5)", "SEG": "SEG", "PSNR": "PSNR [dB]"}
+    of_psnr = summary["metric"] == "PSNR"
+    n_counts = summary[of_psnr].groupby("method")["count"].nunique()
+    varying = set(n_counts.index[n_counts > 1]) & set(summary.loc[~of_psnr, "method"])
+    summary = summary[~of_psnr | summary["method"].isin(varying)]
+    if not varying:
+        del titles["PSNR"]
     text = "No method of this dataset predicts instances."
     return _count_curves(summary, titles, "annotated training images", methods, noises, text)
 
@@ -265,7 +274,7 @@ def _label_axis(axis: Axes, counts: Sequence[int]) -> None:
     axis.xaxis.set_major_locator(FixedLocator(counts))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-    axis.set_xlim(min(counts) / 2**0.7, max(*counts, 1) * 2**0.7)
+    axis.set_xlim(min(counts) / 2**0.7 if min(counts) else -0.4, max(*counts, 1) * 2**0.7)
     if len(counts) > 7:
         axis.tick_params(axis="x", rotation=45)
 

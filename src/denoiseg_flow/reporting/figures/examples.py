@@ -16,12 +16,13 @@ from denoiseg_flow.study.grid import Run
 def scores_of_images(metrics: pd.DataFrame, runs: Sequence[Run]) -> pd.Series:
     """Return the mean score of each test image over some runs, by image name.
 
-    The score is AP, or PSNR if no run segments; the result is empty if there is neither.
+    The score is AP, or PSNR if no run segments, as the name of the result says; it is empty if
+    there is neither.
     """
     keys = pd.DataFrame([run.as_dict() for run in runs])
     shown = metrics.merge(keys, on=list(keys.columns))
     metric = "AP" if (shown["metric"] == "AP").any() else "PSNR"
-    return shown[shown["metric"] == metric].groupby("image")["value"].mean()
+    return shown[shown["metric"] == metric].groupby("image")["value"].mean().rename(metric)
 
 
 def rank_images(scores: pd.Series, predictions: Predictions) -> list[str]:
