@@ -306,7 +306,7 @@ def test_simulated_images_of_trainings(tmp_path, run_script, monkeypatch):
         tmp_path / "log",
         output={"images": path},
         params={"patch_shape": [40, 40]},
-        wildcards={"init": "simulated_objects"},
+        wildcards={"pretrained": "simulated_objects"},
     )
     assert [image.shape for image in rehearsal.read_rehearsal(path).images] == [(1, 40, 40)] * 3
 
