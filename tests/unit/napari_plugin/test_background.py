@@ -1,6 +1,7 @@
 """A study in the background: its messages, its end, and how it is stopped."""
 
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,14 @@ except KeyboardInterrupt:
     print("job ends" if sys.argv[1:] else "all ends", flush=True)
     sys.exit(1)
 """
+
+
+@pytest.fixture(autouse=True)
+def can_be_interrupted():
+    """A shell lets what it starts in the background ignore it, and so would all that follows."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -159,11 +159,10 @@ def test_the_model_itself_reads_images_of_its_own_size(make, initial, new, folde
 
 def test_the_model_itself_for_each_plane_of_volumes(make, initial, new, folder):
     model = initial()
-    image = open_image(folder / "images/a.tif")
+    expected = predictions(model, open_image(folder / "images/a.tif")).probabilities
     with_axes(folder, "ZYX", lambda image: np.stack([image, image[::-1]]))
     trained, _ = make(replace(new, planes=True), n_annotated=0, annotated=0)
     assert trained.layout.plane_by_plane
-    expected = predictions(model, image).probabilities
     found = predictions(trained, open_image(folder / "images/a.tif")).probabilities
     assert np.allclose(found[:, 0], expected, atol=1e-5)
 
