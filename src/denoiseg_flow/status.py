@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from denoiseg_flow.jobs.lock import holder
 from denoiseg_flow.study.grid import Run
-from denoiseg_flow.study.provenance import read_config, read_runs
+from denoiseg_flow.study.provenance import read_config, read_runs, results_in
 from denoiseg_flow.training.progress import last_reported
 
-RESULTS = "results"
 STATES = DONE, TRAINED, RUNNING, STOPPED, FAILED, WAITING = (
     "done",
     "trained",  # waits to be predicted or scored
@@ -56,7 +55,7 @@ def read_status(study: Path, now: float | None = None) -> list[RunStatus]:
     InputError
         If no study has run in it, or one of another version.
     """
-    results = study / RESULTS if (study / RESULTS / "study.json").is_file() else study
+    results = results_in(study)
     logs = _logs(results, read_config(results))
     now = time.time() if now is None else now
     return [_status(run, rules, results, logs, now) for run, rules in read_runs(results).items()]
@@ -76,7 +75,7 @@ def _status(run: Run, rules: list[str], results: Path, logs: Path, now: float) -
     log = logs / run.folder / f"{rule}.log"
     lock = log.with_name(f"{log.name}.lock")
     process = holder(lock)
-    text = log.read_text(errors="replace") if log.exists() else ""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     if process:
         what = [_DOES[rule]]
         if reported := last_reported(text):

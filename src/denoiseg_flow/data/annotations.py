@@ -33,6 +33,11 @@ _SUFFIX = re.compile(
 )
 
 
+def may_annotate(name: str) -> bool:
+    """Return whether the name of a file, without its ending, could be that of another and more."""
+    return name.lower().endswith(ENDINGS) or _SUFFIX.search(name) is not None
+
+
 def possible_images(name: str) -> Iterator[str]:
     """Yield what the image of an annotation may be called, the name of the annotation first.
 

@@ -9,7 +9,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from denoiseg_flow.data.annotations import ANNOTATIONS, pair, pair_coco, possible_images
+from denoiseg_flow.data.annotations import (
+    ANNOTATIONS,
+    may_annotate,
+    pair,
+    pair_coco,
+    possible_images,
+)
 from denoiseg_flow.data.files.microscopes import ENDINGS as MICROSCOPES
 from denoiseg_flow.data.files.microscopes import file_of, lacks_reader, scenes_of
 from denoiseg_flow.data.files.ome_zarr import is_ome_zarr
@@ -115,12 +121,18 @@ def find(
 
 def _masks_among(files: Sequence[Path]) -> list[Path]:
     """Return the files of a folder that annotate others of it by their names: ``a_mask.tif``."""
-    names = {(path.parent, stem(path)) for path in files}
+    names = {path: stem(path) for path in files}
+    # Few names do, and folders may have many files, which every job lists when it starts.
+    marked = [path for path, name in names.items() if may_annotate(name)]
+    known = {(path.parent, name) for path, name in names.items()} if marked else set()
     return [
         path
-        for path in files
-        for name in (stem(path),)
-        if any((path.parent, each) in names for each in possible_images(name) if each != name)
+        for path in marked
+        if any(
+            (path.parent, each) in known
+            for each in possible_images(names[path])
+            if each != names[path]
+        )
     ]
 
 

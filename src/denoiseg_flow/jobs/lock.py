@@ -84,7 +84,7 @@ def holder(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     try:
-        text = os.read(descriptor, 1000).decode(errors="replace")
+        text = _read(descriptor)
         here = f" on {socket.gethostname()}" in text
         # A shared lock, for this moment, is possible with read permission only.
         free = byte_locks.lock(descriptor, _AT_WORK, shared=True)
@@ -101,9 +101,7 @@ def _acquire(path: Path, shared: bool) -> tuple[int, str]:
         try:
             if not byte_locks.lock(descriptor, _AT_WORK, shared):
                 waiting = byte_locks.lock(descriptor, _WAITING, shared=True)
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                holder = os.read(descriptor, 1000).decode(errors="replace")
-                predecessor = holder or "another process"
+                predecessor = _read(descriptor) or "another process"
                 logger.warning(
                     "%s is already running this job: waiting for it (%s)", predecessor, path
                 )
@@ -117,6 +115,12 @@ def _acquire(path: Path, shared: bool) -> tuple[int, str]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder has removed the file
+
+
+def _read(descriptor: int) -> str:
+    """Return what the process that holds a lock has written into its file."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return os.read(descriptor, 1000).decode(errors="replace")
 
 
 def _this_process() -> str:

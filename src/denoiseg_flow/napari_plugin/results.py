@@ -14,7 +14,7 @@ from denoiseg_flow.deployment.ledger import Record
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.napari_plugin.layers import Layer, image_layers, labels_layer
 from denoiseg_flow.study.grid import Run, trained_runs
-from denoiseg_flow.study.provenance import is_results, read_config
+from denoiseg_flow.study.provenance import is_results, read_config, results_in
 
 
 class Part(Protocol):
@@ -56,8 +56,8 @@ def find_parts(folder: Path) -> Sequence[Part]:
     """
     if Record(folder).path.is_file() and Record(folder).is_one():
         return [PredictedImages(folder)]
-    results = next((each for each in (folder, folder / "results") if is_results(each)), None)
-    if results is None:
+    results = results_in(folder)
+    if not is_results(results):
         raise InputError(
             f"{folder} has no results; choose the folder of a study, its folder 'results', or a "
             "folder that 'denoiseg-flow predict' wrote"

@@ -79,6 +79,12 @@ def is_results(folder: Path) -> bool:
     return (folder / _RECORD).is_file()
 
 
+def results_in(study: Path) -> Path:
+    """Return the results in the folder of a study, which may be given themselves."""
+    inside = study / "results"
+    return inside if is_results(inside) else study
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return the config, with its defaults, of the last study in a folder of results.
 
