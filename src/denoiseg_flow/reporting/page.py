@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -46,9 +46,10 @@ _LEGEND = {
         "hallucinated. Removed: standard deviation of the residual divided by that of the noise."
     ),
 }
-#: Bytes of a report: with many test images, those of the sliders are cropped to fewer pixels.
+#: Bytes of a report: with many noise levels or large images, pictures are made smaller.
 LIMIT = 5_000_000
-_SLIDER_SIDES = (CROPPED, 384, 256, 192, 128)
+#: Side of the images of sliders in pixels, and quality of figures, see :func:`figure_uri`.
+_DETAILS = ((CROPPED, None), (384, None), (256, 80), (192, 80), (128, 80), (96, 40))
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def build_report(data: ReportData) -> str:
         If a figure is neither SVG text nor an .svg or .png file.
     """
 
-    def render_with(side: int) -> str:
+    def render_with(side: int, quality: int | None) -> str:
         return render(
             "report.html.j2",
             data=data,
@@ -238,15 +239,15 @@ def build_report(data: ReportData) -> str:
             metric=data.verdicts[0].name if data.verdicts else "",
             tables=[(table, Markup(table.html)) for table in data.tables],
             run_times=Markup(data.run_times.html) if data.run_times else None,
-            uri=uri,
+            uri=partial(uri, quality=quality),
             comparisons=[_comparison(example, side) for example in data.comparisons],
             config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
             citations=CITATIONS,
         )
 
     uri = cache(figure_uri)
-    for side in _SLIDER_SIDES:
-        page = render_with(side)
+    for side, quality in _DETAILS:
+        page = render_with(side, quality)
         if len(page.encode()) <= LIMIT:
             break
     return page

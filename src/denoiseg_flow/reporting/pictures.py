@@ -14,8 +14,13 @@ CROPPED = 512  # pixels: larger images are cropped to their centre
 _THUMBNAIL = 192  # pixels of the longer side
 
 
-def figure_uri(image: str | Path) -> str:
+def figure_uri(image: str | Path, quality: int | None = None) -> str:
     """Return the text of an SVG, or an .svg or .png file; in an <img>, ids cannot collide.
+
+    Parameters
+    ----------
+    quality
+        Of a .png file, from 0 to 100; None: without loss.
 
     Raises
     ------
@@ -30,7 +35,8 @@ def figure_uri(image: str | Path) -> str:
             return _data_uri("svg+xml", path.read_bytes())
         case ".png":
             with Image.open(path) as picture:
-                return _encoded(picture, "webp", lossless=True)
+                how = {"lossless": True} if quality is None else {"quality": quality}
+                return _encoded(picture, "webp", **how)
     raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
 
 

@@ -207,7 +207,7 @@ def test_slider_shares_one_intensity_window_and_cuts_large_images():
 
 
 @pytest.mark.parametrize(
-    "limit, side", [(10**6, 512), (6 * 10**5, 384), (15 * 10**4, 192), (1, 128)]
+    "limit, side", [(10**6, 512), (6 * 10**5, 384), (15 * 10**4, 192), (1, 96)]
 )
 def test_many_large_images_are_cropped_further(monkeypatch, limit, side):
     """Noise cannot be compressed: a pixel takes a byte, and in base64 a third more."""
@@ -216,7 +216,21 @@ def test_many_large_images_are_cropped_further(monkeypatch, limit, side):
     html = build_report(data(comparisons=[Example(name, noise) for name in "ab"]))
     sizes = {decode(one).size for one in Page(html).all("img") if "noisy" in one["alt"]}
     assert sizes == {(side, side)}
-    assert len(html.encode()) <= limit or side == 128
+    assert len(html.encode()) <= limit or side == 96
+
+
+def test_figures_lose_detail_rather_than_the_page_its_limit(monkeypatch, tmp_path):
+    pixels = np.random.default_rng(0).normal(128, 20, (400, 400)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    shown = data(figures=[ReportFigure("f", "c", tmp_path / "a.png")], comparisons=[])
+    whole = build_report(shown)
+    monkeypatch.setattr(page_of_report, "LIMIT", len(whole) * 9 // 10)
+    smaller = build_report(shown)
+    assert len(smaller) < page_of_report.LIMIT
+    (source,) = [one for one in Page(smaller).all("img") if one["alt"].startswith("f:")]
+    seen = np.asarray(decode(source).convert("L"), float)
+    assert seen.shape == pixels.shape
+    assert 0 < abs(seen - pixels).mean() < 10
 
 
 def test_figures_come_from_text_or_files_and_nothing_else(tmp_path):
