@@ -48,8 +48,8 @@ _LEGEND = {
 }
 #: Bytes of a report: with many noise levels or large images, pictures are made smaller.
 LIMIT = 5_000_000
-#: Side of the images of sliders in pixels, and quality of figures, see :func:`figure_uri`.
-_DETAILS = ((CROPPED, None), (384, None), (256, 80), (192, 80), (128, 80), (96, 40))
+#: Side of the images of sliders in pixels, and scale of figures, see :func:`figure_uri`.
+_DETAILS = ((CROPPED, 1), (384, 1), (256, 0.7), (192, 0.5), (128, 0.5), (96, 0.35))
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def build_report(data: ReportData) -> str:
         If a figure is neither SVG text nor an .svg or .png file.
     """
 
-    def render_with(side: int, quality: int | None) -> str:
+    def render_with(side: int, scale: float) -> str:
         return render(
             "report.html.j2",
             data=data,
@@ -239,15 +239,15 @@ def build_report(data: ReportData) -> str:
             metric=data.verdicts[0].name if data.verdicts else "",
             tables=[(table, Markup(table.html)) for table in data.tables],
             run_times=Markup(data.run_times.html) if data.run_times else None,
-            uri=partial(uri, quality=quality),
+            uri=partial(uri, scale=scale),
             comparisons=[_comparison(example, side) for example in data.comparisons],
             config_yaml=yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True),
             citations=CITATIONS,
         )
 
     uri = cache(figure_uri)
-    for side, quality in _DETAILS:
-        page = render_with(side, quality)
+    for side, scale in _DETAILS:
+        page = render_with(side, scale)
         if len(page.encode()) <= LIMIT:
             break
     return page

@@ -14,13 +14,13 @@ CROPPED = 512  # pixels: larger images are cropped to their centre
 _THUMBNAIL = 192  # pixels of the longer side
 
 
-def figure_uri(image: str | Path, quality: int | None = None) -> str:
+def figure_uri(image: str | Path, scale: float = 1) -> str:
     """Return the text of an SVG, or an .svg or .png file; in an <img>, ids cannot collide.
 
     Parameters
     ----------
-    quality
-        Of a .png file, from 0 to 100; None: without loss.
+    scale
+        Factor of the size of a .png file. If it is not 1, there is some loss.
 
     Raises
     ------
@@ -35,8 +35,10 @@ def figure_uri(image: str | Path, quality: int | None = None) -> str:
             return _data_uri("svg+xml", path.read_bytes())
         case ".png":
             with Image.open(path) as picture:
-                how = {"lossless": True} if quality is None else {"quality": quality}
-                return _encoded(picture, "webp", **how)
+                if scale == 1:
+                    return _encoded(picture, "webp", lossless=True)
+                size = (round(scale * picture.width), round(scale * picture.height))
+                return _encoded(picture.convert("RGB").resize(size), "webp", quality=80)
     raise ValueError(f"a figure must be SVG text, or an .svg or .png file, not {path}")
 
 
