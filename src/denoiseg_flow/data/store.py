@@ -22,7 +22,6 @@ from numpy.typing import DTypeLike
 from denoiseg_flow.data.files.memory_maps import release, reserve
 from denoiseg_flow.data.files.metadata import ORDER, Metadata
 from denoiseg_flow.data.files.reader import READERS, UNREADABLE, open_image_file
-from denoiseg_flow.data.files.tif import dimensions_of, series_of
 from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
@@ -138,13 +137,11 @@ def _open(path: str | Path) -> tuple[np.ndarray, str]:
     checksums.verify(path)
     try:
         with tifffile.TiffFile(path) as tif:
-            series = series_of(tif)[0]
+            series = tif.series[0]
             if series.dataoffset is not None:
                 dtype = np.dtype(tif.byteorder + series.dtype.char)
-                longer = [each for each in dimensions_of(series) if each[0] != 1 or each[1] in "YX"]
-                shape, letters = zip(*longer, strict=True)
-                mapped = np.memmap(path, dtype, "r", series.dataoffset, shape)
-                axes = "".join(letters).replace("S", "C")
+                mapped = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                axes = series.axes.replace("S", "C")
                 order = sorted(range(len(axes)), key=lambda number: ORDER.index(axes[number]))
                 return mapped.transpose(order), "".join(axes[number] for number in order)
     except UNREADABLE:

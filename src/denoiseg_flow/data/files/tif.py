@@ -69,7 +69,7 @@ class TifSource:
         _check_chain(self._tif)
         _check_tags(self._tif)
         _check_ome(self._tif)
-        series = series_of(self._tif)
+        series = _series(self._tif)
         if not series:
             raise ValueError("it has no image")
         if len(series) > 1:
@@ -80,7 +80,7 @@ class TifSource:
         self._keyframe = self._series.keyframe
         if self._series.dtype is None:
             raise ValueError("unknown pixel type")
-        dimensions = [each for each in dimensions_of(self._series) if each != (1, "S")]
+        dimensions = [each for each in _dimensions(self._series) if each != (1, "S")]
         self.shape = tuple(length for length, _ in dimensions)
         self.axes = "".join(letter for _, letter in dimensions)
         self.dtype = self._series.dtype.newbyteorder("=")
@@ -239,13 +239,13 @@ def _check_end(end: int, file: tifffile.FileHandle) -> None:
         raise ValueError(f"its pixels need {end} bytes, but it has {file.size}")
 
 
-def series_of(tif: tifffile.TiffFile) -> Sequence[tifffile.TiffPageSeries]:
+def _series(tif: tifffile.TiffFile) -> Sequence[tifffile.TiffPageSeries]:
     """Return the images of a file."""
     # Since tifffile 2026.5.2, `series` are without axes of length 1 unless they are called for.
     return tif.series(squeeze=False) if callable(tif.series) else tif.series
 
 
-def dimensions_of(series: tifffile.TiffPageSeries) -> list[tuple[int, str]]:
+def _dimensions(series: tifffile.TiffPageSeries) -> list[tuple[int, str]]:
     """Return length and letter of each axis of an image, including those of length 1."""
     if hasattr(series, "get_shape"):  # before tifffile 2026.5.2
         return list(zip(series.get_shape(False), series.get_axes(False), strict=True))
