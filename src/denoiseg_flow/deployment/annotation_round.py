@@ -286,7 +286,7 @@ def _side(crop: int | str, model: TrainedModel, files: Sequence[Path]) -> int | 
     """Return the side of the crops in pixels; None: whole images."""
     if crop == WHOLE:
         return None
-    patch = model.recipe.patch_size * model.layout.downscale if model.method.has_network else 1
+    patch = int(model.recipe.patch_size * model.layout.downscale) if model.method.has_network else 1
     if isinstance(crop, int):
         if crop < patch:
             raise InputError(

@@ -167,12 +167,9 @@ def _tensors(models: Sequence[TrainedModel], known: Metadata) -> str:
     if flat:
         lines += ["", f"Each z-slice of a volume is processed separately by {' and '.join(flat)}."]
     for model in models:
-        if model.layout.downscale > 1:
-            lines += [
-                "",
-                f"`{model.method.name}` reads images at 1/{model.layout.downscale} of their size, "
-                "and interpolates its output.",
-            ]
+        if size := model.layout.size_read:
+            back = "interpolates" if model.layout.downscale > 1 else "averages"
+            lines += ["", f"`{model.method.name}` reads images {size}, and {back} its output."]
     return "\n".join(lines)
 
 

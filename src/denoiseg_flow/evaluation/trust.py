@@ -412,8 +412,9 @@ def about_precision(objects: pd.DataFrame) -> Iterator[Finding]:
 
 
 def about_size(model: AnyModel) -> Iterator[Finding]:
-    """Yield a note if the network of a model reads images of reduced size."""
-    if isinstance(model, TrainedModel) and model.layout.downscale > 1:
+    """Yield a note if the network of a model reads images of another size."""
+    if isinstance(model, TrainedModel) and model.layout.downscale != 1:
+        large = model.layout.downscale > 1
         denoised = (
             f" Its denoised images lack details finer than {model.layout.downscale} pixels: to "
             "keep them, denoise by a method without 'init', such as 'n2v'."
@@ -421,8 +422,9 @@ def about_size(model: AnyModel) -> Iterator[Finding]:
         yield Finding(
             "note",
             "size",
-            f"The network reads images at 1/{model.layout.downscale} of their size, because their "
-            f"objects are large in pixels.{denoised if model.method.denoises else ''}",
+            f"The network reads images {model.layout.size_read}, because their objects are "
+            f"{'large' if large else 'small'} in pixels."
+            f"{denoised if large and model.method.denoises else ''}",
         )
 
 

@@ -232,8 +232,8 @@ def _check_struct_mask(method: Method, mask: Sequence[Sequence[int]], key: str) 
         raise InputError(f"config key '{key}.struct_mask' has a 0 in its centre; write a 1 there")
 
 
-def _check_downscale(method: Method, downscale: int | str, key: str, recipe_key: str) -> None:
-    """Raise InputError unless a method can read images of reduced size."""
+def _check_downscale(method: Method, downscale: float | str, key: str, recipe_key: str) -> None:
+    """Raise InputError unless a method can read images of another size."""
     if method.masks_grid:
         raise InputError(
             f"config key '{recipe_key}.downscale' is {downscale}, but {key} masks a grid of single "

@@ -201,7 +201,8 @@ class Recipe:
         image, all of them are simulated.
     downscale
         How many times smaller the images are that the network reads, for objects that are large in
-        pixels. ``"auto"``: as fits the network in ``init``, see :mod:`object_size`.
+        pixels; 0.5: twice as large, for small ones. ``"auto"``: as fits the network in ``init``,
+        see :mod:`object_size`.
     pseudo_labels
         Weight, relative to annotations, of pseudo-labels for the patches of a joint batch without
         annotation. The averaged weights predict these soft labels ("mean teacher", Tarvainen &
@@ -242,7 +243,7 @@ class Recipe:
     test_time_augmentation: bool
     patch_depth: int = 16
     rehearsal: float = 0.0
-    downscale: int | str = 1
+    downscale: float | str = 1
     freeze: str | None = None
 
     @property

@@ -87,8 +87,8 @@ def adapted_weights(
       denoised channel starts as the mean of the denoised channels of the model.
     - The distance that the model does not predict keeps the first weights of ``network``; one that
       is not asked for is left out.
-    - A network that processes volumes plane by plane, or images of reduced size, has the weights of
-      the network within.
+    - A network that processes volumes plane by plane, or reads images at another size, has the
+      weights of the network within.
 
     Parameters
     ----------

@@ -223,7 +223,7 @@ def summary(model: AnyModel) -> str:
         images += " plane by plane" if layout.plane_by_plane else ""
         if layout.channels > 1:
             images += " in colour" if layout.colour else f" with {layout.channels} channels"
-        images += f" at 1/{layout.downscale} of their size" if layout.downscale > 1 else ""
+        images += f" {layout.size_read}" if layout.size_read else ""
     elif isinstance(model, ImageModels):
         images = f"the {len(model.models)} images it was trained on"
     return f"{purpose(chain(model))} {images}."

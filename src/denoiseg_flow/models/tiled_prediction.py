@@ -121,15 +121,21 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
+def tile_shape(shape: Sequence[int], halo: Sequence[int], copies: int = 1) -> tuple[int, ...]:
     """Return the shape of the kept part of the tiles of an image ([z,] y, x).
 
     The axes of volumes are divided into two, three, and so on, until tiles have at most
     :data:`TILE_VOXELS`. The next axis to divide is the one with the least additional computation in
     halos relative to the reduction of the tile. At least half of each side is kept.
+
+    Parameters
+    ----------
+    copies
+        Pixels that the network computes for each pixel of the image.
     """
     if len(shape) == 2:
-        return TILE, TILE
+        side = int(TILE / math.sqrt(copies))
+        return side, side
     parts = (1,) * len(shape)
     sides = tuple(shape)  # with the halo
 
@@ -145,7 +151,7 @@ def tile_shape(shape: Sequence[int], halo: Sequence[int]) -> tuple[int, ...]:
         sides_now = (*sides[:axis], side, *sides[axis + 1 :])
         return growth / shrinking, parts_now, sides_now
 
-    while math.prod(sides) > TILE_VOXELS:
+    while math.prod(sides) * copies > TILE_VOXELS:
         price, parts, sides = min(map(finer, range(len(shape))))
         if price == math.inf:
             break
@@ -223,7 +229,9 @@ def predict_images(
     if not transfer.overlaps:
         _keep_freed_memory()
     under_way: deque[_Results] = deque()
-    for tiles in _batches(_cut(model, images, tile), batch, transfer):
+    copies = math.prod(model.layout.magnification)
+    pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"] // copies
+    for tiles in _batches(_cut(model, images, tile), batch, pixels):
         under_way.extend(_compute(model, tiles, transfer))
         while len(under_way) > transfer.overlaps:
             yield from under_way.popleft()
@@ -237,17 +245,14 @@ def _cut(
     halo, stride = _halo(model), model.network.stride
     for number, image in enumerate(images):
         shape = image.shape[1:]
-        kept = tile or tile_shape(shape, halo)
+        kept = tile or tile_shape(shape, halo, math.prod(model.layout.magnification))
         for place in boxes(shape, kept, halo, stride, equal_spans):
             yield _Tile(number, image, *place)
 
 
-def _batches(
-    tiles: Iterable[_Tile], batch: int | None, transfer: Transfer
-) -> Iterator[list[_Tile]]:
-    """Yield batches of consecutive tiles with the same shape."""
+def _batches(tiles: Iterable[_Tile], batch: int | None, pixels: int) -> Iterator[list[_Tile]]:
+    """Yield batches of consecutive tiles with the same shape, by number or by their pixels."""
     for shape, alike in groupby(tiles, key=lambda tile: box_shape(tile.computed)):
-        pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"]
         while together := list(islice(alike, batch or max(pixels // math.prod(shape), 1))):
             yield together
 

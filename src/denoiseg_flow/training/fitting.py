@@ -25,9 +25,7 @@ from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.pixel_training import train_classifier
 from denoiseg_flow.training.rehearsal import (
-    NO_REHEARSAL,
-    Rehearsal,
-    make_rehearsal,
+    Simulated,
     read_rehearsal,
     simulate_rehearsal,
 )
@@ -139,17 +137,17 @@ def fit(job: TrainingJob, data: RunData) -> tuple[AnyModel, pd.DataFrame]:
     return model, history
 
 
-def find_rehearsal(job: TrainingJob, path: Path | None) -> Rehearsal:
-    """Return the simulated images of a training, from a file or newly simulated."""
+def find_rehearsal(job: TrainingJob, path: Path | None) -> Simulated | None:
+    """Return the simulated images of a training, from a file or newly simulated, if any."""
     recipe, method = job.network_recipe, job.method
     if not recipe.rehearses(method, job.run.n_annotated):
-        return NO_REHEARSAL
+        return None
     if path:
         return read_rehearsal(path)
     assert method.rehearsed is not None
     pretrained = PRETRAINED[method.rehearsed]
     patch = recipe.patch_shape(pretrained.dimensions)
-    return make_rehearsal(simulate_rehearsal(pretrained, patch))
+    return simulate_rehearsal(pretrained, patch)
 
 
 def find_origin(files: TrainingImages, images: Sequence[Path]) -> dict[str, Any]:

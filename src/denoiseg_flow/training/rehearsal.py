@@ -17,6 +17,8 @@ from denoiseg_flow.data.simulated.simulator import simulate
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.jobs.atomic import new_file
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.methods.networks.resized import reduce_image, reduce_labels
 from denoiseg_flow.methods.pretrained import Pretrained
 
 # Number and smallest shape of the images, by dimensions.
@@ -89,7 +91,7 @@ def write_rehearsal(path: Path, simulated: Simulated) -> None:
     checksums.write(path)
 
 
-def read_rehearsal(path: Path) -> Rehearsal:
+def read_rehearsal(path: Path) -> Simulated:
     """Read a file of :func:`write_rehearsal`.
 
     Raises
@@ -101,16 +103,25 @@ def read_rehearsal(path: Path) -> Rehearsal:
     with np.load(path) as content:
         images = content["images"].astype(np.float32)
         labels = content["labels"].astype(np.int32)
-        return make_rehearsal(Simulated(images, labels, content["z_steps"]))
+        return Simulated(images, labels, content["z_steps"])
 
 
-def make_rehearsal(simulated: Simulated) -> Rehearsal:
-    """Derive from simulated images and their labels what networks learn from."""
-    images, labels, z_steps = simulated
+def make_rehearsal(simulated: Simulated | None, layout: Layout) -> Rehearsal:
+    """Derive from simulated images and their labels what networks learn from; nothing from None.
+
+    A network that magnifies images sees simulated objects at the size that they were drawn in, as
+    in its pretraining: the images are reduced here by as much.
+    """
+    if simulated is None:
+        return NO_REHEARSAL
+    _, labels, z_steps = simulated
+    factors = layout.magnification[1 - labels.ndim :]
+    images = [reduce_image(image[None], factors) for image in simulated.images]
+    masks = [reduce_labels(mask, factors) for mask in labels]
     spacings = np.ones((len(images), labels.ndim - 1))
-    spacings[:, 0] = z_steps
+    spacings[:, 0] = z_steps / factors[-1] if len(factors) == 3 else z_steps
     return Rehearsal(
-        list(images[:, None]),
-        [encode_classes(torch.from_numpy(mask)) for mask in labels],
-        [relative_distance(*each) for each in zip(labels, spacings.tolist(), strict=True)],
+        images,
+        [encode_classes(torch.from_numpy(mask)) for mask in masks],
+        [relative_distance(*each) for each in zip(masks, spacings.tolist(), strict=True)],
     )

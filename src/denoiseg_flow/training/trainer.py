@@ -19,7 +19,7 @@ from denoiseg_flow.evaluation.object_precision import IMAGES, fit_precision, jud
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
-from denoiseg_flow.methods.networks import NETWORKS, at_reduced_size
+from denoiseg_flow.methods.networks import NETWORKS, resized
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.initial_model import adapted_weights
@@ -37,7 +37,7 @@ from denoiseg_flow.training.object_size import find_downscale
 from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
-from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
+from denoiseg_flow.training.rehearsal import Rehearsal, Simulated, make_rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
@@ -129,8 +129,8 @@ class Trainer:
 
     def start_from(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Start from the weights of another network of the same kind, and freeze its encoder."""
-        self.network.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+        self.network.core.load_state_dict(weights)
+        self.average.core.load_state_dict(weights)
         self.keeps_statistics = self.recipe.first_frozen_step == 0
         if self.recipe.freeze == "encoder":
             for part in self.network.encoder_parts():
@@ -315,7 +315,7 @@ def train(
     job: TrainingJob,
     images: TrainingImages,
     init: TrainedModel | None = None,
-    rehearsal: Rehearsal = NO_REHEARSAL,
+    simulated: Simulated | None = None,
 ) -> tuple[TrainedModel, pd.DataFrame]:
     """Train one model and choose its threshold on the validation images.
 
@@ -323,7 +323,7 @@ def train(
     ----------
     init
         Model whose weights initialise the training.
-    rehearsal
+    simulated
         Simulated images, if the recipe rehearses some.
 
     Returns
@@ -351,6 +351,7 @@ def train(
             return _unchanged(job, init, layout, images.train), pd.DataFrame()
 
     n_networks = len(images.folds) + 1
+    rehearsal = make_rehearsal(simulated, layout)
 
     def train_without(number: int, fold: Sequence[str]) -> TrainedModel:
         banks = _load_banks(job, images.without(fold), layout, rehearsal)
@@ -404,10 +405,10 @@ def _unchanged(
     return TrainedModel(*how, network.eval(), layout, *known, origin=dict(init.origin))
 
 
-def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> int:
+def _find_downscale(job: TrainingJob, images: TrainingImages, init: TrainedModel | None) -> float:
     """Return how many times smaller the images are that the network reads."""
     recipe = job.network_recipe
-    if isinstance(recipe.downscale, int):
+    if not isinstance(recipe.downscale, str):
         return recipe.downscale
     assert init is not None  # the config is refused otherwise
     if job.method.init in PRETRAINED:
@@ -519,9 +520,10 @@ def _train_on(
     normalisation = bank.measure_range() if bounded else bank.measure()
     for each in banks:
         each.normalise(normalisation, init.normalisation if init and each.n_simulated else None)
-    reduced = replace(layout, downscale=1)
-    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, reduced)
-    initial = {} if init is None else adapted_weights(init, trainer.network, layout.channels)
+    # The images are reduced already, and magnified only within the network.
+    trained_at = replace(layout, downscale=min(layout.downscale, 1))
+    trainer = Trainer(method, recipe, bank, val_bank, job.run.seed, job.device, trained_at)
+    initial = {} if init is None else adapted_weights(init, trainer.network.core, layout.channels)
     if initial:
         trainer.start_from(initial)
     own = {"classes": bank.classes, "targets": bank.targets}
@@ -530,13 +532,13 @@ def _train_on(
     fingerprint = repr(
         (as_dict(method), as_dict(recipe), job.identity, layout, normalisation, digest(contents))
     )
-    patch = math.prod(layout.patch_shape(recipe.patch_size))
+    patch = math.prod(replace(layout, downscale=1).patch_shape(recipe.patch_size))
     need = partial(training_bytes, work_of(method, recipe, layout.dimensions), patch, recorded=True)
     if method.learns_from(bank.n_annotated):
         with out_of_memory_advice(job.device, recipe.batch_size, need):
             trainer.run(job, fingerprint)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
-    network = at_reduced_size(trainer.average, layout)
+    network = trainer.average if layout == trained_at else resized(trainer.average, layout)
     model = TrainedModel(method, recipe, job.identity, normalisation, network, layout)
     return model, pd.DataFrame(trainer.history)

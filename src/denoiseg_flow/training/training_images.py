@@ -23,12 +23,12 @@ from denoiseg_flow.jobs import checksums
 from denoiseg_flow.methods.classes import encode_classes, relative_distance
 from denoiseg_flow.methods.definition import NOISY, Method, Recipe, down_samplings
 from denoiseg_flow.methods.initial_model import check_channels, check_dimensions
-from denoiseg_flow.methods.networks.downscaled import (
+from denoiseg_flow.methods.networks.layout import Layout, volume_layout
+from denoiseg_flow.methods.networks.resized import (
     reduce_image,
     reduce_labels,
     reduced_shape,
 )
-from denoiseg_flow.methods.networks.layout import Layout, volume_layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.training.patches import ImageBank
 from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
@@ -188,7 +188,7 @@ def find_target(
     return Target(second_copy)
 
 
-def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: int = 1) -> Layout:
+def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: float = 1) -> Layout:
     """Return the layout of images for a network of the method.
 
     Parameters
@@ -196,7 +196,7 @@ def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: int = 
     found
         That of :func:`read_layout`.
     downscale
-        How many times smaller the images are that the network reads.
+        How many times smaller the images are that the network reads; 0.5: twice as large.
 
     Raises
     ------
@@ -268,12 +268,12 @@ def load_bank(
     factors = layout.reduction
     shapes = [reduced_shape(open_image(path).shape[1:], factors) for path in images]
     for path, shape in zip(images, shapes, strict=True):
-        if min(shape[-2:]) < recipe.patch_size:
+        if min(shape[-2:]) < layout.patch_shape(recipe.patch_size)[-1]:
             smaller = f" at 1/{layout.downscale} of its size" if layout.downscale > 1 else ""
             raise InputError(
                 f"image {path} has shape {'x'.join(map(str, shape))}{smaller}, smaller than the "
                 f"training patch; set 'patch_size' of the recipe (now {recipe.patch_size}) to "
-                f"{min(shape[-2:])} or less"
+                f"{min(shape[-2:]) * layout.magnification[-1]} or less"
             )
     classes = (None if mask is None else read_classes(mask, device, factors) for mask in masks)
     read, counted = (None, None) if target is None else (target.read, target.count)
@@ -302,7 +302,7 @@ def _read_distance(path: Path | None, layout: Layout) -> np.ndarray | None:
     labels = reduce_labels(open_labels(path), factors)
     if labels.ndim == 2:
         return relative_distance(labels)
-    step = read_metadata(path).plane_step() * factors[0] / layout.downscale
+    step = read_metadata(path).plane_step() * factors[0] / max(factors)
     return relative_distance(labels, (step, 1.0, 1.0))
 
 

@@ -26,7 +26,8 @@ LAYOUTS = {
     "channels": Layout(channels=2),
     "both": Layout(3, channels=2, patch_depth=4, z_factors=(2,)),
     "plane by plane": Layout(3, patch_depth=4, plane_by_plane=True),
-    "downscaled": Layout(downscale=3),
+    "reduced": Layout(downscale=3),
+    "magnified": Layout(downscale=0.5),
 }
 # Every layout with one network, and every network with the simplest and with the fullest layout.
 NETWORKS_OF_LAYOUTS = [

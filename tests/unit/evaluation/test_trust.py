@@ -122,13 +122,17 @@ def test_a_threshold_has_no_probabilities_to_compare(tmp_path):
     assert trust._calibration(split, PreparedData(tmp_path), segmented) is None
 
 
-def test_a_reduced_size_is_noted_with_what_denoised_images_lose(make_model):
+def test_another_size_is_noted_with_what_denoised_images_lose(make_model):
     (joint,) = about_size(make_model(layout=Layout(downscale=3)))
     assert joint.severity == "note"
     assert "at 1/3 of their size" in joint.sentence
     assert "details finer than 3 pixels" in joint.sentence
     (baseline,) = about_size(make_model(Method("baseline"), layout=Layout(downscale=3)))
     assert "denoised" not in baseline.sentence
+    (magnified,) = about_size(make_model(layout=Layout(downscale=0.5)))
+    assert magnified.sentence == (
+        "The network reads images at twice their size, because their objects are small in pixels."
+    )
     assert not list(about_size(make_model()))
 
 

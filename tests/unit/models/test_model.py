@@ -13,7 +13,7 @@ from torch import nn
 from denoiseg_flow import __version__
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.methods.definition import Method
-from denoiseg_flow.methods.networks import NETWORKS, Downscaled, PlaneByPlane
+from denoiseg_flow.methods.networks import NETWORKS, Magnified, PlaneByPlane, Reduced
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.models import model as model_module
 from denoiseg_flow.models import model_file, tensor_file
@@ -76,9 +76,10 @@ LAYOUTS = {
     "volumes": Layout(3, patch_depth=4, z_factors=(2, 1)),
     "volumes_of_channels": Layout(3, channels=2, patch_depth=5, z_factors=(1,)),
     "plane_by_plane": Layout(3, channels=2, patch_depth=5, plane_by_plane=True),
-    "downscaled": Layout(downscale=3),
+    "reduced": Layout(downscale=3),
+    "magnified": Layout(downscale=0.5),
 }
-WRAPPERS = {"plane_by_plane": PlaneByPlane, "downscaled": Downscaled}
+WRAPPERS = {"plane_by_plane": PlaneByPlane, "reduced": Reduced, "magnified": Magnified}
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def make_model_of(make_model):
         torch.manual_seed(1)
         network = new_network(method, recipe, layout)
         channels = layout.channels * (1 + method.mask_channel)
-        network.train()(torch.randn(4, channels, *layout.patch_shape(8 * layout.downscale)))
+        network.train()(torch.randn(4, channels, *layout.patch_shape(int(16 * layout.downscale))))
         values = [(100.0 + n, 25.0 - n) for n in range(layout.channels)]
         scale = Normalisation.of_channels(values)
         return replace(

@@ -150,9 +150,10 @@ def test_no_seams(make_model, depth, shape, tile):
     assert np.abs(probabilities - whole_probabilities).max() < 1e-4
 
 
+@pytest.mark.parametrize("downscale", [4, 0.5])
 @pytest.mark.parametrize("shape, tile", [((37, 53), 7), ((64, 64), 30), ((5, 40), 512)])
-def test_no_seams_between_tiles_of_reduced_size(make_model, shape, tile):
-    model, image = make_model(layout=Layout(downscale=4)), draw(shape)
+def test_no_seams_between_tiles_of_another_size(make_model, shape, tile, downscale):
+    model, image = make_model(layout=Layout(downscale=downscale)), draw(shape)
     denoised, probabilities = stitched(model, image, tile=tile)
     whole_denoised, whole_probabilities = untiled(model, image)
     assert np.abs(denoised - whole_denoised).max() < 1e-4 * max(np.ptp(whole_denoised), 1.0)

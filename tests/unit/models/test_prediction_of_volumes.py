@@ -197,6 +197,8 @@ def test_tiles_of_volumes_by_hand(monkeypatch):
     assert tile_shape((40, 10, 10), (0, 2, 2)) == (10, 10, 10)
     # Half of 13 planes and of 8 rows is kept, and columns are not cut: not as small as wanted.
     assert tile_shape((20, 20, 20), (3, 2, 9)) == (7, 4, 20)
+    # Each voxel is computed four times.
+    assert tile_shape((10, 10, 10), (0, 0, 0), 4) == (10, 5, 5)
     # Four halos are more than there is.
     assert tile_shape((20, 20, 20), (9, 9, 9)) == (20, 20, 20)
 

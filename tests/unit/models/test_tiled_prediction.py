@@ -18,7 +18,12 @@ from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models import tiled_prediction
 from denoiseg_flow.models.normalisation import Normalisation
-from denoiseg_flow.models.tiled_prediction import predict_images, predict_tiles
+from denoiseg_flow.models.tiled_prediction import (
+    TILE,
+    predict_images,
+    predict_tiles,
+    tile_shape,
+)
 
 N2S = Method("n2s", target="blind_spot", masking="grid_interpolate", alpha=1)
 LAYOUTS = {
@@ -204,6 +209,12 @@ def test_batches_have_a_number_of_pixels(make_model, monkeypatch, device):
     model = make_model()
     if device == "cuda":
         monkeypatch.setattr(tiled_prediction, "Transfer", Ahead)
+    magnified = make_model(
+        Method("denoiseg", target="blind_spot", alpha=0.5), layout=Layout(downscale=0.5)
+    )
+    assert tile_shape((999, 999), (0, 0), 4) == (TILE / 2, TILE / 2)
+    monkeypatch.setitem(tiled_prediction.BATCH_PIXELS, device, 32 * 32 * 3)
+    assert collected(magnified, draw(model.layout, *[(16, 16)] * 5))[1] == [3, 2]
     for pixels, expected in ((16 * 16 * 4, [4, 4, 1]), (16 * 16 * 4 - 1, [3, 3, 3]), (1, [1] * 9)):
         monkeypatch.setitem(tiled_prediction.BATCH_PIXELS, device, pixels)
         _, sizes = collected(model, draw(model.layout, *[(16, 16)] * 9))

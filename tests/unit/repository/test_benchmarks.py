@@ -3,6 +3,7 @@
 import importlib
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -509,10 +510,14 @@ def test_measures_of_confidence_are_compared(load):
     assert module.similarity(0 * labels, labels) == 0
 
 
-def test_objects_are_enlarged_and_segmented_at_reduced_size(load, make_blobs):
+def test_objects_are_resized_and_segmented_at_another_size(load, make_blobs):
     module = load("object_size")
     image, labels = make_blobs(96, seed=1)
-    larger, truth = module.enlarged(image, labels, 2)
+    smaller, truth = module.at_scale(image, labels, Fraction(1, 3))
+    assert smaller.shape == truth.shape == (32, 32)
+    assert (truth == labels[1::3, 1::3]).all()
+    assert np.allclose(smaller[3, 4], image[9:12, 12:15].mean())
+    larger, truth = module.at_scale(image, labels, Fraction(2))
     assert larger.shape == truth.shape == (192, 192)
     assert (truth == labels.repeat(2, axis=0).repeat(2, axis=1)).all()
     assert larger[truth > 0].mean() - larger[truth == 0].mean() > 70

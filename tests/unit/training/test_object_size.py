@@ -47,17 +47,22 @@ def test_images_without_objects_stay_as_they_are(pretrained, tmp_path):
     assert find_downscale(pretrained, [tmp_path / "x.tif"], patch_size=32) == 1
 
 
+def test_small_objects_are_segmented_in_larger_images(pretrained, draw):
+    assert find_downscale(pretrained, draw(1 / 3, count=12), patch_size=16) == 0.5
+
+
 @pytest.mark.parametrize(
     "values, expected",
     [
-        ((0.80, 0.81, 0.79, 0.70), 1),
+        ((0.80, 0.81, 0.79, 0.70, 0.82), 1),
+        ((0.80, 0.81, 0.79, 0.70, 0.84), 0.5),  # predictions take longer: it has to gain more
         ((0.70, 0.78, 0.79, 0.80, 0.75, 0.70), 2),
-        ((0.30, 0.40, 0.50, 0.45, 0.40), 1),  # nothing to rely on
+        ((0.30, 0.40, 0.50, 0.45, 0.40, 0.55), 1),  # nothing to rely on
         ((0.50, 0.60, 0.70, 0.75, 0.82, 0.85), 8),
         ((0.50, 0.65, 0.63, 0.62), 2),  # beyond the best size, smaller ones are not looked at
     ],
 )
-def test_a_smaller_size_has_to_gain_confidence(pretrained, draw, monkeypatch, values, expected):
+def test_another_size_has_to_gain_confidence(pretrained, draw, monkeypatch, values, expected):
     given = iter(values)
     monkeypatch.setattr(object_size, "_mean_confidence", lambda *_: next(given))
     assert find_downscale(pretrained, draw(2), patch_size=16) == expected

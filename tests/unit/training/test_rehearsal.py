@@ -13,8 +13,8 @@ from denoiseg_flow.jobs.checksums import digest
 from denoiseg_flow.methods.classes import IGNORE, encode_classes, relative_distance
 from denoiseg_flow.methods.definition import Method
 from denoiseg_flow.methods.losses import denoising_loss
-from denoiseg_flow.methods.networks.downscaled import reduce_image
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
+from denoiseg_flow.methods.networks.resized import reduce_image
 from denoiseg_flow.methods.pretrained import PRETRAINED, Pretrained
 from denoiseg_flow.models import weights
 from denoiseg_flow.models.model import TrainedModel, new_network
@@ -90,8 +90,9 @@ def run(tmp_path, recipe, init):
             checkpoints, CPU,
         )  # fmt: skip
         n_annotated = sum(mask is not None for mask in images.train_masks)
+        side = max(32, job.recipe.patch_size)
         needed = job.recipe.rehearses(method, n_annotated)
-        simulated = make_rehearsal(simulate_rehearsal(ASKED, (32, 32))) if needed else NO_REHEARSAL
+        simulated = simulate_rehearsal(ASKED, (side, side)) if needed else None
         trained, history = train(job, images, start, simulated)
         checkpoints.remove()
         return trained, history
@@ -120,19 +121,34 @@ def test_rehearsal_shows_the_structures_of_the_pretraining(tmp_path):
     assert (labels > 0).any(axis=(1, 2)).all()
     assert np.array_equal(images, simulate_rehearsal(ASKED, (48, 48)).images)
     write_rehearsal(tmp_path / "x.npz", simulated)
-    found = read_rehearsal(tmp_path / "x.npz")
+    found = make_rehearsal(read_rehearsal(tmp_path / "x.npz"), PLANES)
     assert_allclose(np.stack(found.images), images[:, None], rtol=1e-3)
     assert_allclose(np.stack(found.distances) > 0, labels > 0)
     for classes, mask in zip(found.classes, labels, strict=True):
         assert torch.equal(classes, encode_classes(torch.from_numpy(mask)))
 
 
+def test_networks_that_magnify_rehearse_objects_of_half_the_size():
+    simulated = simulate_rehearsal(ASKED, (32, 32))
+    found = make_rehearsal(simulated, Layout(downscale=0.5))
+    assert_allclose(found.images[0], reduce_image(simulated.images[:1], (2, 2)))
+    masks = simulated.labels[:, 1::2, 1::2].copy()
+    for distances, classes, mask in zip(found.distances, found.classes, masks, strict=True):
+        assert_allclose(distances, relative_distance(mask))
+        assert torch.equal(classes, encode_classes(torch.from_numpy(mask)))
+    assert make_rehearsal(None, PLANES) is NO_REHEARSAL
+
+
 def test_volumes_to_rehearse():
     asked = Pretrained("x.pt", "", ("nuclei",), z_steps=(1.0, 3.0))
-    images, labels, z_steps = simulate_rehearsal(asked, (4, 48, 48))
+    images, labels, z_steps = simulated = simulate_rehearsal(asked, (4, 48, 48))
+    magnified = make_rehearsal(simulated, Layout(3, downscale=0.5))
+    assert magnified.images[0].shape == (1, 8, 24, 24)
+    closer = relative_distance(labels[0, :, 1::2, 1::2], (z_steps[0] / 2, 1, 1))
+    assert_allclose(magnified.distances[0], closer)
     assert images.shape == labels.shape == (4, 8, 48, 48)
     assert set(z_steps) == {1.0, 3.0}
-    found = make_rehearsal(Simulated(images, labels, z_steps))
+    found = make_rehearsal(simulated, Layout(3))
     for distances, mask, z_step in zip(found.distances, labels, z_steps, strict=True):
         assert_allclose(distances, relative_distance(mask, (z_step, 1, 1)))
 
@@ -148,7 +164,7 @@ def test_fitting_reads_the_file_or_simulates(tmp_path, recipe, monkeypatch):
         counts = [len(fitting.find_rehearsal(job, file).images) for file in (path, None)]
         assert counts == [2, 6]
     without = replace(job, run=replace(run, n_annotated=0))
-    assert fitting.find_rehearsal(without, path) is NO_REHEARSAL
+    assert fitting.find_rehearsal(without, path) is None
 
 
 def test_a_damaged_file_of_simulated_images_is_refused(tmp_path):
@@ -262,6 +278,22 @@ def test_large_objects_are_learned_from_smaller_images(run, images, init, tmp_pa
     assert again.layout.downscale == 2
     with pytest.raises(InputError, match="shape 10x10 at 1/3 of its size, smaller than the"):
         run(PRETRAINED_BASELINE, images, downscale=3)
+
+
+@pytest.mark.parametrize("method", [PRETRAINED_BASELINE, JOINT])
+def test_small_objects_are_learned_in_a_magnified_image(run, images, init, method, tmp_path):
+    trained, _ = run(method, images, downscale=0.5)
+    plain, _ = run(method, images)
+    assert (trained.layout.downscale, plain.layout.downscale) == (0.5, 1)
+    assert not torch.equal(*(each.network.core.head.weight for each in (trained, init)))
+    assert trained.normalisation == plain.normalisation  # repeated pixels have the same levels
+    save_model(trained, tmp_path / "model.pt")
+    (maps,) = predict_maps(load_model(tmp_path / "model.pt"), [open_image(images.val[0])])
+    assert maps.shape == (3, 32, 32)
+    # A training patch of 16 pixels is 8 pixels of the image.
+    run(method, images, downscale=0.5, patch_size=64)
+    with pytest.raises(InputError, match=r"smaller than the training patch; .* to 64 or less"):
+        run(method, images, downscale=0.5, patch_size=80)
 
 
 def test_how_much_smaller_depends_on_the_objects(run, images, monkeypatch):

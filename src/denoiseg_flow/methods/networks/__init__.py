@@ -4,10 +4,10 @@ import torch
 
 from denoiseg_flow.methods.networks.autoencoder import Autoencoder
 from denoiseg_flow.methods.networks.dncnn import DnCNN
-from denoiseg_flow.methods.networks.downscaled import Downscaled
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.networks.network import Network
 from denoiseg_flow.methods.networks.plane_by_plane import PlaneByPlane
+from denoiseg_flow.methods.networks.resized import Magnified, Reduced
 from denoiseg_flow.methods.networks.unet import BlurPoolUNet, UNet
 
 NETWORKS: dict[str, type[Network]] = {
@@ -52,12 +52,14 @@ def build_network(
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     network = PlaneByPlane(network) if layout.plane_by_plane else network
-    return at_reduced_size(network, layout)
+    return resized(network, layout)
 
 
-def at_reduced_size(network: Network, layout: Layout) -> Network:
-    """Return a network as it reads images of a layout, of which it may see a reduced size."""
-    return Downscaled(network, layout.reduction) if layout.downscale > 1 else network
+def resized(network: Network, layout: Layout) -> Network:
+    """Return a network as it reads images of a layout, which it may see at another size."""
+    if layout.downscale > 1:
+        return Reduced(network, layout.reduction)
+    return Magnified(network, layout.magnification) if layout.downscale < 1 else network
 
 
 def as_input(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 SHORTEST_HALVED = 8
 COARSEST_HALVED = 2.0
 
+MAGNIFIED = 0.5  # the `downscale` of networks that read images twice as large
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -30,7 +32,8 @@ class Layout:
     z_step
         Distance of z-slices in widths of a pixel.
     downscale
-        The network reads images that are this many times smaller, see :attr:`reduction`.
+        The network reads images that are this many times smaller, see :attr:`reduction`; 0.5:
+        twice as large.
     colour
         Whether the channels are the red, green and blue of colour images.
     """
@@ -41,11 +44,12 @@ class Layout:
     z_factors: tuple[int, ...] = ()
     plane_by_plane: bool = False
     z_step: float = 1.0
-    downscale: int = 1
+    downscale: float = 1
     colour: bool = False
 
     def __post_init__(self) -> None:
-        counts = (self.channels, self.patch_depth, self.downscale)
+        size = 1 if self.downscale == MAGNIFIED else self.downscale
+        counts = (self.channels, self.patch_depth, size)
         known = self.dimensions in (2, 3) and set(self.z_factors) <= {1, 2}
         known &= isinstance(self.z_step, int | float) and 0 < self.z_step < math.inf
         if not known or not all(isinstance(count, int) and count > 0 for count in counts):
@@ -62,10 +66,26 @@ class Layout:
 
         Z-slices are merged only as far as their distance stays at most that of rows and columns.
         """
+        factor = max(1, int(self.downscale))
         if self.dimensions == 2:
-            return (self.downscale,) * 2
-        along_z = 1 if self.plane_by_plane else max(1, int(self.downscale / self.z_step))
-        return (along_z, self.downscale, self.downscale)
+            return (factor, factor)
+        along_z = 1 if self.plane_by_plane else max(1, int(factor / self.z_step))
+        return (along_z, factor, factor)
+
+    @property
+    def magnification(self) -> tuple[int, ...]:
+        """Factors by which images are larger for the network, along each spatial axis; z: 1."""
+        factor = max(1, round(1 / self.downscale))
+        return (factor, factor) if self.dimensions == 2 else (1, factor, factor)
+
+    @property
+    def size_read(self) -> str:
+        """Size of the images that the network reads, as the end of a sentence; empty: their own."""
+        if self.downscale == 1:
+            return ""
+        if self.downscale == MAGNIFIED:
+            return "at twice their size"
+        return f"at 1/{self.downscale} of their size"
 
     def factors(self, depth: int) -> list[tuple[int, ...]]:
         """Return the factors of ``depth`` down-samplings along each spatial axis."""
@@ -75,7 +95,14 @@ class Layout:
         return [(factor, 2, 2) for factor in along_z]
 
     def patch_shape(self, side: int) -> tuple[int, ...]:
-        """Return the shape of a training patch, without its channels."""
+        """Return the shape of a training patch, without its channels.
+
+        Parameters
+        ----------
+        side
+            Pixels of a patch along y and x, as the network reads it.
+        """
+        side //= self.magnification[-1]
         return (side, side) if self.dimensions == 2 else (self.patch_depth, side, side)
 
 

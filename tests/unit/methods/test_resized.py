@@ -1,17 +1,19 @@
-"""Networks that read images of reduced size."""
+"""Networks that read images of another size."""
 
 import numpy as np
 import pytest
 import torch
 
 from denoiseg_flow.methods.networks import build_network
-from denoiseg_flow.methods.networks.downscaled import (
-    Downscaled,
+from denoiseg_flow.methods.networks.layout import Layout
+from denoiseg_flow.methods.networks.network import Network
+from denoiseg_flow.methods.networks.resized import (
+    Magnified,
+    Reduced,
+    magnify_image,
     reduce_image,
     reduce_labels,
 )
-from denoiseg_flow.methods.networks.layout import Layout
-from denoiseg_flow.methods.networks.network import Network
 
 
 class Copy(Network):
@@ -54,7 +56,7 @@ def test_blocks_of_volumes_are_at_most_as_long_as_wide(layout, expected):
 def test_the_output_lies_where_the_input_does():
     """A ramp is its own mean and its own interpolation, except at the ends."""
     ramp = torch.arange(12.0).expand(1, 1, 8, 12)
-    found = Downscaled(Copy(), (2, 3))(ramp)
+    found = Reduced(Copy(), (2, 3))(ramp)
     assert torch.allclose(found[..., 1:-1], ramp[..., 1:-1], atol=1e-5)
 
 
@@ -63,6 +65,8 @@ def test_the_output_lies_where_the_input_does():
     [
         (Layout(downscale=3), (60, 96)),
         (Layout(3, 1, 4, (2,), z_step=1.5, downscale=2), (8, 32, 48)),
+        (Layout(downscale=0.5), (20, 33)),
+        (Layout(3, 1, 4, (2,), downscale=0.5), (8, 16, 24)),
     ],
 )
 def test_nothing_beyond_the_halo_matters(layout, sides):
@@ -79,6 +83,32 @@ def test_nothing_beyond_the_halo_matters(layout, sides):
     for axis, reach in enumerate(network.halo):
         away = (reached[:, axis] - middle[axis]).abs().max()
         assert away <= reach
+
+
+def test_a_magnifying_network_reads_repeated_pixels_and_returns_means():
+    image = np.random.default_rng(0).random((1, 3, 4), dtype=np.float32)
+    assert np.array_equal(magnify_image(image, (2, 2))[0], np.kron(image[0], np.ones((2, 2))))
+    assert magnify_image(image, (1, 1)) is image
+
+    class Columns(Copy):
+        def forward(self, x):
+            assert np.array_equal(x[0].numpy(), magnify_image(image, (2, 2)))
+            return x + torch.arange(8.0)
+
+    found = Magnified(Columns(), (2, 2))(torch.from_numpy(image)[None])
+    assert np.allclose(found[0], image + np.float32([0.5, 2.5, 4.5, 6.5]))
+
+
+def test_sizes_of_images():
+    sizes = {0.5: "at twice their size", 1: "", 3: "at 1/3 of their size"}
+    assert {each: Layout(downscale=each).size_read for each in sizes} == sizes
+    assert Layout(downscale=0.5).magnification == (2, 2)
+    assert Layout(3, downscale=0.5).magnification == (1, 2, 2)
+    assert Layout(downscale=3).magnification == (1, 1)
+    assert Layout(downscale=0.5).reduction == (1, 1)
+    assert [Layout(downscale=each).patch_shape(32) for each in (0.5, 1)] == [(16, 16), (32, 32)]
+    with pytest.raises(ValueError, match="invalid layout"):
+        Layout(downscale=0.25)
 
 
 def test_its_core_is_the_network_for_the_reduced_images():
