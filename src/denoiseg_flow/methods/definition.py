@@ -12,7 +12,7 @@ from denoiseg_flow.methods.pretrained import PRETRAINED
 
 # Snakemake watches the scripts, but not the package. Raise this number when the results of
 # training or prediction may change, and Snakemake repeats finished runs.
-REVISION = 9
+REVISION = 10
 
 NOISY = "noisy"  # value of `input`: the noisy images themselves
 
@@ -199,6 +199,9 @@ class Recipe:
         Fraction of the patches from annotated images that are replaced by simulated ones, if the
         training starts from a network that was pretrained on simulated images. Without an annotated
         image, all of them are simulated.
+    dimming
+        Fraction of the patches from annotated images that are shown with less contrast, see
+        :mod:`dimming`.
     downscale
         How many times smaller the images are that the network reads, for objects that are large in
         pixels; 0.5: twice as large, for small ones. ``"auto"``: as fits the network in ``init``,
@@ -245,6 +248,7 @@ class Recipe:
     rehearsal: float = 0.0
     downscale: float | str = 1
     freeze: str | None = None
+    dimming: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -286,6 +290,16 @@ class Recipe:
             return 0
         annotated = self.annotated_patches(method)
         return round(self.rehearsal * annotated) if n_annotated else annotated
+
+    def dimmed_patches(self, method: Method, n_annotated: int) -> int:
+        """Return how many patches of each batch, the first ones, may be dimmed.
+
+        They are those of annotated images that are not simulated; none if denoising is learned from
+        other images, which would have to be dimmed with them.
+        """
+        if not self.dimming or method.target not in ("blind_spot", "none"):
+            return 0
+        return self.annotated_patches(method) - self.simulated_patches(method, n_annotated)
 
     def rehearses(self, method: Method, n_annotated: int) -> bool:
         """Return whether any batch has simulated patches."""

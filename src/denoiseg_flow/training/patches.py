@@ -169,6 +169,15 @@ class ImageBank:
         """Number of annotated images that are not simulated."""
         return int(self.annotated.sum()) - self.n_simulated
 
+    def centre(self, number: int, side: int) -> torch.Tensor:
+        """Return the centre (channel, [z,] y, x) of an image, up to ``side`` pixels in y and x."""
+        shape, start = self.sizes[number].tolist(), int(self.offsets[number])
+        image = self.pixels[:, start : start + math.prod(shape)].view(self.channels, *shape)
+        for axis in (-2, -1):
+            length = min(side, image.shape[axis])
+            image = image.narrow(axis, (image.shape[axis] - length) // 2, length)
+        return image
+
     def is_simulated(self, index: torch.Tensor) -> torch.Tensor:
         """Return which of the images with these numbers are simulated, bool."""
         return index >= len(self.sizes) - self.n_simulated

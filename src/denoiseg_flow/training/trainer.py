@@ -32,10 +32,11 @@ from denoiseg_flow.training import batch_norm
 from denoiseg_flow.training.adam import Adam
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.cuda_graphs import Replayed, side_stream
+from denoiseg_flow.training.dimming import dim, measure_noise
 from denoiseg_flow.training.job import TrainingJob
 from denoiseg_flow.training.object_size import find_downscale
 from denoiseg_flow.training.objective import Objective
-from denoiseg_flow.training.patches import ImageBank, PatchSampler, validation_patches
+from denoiseg_flow.training.patches import Batch, ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
 from denoiseg_flow.training.rehearsal import Rehearsal, Simulated, make_rehearsal
 from denoiseg_flow.training.threshold import choose_threshold
@@ -109,6 +110,8 @@ class Trainer:
             recipe.annotated_patches(method),
             recipe.simulated_patches(method, bank.n_annotated),
         )
+        self.n_dimmed = recipe.dimmed_patches(method, bank.n_annotated)
+        self.noise = measure_noise(bank) if self.n_dimmed else None
         self.generator = self._new_generator("training")
         self.compute_gradients = Replayed(
             self._compute_gradients, self.generator, enabled=device.type == "cuda"
@@ -167,7 +170,7 @@ class Trainer:
     def _measure_statistics(self) -> None:
         """Fix the statistics of batch normalisation, see :mod:`batch_norm`."""
         inputs = (
-            self.objective.masked_input(self.sampler.draw(self.generator), self.generator)[0]
+            self.objective.masked_input(self._draw(), self.generator)[0]
             for _ in range(batch_norm.BATCHES)
         )
         batch_norm.measure(self.network, inputs)
@@ -175,6 +178,13 @@ class Trainer:
         # Copied, not averaged: too few steps may be left to forget the noisy statistics.
         for average, measured in zip(self.average.buffers(), self.network.buffers(), strict=True):
             average.copy_(measured)
+
+    def _draw(self) -> Batch:
+        """Return a random batch, with dimmed patches if the recipe says so."""
+        batch = self.sampler.draw(self.generator)
+        if self.noise is None:
+            return batch
+        return dim(batch, self.n_dimmed, self.recipe.dimming, self.noise, self.generator)
 
     def _train_step(self) -> None:
         """Run one optimiser step; the losses stay on the device."""
@@ -192,7 +202,7 @@ class Trainer:
     def _compute_gradients(self) -> None:
         """Compute the gradients of a new batch, and add its losses to their sums."""
         self.optimiser.zero_grad(set_to_none=True)
-        batch = self.sampler.draw(self.generator)
+        batch = self._draw()
         teacher = self.average if self.step >= self.first_pseudo_step else None
         with mixed_precision(self.device):
             losses = self.objective(self.network, batch, self.generator, teacher)
