@@ -20,20 +20,23 @@ def pretrained():
 def draw(tmp_path):
     """Write simulated nuclei, several times as large as the simulator draws them."""
 
-    def draw(factor, count=3):
-        paths = []
+    def draw(factor, count=3, sigma=0.0):
+        paths, random = [], np.random.default_rng(0)
         for item in simulate(n_images=count, size=96, seed=3):
             paths.append(tmp_path / f"{item.name}.tif")
             larger = scipy.ndimage.zoom(item.image.astype(np.float32), factor, order=1)
-            write_array(paths[-1], larger)
+            noise = random.normal(0, sigma, larger.shape).astype(np.float32)
+            write_array(paths[-1], larger + noise)
         return paths
 
     return draw
 
 
-@pytest.mark.parametrize("enlarged, expected", [(1, {1}), (5, {3, 4, 6})])
-def test_larger_objects_are_segmented_in_smaller_images(pretrained, draw, enlarged, expected):
-    assert find_downscale(pretrained, draw(enlarged), patch_size=48) in expected
+@pytest.mark.parametrize("enlarged, sigma, expected", [(1, 10, {1}), (5, 0, {3, 4, 6})])
+def test_larger_objects_are_segmented_in_smaller_images(
+    pretrained, draw, enlarged, sigma, expected
+):
+    assert find_downscale(pretrained, draw(enlarged, sigma=sigma), patch_size=48) in expected
 
 
 def test_reduced_images_are_no_smaller_than_a_patch(pretrained, draw):
