@@ -25,6 +25,9 @@ WITH_ENCODER = ("unet", "unet_blurpool")
 # Endings of the models that `init` may name. A path with a folder needs none.
 _MODEL_ENDINGS = (".pt", ".zip")
 
+# Share of the patches from annotated images that are dimmed, at most.
+MOST_DIMMED = 0.5
+
 # Networks with a fixed number of down-samplings, whatever the depth in the recipe.
 _DOWN_SAMPLINGS = {"dncnn": 0, "autoencoder": 2}
 
@@ -200,8 +203,8 @@ class Recipe:
         training starts from a network that was pretrained on simulated images. Without an annotated
         image, all of them are simulated.
     dimming
-        Fraction of the patches from annotated images that are shown with less contrast, see
-        :mod:`dimming`.
+        Fraction of the patches from annotated images that are shown with less contrast if there is
+        a single one, see :mod:`dimming` and :meth:`dimmed_share`.
     downscale
         How many times smaller the images are that the network reads, for objects that are large in
         pixels; 0.5: twice as large, for small ones. ``"auto"``: as fits the network in ``init``,
@@ -290,6 +293,10 @@ class Recipe:
             return 0
         annotated = self.annotated_patches(method)
         return round(self.rehearsal * annotated) if n_annotated else annotated
+
+    def dimmed_share(self, n_annotated: int) -> float:
+        """Return the fraction of patches that are dimmed: the more images, the more contrasts."""
+        return min(self.dimming / max(n_annotated, 1), MOST_DIMMED)
 
     def dimmed_patches(self, method: Method, n_annotated: int) -> int:
         """Return how many patches of each batch, the first ones, may be dimmed.

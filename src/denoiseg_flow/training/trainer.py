@@ -111,6 +111,7 @@ class Trainer:
             recipe.simulated_patches(method, bank.n_annotated),
         )
         self.n_dimmed = recipe.dimmed_patches(method, bank.n_annotated)
+        self.dimmed_share = recipe.dimmed_share(bank.n_annotated)
         self.noise = measure_noise(bank) if self.n_dimmed else None
         self.generator = self._new_generator("training")
         self.compute_gradients = Replayed(
@@ -184,7 +185,7 @@ class Trainer:
         batch = self.sampler.draw(self.generator)
         if self.noise is None:
             return batch
-        return dim(batch, self.n_dimmed, self.recipe.dimming, self.noise, self.generator)
+        return dim(batch, self.n_dimmed, self.dimmed_share, self.noise, self.generator)
 
     def _train_step(self) -> None:
         """Run one optimiser step; the losses stay on the device."""

@@ -93,6 +93,8 @@ def test_which_patches_can_be_dimmed(make_recipe):
     started = Method("pretrained", init="simulated_objects")
     assert [recipe.dimmed_patches(each, 2) for each in (baseline, joint, started)] == [12, 6, 6]
     assert recipe.dimmed_patches(started, 0) == 0
+    shares = [make_recipe(dimming=1.0).dimmed_share(count) for count in (1, 2, 10)]
+    assert shares == [0.5, 0.5, 0.1]
     # Their targets show the contrast that they have.
     for target in ("clean", "second_noisy"):
         assert recipe.dimmed_patches(Method("m", target=target, alpha=0.5), 2) == 0
