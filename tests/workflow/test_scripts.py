@@ -308,7 +308,7 @@ def test_simulated_images_of_trainings(tmp_path, run_script, monkeypatch):
         params={"patch_shape": [40, 40]},
         wildcards={"pretrained": "simulated_objects"},
     )
-    assert [image.shape for image in rehearsal.read_rehearsal(path).images] == [(1, 40, 40)] * 3
+    assert [image.shape for image in rehearsal.read_rehearsal(path).images] == [(40, 40)] * 3
 
 
 def test_split(chain):
