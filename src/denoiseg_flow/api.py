@@ -62,6 +62,7 @@ FAST = Recipe(
     preserve_mean=True,
     instances="distance",
     test_time_augmentation=False,
+    dimming=1.0,
 )
 
 _NAME = "image"
