@@ -62,7 +62,6 @@ FAST = Recipe(
     preserve_mean=True,
     instances="distance",
     test_time_augmentation=False,
-    dimming=1.0,
 )
 
 _NAME = "image"
