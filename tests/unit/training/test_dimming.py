@@ -99,3 +99,15 @@ def test_which_patches_can_be_dimmed(make_recipe):
     for target in ("clean", "second_noisy"):
         assert recipe.dimmed_patches(Method("m", target=target, alpha=0.5), 2) == 0
     assert make_recipe().dimmed_patches(baseline, 2) == 0
+
+
+def test_volumes_are_dimmed_as_a_whole():
+    classes = torch.full((2, 4, 8, 8), BACKGROUND)
+    classes[:, 1:3, 2:6, 2:6] = FOREGROUND
+    patches = torch.where(classes > BACKGROUND, 7.0, 5.0)[:, None]
+    batch = Batch(patches, classes, None, torch.zeros(2, 3, 4, 8, 8))
+    found = dim(batch, 2, 1.0, torch.zeros(1), generator()).patches
+    assert torch.allclose(found[:, 0][classes == BACKGROUND], torch.tensor(5.0))
+    for patch, mask in zip(found[:, 0], classes > BACKGROUND, strict=True):
+        assert patch[mask].std() < 1e-5
+        assert 5 < patch[mask].mean() < 7
