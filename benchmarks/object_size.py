@@ -24,7 +24,7 @@ from denoiseg_flow.data.layout import PreparedData, image_file
 from denoiseg_flow.data.store import centre_crop, open_image, open_labels, write_array
 from denoiseg_flow.evaluation.grey_levels import measure
 from denoiseg_flow.evaluation.metrics import average_precision
-from denoiseg_flow.methods.networks import resized
+from denoiseg_flow.methods.networks import resized_for
 from denoiseg_flow.methods.networks.resized import reduce_image, reduce_labels
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.normalisation import Normalisation
@@ -43,7 +43,7 @@ def read_options() -> argparse.Namespace:
     options.add_argument("--dataset", default="dsb2018")
     options.add_argument("--noise", default="n0")
     options.add_argument("--seed", type=int, default=1, help="whose validation images are taken")
-    factors = [*map(Fraction, ("1/4", "1/3", "1/2")), *map(Fraction, (1, 2, 3, 4, 6))]
+    factors = [Fraction(each) for each in ("1/4", "1/3", "1/2", 1, 2, 3, 4, 6)]
     options.add_argument(
         "--factors", type=Fraction, nargs="+", default=factors, help="such as 1/3 or 3"
     )
@@ -74,7 +74,7 @@ def at_size(model: TrainedModel, images: Sequence[np.ndarray], downscale: float)
     layout = replace(model.layout, downscale=downscale)
     (levels,) = measure(reduce_image(image, layout.reduction) for image in images)
     own = Normalisation.of_channels([(levels.mean, levels.std)])
-    network = resized(model.network, layout)
+    network = resized_for(layout, model.network)
     return replace(model, network=network, layout=layout, normalisation=own)
 
 

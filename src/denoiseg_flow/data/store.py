@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tifffile
@@ -26,6 +26,11 @@ from denoiseg_flow.data.files.tiles import PIECE, Readable, pieces
 from denoiseg_flow.errors import InputError
 from denoiseg_flow.jobs import checksums
 from denoiseg_flow.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = TypeVar("Pixels", np.ndarray, "torch.Tensor")
 
 ENDINGS = tuple(READERS)
 
@@ -184,7 +189,7 @@ def planes_of(image: np.ndarray) -> np.ndarray:
     return image.reshape(-1, *image.shape[-2:])
 
 
-def centre_crop(image: np.ndarray, side: int, axes: tuple[int, int] = (-2, -1)) -> np.ndarray:
+def centre_crop(image: Pixels, side: int, axes: tuple[int, int] = (-2, -1)) -> Pixels:
     """Crop an image to its central ``side`` x ``side`` pixels; shorter axes stay whole."""
     place = [slice(None)] * image.ndim
     for axis in axes:

@@ -229,8 +229,7 @@ def predict_images(
     if not transfer.overlaps:
         _keep_freed_memory()
     under_way: deque[_Results] = deque()
-    copies = math.prod(model.layout.magnification)
-    pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"] // copies
+    pixels = BATCH_PIXELS["cuda" if transfer.overlaps else "cpu"] // model.layout.copies
     for tiles in _batches(_cut(model, images, tile), batch, pixels):
         under_way.extend(_compute(model, tiles, transfer))
         while len(under_way) > transfer.overlaps:
@@ -245,7 +244,7 @@ def _cut(
     halo, stride = _halo(model), model.network.stride
     for number, image in enumerate(images):
         shape = image.shape[1:]
-        kept = tile or tile_shape(shape, halo, math.prod(model.layout.magnification))
+        kept = tile or tile_shape(shape, halo, model.layout.copies)
         for place in boxes(shape, kept, halo, stride, equal_spans):
             yield _Tile(number, image, *place)
 

@@ -14,6 +14,7 @@ import torch
 from denoiseg_flow.methods.classes import BACKGROUND
 from denoiseg_flow.methods.classical import noise_level
 from denoiseg_flow.training.patches import Batch, ImageBank
+from denoiseg_flow.training.training_images import spread
 
 LOWEST = 0.2  # factor of the contrast, log-uniform from here to 1
 LEAST_BACKGROUND = 0.01  # of the pixels of a patch, to tell its level
@@ -24,10 +25,9 @@ SIDE = 512  # pixels of their centres
 def measure_noise(bank: ImageBank) -> torch.Tensor:
     """Return the standard deviation of the noise (channel,) in real images, their median."""
     n_real = len(bank.sizes) - bank.n_simulated
-    places = np.linspace(0, n_real - 1, min(n_real, N_IMAGES)).round().astype(int)
     levels = [
-        [noise_level(channel) for channel in bank.centre(place, SIDE).cpu().numpy()]
-        for place in places.tolist()
+        [noise_level(channel) for channel in bank.centre(number, SIDE).cpu().numpy()]
+        for number in spread(range(n_real), N_IMAGES)
     ]
     return torch.tensor(np.median(levels, axis=0), dtype=torch.float32, device=bank.pixels.device)
 

@@ -20,6 +20,7 @@ from denoiseg_flow.methods.networks.layout import MAGNIFIED, Layout
 from denoiseg_flow.methods.networks.resized import magnify_image, reduce_image
 from denoiseg_flow.models.model import TrainedModel
 from denoiseg_flow.models.normalisation import Normalisation
+from denoiseg_flow.training.training_images import spread
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,7 @@ def find_downscale(model: TrainedModel, images: Sequence[Path], patch_size: int)
         Side of a training patch, which must fit into the reduced images.
     """
     shortest = min(min(open_image(path).shape[-2:]) for path in images)
-    places = np.linspace(0, len(images) - 1, min(len(images), N_IMAGES)).round().astype(int)
-    shown = [images[place] for place in places]
+    shown = spread(images, N_IMAGES)
     found: dict[int, float] = {}
     for factor in FACTORS:
         # Beyond the best size, the confidence falls.

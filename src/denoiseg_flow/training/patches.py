@@ -11,6 +11,7 @@ import torch
 
 from denoiseg_flow.data.files.memory_maps import release, temporary_map
 from denoiseg_flow.data.files.tiles import pieces
+from denoiseg_flow.data.store import centre_crop
 from denoiseg_flow.methods.classes import IGNORE
 from denoiseg_flow.models.normalisation import Normalisation
 
@@ -172,11 +173,8 @@ class ImageBank:
     def centre(self, number: int, side: int) -> torch.Tensor:
         """Return the centre (channel, [z,] y, x) of an image, up to ``side`` pixels in y and x."""
         shape, start = self.sizes[number].tolist(), int(self.offsets[number])
-        image = self.pixels[:, start : start + math.prod(shape)].view(self.channels, *shape)
-        for axis in (-2, -1):
-            length = min(side, image.shape[axis])
-            image = image.narrow(axis, (image.shape[axis] - length) // 2, length)
-        return image
+        pixels = self.pixels[:, start : start + math.prod(shape)]
+        return centre_crop(pixels.view(self.channels, *shape), side)
 
     def is_simulated(self, index: torch.Tensor) -> torch.Tensor:
         """Return which of the images with these numbers are simulated, bool."""

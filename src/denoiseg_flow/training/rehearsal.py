@@ -118,8 +118,8 @@ def make_rehearsal(simulated: Simulated | None, layout: Layout) -> Rehearsal:
     factors = layout.magnification[1 - labels.ndim :]
     images = [reduce_image(image[None], factors) for image in simulated.images]
     masks = [reduce_labels(mask, factors) for mask in labels]
-    spacings = np.ones((len(images), labels.ndim - 1))
-    spacings[:, 0] = z_steps / factors[-1] if len(factors) == 3 else z_steps
+    spacings = np.tile(np.array(factors, float), (len(images), 1))
+    spacings[:, 0] *= z_steps
     return Rehearsal(
         images,
         [encode_classes(torch.from_numpy(mask)) for mask in masks],

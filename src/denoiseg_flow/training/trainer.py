@@ -19,7 +19,7 @@ from denoiseg_flow.evaluation.object_precision import IMAGES, fit_precision, jud
 from denoiseg_flow.jobs.devices import mixed_precision, out_of_memory_advice
 from denoiseg_flow.jobs.seeds import torch_seed
 from denoiseg_flow.methods.definition import Method, Recipe, as_dict
-from denoiseg_flow.methods.networks import NETWORKS, resized
+from denoiseg_flow.methods.networks import NETWORKS, resized_for
 from denoiseg_flow.methods.networks.layout import PLANES, Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.models.initial_model import adapted_weights
@@ -110,9 +110,10 @@ class Trainer:
             recipe.annotated_patches(method),
             recipe.simulated_patches(method, bank.n_annotated),
         )
-        self.n_dimmed = recipe.dimmed_patches(method, bank.n_annotated)
-        self.dimmed_share = recipe.dimmed_share(bank.n_annotated)
-        self.noise = measure_noise(bank) if self.n_dimmed else None
+        self._dim: Callable[..., Batch] | None = None
+        if count := recipe.dimmed_patches(method, bank.n_annotated):
+            share = recipe.dimmed_share(bank.n_annotated)
+            self._dim = partial(dim, count=count, share=share, noise=measure_noise(bank))
         self.generator = self._new_generator("training")
         self.compute_gradients = Replayed(
             self._compute_gradients, self.generator, enabled=device.type == "cuda"
@@ -183,9 +184,7 @@ class Trainer:
     def _draw(self) -> Batch:
         """Return a random batch, with dimmed patches if the recipe says so."""
         batch = self.sampler.draw(self.generator)
-        if self.noise is None:
-            return batch
-        return dim(batch, self.n_dimmed, self.dimmed_share, self.noise, self.generator)
+        return self._dim(batch, generator=self.generator) if self._dim else batch
 
     def _train_step(self) -> None:
         """Run one optimiser step; the losses stay on the device."""
@@ -550,6 +549,6 @@ def _train_on(
             trainer.run(job, fingerprint)
     else:
         logger.info("no annotated image: the weights stay those of '%s'", method.init)
-    network = trainer.average if layout == trained_at else resized(trainer.average, layout)
+    network = trainer.average if layout == trained_at else resized_for(layout, trainer.average)
     model = TrainedModel(method, recipe, job.identity, normalisation, network, layout)
     return model, pd.DataFrame(trainer.history)

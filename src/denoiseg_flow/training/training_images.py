@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,8 @@ from denoiseg_flow.methods.networks.resized import (
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.training.patches import ImageBank
 from denoiseg_flow.training.rehearsal import NO_REHEARSAL, Rehearsal
+
+Item = TypeVar("Item")
 
 PIECE = 2**22  # pixels of a mask encoded at once
 
@@ -213,6 +215,12 @@ def find_layout(method: Method, recipe: Recipe, found: Layout, downscale: float 
     thinnest, step = found.patch_depth // along_z, found.z_step * along_z / downscale
     layout = volume_layout(depth, recipe.patch_depth, thinnest, step, found.channels)
     return replace(layout, z_step=found.z_step, downscale=downscale, colour=found.colour)
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return up to ``most`` items, evenly spread: similar images are often side by side."""
+    places = np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)
+    return [items[place] for place in places.tolist()]
 
 
 def read_layout(images: Sequence[Path]) -> Layout:

@@ -16,7 +16,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def batch_of(*planes, noise=0.0, channels=1):
+def batch_of(*planes, channels=1):
     """Patches of a bright square on a dark background, at the levels (background, object)."""
     classes = torch.full((SIDE, SIDE), BACKGROUND)
     classes[24:72, 24:72] = FOREGROUND
@@ -24,7 +24,6 @@ def batch_of(*planes, noise=0.0, channels=1):
     classes[:8] = IGNORE
     values = [torch.where(classes > BACKGROUND, bright, dark).float() for dark, bright in planes]
     patches = torch.stack(values)[:, None].repeat(1, channels, 1, 1)
-    patches += noise * torch.randn(patches.shape, generator=generator(9))
     patches[:, :, :8] = 1e3  # what is not annotated says nothing of the background
     every = classes.expand(len(planes), -1, -1)
     return Batch(patches, every, None, torch.zeros(len(planes), 2, SIDE, SIDE))
@@ -48,7 +47,8 @@ def test_contrasts_are_log_uniform_and_backgrounds_stay():
 def test_the_noise_stays_as_strong_as_it_was():
     noise = torch.tensor([0.5, 2.0])
     batch = batch_of(*[(0.0, 3.0)] * 40, channels=2)
-    batch.patches.add_(noise.view(1, 2, 1, 1) * torch.randn(batch.patches.shape))
+    white = torch.randn(batch.patches.shape, generator=generator(9))
+    batch.patches.add_(noise.view(1, 2, 1, 1) * white)
     found = dim(batch, 40, 1.0, noise, generator()).patches
     background = batch.classes[0] == BACKGROUND
     deviations = found[:, :, background].std(dim=-1).mean(dim=0)

@@ -52,10 +52,10 @@ def build_network(
     # PyTorch does not declare this argument.
     network = network.to(memory_format=memory_format(seen.dimensions))  # type: ignore[call-overload]
     network = PlaneByPlane(network) if layout.plane_by_plane else network
-    return resized(network, layout)
+    return resized_for(layout, network)
 
 
-def resized(network: Network, layout: Layout) -> Network:
+def resized_for(layout: Layout, network: Network) -> Network:
     """Return a network as it reads images of a layout, which it may see at another size."""
     if layout.downscale > 1:
         return Reduced(network, layout.reduction)

@@ -79,6 +79,11 @@ class Layout:
         return (factor, factor) if self.dimensions == 2 else (1, factor, factor)
 
     @property
+    def copies(self) -> int:
+        """Number of pixels that the network reads in place of each pixel of a magnified image."""
+        return math.prod(self.magnification)
+
+    @property
     def size_read(self) -> str:
         """Size of the images that the network reads, as the end of a sentence; empty: their own."""
         if self.downscale == 1:
