@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -85,17 +86,23 @@ def kill_each_rule(study: Study, draw: random.Random) -> str:
     study.targets = Study.targets
     process = study.start("--retries", "1")
     killed: set[str] = set()
-    due: dict[int, float] = {}
-    while process.poll() is None:
-        for job, rule in study.jobs():
-            if rule in killed or rule == "predict":  # the one with `retries: 0`
-                continue
-            moment = time.monotonic() + draw.uniform(0, study.seconds[rule])
-            if due.setdefault(job.pid, moment) <= time.monotonic():
-                _signal([job], signal.SIGKILL)
-                killed.add(rule)
-        time.sleep(0.1)
-    call = finish(process)
+
+    def kill() -> None:
+        due: dict[int, float] = {}
+        while process.poll() is None:
+            for job, rule in study.jobs():
+                if rule in killed or rule == "predict":  # the one with `retries: 0`
+                    continue
+                moment = time.monotonic() + draw.uniform(0, study.seconds[rule])
+                if due.setdefault(job.pid, moment) <= time.monotonic():
+                    _signal([job], signal.SIGKILL)
+                    killed.add(rule)
+            time.sleep(0.1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    call = finish(process)  # reads all the time: Snakemake would wait at a full pipe
+    killer.join()
     assert call.status == 0, call.screen
     return f"{len(killed)} of {len(OUTPUTS) - 1} rules"
 
