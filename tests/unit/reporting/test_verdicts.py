@@ -256,15 +256,15 @@ def test_equal_methods_seldom_get_a_winner():
 # --- more annotated images ----------------------------------------------------------------------
 
 
-def gain_of(mean, spread, **sizes):
-    """Gains where one method has 0.8 with 8 annotated images, and that much less with 4 and 2."""
+def gain_of(mean, spread, fewer=(2, 4), **sizes):
+    """Gains where one method has 0.8 with 8 annotated images, and that much less with fewer."""
     tables = [
         scores({}, n_annotated=8, **sizes),
         *(
             scores({"best_below": (mean, spread)}, n_annotated=count, **sizes).query(
                 "method == 'best_below'"
             )
-            for count in (2, 4)
+            for count in fewer
         ),
     ]
     metrics = pd.concat(tables).assign(method="m")
@@ -288,6 +288,15 @@ def test_no_gain_is_no_promise():
     assert harmful.sentence.endswith("significantly reduced AP; check their masks.")
     (untested,) = gain_of(0.2, 0, seeds=1)
     assert "too few seeds or test images to test" in untested.sentence
+
+
+def test_gain_from_no_annotated_image():
+    """Of a pretrained network; a method that never uses annotated images tells nothing."""
+    (gain,) = gain_of(0.2, 0.01, fewer=(0,))
+    assert gain.sentence.startswith("From 0 to 8 annotated images, AP of m changed by +0.200 (95% ")
+    untrained = scores({}, n_annotated=0, method="untrained", value=0.9)
+    learned = scores({}, n_annotated=8, method="learned", value=0.5)
+    assert annotation_gains(pd.concat([untrained, learned])) == []
 
 
 def test_gains_need_two_numbers_of_annotated_images():

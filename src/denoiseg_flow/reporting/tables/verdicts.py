@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -478,7 +478,8 @@ class AnnotationGain:
 def annotation_gains(metrics: pd.DataFrame) -> list[AnnotationGain]:
     """Compare the two largest numbers of annotated images, for the best method of each setting.
 
-    It is the method with the highest mean AP at the largest number.
+    It is the method with the highest mean AP at the largest number. The smaller number is 0 if the
+    method was also scored without annotated images, as pretrained networks are.
 
     Parameters
     ----------
@@ -490,14 +491,15 @@ def annotation_gains(metrics: pd.DataFrame) -> list[AnnotationGain]:
     list of AnnotationGain
         Sorted by dataset and noise level; empty if there is only one number.
     """
-    scores = metrics[(metrics["metric"] == "AP") & (metrics["n_annotated"] > 0)]
+    scores = metrics[metrics["metric"] == "AP"]
+    scores = scores[most_annotated(scores, ["dataset", "noise", "method"]) > 0]
     gains = []
     for (dataset, noise), here in scores.groupby(["dataset", "noise"], observed=True):
-        counts = sorted(here["n_annotated"].unique())
+        best = best_method(here[here["n_annotated"] == here["n_annotated"].max()], LABELS)
+        counts = sorted(here.loc[here["method"] == best, "n_annotated"].unique())
         if len(counts) < 2:
             continue
-        *_, (fewer, more) = pairwise(counts)
-        best = best_method(here[here["n_annotated"] == more], LABELS)
+        *_, fewer, more = counts
         # To reuse the pairing of methods, the numbers take the place of methods, and the methods
         # that of noise levels.
         ends = here[here["n_annotated"].isin([fewer, more])]
