@@ -1,6 +1,7 @@
 """The logic of the benchmarks, without the systems that they measure."""
 
 import importlib
+import re
 import sys
 import time
 from fractions import Fraction
@@ -511,7 +512,7 @@ def test_measures_of_confidence_are_compared(load):
 
 
 def test_objects_are_resized_and_segmented_at_another_size(load, make_blobs):
-    module = load("object_size")
+    module = load("robustness")
     image, labels = make_blobs(96, seed=1)
     smaller, truth = module.at_scale(image, labels, Fraction(1, 3))
     assert smaller.shape == truth.shape == (32, 32)
@@ -522,7 +523,22 @@ def test_objects_are_resized_and_segmented_at_another_size(load, make_blobs):
     assert (truth == labels.repeat(2, axis=0).repeat(2, axis=1)).all()
     assert larger[truth > 0].mean() - larger[truth == 0].mean() > 70
     model = module.load_pretrained("simulated_objects")
-    assert module.score(model, [(larger, truth)], 2) > 0.9
+    model = module.at_size(model, [larger[None]], 2)
+    assert module.score(model, [larger[None]], [truth]) > 0.9
+
+
+def test_images_are_changed_as_said(load, make_blobs):
+    """All keep their shape; noise has the standard deviation in its name, and no mean."""
+    module = load("robustness")
+    image = make_blobs(128, seed=1)[0].astype(np.float32)
+    for name, change in module.CHANGES.items():
+        changed = change(image, np.random.default_rng(0))
+        assert changed.shape == image.shape, name
+        assert np.array_equal(changed, image) == (name == "none"), name
+        if name.startswith(("white noise of", "noise of 8", "noise of 20, correlated")):
+            sigma = float(re.findall(r"noise of (\d+)", name)[0])
+            assert (changed - image).std() == pytest.approx(sigma, rel=0.02), name
+            assert abs((changed - image).mean()) < 0.2 * sigma, name
 
 
 def test_pictures_of_other_things_come_with_scikit_image(load):
