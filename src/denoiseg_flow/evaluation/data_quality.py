@@ -364,8 +364,9 @@ def _about_noise(table: pd.DataFrame, noise: NoiseStructure) -> Iterator[Finding
                 "noise structure",
                 f"Neighbouring pixels are correlated in both directions (correlation {nearest}): "
                 "the images are almost free of noise, or were blurred, resized or compressed. "
-                "Methods that learn from masked pixels will not remove such noise. Use the raw "
-                "images of the camera if possible.",
+                "Methods that learn from masked pixels will not remove such noise, and pretrained "
+                "networks take it for objects if it is strong ('downscale: 2' in their recipe "
+                "helps). Use the raw images of the camera if possible.",
             )
         case _:
             yield Finding("note", "noise structure", "No noise found: the flat parts are constant.")

@@ -423,7 +423,7 @@ def about_size(model: AnyModel) -> Iterator[Finding]:
             "note",
             "size",
             f"The network reads images {model.layout.size_read}, because their objects are "
-            f"{'large' if large else 'small'} in pixels."
+            f"{'large in pixels, or blurred' if large else 'small in pixels'}."
             f"{denoised if large and model.method.denoises else ''}",
         )
 
