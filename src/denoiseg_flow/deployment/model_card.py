@@ -245,6 +245,11 @@ def _differences(models: Sequence[TrainedModel]) -> str:
             "As in DenoiSeg-Flow, results are means over eight orientations of the image "
             "(test-time augmentation), which takes eight times as long."
         )
+    if any(model.multiscale for model in models):
+        differences.append(
+            "As in DenoiSeg-Flow, the network also segments images of half the size. Both results "
+            "are combined, each where the network is more certain."
+        )
     heading = "## Compared with DenoiSeg-Flow"
     return "\n".join([heading, "", *(f"- {each}" for each in differences)])
 

@@ -113,8 +113,8 @@ def outputs_of(models: Sequence[TrainedModel]) -> list[str]:
 def axes_of(models: Sequence[TrainedModel]) -> list[Axis]:
     """Return the spatial axes of a chain of models: [z,] y and x."""
     dimensions = models[0].layout.dimensions
-    strides = zip(*(model.network.stride for model in models), strict=True)
-    halos = zip(*(model.network.halo for model in models), strict=True)
+    strides = zip(*(model.stride for model in models), strict=True)
+    halos = zip(*(model.halo for model in models), strict=True)
     return [
         Axis(name, lcm(*steps), sum(reaches), side)
         for name, steps, reaches, side in zip(

@@ -225,6 +225,9 @@ class Recipe:
         another output of the network, see :mod:`instances`.
     test_time_augmentation
         Whether predictions are means over eight orientations of the image.
+    multiscale
+        Whether images are also segmented at half their size, and both results are combined, each
+        where the network is more certain, see :func:`tiled_prediction.apply_network`.
     """
 
     depth: int
@@ -252,6 +255,7 @@ class Recipe:
     downscale: float | str = 1
     freeze: str | None = None
     dimming: float = 0.0
+    multiscale: bool = False
 
     @property
     def steps(self) -> int:

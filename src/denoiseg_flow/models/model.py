@@ -21,6 +21,8 @@ from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.precision_curve import PrecisionCurve
 from denoiseg_flow.models.threshold import Threshold
 
+CERTAINTY_WINDOW = 17  # pixels, odd: side of the square in which the certainty of two sizes counts
+
 
 @dataclass
 class TrainedModel:
@@ -72,6 +74,36 @@ class TrainedModel:
         if self._folded is None or self._folded[0] != state:
             self._folded = state, fold_batch_norms(self.network)
         return self._folded[1]
+
+    @property
+    def multiscale(self) -> bool:
+        """Whether the network also segments the image at half its size."""
+        return self.recipe.multiscale and self.method.segments
+
+    @property
+    def halving(self) -> tuple[int, ...]:
+        """How many times smaller that image is, along each spatial axis; z-slices are kept."""
+        return (1,) * (self.layout.dimensions - 2) + (2, 2)
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Sides of what the network reads are multiples of this, along each spatial axis."""
+        if not self.multiscale:
+            return self.network.stride
+        return tuple(
+            step * factor for step, factor in zip(self.network.stride, self.halving, strict=True)
+        )
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Radius of the receptive field of a prediction in pixels, along each spatial axis."""
+        if not self.multiscale:
+            return self.network.halo
+        # Interpolation reads the neighbouring pixel.
+        return tuple(
+            (reach + 1) * factor + CERTAINTY_WINDOW // 2 if factor > 1 else reach
+            for reach, factor in zip(self.network.halo, self.halving, strict=True)
+        )
 
     @property
     def n_maps(self) -> int:

@@ -12,6 +12,7 @@ from operator import itemgetter
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from denoiseg_flow.data.files.memory_maps import release
 from denoiseg_flow.data.files.tiles import Place, box_shape, boxes, equal_spans, within
@@ -20,7 +21,8 @@ from denoiseg_flow.jobs.devices import is_out_of_memory
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.masking import fill_grid, grid_mask
 from denoiseg_flow.methods.networks import as_input, channels_last, split_output
-from denoiseg_flow.models.model import TrainedModel
+from denoiseg_flow.methods.networks.resized import INTERPOLATION, MEAN_OF_BLOCKS
+from denoiseg_flow.models.model import CERTAINTY_WINDOW, TrainedModel
 
 # Side of the kept part of a tile in 2D, in pixels. Memory grows with the tile, not with the image.
 # The halo around it is computed twice, so larger tiles are more efficient.
@@ -31,6 +33,8 @@ TILE_VOXELS = 5 * 2**20
 # between the layers of a network; more only take memory. On a CPU this holds for small images only:
 # from 256x256 pixels on, its caches are better used by one image than by two.
 BATCH_PIXELS = {"cuda": 2**22, "cpu": 2**16}
+# By how much the logit of the weight of a size grows with its lead in certainty.
+PREFERENCE = 30
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -169,7 +173,7 @@ def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
     InputError
         If the tile is smaller than the receptive field of the network.
     """
-    halo, stride = _halo(model), model.network.stride
+    halo, stride = _halo(model), model.stride
     # Halos and kept parts are rounded to multiples of the stride.
     around = [2 * -(-reach // step) * step for reach, step in zip(halo, stride, strict=True)]
     least = max(beside + step for beside, step in zip(around, stride, strict=True))
@@ -185,7 +189,7 @@ def check_tile(model: TrainedModel, side: int) -> tuple[int, ...]:
 
 def _halo(model: TrainedModel) -> list[int]:
     """Return the radius of the receptive field along each axis; interpolation adds one pixel."""
-    return [reach + model.method.masks_grid for reach in model.network.halo]
+    return [reach + model.method.masks_grid for reach in model.halo]
 
 
 def predict_tiles(
@@ -241,7 +245,7 @@ def predict_images(
 def _cut(
     model: TrainedModel, images: Iterable[np.ndarray], tile: Sequence[int] | None
 ) -> Iterator[_Tile]:
-    halo, stride = _halo(model), model.network.stride
+    halo, stride = _halo(model), model.stride
     for number, image in enumerate(images):
         shape = image.shape[1:]
         kept = tile or tile_shape(shape, halo, model.layout.copies)
@@ -356,7 +360,10 @@ def apply_network(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply the network of a model to normalised images (batch, channel, [z,] y, x).
 
-    With test-time augmentation in the recipe, results are means over eight orientations.
+    With test-time augmentation in the recipe, results are means over eight orientations. If it is
+    multiscale, the network also segments the image at half its size, and maps are weighted means,
+    mostly of the size at which the network is more certain nearby: large objects fall apart at full
+    size, and there is less noise at half of it.
 
     Returns
     -------
@@ -364,16 +371,49 @@ def apply_network(
     class probabilities, and the relative distance if the network predicts it.
     """
     if not model.recipe.test_time_augmentation:
-        return _run(model, network, x)
+        return _run_at_sizes(model, network, x)
     denoised: list[torch.Tensor] = []
     maps: list[torch.Tensor] = []
     for mirrored, turns in product((False, True), range(4)):
         view = torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-        results = _run(model, network, view)
+        results = _run_at_sizes(model, network, view)
         for values, found in zip(results, (denoised, maps), strict=True):
             turned = torch.rot90(values, -turns, (-2, -1))
             found.append(turned.flip(-1) if mirrored else turned)
     return torch.stack(denoised).mean(dim=0), torch.stack(maps).mean(dim=0)
+
+
+def _run_at_sizes(
+    model: TrainedModel, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the network makes of images in one orientation, as :func:`apply_network`."""
+    denoised, maps = _run(model, network, x)
+    if not model.multiscale:
+        return denoised, maps
+    factors = model.halving
+    axes = len(factors)
+    half = MEAN_OF_BLOCKS[axes](x, factors)
+    scales = [float(each) for each in factors]
+    of_half = functional.interpolate(
+        _run(model, network, half)[1], scale_factor=scales, mode=INTERPOLATION[axes]
+    )
+    weight = torch.sigmoid(PREFERENCE * (_certainty(maps) - _certainty(of_half)))
+    return denoised, torch.lerp(of_half, maps, weight)
+
+
+def _certainty(maps: torch.Tensor) -> torch.Tensor:
+    """Return how certain the classes near each pixel are, from 0 to 1: (batch, 1, [z,] y, x).
+
+    That is 1 minus the mean entropy relative to that of equal probabilities.
+    """
+    classes = maps[:, :DISTANCE]
+    certain = 1 + torch.xlogy(classes, classes).sum(dim=1, keepdim=True) / math.log(DISTANCE)
+    planes = certain.reshape(-1, 1, *certain.shape[-2:])
+    reach = CERTAINTY_WINDOW // 2
+    means = functional.avg_pool2d(
+        planes, CERTAINTY_WINDOW, stride=1, padding=reach, count_include_pad=False
+    )
+    return means.view(certain.shape)
 
 
 def _run(

@@ -352,7 +352,9 @@ class Estimates:
             seconds = START_SECONDS + per_megapixel * megapixels
             return Cost(seconds, None, self._classifier_mb(images), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
-        passes = (8 if recipe.test_time_augmentation else 1) + method.grid**2 * method.masks_grid
+        passes = 8.0 if recipe.test_time_augmentation else 1.0
+        passes *= 1.25 if recipe.multiscale and method.segments else 1.0
+        passes += method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):
             passes += JUDGEMENTS
         margin = 1 + 2 * self._halo(method, recipe) / TILE if max(images.shape) > TILE else 1.0

@@ -287,6 +287,7 @@ def test_only_what_the_method_yields(folder, make_model, method, missing):
         ({"instances": "watershed"}, "found by a watershed"),
         ({"preserve_mean": True}, "shifts each channel of a denoised image"),
         ({"test_time_augmentation": True}, "means over eight orientations"),
+        ({"multiscale": True}, "also segments images of half the size"),
     ],
 )
 def test_readme_follows_the_recipe(make_model, changes, sentence):

@@ -119,15 +119,16 @@ def inside(models):
 
 
 @pytest.mark.parametrize(
-    "network, kind, symmetries",
+    "network, kind, changes",
     [
-        *((*pair, False) for pair in NETWORKS_OF_LAYOUTS),
-        *(("unet", kind, True) for kind in DIFFERENT),
+        *((*pair, {}) for pair in NETWORKS_OF_LAYOUTS),
+        *(("unet", kind, {"test_time_augmentation": True}) for kind in DIFFERENT),
+        *(("unet", kind, {"multiscale": True}) for kind in DIFFERENT),
     ],
 )
-def test_equals_the_tiled_prediction_at_any_size(model_of, tmp_path, network, symmetries, kind):
+def test_equals_the_tiled_prediction_at_any_size(model_of, tmp_path, network, changes, kind):
     model = model_of(kind, replace(JOINT, network=network))
-    model.recipe = replace(model.recipe, test_time_augmentation=symmetries)
+    model.recipe = replace(model.recipe, **changes)
     network = recorded([model], tmp_path / "weights.pt")
     image = draw([model], longer=3)[..., : -axes_of([model])[-1].step]  # no square
     outputs = run(network, [model], image)

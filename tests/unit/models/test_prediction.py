@@ -12,23 +12,25 @@ import scipy
 import tifffile
 import torch
 from torch import nn
+from torch.nn import functional
 
 from denoiseg_flow.data import store
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.data.layout import input_folder
 from denoiseg_flow.data.store import read_metadata
+from denoiseg_flow.evaluation.annotate_next import entropy
 from denoiseg_flow.methods import classical
 from denoiseg_flow.methods.classes import FOREGROUND
 from denoiseg_flow.methods.definition import Method, as_dict
 from denoiseg_flow.methods.instances import label_instances
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.models import predict_run, tiled_instances, tiled_prediction
-from denoiseg_flow.models.model import ClassicalModel, ImageModels
+from denoiseg_flow.models.model import CERTAINTY_WINDOW, ClassicalModel, ImageModels
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.predict_run import predict_file, predict_folder, self_supervised_losses
 from denoiseg_flow.models.prediction import predict_probabilities
 from denoiseg_flow.models.threshold import Threshold
-from denoiseg_flow.models.tiled_prediction import predict_tiles
+from denoiseg_flow.models.tiled_prediction import PREFERENCE, predict_tiles
 
 N2V = Method(name="n2v", target="blind_spot", alpha=1)
 BASELINE = Method(name="baseline", alpha=0)
@@ -72,6 +74,46 @@ def untiled(model, image):
         output = model.network(torch.from_numpy(padded)[None, None])[0]
     output = output[:, : image.shape[0], : image.shape[1]]
     return (output[0] * std + mean).numpy(), output[1:].softmax(dim=0).numpy()
+
+
+def at_both_sizes(model, image):
+    """The network on a whole image and on the means of its blocks, and the weight of the former.
+
+    Sides of the image are multiples of twice the stride.
+    """
+    denoised, found = untiled(model, image)
+    height, width = image.shape
+    half = image.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3), dtype=np.float32)
+    of_half = torch.from_numpy(untiled(model, half)[1])[None]
+    enlarged = functional.interpolate(of_half, scale_factor=2, mode="bilinear")[0].numpy()
+    known = scipy.ndimage.uniform_filter(np.ones(image.shape), CERTAINTY_WINDOW, mode="constant")
+
+    def certainty(classes):
+        relative = 1 - entropy(classes) / np.log2(3)
+        return scipy.ndimage.uniform_filter(relative, CERTAINTY_WINDOW, mode="constant") / known
+
+    weight = scipy.special.expit(PREFERENCE * (certainty(found) - certainty(enlarged)))
+    return denoised, weight * found + (1 - weight) * enlarged, weight
+
+
+@pytest.mark.parametrize(("depth", "tile"), [(1, 7), (2, 20), (2, 512)])
+def test_maps_are_mostly_those_of_the_more_certain_size(make_model, depth, tile):
+    model, image = make_model(depth=depth), draw((64, 120))
+    image[:, :60] = scipy.ndimage.gaussian_filter(image[:, :60], 2)
+    with torch.no_grad():  # new networks are hardly certain of anything
+        [*model.network.parameters()][-2].mul_(30)
+    expected, maps, weight = at_both_sizes(model, image)
+    assert weight.min() < 0.45 and weight.max() > 0.55
+    both = replace(model, recipe=replace(model.recipe, multiscale=True))
+    denoised, probabilities = stitched(both, image, tile=tile)
+    assert np.abs(denoised - expected).max() < 1e-4 * np.ptp(expected)
+    assert np.abs(probabilities - maps).max() < 1e-4
+
+
+def test_methods_that_only_denoise_read_one_size(make_model):
+    model = make_model(N2V)
+    both = replace(model, recipe=replace(model.recipe, multiscale=True))
+    assert both.halo == model.halo and both.stride == model.stride
 
 
 def oriented(model):
@@ -577,6 +619,7 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
+from torch.nn import functional
 from denoiseg_flow.models import (
     predict_run, rescaled_prediction, tiled_components, tiled_instances, tiled_prediction,
 )

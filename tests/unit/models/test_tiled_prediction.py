@@ -70,8 +70,9 @@ def check_same(found, expected):
 @pytest.mark.parametrize(
     "name, method",
     [
-        *(("planes", method) for method in ("joint", "augmented", "n2s", "told")),
+        *(("planes", method) for method in ("joint", "augmented", "multiscale", "n2s", "told")),
         *(("channels", "told"), ("volumes", "n2s"), ("plane by plane", "joint")),
+        *(("volumes", "multiscale"), ("plane by plane", "multiscale")),
     ],
 )
 def test_batches_change_nothing(make_model, name, method):
@@ -80,7 +81,11 @@ def test_batches_change_nothing(make_model, name, method):
     model = make_model(*filter(None, [hiding.get(method)]), layout=layout)
     if layout.channels > 1:
         model.normalisation = Normalisation((100.0, 80.0), (25.0, 50.0))
-    model.recipe = replace(model.recipe, test_time_augmentation=method == "augmented")
+    model.recipe = replace(
+        model.recipe,
+        test_time_augmentation=method == "augmented",
+        multiscale=method == "multiscale",
+    )
     images, tile = draw(layout, *SMALL), (2, 8, 8)[-layout.dimensions :]
     expected, sizes = collected(model, images, tile=tile, batch=1)
     assert set(sizes) == {1}

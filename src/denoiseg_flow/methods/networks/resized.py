@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from denoiseg_flow.methods.networks.network import Network
 
-_POOL = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
-_MODE = {2: "bilinear", 3: "trilinear"}
+MEAN_OF_BLOCKS = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
 class Resized(Network):
@@ -62,9 +62,9 @@ class Reduced(Resized):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, inputs, [z,] y, x) to (batch, outputs, [z,] y, x)."""
         axes = len(self.factors)
-        output = self.network(_POOL[axes](x, self.factors))
+        output = self.network(MEAN_OF_BLOCKS[axes](x, self.factors))
         return functional.interpolate(
-            output, scale_factor=[float(each) for each in self.factors], mode=_MODE[axes]
+            output, scale_factor=[float(each) for each in self.factors], mode=INTERPOLATION[axes]
         )
 
 
@@ -91,7 +91,7 @@ class Magnified(Resized):
         """Map (batch, inputs, [z,] y, x) to (batch, outputs, [z,] y, x)."""
         repeats = [float(each) for each in self.factors]
         output = self.network(functional.interpolate(x, scale_factor=repeats, mode="nearest"))
-        return _POOL[len(self.factors)](output, self.factors)
+        return MEAN_OF_BLOCKS[len(self.factors)](output, self.factors)
 
 
 def reduced_shape(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
