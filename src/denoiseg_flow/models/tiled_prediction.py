@@ -75,6 +75,7 @@ class _Tile:
     image: np.ndarray
     kept: Place
     computed: Place  # may end beyond the image, which is padded by reflection
+    full: Place  # what the network reads at full size; all of it, unless the model is multiscale
 
 
 class Transfer:
@@ -250,12 +251,30 @@ def _cut(
         shape = image.shape[1:]
         kept = tile or tile_shape(shape, halo, model.layout.copies)
         for place in boxes(shape, kept, halo, stride, equal_spans):
-            yield _Tile(number, image, *place)
+            yield _Tile(number, image, *place, _at_full_size(model, *place))
+
+
+def _at_full_size(model: TrainedModel, kept: Place, computed: Place) -> Place:
+    """Return which part of a tile is read at full size: the halo of half size is twice as wide."""
+    if not model.multiscale or model.recipe.test_time_augmentation:
+        return computed
+    spans = []
+    for inner, outer, reach, step in zip(
+        kept, computed, model.network.halo, model.stride, strict=True
+    ):
+        around = reach + CERTAINTY_WINDOW // 2
+        start = (inner.start - around) // step * step
+        stop = -(-(inner.stop + around) // step) * step
+        spans.append(slice(max(start, outer.start), min(stop, outer.stop)))
+    return tuple(spans)
 
 
 def _batches(tiles: Iterable[_Tile], batch: int | None, pixels: int) -> Iterator[list[_Tile]]:
     """Yield batches of consecutive tiles with the same shape, by number or by their pixels."""
-    for shape, alike in groupby(tiles, key=lambda tile: box_shape(tile.computed)):
+    shapes = groupby(
+        tiles, lambda tile: (box_shape(tile.computed), within(tile.full, tile.computed))
+    )
+    for (shape, _), alike in shapes:
         while together := list(islice(alike, batch or max(pixels // math.prod(shape), 1))):
             yield together
 
@@ -279,7 +298,7 @@ class _Results:
     def __iter__(self) -> Iterator[tuple[int, PredictedTile]]:
         self._wait()
         for row, tile in enumerate(self._tiles):
-            inside = within(tile.kept, tile.computed)
+            inside = within(tile.kept, tile.full)
             kept = {kind: values[row][..., *inside] for kind, values in self._found.items()}
             yield (
                 tile.number,
@@ -313,11 +332,12 @@ def _compute_at_once(model: TrainedModel, tiles: Sequence[_Tile], transfer: Tran
         _read(tile, target)
     mean, std = map(transfer.to_device, model.normalisation.scale(model.layout.dimensions))
     x = transfer.to_device(x).sub_(mean).div_(std)
-    denoised, maps = apply_network(model, _predictor(model), x)
+    full = within(first.full, first.computed)
+    denoised, maps = apply_network(model, _predictor(model), x, full)
     found = {"denoised": denoised, "maps": maps}
     if model.method.masks_grid:
         places = [transfer.to_device(_places(tile)) for tile in tiles]
-        found["j_invariant"] = _apply_j_invariant(model, x, torch.stack(places))
+        found["j_invariant"] = _cropped(_apply_j_invariant(model, x, torch.stack(places)), full)
     for kind in found.keys() - {"maps"}:
         found[kind] = found[kind] * std + mean
     return _Results(tiles, found, transfer)
@@ -356,7 +376,10 @@ def _predictor(model: TrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def apply_network(
-    model: TrainedModel, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    model: TrainedModel,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    full: Place | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply the network of a model to normalised images (batch, channel, [z,] y, x).
 
@@ -365,13 +388,19 @@ def apply_network(
     mostly of the size at which the network is more certain nearby: large objects fall apart at full
     size, and there is less noise at half of it.
 
+    Parameters
+    ----------
+    full
+        The part of the images to predict, all by default; a multiscale model needs more around it
+        at half the size than at full size. Not with test-time augmentation.
+
     Returns
     -------
     The denoised images, of the same shape, and the maps of segmentation (batch, 3 or 4, [z,] y, x):
     class probabilities, and the relative distance if the network predicts it.
     """
     if not model.recipe.test_time_augmentation:
-        return _run_at_sizes(model, network, x)
+        return _run_at_sizes(model, network, x, full)
     denoised: list[torch.Tensor] = []
     maps: list[torch.Tensor] = []
     for mirrored, turns in product((False, True), range(4)):
@@ -384,10 +413,13 @@ def apply_network(
 
 
 def _run_at_sizes(
-    model: TrainedModel, network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    model: TrainedModel,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    full: Place | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the network makes of images in one orientation, as :func:`apply_network`."""
-    denoised, maps = _run(model, network, x)
+    denoised, maps = _run(model, network, x if full is None else _cropped(x, full))
     if not model.multiscale:
         return denoised, maps
     factors = model.halving
@@ -397,8 +429,17 @@ def _run_at_sizes(
     of_half = functional.interpolate(
         _run(model, network, half)[1], scale_factor=scales, mode=INTERPOLATION[axes]
     )
+    if full is not None:
+        of_half = _cropped(of_half, full)
     weight = torch.sigmoid(PREFERENCE * (_certainty(maps) - _certainty(of_half)))
     return denoised, torch.lerp(of_half, maps, weight)
+
+
+def _cropped(values: torch.Tensor, place: Place) -> torch.Tensor:
+    """Return a box of (..., [z,] y, x)."""
+    for axis, along in zip(range(-len(place), 0), place, strict=True):
+        values = values.narrow(axis, along.start, along.stop - along.start)
+    return values
 
 
 def _certainty(maps: torch.Tensor) -> torch.Tensor:
@@ -410,10 +451,11 @@ def _certainty(maps: torch.Tensor) -> torch.Tensor:
     certain = 1 + torch.xlogy(classes, classes).sum(dim=1, keepdim=True) / math.log(DISTANCE)
     planes = certain.reshape(-1, 1, *certain.shape[-2:])
     reach = CERTAINTY_WINDOW // 2
-    means = functional.avg_pool2d(
-        planes, CERTAINTY_WINDOW, stride=1, padding=reach, count_include_pad=False
-    )
-    return means.view(certain.shape)
+    for side, beside in (((CERTAINTY_WINDOW, 1), (reach, 0)), ((1, CERTAINTY_WINDOW), (0, reach))):
+        planes = functional.avg_pool2d(
+            planes, side, stride=1, padding=beside, count_include_pad=False
+        )
+    return planes.view(certain.shape)
 
 
 def _run(

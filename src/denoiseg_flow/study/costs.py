@@ -353,7 +353,7 @@ class Estimates:
             return Cost(seconds, None, self._classifier_mb(images), size)
         recipe, each = self.grid.recipe_of(method), self._work(run)
         passes = 8.0 if recipe.test_time_augmentation else 1.0
-        passes *= 1.25 if recipe.multiscale and method.segments else 1.0
+        passes *= 1.4 if recipe.multiscale and method.segments else 1.0
         passes += method.grid**2 * method.masks_grid
         if self.grid.judged_subsets(run.dataset, run.method):
             passes += JUDGEMENTS
