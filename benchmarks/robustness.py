@@ -2,8 +2,8 @@
 
 The annotated validation images of a study of the workflow (`--results`) are changed: their size,
 their grey levels, their sharpness, their noise. The network that was pretrained on simulated images
-segments them without any annotation, at their own size and at the size that `downscale: auto`
-chooses from its prediction.
+segments them without any annotation: at their own size, at the size that `downscale: auto` chooses
+from its prediction, and there at two sizes as with `multiscale`.
 """
 
 import argparse
@@ -188,16 +188,20 @@ def score(model: TrainedModel, images: Sequence[np.ndarray], truths: Sequence[np
 
 def measure_change(
     model: TrainedModel, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> tuple[float, float, float]:
-    """Return the chosen ``downscale``, and AP at the own size of images (y, x) and with it."""
+) -> tuple[float, float, float, float]:
+    """Return the chosen ``downscale``, and AP on images (y, x): without, with it, multiscale."""
     images, truths = [image[None] for image, _ in pairs], [truth for _, truth in pairs]
     with TemporaryDirectory() as folder:
         files = [Path(folder, f"{number}.tif") for number in range(len(images))]
         for file, image in zip(files, images, strict=True):
             write_array(file, image)
         chosen = find_downscale(model, files, PATCH)
-    own, auto = (score(at_size(model, images, size), images, truths) for size in (1, chosen))
-    return chosen, own, auto
+    both = replace(model, recipe=replace(model.recipe, multiscale=True))
+    own, auto, multiscale = (
+        score(at_size(each, images, size), images, truths)
+        for each, size in ((model, 1), (model, chosen), (both, chosen))
+    )
+    return chosen, own, auto, multiscale
 
 
 def main() -> None:
@@ -228,7 +232,7 @@ def main() -> None:
             (CHANGES[name](image, random).astype(np.float32), truth) for image, truth in originals
         ]
         found.append((name, *measure_change(model, pairs)))
-    columns = ("change", "downscale: auto", "AP at their size", "AP with downscale: auto")
+    columns = ("change", "downscale", "AP", "AP with downscale: auto", "AP with multiscale as well")
     notes.append(f"{len(names)} validation images of {options.dataset}, {options.noise}.")
     text = [(name, str(chosen), *(f"{ap:.3f}" for ap in aps)) for name, chosen, *aps in found]
     body = record.markdown_table(columns, text)
