@@ -21,7 +21,7 @@ from denoiseg_flow.jobs.devices import is_out_of_memory
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.masking import fill_grid, grid_mask
 from denoiseg_flow.methods.networks import as_input, channels_last, split_output
-from denoiseg_flow.methods.networks.resized import INTERPOLATION, MEAN_OF_BLOCKS
+from denoiseg_flow.methods.networks.resized import interpolate, means_of_blocks
 from denoiseg_flow.models.model import CERTAINTY_WINDOW, TrainedModel
 
 # Side of the kept part of a tile in 2D, in pixels. Memory grows with the tile, not with the image.
@@ -379,7 +379,7 @@ def apply_network(
     model: TrainedModel,
     network: Callable[[torch.Tensor], torch.Tensor],
     x: torch.Tensor,
-    full: Place | None = None,
+    full: Place = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Apply the network of a model to normalised images (batch, channel, [z,] y, x).
 
@@ -416,27 +416,20 @@ def _run_at_sizes(
     model: TrainedModel,
     network: Callable[[torch.Tensor], torch.Tensor],
     x: torch.Tensor,
-    full: Place | None = None,
+    full: Place = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what the network makes of images in one orientation, as :func:`apply_network`."""
-    denoised, maps = _run(model, network, x if full is None else _cropped(x, full))
+    denoised, maps = _run(model, network, _cropped(x, full))
     if not model.multiscale:
         return denoised, maps
-    factors = model.halving
-    axes = len(factors)
-    half = MEAN_OF_BLOCKS[axes](x, factors)
-    scales = [float(each) for each in factors]
-    of_half = functional.interpolate(
-        _run(model, network, half)[1], scale_factor=scales, mode=INTERPOLATION[axes]
-    )
-    if full is not None:
-        of_half = _cropped(of_half, full)
+    _, smaller = _run(model, network, means_of_blocks(x, model.halving))
+    of_half = _cropped(interpolate(smaller, model.halving), full)
     weight = torch.sigmoid(PREFERENCE * (_certainty(maps) - _certainty(of_half)))
     return denoised, torch.lerp(of_half, maps, weight)
 
 
 def _cropped(values: torch.Tensor, place: Place) -> torch.Tensor:
-    """Return a box of (..., [z,] y, x)."""
+    """Return a box of (..., [z,] y, x); the whole for an empty one."""
     for axis, along in zip(range(-len(place), 0), place, strict=True):
         values = values.narrow(axis, along.start, along.stop - along.start)
     return values

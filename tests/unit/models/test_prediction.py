@@ -619,7 +619,6 @@ import json, sys
 from pathlib import Path
 import numpy as np, tifffile, torch
 from torch import nn
-from torch.nn import functional
 from denoiseg_flow.models import (
     predict_run, rescaled_prediction, tiled_components, tiled_instances, tiled_prediction,
 )

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from denoiseg_flow.methods.networks.network import Network
 
-MEAN_OF_BLOCKS = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+_POOL = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
+_MODE = {2: "bilinear", 3: "trilinear"}
 
 
 class Resized(Network):
@@ -61,11 +61,7 @@ class Reduced(Resized):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, inputs, [z,] y, x) to (batch, outputs, [z,] y, x)."""
-        axes = len(self.factors)
-        output = self.network(MEAN_OF_BLOCKS[axes](x, self.factors))
-        return functional.interpolate(
-            output, scale_factor=[float(each) for each in self.factors], mode=INTERPOLATION[axes]
-        )
+        return interpolate(self.network(means_of_blocks(x, self.factors)), self.factors)
 
 
 class Magnified(Resized):
@@ -91,7 +87,18 @@ class Magnified(Resized):
         """Map (batch, inputs, [z,] y, x) to (batch, outputs, [z,] y, x)."""
         repeats = [float(each) for each in self.factors]
         output = self.network(functional.interpolate(x, scale_factor=repeats, mode="nearest"))
-        return MEAN_OF_BLOCKS[len(self.factors)](output, self.factors)
+        return means_of_blocks(output, self.factors)
+
+
+def means_of_blocks(x: torch.Tensor, factors: tuple[int, ...]) -> torch.Tensor:
+    """Return the means of blocks of (batch, channel, [z,] y, x); ``factors`` are their sides."""
+    return _POOL[len(factors)](x, factors)
+
+
+def interpolate(x: torch.Tensor, factors: tuple[int, ...]) -> torch.Tensor:
+    """Enlarge (batch, channel, [z,] y, x) by ``factors``, by linear interpolation."""
+    scales = [float(each) for each in factors]
+    return functional.interpolate(x, scale_factor=scales, mode=_MODE[len(factors)])
 
 
 def reduced_shape(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
