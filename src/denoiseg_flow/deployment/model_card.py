@@ -10,7 +10,7 @@ from typing import Any
 from denoiseg_flow.data.files.metadata import Metadata
 from denoiseg_flow.methods.classes import DISTANCE
 from denoiseg_flow.methods.definition import Method, as_dict
-from denoiseg_flow.methods.instances import SEED_LEVEL, STEP
+from denoiseg_flow.methods.instances import SEED_LEVELS, STEP
 from denoiseg_flow.methods.networks.layout import Layout
 from denoiseg_flow.methods.pretrained import PRETRAINED
 from denoiseg_flow.methods.references import CITATIONS
@@ -209,11 +209,13 @@ def _instances(model: TrainedModel) -> str:
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
-        height = {"watershed": "p(foreground) - p(border)", "distance": "the distance"}
+        instances = model.recipe.instances
+        height = {"watershed": "p(foreground) - p(border)", "distance": "the distance"}[instances]
+        lowest = SEED_LEVELS[instances] + prominence
         way = (
-            f"Objects are found by a watershed of {height[model.recipe.instances]}, from the peaks "
+            f"Objects are found by a watershed of {height}, from the peaks "
             f"downwards, within p(foreground) > {threshold:g}. Peaks above "
-            f"{SEED_LEVEL + prominence:g} with a prominence above {prominence:g} are seeds "
+            f"{lowest:g} with a prominence above {prominence:g} are seeds "
             f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "
             f"around its peak that are at most {prominence:g} lower. Foreground without a seed is "
             "discarded."

@@ -12,7 +12,7 @@ from denoiseg_flow.methods.pretrained import PRETRAINED
 
 # Snakemake watches the scripts, but not the package. Raise this number when the results of
 # training or prediction may change, and Snakemake repeats finished runs.
-REVISION = 10
+REVISION = 11
 
 NOISY = "noisy"  # value of `input`: the noisy images themselves
 

@@ -28,11 +28,13 @@ import skimage as ski
 
 from denoiseg_flow.methods.classes import BORDER, DISTANCE, FOREGROUND
 
-# Seeds of a watershed, in units of its height: all pixels of a seed lie above SEED_LEVEL, and its
-# peak rises by the prominence above this level and above the saddle to any higher peak. Heights are
-# rounded down to multiples of STEP. With a lower prominence, noise divides objects; with a higher
-# one, objects that touch remain one. PROMINENCE is the default.
-SEED_LEVEL = 0.3
+# All pixels of a seed lie above this level of p(foreground) - p(border), or of the distance. The
+# less a network has learned, the flatter is the distance that it predicts.
+SEED_LEVELS = {"watershed": 0.3, "distance": 0.1}
+
+# The peak of a seed rises by the prominence above the level of seeds and above the saddle to any
+# higher peak. Heights are rounded down to multiples of STEP. With a lower prominence, noise divides
+# objects; with a higher one, objects that touch remain one. PROMINENCE is the default.
 PROMINENCE = 0.3
 STEP = 0.05
 HIGHEST = 6.0  # as much as int8 can count in steps; higher peaks count as this high
@@ -62,6 +64,8 @@ def label_foreground(foreground: np.ndarray) -> np.ndarray:
 def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
     """Return the landscape of the watershed, high inside objects and low between and around them.
 
+    Heights are above the level of seeds, which is 0.
+
     Parameters
     ----------
     maps
@@ -69,7 +73,8 @@ def height_of(maps: np.ndarray, instances: str) -> np.ndarray:
     instances
         ``"watershed"`` or ``"distance"``.
     """
-    return maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
+    height = maps[DISTANCE] if instances == "distance" else maps[FOREGROUND] - maps[BORDER]
+    return height - SEED_LEVELS[instances]
 
 
 def find_seeds(height: np.ndarray, prominence: float = PROMINENCE) -> np.ndarray:
@@ -86,7 +91,7 @@ def find_seeds(height: np.ndarray, prominence: float = PROMINENCE) -> np.ndarray
     prominence
         A multiple of ``STEP``.
     """
-    steps = np.floor((np.clip(height, -1, HIGHEST) - SEED_LEVEL) / STEP).astype(np.int8)
+    steps = np.floor(np.clip(height, -1, HIGHEST) / STEP).astype(np.int8)
     rise = round(prominence / STEP)
     seeds = np.zeros(height.shape, bool)
     for level in range(int(steps.max(initial=0)) - rise + 1):
@@ -101,7 +106,7 @@ def find_seeds(height: np.ndarray, prominence: float = PROMINENCE) -> np.ndarray
 
 def watershed_mask(foreground: np.ndarray, height: np.ndarray, threshold: float) -> np.ndarray:
     """Return a mask of pixels that objects may fill, bool; it always includes all seeds."""
-    return (foreground > threshold) | (height >= SEED_LEVEL)
+    return (foreground > threshold) | (height >= 0)
 
 
 def grow_seeds(height: np.ndarray, seeds: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from denoiseg_flow.methods.instances import PROMINENCE, SEED_LEVEL
+from denoiseg_flow.methods.instances import PROMINENCE
 
 SEPARATION = 4.0
 FLOOR = 0.4
@@ -144,7 +144,7 @@ def height_of_objects(foreground: np.ndarray, z_step: float = 1.0) -> NDArray[np
     distance = scipy.ndimage.distance_transform_edt(foreground, sampling=steps)
     unit = PROMINENCE / math.log(NECK)
     with np.errstate(divide="ignore"):
-        height = unit * np.log(np.minimum(distance, FARTHEST) / RADIUS) + SEED_LEVEL + PROMINENCE
+        height = unit * np.log(np.minimum(distance, FARTHEST) / RADIUS) + PROMINENCE
     return height.astype(np.float32)
 
 

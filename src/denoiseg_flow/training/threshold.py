@@ -17,11 +17,12 @@ THRESHOLDS = {
     "distance": (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
 }
 # The first of equally good ones is chosen. The less a network has learned, the more its distance
-# varies within objects, and the more prominence seeds need.
+# varies within objects, and the more prominence seeds need; but in a short training it may as well
+# stay so flat that only a low prominence finds any.
 PROMINENCES = {
     "components": (PROMINENCE,),
     "watershed": (PROMINENCE,),
-    "distance": (PROMINENCE, 0.2, 0.25, 0.4, 0.15),
+    "distance": (PROMINENCE, 0.2, 0.25, 0.4, 0.15, 0.5, 0.1, 0.05),
 }
 
 

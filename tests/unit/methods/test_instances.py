@@ -13,7 +13,6 @@ from denoiseg_flow.methods.classes import relative_distance
 from denoiseg_flow.methods.instances import (
     HIGHEST,
     PROMINENCE,
-    SEED_LEVEL,
     STEP,
     find_seeds,
     grow_seeds,
@@ -146,6 +145,13 @@ def test_the_prominence_that_separates_objects_is_chosen(dip, prominence):
     assert merged.max() == 1
 
 
+def test_a_flat_distance_still_finds_objects():
+    """A network that has learned little predicts distances far below 1."""
+    probabilities, truth = squares(0.9, 0.0)
+    maps = np.stack([*probabilities, np.where(truth > 0, 0.22, 0).astype(np.float32)])
+    assert choose_threshold([(maps, truth)], DISTANCE).average_precision == 1
+
+
 def test_images_are_looked_at_one_at_a_time(monkeypatch):
     """The next one is made when the one before has been scored at all thresholds."""
     scored = []
@@ -203,9 +209,9 @@ def test_closed_form():
 @pytest.mark.parametrize(
     "height, expected",
     [
-        ([0.96, 0.66, 0.91, 0.0], [1, 1, 1, 0]),  # the lower peak rises by 0.25 only
-        ([0.96, 0.56, 0.91, 0.0], [1, 0, 2, 0]),
-        ([0.58, 0.32, 0.0, 0.62, 0.41, 0.61], [0, 0, 0, 1, 1, 1]),  # the first is too low
+        ([0.66, 0.36, 0.61, -0.3], [1, 1, 1, 0]),  # the lower peak rises by 0.25 only
+        ([0.66, 0.26, 0.61, -0.3], [1, 0, 2, 0]),
+        ([0.28, 0.02, -0.3, 0.32, 0.11, 0.31], [0, 0, 0, 1, 1, 1]),  # the first is too low
     ],
 )
 def test_a_seed_must_rise_above_the_saddle(height, expected):
@@ -322,9 +328,7 @@ def test_seeds_are_h_maxima(way, maps):
     """As scikit-image finds them by morphological reconstruction."""
     height = height_of(maps, way)
     rise = round(PROMINENCE / STEP)
-    steps = np.pad(
-        np.floor((np.minimum(height, HIGHEST) - SEED_LEVEL) / STEP), 1, constant_values=-100
-    )
+    steps = np.pad(np.floor(np.minimum(height, HIGHEST) / STEP), 1, constant_values=-100)
     beside = ndimage.generate_binary_structure(height.ndim, 1)
     cut = reconstruction(steps - rise, steps, footprint=beside)
     expected = local_maxima(cut, connectivity=1) & (cut >= 0)

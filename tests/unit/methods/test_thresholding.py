@@ -145,7 +145,7 @@ def test_thin_and_small_objects_are_discarded():
 def test_the_landscape_measures_ratios_of_distances():
     row = height_of_objects(np.pad(np.ones((80, 400), bool), 1))[40]
     deep = np.minimum(np.arange(1, 41), FARTHEST)
-    expected = 0.3 * np.log(deep / RADIUS) / np.log(NECK) + 0.6
+    expected = 0.3 * np.log(deep / RADIUS) / np.log(NECK) + 0.3
     assert row[1:41] == pytest.approx(expected, rel=1e-5)
     assert row[0] == -np.inf
 
