@@ -33,13 +33,14 @@ class Pretrained(NamedTuple):
 PRETRAINED = {
     "simulated_objects": Pretrained(
         "objects.pt",
-        "d108a7f38a7a6adbf864f86436d0232fb87ee1bcb49ed29760447db7b2b8b2a5",
+        "59e0c945b8a38f57ed9dfa4fa97bc8387f9cd3e8c4f09fff82dda3964823214e",
         ("nuclei",) * 8 + ("blobs", "rods"),
     ),
     "simulated_membranes": Pretrained(
         "membranes.pt",
-        "24c2d997340eb693dd7fdae68f68885315f6fa69114cac4df4737361c6a03465",
+        "d0681db14111be13c486e6c6b3d8c3fb69bf93cbe76723a7d5e6843d29f980be",
         ("membranes",),
+        recipe="finetune_membranes",
     ),
     "simulated_volumes": Pretrained(
         "volumes.pt",
