@@ -278,10 +278,10 @@ def _validation(model: TrainedModel) -> str:
     size = "voxel size" if model.layout.dimensions == 3 else "magnification"
     if model.threshold:
         lines += [
-            f"The threshold {model.threshold.value:g} was chosen on {model.threshold.n_images} "
-            "annotated images, each predicted by a network that was not trained on it. The average "
-            f"precision there is {model.threshold.average_precision:.3f} at IoU > 0.5. This is "
-            "slightly optimistic, because the threshold was selected on the same images.",
+            f"With the threshold {model.threshold.value:g}, the average precision on "
+            f"{model.threshold.n_images} annotated images, each predicted by a network that was "
+            f"not trained on it, is {model.threshold.average_precision:.3f} at IoU > 0.5. If the "
+            "threshold was chosen on these images, that is slightly optimistic.",
             "",
         ]
     lines += [

@@ -38,7 +38,7 @@ def notes(grid: Grid) -> list[str]:
     cross_validated = [
         f"The few annotated images of {dataset} were cross-validated: each was predicted and "
         f"scored by a network that was trained without {'its group' if dataset in groups else 'it'}"
-        ". The threshold was chosen on all of them, which makes their scores slightly optimistic. "
+        ". A threshold that was chosen on all of them makes their scores slightly optimistic. "
         f"Images without annotation{' in other groups' if dataset in groups else ''} were "
         "predicted by the network that was trained on all annotated images."
         for dataset in datasets

@@ -1,6 +1,7 @@
 """Choose the foreground threshold and the prominence of seeds on validation images."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,10 @@ PROMINENCES = {
     "watershed": (PROMINENCE,),
     "distance": (PROMINENCE, 0.2, 0.25, 0.4, 0.15, 0.5, 0.1, 0.05),
 }
+
+# On fewer images, the best threshold is further from the best one for other images than that of the
+# network that the training started from.
+FEW = 8
 
 
 def choose_threshold(
@@ -65,3 +70,21 @@ def choose_threshold(
     widest = max(ranges, key=len)
     chosen = best[-1] if instances == "components" else widest[(len(widest) - 1) // 2]
     return Threshold(thresholds[chosen], float(means[chosen]), len(scores), prominences[row])
+
+
+def judge_threshold(
+    images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str, threshold: Threshold
+) -> Threshold:
+    """Return a threshold with its average precision on some images, which are as above.
+
+    If none of them counts, it is returned as it is.
+    """
+    how = [threshold.value], instances, threshold.prominence
+    scores = [
+        average_precision(truth, next(label_instances(maps, *how)))
+        for maps, truth in images
+        if (truth > 0).any()
+    ]
+    if not scores:
+        return threshold
+    return replace(threshold, average_precision=float(np.mean(scores)), n_images=len(scores))

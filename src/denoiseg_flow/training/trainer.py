@@ -39,7 +39,7 @@ from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import Batch, ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
 from denoiseg_flow.training.rehearsal import Rehearsal, Simulated, make_rehearsal
-from denoiseg_flow.training.threshold import choose_threshold
+from denoiseg_flow.training.threshold import FEW, choose_threshold, judge_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
     check_initial_model,
@@ -460,17 +460,22 @@ def set_threshold(
 ) -> None:
     """Choose the threshold on annotated images, each predicted by a network not trained on it.
 
-    Without annotated objects, the model gets the ``known`` threshold. The same images tell the
-    precision of its objects by their confidence. The held-out models of a cross-validation get both
-    from the model.
+    With few or no annotated images, the model gets the ``known`` threshold, if there is one. The
+    same images tell the precision of its objects by their confidence. The held-out models of a
+    cross-validation get both from the model.
     """
     pairs = zip(images.val, images.val_masks, strict=True)
     annotated = [(image, mask) for image, mask in pairs if mask is not None]
     maps = predict_maps_of_files(model, (image for image, _ in annotated))
     truths = (open_labels(mask) for _, mask in annotated)
     pairs_of = zip(maps, truths, strict=True)
-    threshold = choose_threshold(pairs_of, model.recipe.instances) or known
-    assert threshold is not None  # check_subsets found an annotated object
+    if known and len(annotated) < FEW:
+        logger.info("fewer than %d annotated images: the threshold stays that of the start", FEW)
+        threshold = judge_threshold(pairs_of, model.recipe.instances, known)
+    else:
+        chosen = choose_threshold(pairs_of, model.recipe.instances) or known
+        assert chosen is not None  # check_subsets found an annotated object
+        threshold = chosen
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
     logger.info(

@@ -32,12 +32,14 @@ from denoiseg_flow.models import prediction, tensor_file
 from denoiseg_flow.models.normalisation import Normalisation
 from denoiseg_flow.models.prediction import predict_probabilities
 from denoiseg_flow.models.rescaled_prediction import predict_rescaled
+from denoiseg_flow.models.threshold import Threshold
 from denoiseg_flow.models.tiled_prediction import predict_tiles
 from denoiseg_flow.models.weights import load_pretrained
 from denoiseg_flow.study.grid import Run
 from denoiseg_flow.training import batch_norm, objective, patches, trainer
 from denoiseg_flow.training.checkpoints import Checkpoints
 from denoiseg_flow.training.job import TrainingJob
+from denoiseg_flow.training.threshold import FEW
 from denoiseg_flow.training.trainer import Trainer, set_threshold, train
 from denoiseg_flow.training.training_images import Target, TrainingImages, load_bank
 
@@ -1075,6 +1077,34 @@ def test_denoised_images_of_a_run_are_the_input(split, tmp_path):
         split, tmp_path / "run", PreparedData(tmp_path), 1, segments=True
     )
     assert {path.parent for path in (*found.train, *found.val)} == {tmp_path / "run" / "denoised"}
+
+
+def test_few_images_do_not_change_a_threshold(tmp_path, caplog):
+    """Their best one fails on others; its precision on them is measured all the same."""
+    caplog.set_level("INFO")
+    model = load_pretrained("simulated_objects")
+    known = Threshold(0.9, 0.1, 50, 0.6)
+    images, masks = [], []
+    for each in simulate(n_images=FEW, size=96, seed=2):
+        images.append(tmp_path / f"{each.name}.tif")
+        masks.append(tmp_path / f"masks/{each.name}.tif")
+        write_array(images[-1], each.image.astype(np.float32))
+        write_labels(masks[-1], each.mask)
+    levels = [open_image(path) for path in images]
+    own = Normalisation((float(np.mean(levels)),), (float(np.std(levels)),))
+    model = replace(model, normalisation=own)
+    set_threshold(model, SimpleNamespace(val=images[1:], val_masks=masks[1:]), known)
+    kept = model.threshold
+    assert (kept.value, kept.prominence, kept.n_images) == (0.9, 0.6, FEW - 1)
+    assert 0 < kept.average_precision < 0.9
+    assert "the threshold stays" in caplog.text
+    set_threshold(model, SimpleNamespace(val=images[1:], val_masks=masks[1:]))
+    assert model.threshold != kept and model.threshold.average_precision > kept.average_precision
+    set_threshold(model, SimpleNamespace(val=images, val_masks=masks), known)
+    assert model.threshold.n_images == FEW
+    assert (model.threshold.value, model.threshold.prominence) != (0.9, 0.6)
+    set_threshold(model, SimpleNamespace(val=images, val_masks=[None] * FEW), known)
+    assert model.threshold == known
 
 
 def test_the_precision_of_objects_is_measured_where_the_threshold_is_chosen(tmp_path, caplog):
