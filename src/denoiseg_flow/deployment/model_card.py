@@ -200,8 +200,9 @@ def _pixels(layout: Layout) -> str:
 def _instances(model: TrainedModel) -> str:
     assert model.threshold is not None
     threshold, prominence = model.threshold.value, model.threshold.prominence
+    instances = model.recipe.instances
     sides = "faces" if model.layout.dimensions == 3 else "sides"
-    if model.recipe.instances == "components":
+    if instances == "components":
         way = (
             "Each connected region of foreground probability above the threshold is an object; "
             f"{_pixels(model.layout)} are connected by their {sides}:\n\n```python\n"
@@ -209,16 +210,14 @@ def _instances(model: TrainedModel) -> str:
             f"labels, count = ndimage.label(probabilities[1] > {threshold:g})\n```"
         )
     else:
-        instances = model.recipe.instances
         height = {"watershed": "p(foreground) - p(border)", "distance": "the distance"}[instances]
         lowest = SEED_LEVELS[instances] + prominence
         way = (
-            f"Objects are found by a watershed of {height}, from the peaks "
-            f"downwards, within p(foreground) > {threshold:g}. Peaks above "
-            f"{lowest:g} with a prominence above {prominence:g} are seeds "
-            f"(heights are rounded down to multiples of {STEP:g}); a seed includes the pixels "
-            f"around its peak that are at most {prominence:g} lower. Foreground without a seed is "
-            "discarded."
+            f"Objects are found by a watershed of {height}, from the peaks downwards, within "
+            f"p(foreground) > {threshold:g}. Peaks above {lowest:g} with a prominence above "
+            f"{prominence:g} are seeds (heights are rounded down to multiples of {STEP:g}); a seed "
+            f"includes the pixels around its peak that are at most {prominence:g} lower. "
+            "Foreground without a seed is discarded."
         )
     return (
         f"## Instances\n\n{way}\n\nTo write them, run `denoiseg-flow predict` with the `model.pt` "

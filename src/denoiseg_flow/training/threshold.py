@@ -1,7 +1,6 @@
 """Choose the foreground threshold and the prominence of seeds on validation images."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -32,7 +31,9 @@ FEW = 8
 
 
 def choose_threshold(
-    images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str
+    images: Iterable[tuple[np.ndarray, np.ndarray]],
+    instances: str,
+    known: Threshold | None = None,
 ) -> Threshold | None:
     """Return the threshold and prominence with the best mean average precision at IoU 0.5.
 
@@ -47,8 +48,12 @@ def choose_threshold(
         read one image at a time.
     instances
         See :func:`~denoiseg_flow.methods.instances.label_instances`.
+    known
+        The only candidate, to measure its average precision.
     """
     thresholds, prominences = THRESHOLDS[instances], PROMINENCES[instances]
+    if known:
+        thresholds, prominences = (known.value,), (known.prominence,)
     scores = [
         [
             [
@@ -70,21 +75,3 @@ def choose_threshold(
     widest = max(ranges, key=len)
     chosen = best[-1] if instances == "components" else widest[(len(widest) - 1) // 2]
     return Threshold(thresholds[chosen], float(means[chosen]), len(scores), prominences[row])
-
-
-def judge_threshold(
-    images: Iterable[tuple[np.ndarray, np.ndarray]], instances: str, threshold: Threshold
-) -> Threshold:
-    """Return a threshold with its average precision on some images, which are as above.
-
-    If none of them counts, it is returned as it is.
-    """
-    how = [threshold.value], instances, threshold.prominence
-    scores = [
-        average_precision(truth, next(label_instances(maps, *how)))
-        for maps, truth in images
-        if (truth > 0).any()
-    ]
-    if not scores:
-        return threshold
-    return replace(threshold, average_precision=float(np.mean(scores)), n_images=len(scores))

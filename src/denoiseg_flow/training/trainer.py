@@ -39,7 +39,7 @@ from denoiseg_flow.training.objective import Objective
 from denoiseg_flow.training.patches import Batch, ImageBank, PatchSampler, validation_patches
 from denoiseg_flow.training.progress import Progress
 from denoiseg_flow.training.rehearsal import Rehearsal, Simulated, make_rehearsal
-from denoiseg_flow.training.threshold import FEW, choose_threshold, judge_threshold
+from denoiseg_flow.training.threshold import FEW, choose_threshold
 from denoiseg_flow.training.training_images import (
     TrainingImages,
     check_initial_model,
@@ -469,13 +469,11 @@ def set_threshold(
     maps = predict_maps_of_files(model, (image for image, _ in annotated))
     truths = (open_labels(mask) for _, mask in annotated)
     pairs_of = zip(maps, truths, strict=True)
-    if known and len(annotated) < FEW:
+    kept = known if len(annotated) < FEW else None
+    if kept:
         logger.info("fewer than %d annotated images: the threshold stays that of the start", FEW)
-        threshold = judge_threshold(pairs_of, model.recipe.instances, known)
-    else:
-        chosen = choose_threshold(pairs_of, model.recipe.instances) or known
-        assert chosen is not None  # check_subsets found an annotated object
-        threshold = chosen
+    threshold = choose_threshold(pairs_of, model.recipe.instances, kept) or known
+    assert threshold is not None  # check_subsets found an annotated object
     for each in (model, *model.held_out.values()):
         each.threshold = threshold
     logger.info(

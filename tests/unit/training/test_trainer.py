@@ -1079,20 +1079,24 @@ def test_denoised_images_of_a_run_are_the_input(split, tmp_path):
     assert {path.parent for path in (*found.train, *found.val)} == {tmp_path / "run" / "denoised"}
 
 
-def test_few_images_do_not_change_a_threshold(tmp_path, caplog):
-    """Their best one fails on others; its precision on them is measured all the same."""
-    caplog.set_level("INFO")
-    model = load_pretrained("simulated_objects")
-    known = Threshold(0.9, 0.1, 50, 0.6)
+def annotated_nuclei(folder, count):
+    """Return the pretrained network for some simulated images, and their files and masks."""
     images, masks = [], []
-    for each in simulate(n_images=FEW, size=96, seed=2):
-        images.append(tmp_path / f"{each.name}.tif")
-        masks.append(tmp_path / f"masks/{each.name}.tif")
+    for each in simulate(n_images=count, size=96, seed=2):
+        images.append(folder / f"{each.name}.tif")
+        masks.append(folder / f"masks/{each.name}.tif")
         write_array(images[-1], each.image.astype(np.float32))
         write_labels(masks[-1], each.mask)
     levels = [open_image(path) for path in images]
     own = Normalisation((float(np.mean(levels)),), (float(np.std(levels)),))
-    model = replace(model, normalisation=own)
+    return replace(load_pretrained("simulated_objects"), normalisation=own), images, masks
+
+
+def test_few_images_do_not_change_a_threshold(tmp_path, caplog):
+    """Their best one fails on others; its precision on them is measured all the same."""
+    caplog.set_level("INFO")
+    model, images, masks = annotated_nuclei(tmp_path, FEW)
+    known = Threshold(0.9, 0.1, 50, 0.6)
     set_threshold(model, SimpleNamespace(val=images[1:], val_masks=masks[1:]), known)
     kept = model.threshold
     assert (kept.value, kept.prominence, kept.n_images) == (0.9, 0.6, FEW - 1)
@@ -1109,17 +1113,7 @@ def test_few_images_do_not_change_a_threshold(tmp_path, caplog):
 
 def test_the_precision_of_objects_is_measured_where_the_threshold_is_chosen(tmp_path, caplog):
     caplog.set_level("INFO")
-    model = load_pretrained("simulated_objects")
-    names = []
-    for each in simulate(n_images=3, size=96, seed=2):
-        write_array(tmp_path / f"{each.name}.tif", each.image.astype(np.float32))
-        write_labels(tmp_path / f"masks/{each.name}.tif", each.mask)
-        names.append(each.name)
-    images = [tmp_path / f"{name}.tif" for name in names]
-    masks = [tmp_path / f"masks/{name}.tif" for name in names]
-    levels = [open_image(path) for path in images]
-    own = Normalisation((float(np.mean(levels)),), (float(np.std(levels)),))
-    model = replace(model, normalisation=own)
+    model, images, masks = annotated_nuclei(tmp_path, 3)
     set_threshold(model, SimpleNamespace(val=images, val_masks=masks))
     assert model.precision.n_images == 3 and model.precision.n_objects > 20
     assert min(model.precision.precision) > 0.7
